@@ -1,0 +1,326 @@
+"""What the core costs, as ratios against a raw ASGI app and the WebSocket classes of peers.
+
+    python3 noxfile.py -s bench                 40 rounds of everything
+    python3 noxfile.py -s bench -- --rounds 5   a quick look
+
+Every round runs every implementation once, one after the other, so that a disturbance of the machine hits
+them alike. Shown are the median over the rounds of the time per operation, and the median of the ratios that
+were formed within each round. No event loop takes part: the coroutines are driven by hand, and the server is
+two functions that wait for nothing, so the figures are the cost of the layer itself.
+
+An operation is: for echoes, one message received and one sent; for accept-and-close, a whole connection, the
+making of its scope included, which no server is spared; for the others, the first access on a new connection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, cast
+
+from litestar.connection import WebSocket as LitestarWebSocket
+from starlette.websockets import WebSocket as StarletteWebSocket
+
+from lilya.websockets import WebSocket as LilyaWebSocket
+
+ROOT = Path(__file__).parent.parent
+MESSAGES = 5000
+CONNECTIONS = 5000
+
+Scope = dict[str, Any]
+App = Callable[[Scope, Any, Any], Coroutine[Any, Any, None]]
+
+
+def load_ours() -> ModuleType:
+    """Our package under a name of its own: `lilya.websockets` is upstream's here, to compare with."""
+    folder = ROOT / "packages/lilya-websockets/src/lilya/websockets"
+    spec = importlib.util.spec_from_file_location(
+        "lilya_websockets", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no package at {folder}")
+    module = sys.modules["lilya_websockets"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+OurWebSocket = load_ours().WebSocket
+if LilyaWebSocket.__module__ != "lilya.websockets" or not hasattr(LilyaWebSocket, "raise_for_disconnect"):
+    sys.exit("lilya.websockets is not upstream's here: run this with `python3 noxfile.py -s bench`")
+
+SCOPE: Scope = {
+    "type": "websocket",
+    "asgi": {"version": "3.0", "spec_version": "2.4"},
+    "http_version": "1.1",
+    "scheme": "ws",
+    "server": ("127.0.0.1", 8000),
+    "client": ("127.0.0.1", 50000),
+    "root_path": "",
+    "path": "/chat/blue",
+    "raw_path": b"/chat/blue",
+    "query_string": b"room=blue&token=abc123",
+    "subprotocols": [],
+    "state": {},
+    "extensions": {"websocket.http.response": {}},
+    "app": None,
+    "litestar_app": None,
+    "headers": [
+        (b"host", b"127.0.0.1:8000"),
+        (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64; rv:142.0) Gecko/20100101 Firefox/142.0"),
+        (b"accept", b"*/*"),
+        (b"accept-language", b"en-US,en;q=0.5"),
+        (b"accept-encoding", b"gzip, deflate, br, zstd"),
+        (b"sec-websocket-version", b"13"),
+        (b"origin", b"http://127.0.0.1:8000"),
+        (b"sec-websocket-extensions", b"permessage-deflate"),
+        (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+        (b"connection", b"keep-alive, Upgrade"),
+        (b"cookie", b"session=0123456789abcdef; theme=dark"),
+        (b"upgrade", b"websocket"),
+    ],
+}
+
+
+def new_scope() -> Scope:
+    # `state` too: Litestar keeps there what it has parsed, and would find it again on the next connection.
+    return {**SCOPE, "state": {}}
+
+
+# The server's side
+
+
+def step(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    raise RuntimeError("the app waited for something")
+
+
+async def send(message: Any) -> None:
+    pass
+
+
+def session(payload: Scope) -> Callable[[], Coroutine[Any, Any, Any]]:
+    """A client that sends the same message many times, and leaves."""
+    sent = -1
+    message = {"type": "websocket.receive", **payload}
+
+    async def receive() -> Any:
+        nonlocal sent
+        sent += 1
+        if sent == 0:
+            return {"type": "websocket.connect"}
+        if sent <= MESSAGES:
+            return message
+        return {"type": "websocket.disconnect", "code": 1000}
+
+    return receive
+
+
+async def connect() -> Any:
+    return {"type": "websocket.connect"}
+
+
+# The apps
+
+
+async def raw_echo(scope: Scope, receive: Any, send: Any, key: str) -> None:
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            break
+        await send({"type": "websocket.send", key: message[key]})
+
+
+async def raw_text(scope: Scope, receive: Any, send: Any) -> None:
+    await raw_echo(scope, receive, send, "text")
+
+
+async def raw_bytes(scope: Scope, receive: Any, send: Any) -> None:
+    await raw_echo(scope, receive, send, "bytes")
+
+
+async def raw_json(scope: Scope, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            break
+        await send({"type": "websocket.send", "text": json.dumps(json.loads(message["text"]))})
+
+
+async def raw_accept_close(scope: Scope, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+    await send({"type": "websocket.close", "code": 1000, "reason": ""})
+
+
+def own(app: App) -> App:
+    """The same function with a code object of its own.
+
+    The interpreter specialises a code object for the types it meets. Shared by all implementations it would
+    be specialised for none, which no app that uses one of them would suffer from.
+    """
+    function = cast("FunctionType", app)
+    return FunctionType(function.__code__.replace(), function.__globals__, closure=function.__closure__)
+
+
+def echo(cls: Any, kind: str) -> App:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        websocket = cls(scope, receive, send)
+        await websocket.accept()
+        messages = getattr(websocket, f"iter_{kind}")()
+        answer = getattr(websocket, f"send_{kind}")
+        async for message in messages:
+            await answer(message)
+
+    return own(app)
+
+
+def litestar_echo(kind: str) -> App:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        websocket: Any = LitestarWebSocket(scope, receive, send)  # type: ignore[arg-type]  # it names the keys of a scope
+        await websocket.accept()
+        answer = getattr(websocket, f"send_{kind}")
+        async for message in websocket.iter_data("text" if kind == "text" else "binary"):
+            await answer(message)
+
+    return own(app)
+
+
+def accept_close(cls: Any) -> App:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        websocket = cls(scope, receive, send)
+        await websocket.accept()
+        await websocket.close()
+
+    return own(app)
+
+
+# The measurements: each returns nanoseconds per operation
+
+
+def per_message(app: App, payload: Scope) -> float:
+    coroutine = app(new_scope(), session(payload), send)
+    start = time.perf_counter_ns()
+    step(coroutine)
+    return (time.perf_counter_ns() - start) / MESSAGES
+
+
+def per_connection(app: App) -> float:
+    start = time.perf_counter_ns()
+    for _ in range(CONNECTIONS):
+        step(app(new_scope(), connect, send))
+    return (time.perf_counter_ns() - start) / CONNECTIONS
+
+
+def first_access(cls: Any, read: Callable[[Any], Any]) -> float:
+    websockets = [cls(new_scope(), connect, send) for _ in range(CONNECTIONS)]
+    start = time.perf_counter_ns()
+    for websocket in websockets:
+        read(websocket)
+    return (time.perf_counter_ns() - start) / CONNECTIONS
+
+
+Cases = dict[str, dict[str, Callable[[], float]]]
+
+PEERS = {"Starlette": StarletteWebSocket, "Litestar": LitestarWebSocket, "Lilya": LilyaWebSocket}
+OURS = "lilya-websockets"
+
+
+def cases() -> Cases:
+    """What is measured, by implementation; the first implementation of each is the base of its ratios."""
+    document = '{"type":"message","room":"blue","text":"hello, world","id":1234}'
+    found: Cases = {}
+    for kind, raw, payload in (
+        ("text", raw_text, {"text": "x" * 32}),
+        ("bytes", raw_bytes, {"bytes": b"x" * 32}),
+        ("json", raw_json, {"text": document}),
+    ):
+        apps = {"raw ASGI": raw, OURS: echo(OurWebSocket, kind), "Starlette": echo(StarletteWebSocket, kind)}
+        if kind != "json":  # Litestar decodes JSON through its route handlers, which there are none of here
+            apps["Litestar"] = litestar_echo(kind)
+        apps["Lilya"] = echo(LilyaWebSocket, kind)
+        found[f"echo {kind}"] = {name: partial(per_message, app, payload) for name, app in apps.items()}
+    apps = {"raw ASGI": raw_accept_close, OURS: accept_close(OurWebSocket)}
+    apps |= {name: accept_close(cls) for name, cls in PEERS.items()}
+    found["accept and close"] = {name: partial(per_connection, app) for name, app in apps.items()}
+    reads: dict[str, Callable[[Any], Any]] = {
+        "first header": lambda websocket: websocket.headers["origin"],
+        "first query parameter": lambda websocket: websocket.query_params["token"],
+        "first str(url)": lambda websocket: str(websocket.url),
+        "first cookie": lambda websocket: websocket.cookies["theme"],
+    }
+    readers = {"Starlette": StarletteWebSocket, OURS: OurWebSocket, **PEERS}
+    for case, read in reads.items():
+        found[case] = {name: partial(first_access, cls, read) for name, cls in readers.items()}
+    return found
+
+
+def measure(rounds: int) -> dict[str, dict[str, list[float]]]:
+    found = cases()
+    times: dict[str, dict[str, list[float]]] = {
+        case: {name: [] for name in implementations} for case, implementations in found.items()
+    }
+    for number in range(-1, rounds):  # the first round warms up
+        print(f"\rround {max(number, 0) + 1} of {rounds} …", end="", file=sys.stderr, flush=True)
+        for case, implementations in found.items():
+            for name, run in implementations.items():
+                gc.collect()
+                gc.disable()
+                elapsed = run()
+                gc.enable()
+                if number >= 0:
+                    times[case][name].append(elapsed)
+    print(file=sys.stderr)
+    return times
+
+
+def report(times: dict[str, dict[str, list[float]]], rounds: int) -> None:
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("starlette", "litestar", "lilya", "multidict")
+    )
+    print(f"{platform.python_implementation()} {platform.python_version()}, {versions}, {rounds} rounds\n")
+    print(f"{'':24}{'implementation':20}{'ns':>8}  ratio")
+    for case, implementations in times.items():
+        base = next(iter(implementations))
+        for name, values in implementations.items():
+            ratios = [value / other for value, other in zip(values, implementations[base], strict=True)]
+            print(
+                f"{case if name == base else '':24}{name:20}{statistics.median(values):8.0f}"
+                f"{statistics.median(ratios):7.2f}" + (f"  of {base}" if name == base else "")
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=40, help="how often everything is measured (default: 40)"
+    )
+    arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {arguments.rounds}")
+    report(measure(arguments.rounds), arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+> connect /
+< accept
+> json {"item": "tea"}
+< json {"ordered": {"item": "tea"}}
+> text {"item": tea}
+< close 1007 send JSON

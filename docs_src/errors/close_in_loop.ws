@@ -1,0 +1,6 @@
+> connect /
+< accept
+> text hello
+< text hello
+> text bye
+< close 1000 bye

@@ -1,0 +1,5 @@
+> connect /?room=blue
+< accept
+> text hello
+< text blue: hello
+> close 1000

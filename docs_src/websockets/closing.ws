@@ -1,0 +1,4 @@
+> connect /
+< accept
+> text let me in
+< close 4001 wrong password

@@ -1,0 +1,5 @@
+> connect /
+> header authorization: Bearer secret
+< accept
+< text Welcome.
+< close 1000

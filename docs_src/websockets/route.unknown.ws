@@ -1,0 +1,2 @@
+> connect /nobody/here
+< deny 403

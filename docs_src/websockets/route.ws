@@ -1,0 +1,4 @@
+> connect /users/ada
+< accept
+< text Welcome, ada!
+< close 1000

@@ -1,0 +1,4 @@
+> connect /?user=ada
+< accept
+< text Your plan: premium
+< close 1000

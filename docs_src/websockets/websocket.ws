@@ -1,0 +1,4 @@
+> connect /
+< accept
+< json-binary {"message": "Hello, world!"}
+< close 1000

@@ -1,0 +1,219 @@
+"""Everything that is done with this project, one session each.
+
+    python3 noxfile.py              what CI runs: lint, types, tests, and the matrix of Pythons and multidicts
+    python3 noxfile.py -s serve     the docs and every example, live on one port
+    python3 noxfile.py -l           all sessions
+
+`nox`, `uvx nox` and `pipx run nox` do the same. Run as a script, and without nox installed, this file makes
+an environment for nox under `.nox/` first; nothing is installed outside this folder. Interpreters are used
+where they are found, and never downloaded.
+"""
+
+# No `from __future__ import annotations` here: a Python too old for it could not even say that it is too old.
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.resolve()
+OLDEST, NEWEST = (3, 10), (3, 13)
+NOX = "nox>=2025.5.1"
+
+if sys.version_info < OLDEST:
+    sys.exit(
+        f"noxfile.py needs Python {OLDEST[0]}.{OLDEST[1]} or newer, and this is "
+        f"{sys.version_info[0]}.{sys.version_info[1]} ({sys.executable})."
+    )
+
+try:
+    import nox
+except ImportError:
+    if __name__ != "__main__":
+        raise
+    nox = None  # type: ignore[assignment]  # `main` makes an environment that has it
+
+
+def main(arguments: list[str]) -> int:
+    """Run nox on this file, from an environment of its own if this one has no nox."""
+    python = sys.executable if nox is not None else str(bootstrap(ROOT / ".nox" / "bootstrap"))
+    return subprocess.call([python, "-m", "nox", "-f", str(ROOT / "noxfile.py"), *arguments])
+
+
+def bootstrap(folder: Path) -> Path:
+    """An environment with nox in it; made on the first run."""
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if python.exists() and succeeds([str(python), "-c", "import nox"]):
+        return python
+    print(
+        f"nox is not installed here: making an environment for it in {folder.relative_to(ROOT)} …", flush=True
+    )
+    if not succeeds([sys.executable, "-m", "venv", "--clear", str(folder)]):
+        sys.exit(
+            "python3 -m venv failed: this Python has no working venv module. On Debian and Ubuntu "
+            "`apt install python3-venv` brings it; with uv, `uvx nox` needs none."
+        )
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", NOX]
+    if subprocess.call(command):
+        sys.exit(f"nox could not be installed: `{' '.join(command)}` failed, see above.")
+    return python
+
+
+def succeeds(command: list[str]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=120).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def found_pythons() -> dict[str, Path]:
+    """The interpreters on this machine that are of a supported version, by version."""
+    pyenv = shutil.which("pyenv")
+    roots = [os.environ.get("PYENV_ROOT"), pyenv and Path(pyenv).parent.parent, Path.home() / ".pyenv"]
+    found = {}
+    for minor in range(OLDEST[1], NEWEST[1] + 1):
+        version = f"3.{minor}"
+        candidates: list[Path | str | None] = []
+        if sys.version_info[:2] == (3, minor):
+            candidates.append(sys.executable)
+        for root in roots:
+            candidates += sorted(Path(root).glob(f"versions/{version}.*/bin/python{version}")) if root else ()
+        candidates.append(shutil.which(f"python{version}"))
+        for candidate in candidates:
+            # Asked, because a pyenv shim is on PATH for versions that it then refuses to run.
+            if candidate and succeeds(
+                [str(candidate), "-c", f"import sys, venv; sys.exit({minor} != sys.version_info[1])"]
+            ):
+                found[version] = Path(candidate)
+                break
+    return found
+
+
+if nox is not None:
+    nox.needs_version = NOX.removeprefix("nox")
+    nox.options.default_venv_backend = "uv|virtualenv"
+    nox.options.download_python = "never"
+    nox.options.reuse_venv = "yes"
+    nox.options.stop_on_first_error = True
+    os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+    os.environ["NO_MKDOCS_2_WARNING"] = "1"  # an advertisement, printed at every build
+
+    PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+    CORE = "packages/lilya-websockets"
+    DOCTEST = "packages/ws-doctest[serve]"
+
+    PYTHONS = found_pythons()
+    # nox looks a version up on PATH, where a shim may stand in the way of the interpreter itself.
+    os.environ["PATH"] = os.pathsep.join(
+        [*(str(python.parent) for python in PYTHONS.values()), os.environ.get("PATH", "")]
+    )
+
+    # Every Python with one multidict, both in turn: half of the matrix, in which each of either has its part.
+    # `-s matrix` runs the whole.
+    MULTIDICTS = ("6", "7")
+    HALF = (
+        list(zip(PYTHONS, MULTIDICTS * 2, strict=False))
+        if len(PYTHONS) > 1
+        else [(version, multidict) for version in PYTHONS for multidict in MULTIDICTS]
+    )
+    nox.options.sessions = [
+        "lint",
+        "types",
+        "tests",
+        "frameworks",
+        *(f"matrix-{version}(multidict={multidict!r})" for version, multidict in HALF),
+    ]
+
+    def install(session: nox.Session, *packages: str, groups: tuple[str, ...] = ()) -> None:
+        """Install packages of ours, editable, and dependency groups of the root."""
+        session.log(f"installing {', '.join([*packages, *groups])} …")
+        editable = [argument for package in packages for argument in ("-e", package)]
+        session.install(*editable, *nox.project.dependency_groups(PYPROJECT, *groups))
+
+    @nox.session
+    def lint(session: nox.Session) -> None:
+        """Style and common mistakes (ruff)."""
+        install(session, groups=("lint",))
+        session.run("ruff", "check", ".")
+        session.run("ruff", "format", "--check", ".")
+
+    @nox.session
+    def types(session: nox.Session) -> None:
+        """Types (mypy, strict)."""
+        install(session, CORE, DOCTEST, groups=("types", "docs"))
+        session.run("mypy", "packages", "docs_src", "tests", "docs", "noxfile.py")
+
+    @nox.session
+    def tests(session: nox.Session) -> None:
+        """All tests, the doc gate among them, and the coverage of the core. Arguments go to pytest."""
+        install(session, CORE, DOCTEST, groups=("tests", "docs"))
+        if session.posargs:
+            session.run("pytest", *session.posargs)
+            return
+        session.run("coverage", "erase")
+        session.run("coverage", "run", "-m", "pytest")
+        session.run("coverage", "report")
+
+    @nox.session(python=list(PYTHONS))
+    @nox.parametrize("multidict", MULTIDICTS)
+    def matrix(session: nox.Session, multidict: str) -> None:
+        """The core's tests on every Python that is found, with both major versions of multidict."""
+        install(session, CORE, DOCTEST, groups=("matrix",))
+        session.install(f"multidict=={multidict}.*")
+        session.run("pytest", "tests/lilya_websockets", "-p", "no:cacheprovider", *session.posargs)
+
+    @nox.session
+    def docs(session: nox.Session) -> None:
+        """The built docs, in site/."""
+        install(session, CORE, DOCTEST, groups=("docs",))
+        session.run("mkdocs", "build", "--strict", "--clean")
+
+    @nox.session
+    def serve(session: nox.Session) -> None:
+        """The docs and every example, live on one port. `-- --port 8001` for another port."""
+        install(session, CORE, DOCTEST, groups=("docs",))
+        session.log("building the docs …")
+        session.run("mkdocs", "build", "--strict", "--clean", "--quiet")
+        session.run(
+            "python",
+            "-m",
+            "ws_doctest",
+            "serve",
+            "--site",
+            "site",
+            "--examples",
+            "docs_src",
+            *session.posargs,
+        )
+
+    @nox.session
+    def frameworks(session: nox.Session) -> None:
+        """The test client over apps of Lilya, Starlette, FastAPI and Litestar."""
+        # As a wheel, and last: an editable install beside Lilya is shadowed by Lilya's own module.
+        session.install(*nox.project.dependency_groups(PYPROJECT, "frameworks"))
+        session.install("--force-reinstall", "--no-deps", f"./{CORE}")
+        session.run(
+            "pytest",
+            "-c",
+            "tests/frameworks/pytest.ini",
+            "--rootdir=.",
+            "-p",
+            "no:cacheprovider",
+            "tests/frameworks",
+            *session.posargs,
+        )
+
+    @nox.session
+    def bench(session: nox.Session) -> None:
+        """The core and the test client beside their peers, as ratios (some minutes)."""
+        install(session, CORE, groups=("bench",))
+        session.run("python", "benchmarks/core.py", *session.posargs)
+        session.run("python", "benchmarks/testing.py", *session.posargs)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

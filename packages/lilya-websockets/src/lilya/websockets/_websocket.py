@@ -1,0 +1,874 @@
+"""`WebSocket`: moves messages. The only `await` in the core is here.
+
+The rules of this file:
+
+- The common message (text or bytes, either way) takes a fast path: one look at `_open`, one `await` of the
+  server's callable, a look at the message, return. One coroutine per message, so the methods repeat those
+  few lines instead of calling one another: a coroutine more is about a fifth of what the whole layer costs.
+  The server's callable is read into a local variable first: calling it as a method would make the
+  interpreter look for one on the class each time.
+- `_open` is true while both states are CONNECTED. It is derived, and follows them wherever they move: in
+  `_move`, and inlined in `accept`, `close` and `_arrived`, where the call was a measurable part of the cost.
+- Everything else goes through the tables of `_state.py`.
+- On send the state moves before the `await`, so that of two tasks that close only one puts a close on the
+  wire, and it is put back if the server refuses the message. On receive the state moves after the `await`,
+  because the message is the event.
+- The server's `OSError` means that the client is gone. It is translated here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from inspect import isawaitable
+from types import FunctionType
+from typing import Any, Final, Generic, NoReturn, TypeVar
+
+from ._connection import Connection
+from ._messages import (
+    checked_bytes,
+    checked_close,
+    checked_headers,
+    checked_payload,
+    checked_status,
+    checked_subprotocol,
+    checked_text,
+    describe,
+    describe_argument,
+    dumps,
+    encode_json,
+    loads,
+)
+from ._state import (
+    CONNECTED,
+    CONNECTING,
+    DISCONNECTED,
+    RECEIVE,
+    RESPONSE,
+    WebSocketState,
+    after_receive,
+    after_send,
+)
+from .exceptions import (
+    WebSocketClosed,
+    WebSocketDataError,
+    WebSocketDisconnect,
+    WebSocketRuntimeError,
+)
+from .types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["WebSocket", "WebSocketClose"]
+
+T = TypeVar("T")
+
+is_ascii: Final = str.isascii  # refuses what is no `str`, so that one call asks both
+
+logger: Final = logging.getLogger("lilya.websockets")
+
+_DENIAL: Final = "websocket.http.response"
+_BY_APP: Final = "the app closed it"
+_BY_RESPONSE: Final = "the app answered with an HTTP response"
+_BY_CLIENT: Final = "the client closed it"
+_BY_NETWORK: Final = "the connection was lost"
+
+
+class WebSocket(Connection):
+    """One WebSocket connection, on any ASGI server.
+
+    Args:
+        scope: The ASGI scope, of type `websocket`.
+        receive: The server's `receive`.
+        send: The server's `send`.
+
+    Raises:
+        ValueError: The scope is of another type.
+
+    Implements the application's side of the ASGI spec, "WebSocket".
+    """
+
+    dumps = staticmethod(dumps)
+    """Encodes for `send_json`: called with the value alone. Replace it in a subclass."""
+
+    loads = staticmethod(loads)
+    """Decodes for `receive_json`: called with a `str` alone, raises `ValueError` for what is not JSON.
+    Replace it in a subclass."""
+
+    close_code: int | None
+    """The close code of the end that came first, RFC 6455 section 7.4; `None` while there is none."""
+
+    close_reason: str | None
+    """The reason of that end, `""` if it had none; `None` while there is none."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # A plain function in a class body would be bound, and called with the WebSocket first.
+        for name in ("dumps", "loads"):
+            if isinstance(cls.__dict__.get(name), FunctionType):
+                setattr(cls, name, staticmethod(cls.__dict__[name]))
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            scope_type = scope["type"]
+        except KeyError:
+            scope_type = None
+        if scope_type != "websocket":
+            raise ValueError(f'a WebSocket needs a scope of type "websocket", got {scope_type!r}')
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self._client_state = CONNECTING
+        self._application_state = CONNECTING
+        self._open = False
+        self._receiving = False
+        self._ended: str | None = None
+        self.close_code = None
+        self.close_reason = None
+        self._cleanups: list[Callable[[], Any]] | None = None
+
+    @property
+    def client_state(self) -> WebSocketState:
+        """What was received: where the client's side stands. Assignable, and then obeyed."""
+        return self._client_state
+
+    @client_state.setter
+    def client_state(self, state: WebSocketState) -> None:
+        self._move(WebSocketState(state), self._application_state)
+
+    @property
+    def application_state(self) -> WebSocketState:
+        """What was sent: where the app's side stands. Assignable, and then obeyed."""
+        return self._application_state
+
+    @application_state.setter
+    def application_state(self, state: WebSocketState) -> None:
+        self._move(self._client_state, WebSocketState(state))
+
+    def _move(self, client: WebSocketState, application: WebSocketState) -> None:
+        self._client_state = client
+        self._application_state = application
+        self._open = client is CONNECTED and application is CONNECTED
+
+    # Accepting
+
+    async def accept(
+        self,
+        subprotocol: str | None = None,
+        headers: Mapping[Any, Any] | Iterable[tuple[bytes | str, bytes | str]] | None = None,
+    ) -> None:
+        """Accept the connection. Receives `websocket.connect` first, unless the app did.
+
+        Cancelled while it waits for `websocket.connect`, nothing has happened.
+
+        Args:
+            subprotocol: One of `scope["subprotocols"]`, the client's offer. Default: none.
+            headers: Headers of the handshake's answer, pairs or a mapping of `bytes` or `str`. Not every
+                server sends them.
+
+        Raises:
+            TypeError: An argument of another type.
+            ValueError: A subprotocol that was not offered, or a header that must not be sent.
+            WebSocketDisconnect: The client left before it was accepted.
+            WebSocketRuntimeError: Already accepted or denied, or the server sent another first message.
+
+        ASGI spec, "Accept - send event".
+        """
+        checked = [] if headers is None else checked_headers(headers, of_handshake=True)
+        if subprotocol is not None:
+            subprotocol = self._checked_subprotocol(subprotocol)
+        if self._application_state is not CONNECTING or self._client_state is DISCONNECTED:
+            self._after("websocket.accept")
+        if self._client_state is CONNECTING:
+            if self._receiving:
+                raise _second_receive("accept")
+            receive = self._receive
+            self._receiving = True
+            try:
+                message = await receive()
+            except OSError as error:
+                await self._lost(error)
+            finally:
+                self._receiving = False
+            try:
+                first = _FIRST[message["type"]]
+            except (KeyError, TypeError):
+                first = None
+            if first is CONNECTED and self._client_state is CONNECTING:
+                self._client_state = CONNECTED
+            elif self._arrived(message):
+                await self._run_cleanups()
+                raise self._disconnect()
+            if self._application_state is not CONNECTING:  # another task has closed or denied meanwhile
+                self._after("websocket.accept")
+        self._application_state = CONNECTED
+        self._open = True
+        send = self._send
+        try:
+            await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": checked})
+        except OSError as error:
+            await self._lost(error)
+        except Exception:
+            self._put_back(CONNECTED, CONNECTING)
+            raise
+
+    # Receiving
+
+    async def receive(self) -> Message:
+        """Receive one raw ASGI message, a disconnect included, and keep the state.
+
+        Cancelling it loses no message.
+
+        Returns:
+            The server's message as it came.
+
+        Raises:
+            WebSocketClosed: The client's side had ended. The server is not asked.
+            WebSocketRuntimeError: Another receive is under way, or the server sent what it must not.
+        """
+        return await self._next("receive")
+
+    async def receive_text(self) -> str:
+        """Receive one text message.
+
+        Cancelling it loses no message.
+
+        Returns:
+            The text, which may be `""`; never `None`.
+
+        Raises:
+            WebSocketDisconnect: The client left.
+            WebSocketDataError: A binary message came. The connection stays usable.
+            WebSocketClosed: The conversation had ended.
+            WebSocketRuntimeError: Not accepted yet, or another receive is under way.
+
+        ASGI spec, "Receive - receive event".
+        """
+        if not self._open or self._receiving:
+            await self._prepare_to_receive("receive text")
+        receive = self._receive
+        self._receiving = True
+        try:
+            message = await receive()
+        except OSError as error:
+            await self._lost(error)
+        finally:
+            self._receiving = False
+        try:
+            if message["type"] == "websocket.receive" and (text := message["text"]) is not None:
+                return text  # type: ignore[no-any-return]
+        except (KeyError, TypeError):
+            pass
+        await self._refuse(message, "text")
+
+    async def receive_bytes(self) -> bytes:
+        """Receive one binary message.
+
+        Cancelling it loses no message.
+
+        Returns:
+            The payload, which may be `b""`; never `None`.
+
+        Raises:
+            WebSocketDisconnect: The client left.
+            WebSocketDataError: A text message came. The connection stays usable.
+            WebSocketClosed: The conversation had ended.
+            WebSocketRuntimeError: Not accepted yet, or another receive is under way.
+
+        ASGI spec, "Receive - receive event".
+        """
+        if not self._open or self._receiving:
+            await self._prepare_to_receive("receive bytes")
+        receive = self._receive
+        self._receiving = True
+        try:
+            message = await receive()
+        except OSError as error:
+            await self._lost(error)
+        finally:
+            self._receiving = False
+        try:
+            if message["type"] == "websocket.receive" and (data := message["bytes"]) is not None:
+                return data  # type: ignore[no-any-return]
+        except (KeyError, TypeError):
+            pass
+        await self._refuse(message, "bytes")
+
+    async def receive_json(self, mode: str = "text") -> Any:
+        """Receive one message and decode it as JSON (RFC 8259; `NaN` and infinities are refused).
+
+        Cancelling it loses no message.
+
+        Args:
+            mode: Where the JSON is: `"text"` or `"binary"` messages.
+
+        Returns:
+            The decoded value, which may be `None`.
+
+        Raises:
+            WebSocketDisconnect: The client left.
+            WebSocketDataError: A message of the other kind, not UTF-8, not JSON, nested too deep, or with
+                an integer too long. The connection stays usable.
+            WebSocketClosed: The conversation had ended.
+            WebSocketRuntimeError: A bad mode, not accepted yet, or another receive is under way.
+        """
+        if _is_binary(mode):
+            return self._decode(await self.receive_bytes(), "bytes")
+        return self._decode(await self.receive_text(), "text")
+
+    def iter_text(self) -> AsyncIterator[str]:
+        """Iterate over text messages until the conversation ends.
+
+        Leaving the loop, or cancelling it, loses no message.
+
+        Returns:
+            An asynchronous iterator that raises what `receive_text` raises, except that it ends on a
+            disconnect; `close_code` and `close_reason` tell which.
+        """
+        return _Iterator(self, "text")
+
+    def iter_bytes(self) -> AsyncIterator[bytes]:
+        """Iterate over binary messages until the conversation ends; see `iter_text`."""
+        return _Iterator(self, "bytes")
+
+    def iter_json(self, mode: str = "text") -> AsyncIterator[Any]:
+        """Iterate over messages decoded as JSON until the conversation ends; see `iter_text`.
+
+        Args:
+            mode: Where the JSON is: `"text"` or `"binary"` messages.
+
+        Raises:
+            WebSocketRuntimeError: A bad mode.
+        """
+        return _JSONIterator(self, "bytes" if _is_binary(mode) else "text")
+
+    # Sending
+
+    async def send(self, message: Message) -> None:
+        """Send one raw ASGI message and keep the state.
+
+        The message is checked as the methods check their arguments; a message type of a denial response may
+        come with its `websocket.` prefix or without. Cancelled, the message counts as sent.
+
+        Args:
+            message: An ASGI message; a `websocket.send` carries exactly one of `text` and `bytes`.
+
+        Raises:
+            TypeError: A value in the message is of another type.
+            ValueError: A value in the message must not be sent.
+            WebSocketDisconnect: The client is gone.
+            WebSocketClosed: The conversation had ended. The server is not asked.
+            WebSocketRuntimeError: The message is out of turn.
+        """
+        if not isinstance(message, Mapping) or not isinstance(message.get("type"), str):
+            raise TypeError(f"an ASGI message must be a mapping with a 'type', got {message!r}")
+        message_type = message["type"]
+        if message_type.startswith(_DENIAL):
+            message_type = message_type.removeprefix("websocket.")
+        more_body = bool(message.get("more_body"))
+        after = self._after(message_type, more_body=more_body)
+        checked: Message
+        if message_type == "websocket.accept":
+            subprotocol = message.get("subprotocol")
+            if subprotocol is not None:
+                subprotocol = self._checked_subprotocol(subprotocol)
+            headers = message.get("headers")
+            headers = [] if headers is None else checked_headers(headers, of_handshake=True)
+            checked = {**message, "subprotocol": subprotocol, "headers": headers}
+        elif message_type == "websocket.send":
+            checked = {"type": message_type, **checked_payload(message)}
+        elif message_type == "websocket.close":
+            code, reason = checked_close(message.get("code", 1000), message.get("reason"))
+            checked = {**message, "code": code, "reason": reason}
+        elif message_type == "http.response.start":
+            headers = message.get("headers")
+            checked = {
+                "type": f"{_DENIAL}.start",
+                "status": checked_status(message.get("status")),
+                "headers": [] if headers is None else checked_headers(headers, of_handshake=False),
+            }
+        else:
+            body = message.get("body")
+            checked = {
+                "type": f"{_DENIAL}.body",
+                "body": b"" if body is None else checked_bytes(body),
+                "more_body": more_body,
+            }
+        await self._deliver(checked, after)
+
+    async def send_text(self, data: str) -> None:
+        """Send one text message.
+
+        Cancelled, the message counts as sent: it may have gone out.
+
+        Args:
+            data: Text that encodes to UTF-8; may be `""`.
+
+        Raises:
+            TypeError: Not a `str`.
+            ValueError: It holds a lone surrogate.
+            WebSocketDisconnect: The client is gone.
+            WebSocketClosed: The conversation had ended. The server is not asked.
+            WebSocketRuntimeError: Not accepted yet.
+
+        ASGI spec, "Send - send event".
+        """
+        try:
+            if not is_ascii(data):
+                data = checked_text(data)
+        except TypeError:
+            raise TypeError(f"text must be str, got {describe_argument(data)}") from None
+        if not self._open:
+            self._after("websocket.send")
+        send = self._send
+        try:
+            await send({"type": "websocket.send", "text": data})
+        except OSError as error:
+            await self._lost(error)
+
+    async def send_bytes(self, data: bytes | bytearray | memoryview) -> None:
+        """Send one binary message.
+
+        Cancelled, the message counts as sent: it may have gone out.
+
+        Args:
+            data: Any bytes-like object; may be empty. What is not `bytes` is copied.
+
+        Raises:
+            TypeError: Not bytes-like.
+            WebSocketDisconnect: The client is gone.
+            WebSocketClosed: The conversation had ended. The server is not asked.
+            WebSocketRuntimeError: Not accepted yet.
+
+        ASGI spec, "Send - send event".
+        """
+        if type(data) is not bytes:
+            data = checked_bytes(data)
+        if not self._open:
+            self._after("websocket.send")
+        send = self._send
+        try:
+            await send({"type": "websocket.send", "bytes": data})
+        except OSError as error:
+            await self._lost(error)
+
+    async def send_json(self, data: Any, mode: str = "text") -> None:
+        """Send one message with JSON: compact, non-ASCII kept, a lone surrogate as its escape.
+
+        Cancelled, the message counts as sent: it may have gone out.
+
+        Args:
+            data: What `dumps` encodes.
+            mode: Where to put the JSON: a `"text"` or a `"binary"` message.
+
+        Raises:
+            TypeError: The data, or a value in it, has no JSON form.
+            ValueError: `NaN`, an infinity, a reference cycle, or nesting too deep.
+            WebSocketDisconnect: The client is gone.
+            WebSocketClosed: The conversation had ended. The server is not asked.
+            WebSocketRuntimeError: A bad mode, or not accepted yet.
+        """
+        binary = _is_binary(mode)
+        encoded = encode_json(data, self.dumps)
+        if binary:
+            await self.send_bytes(encoded.encode() if isinstance(encoded, str) else encoded)
+        else:
+            await self.send_text(encoded if isinstance(encoded, str) else encoded.decode())
+
+    # Ending
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        """Close the connection. Before `accept`, the client gets HTTP 403 instead.
+
+        Silent if the client has already left or is lost meanwhile: the goal is reached. Cancelled, the close
+        counts as sent.
+
+        Args:
+            code: A close code that an endpoint may send: 1000-1003, 1007-1014, 3000-4999.
+            reason: At most 123 bytes of UTF-8. Default: none.
+
+        Raises:
+            TypeError: An argument of another type.
+            ValueError: A code or a reason that must not be sent. The connection is as it was.
+            WebSocketClosed: The app had closed it.
+            WebSocketRuntimeError: A denial response has been started.
+
+        ASGI spec, "Close - send event"; RFC 6455 section 7.4.
+        """
+        if reason is None and type(code) is int and code == 1000:  # not worth a call
+            reason = ""
+        else:
+            code, reason = checked_close(code, reason)
+        if not self._open:
+            if self._client_state is DISCONNECTED and self._ended not in (_BY_APP, _BY_RESPONSE):
+                self._move(DISCONNECTED, DISCONNECTED)
+                return
+            self._after("websocket.close")
+        before = self._application_state
+        self._application_state = DISCONNECTED
+        self._open = False
+        self._ended = _BY_APP
+        self.close_code = code
+        self.close_reason = reason
+        send = self._send
+        try:
+            await send({"type": "websocket.close", "code": code, "reason": reason})
+        except OSError:
+            self._move(DISCONNECTED, DISCONNECTED)  # the client is gone: the goal is reached
+        except Exception:
+            self._put_back(DISCONNECTED, before)
+            raise
+        except BaseException as cancelled:  # counts as sent, so this is the end
+            await self._run_cleanups(cancelled)  # and raises it
+        if self._cleanups:
+            await self._run_cleanups()
+
+    async def send_denial_response(self, response: ASGIApp) -> None:
+        """Refuse the connection with an HTTP response of one's own, instead of `accept`.
+
+        The response is run as an HTTP app. Its body is ended even if it does not end it itself.
+
+        Args:
+            response: An ASGI response of any framework, or any ASGI app that answers an HTTP request with a
+                status from 200 to 599.
+
+        Raises:
+            WebSocketDisconnect: The client is gone.
+            WebSocketClosed: The conversation had ended.
+            WebSocketRuntimeError: The server does not offer the extension (a `RuntimeError`; use `close()`),
+                the connection is already accepted, or the response did not respond.
+
+        ASGI spec, "WebSocket Denial Response".
+        """
+        self._after("http.response.start")
+        # A response may read more of its scope than ours has (a method, say), so it gets the scope of an
+        # HTTP request. No extensions: the denial response has none of those an HTTP response may use.
+        scope = {**self._readable_scope(), "type": "http", "method": "GET", "extensions": {}}
+        try:
+            await response(scope, _DenialRequest(self), self.send)
+        except Exception:
+            # The client would wait for the rest of a body that never comes. The error comes first.
+            if self._application_state is RESPONSE and self._client_state is not DISCONNECTED:
+                try:
+                    await self._end_denial()
+                except Exception:
+                    logger.exception("the denial response failed, and could not be ended either")
+            raise
+        if self._application_state in (CONNECTING, RESPONSE) and self._client_state is DISCONNECTED:
+            raise self._disconnect()  # the response saw the client leave, and gave up
+        if self._application_state is RESPONSE:
+            await self._end_denial()
+        elif self._application_state is CONNECTING:
+            raise WebSocketRuntimeError(
+                "the denial response ended without a response: it sent no http.response.start"
+            )
+
+    async def _end_denial(self) -> None:
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def add_cleanup(self, fn: Callable[[], Any]) -> None:
+        """Have something called once, when the connection ends, whichever way comes first.
+
+        Callbacks run in the order in which they were added, also if one of them raises: then the first
+        exception is raised when all have run, and further ones are logged.
+
+        Args:
+            fn: Called without arguments; if it returns an awaitable, that is awaited.
+
+        Raises:
+            TypeError: Not callable.
+            WebSocketClosed: The connection has ended, and nothing would call it.
+        """
+        if not callable(fn):
+            raise TypeError(f"a cleanup must be callable, got {type(fn).__name__}")
+        if self._ended is not None:
+            raise self._closed("add a cleanup")
+        if self._cleanups is None:
+            self._cleanups = []
+        self._cleanups.append(fn)
+
+    # What is not the common message's way
+
+    def _closed(self, attempted: str) -> WebSocketClosed:
+        return WebSocketClosed(
+            1005 if self.close_code is None else self.close_code,
+            self.close_reason,
+            attempted,
+            self._ended or "the conversation has ended",
+        )
+
+    def _disconnect(self) -> WebSocketDisconnect:
+        return WebSocketDisconnect(1005 if self.close_code is None else self.close_code, self.close_reason)
+
+    def _checked_subprotocol(self, subprotocol: object) -> str:
+        return checked_subprotocol(subprotocol, self.scope.get("subprotocols") or ())
+
+    def _after(self, message_type: str, *, more_body: bool = False) -> WebSocketState:
+        """The application's state after a message that is about to be sent.
+
+        Raises:
+            WebSocketClosed: Nothing can be sent any longer.
+            WebSocketRuntimeError: The message is out of turn, or needs an extension that is not there.
+        """
+        if self._client_state is DISCONNECTED or self._application_state is DISCONNECTED:
+            raise self._closed(_ATTEMPTS.get(message_type, f"send {message_type!r}"))
+        after = after_send(self._application_state, message_type, more_body=more_body)
+        if after is RESPONSE and _DENIAL not in (self.scope.get("extensions") or ()):
+            raise WebSocketRuntimeError(
+                f"cannot send a denial response: the server does not offer the extension {_DENIAL!r}. "
+                "close() before accept() gives the client HTTP 403 without it"
+            )
+        return after
+
+    async def _deliver(self, message: Message, after: WebSocketState) -> None:
+        """Hand a message to the server: the state moves first, and back if the server refuses."""
+        before = self._application_state
+        self._move(self._client_state, after)
+        if after is DISCONNECTED:
+            # The last part of a denial response has neither a code nor a reason.
+            self._record(
+                _BY_APP if before is not RESPONSE else _BY_RESPONSE,
+                message.get("code"),
+                message.get("reason"),
+            )
+        try:
+            await self._send(message)
+        except OSError as error:
+            if after is DISCONNECTED:
+                self._record(None, None, None)  # it did not end that way
+            await self._lost(error)
+        except Exception:
+            self._put_back(after, before)
+            raise
+        except BaseException as cancelled:
+            if after is DISCONNECTED:  # counts as sent, so this is the end
+                await self._run_cleanups(cancelled)
+            raise
+        if after is DISCONNECTED:
+            if before is RESPONSE:
+                self._move(DISCONNECTED, DISCONNECTED)  # after an HTTP response nothing can come
+            await self._run_cleanups()
+
+    def _put_back(self, after: WebSocketState, before: WebSocketState) -> None:
+        """The server refused a message: as if it had not been sent.
+
+        Unless the conversation ended otherwise meanwhile: then there is nothing to go back to.
+        """
+        if self._application_state is after and self._client_state is not DISCONNECTED:
+            self._move(self._client_state, before)
+            if after is DISCONNECTED:
+                self._record(None, None, None)
+
+    def _record(self, ended: str | None, code: int | None, reason: str | None) -> None:
+        self._ended = ended
+        self.close_code = code
+        self.close_reason = reason
+
+    async def _prepare_to_receive(self, attempted: str) -> None:
+        """Return if a message may be received although `_open` says no, or say why not."""
+        if self._client_state is DISCONNECTED or self._application_state is DISCONNECTED:
+            raise self._closed(attempted)
+        if self._receiving:
+            raise _second_receive(attempted)
+        if self._application_state is not CONNECTED:
+            raise WebSocketRuntimeError(
+                f"cannot {attempted}: an HTTP response has been started instead of accepting"
+                if self._application_state is RESPONSE
+                else f"cannot {attempted} yet: the WebSocket is not accepted. Call accept() first"
+            )
+        # Accepted by a raw `send`, with the `websocket.connect` still to come.
+        message = await self._next(attempted)
+        if message["type"] == "websocket.disconnect":
+            raise self._disconnect()
+        if not self._open:  # another task has closed, or found the client gone, meanwhile
+            raise self._closed(attempted)
+
+    async def _next(self, attempted: str) -> Message:
+        """Receive any message, through the table."""
+        if self._client_state is DISCONNECTED:
+            raise self._closed(attempted)
+        if self._receiving:
+            raise _second_receive(attempted)
+        receive = self._receive
+        self._receiving = True
+        try:
+            message = await receive()
+        except OSError as error:
+            await self._lost(error)
+        finally:
+            self._receiving = False
+        if self._arrived(message) and self._cleanups:
+            await self._run_cleanups()
+        return message
+
+    def _arrived(self, message: Message) -> bool:
+        """Move the state for a message that came; whether it is the end."""
+        try:
+            message_type = message["type"]
+        except (KeyError, TypeError):
+            raise WebSocketRuntimeError(
+                f"the server sent what is no ASGI message: {describe(message)}"
+            ) from None
+        if self._client_state is DISCONNECTED and message_type in _RECEIVABLE:
+            return False  # a send found the client gone during this receive: what still comes is legal
+        state = self._client_state = after_receive(self._client_state, message_type)
+        self._open = state is CONNECTED and self._application_state is CONNECTED
+        if state is not DISCONNECTED:
+            return False
+        if self._ended is None:
+            code, reason = message.get("code"), message.get("reason")
+            code = code if isinstance(code, int) else 1005  # RFC 6455 section 7.1.5
+            reason = reason if isinstance(reason, str) else ""
+            self._record(_BY_NETWORK if code == 1006 else _BY_CLIENT, code, reason)
+        return True
+
+    async def _refuse(self, message: Message, key: str) -> NoReturn:
+        """Raise what a message means that has no payload under the key."""
+        if self._arrived(message):
+            await self._run_cleanups()
+        if message["type"] == "websocket.disconnect":
+            raise self._disconnect()
+        raise WebSocketDataError(message, f"expected {_EXPECTED[key]}, got {describe(message)}")
+
+    async def _lost(self, error: OSError) -> NoReturn:
+        """The server says by an `OSError` that the client is gone (ASGI spec, "Disconnected Client")."""
+        self._move(DISCONNECTED, DISCONNECTED)
+        if self._ended is None:
+            self._record(_BY_NETWORK, 1006, "")
+        await self._run_cleanups()
+        raise self._disconnect() from error
+
+    async def _run_cleanups(self, failure: BaseException | None = None) -> None:
+        """Run what was added, once. `failure` is what is being raised already, and counts as the first."""
+        # Taken away first: two tasks may notice the end at the same time.
+        callbacks, self._cleanups = self._cleanups, None
+        for callback in callbacks or ():
+            try:
+                result = callback()
+                if isawaitable(result):
+                    await result
+            except BaseException as error:
+                # The first is raised, but what is more than an error (a cancellation) goes before it.
+                if failure is None or (isinstance(failure, Exception) and not isinstance(error, Exception)):
+                    failure, error = error, failure
+                if error is not None:
+                    logger.error("a cleanup failed after another one", exc_info=error)
+        if failure is not None:
+            raise failure
+
+    def _decode(self, payload: str | bytes, key: str) -> Any:
+        message = {"type": "websocket.receive", key: payload}
+        if not isinstance(payload, (str, bytes, bytearray, memoryview)):  # a fault of the server
+            raise WebSocketDataError(message, f"expected {_EXPECTED[key]}, got {describe(message)}")
+        try:
+            return self.loads(payload if isinstance(payload, str) else str(payload, "utf-8"))
+        except (ValueError, RecursionError) as error:
+            problem = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+            raise WebSocketDataError(message, f"expected JSON, got {describe(message)}: {problem}") from error
+
+
+class _Iterator(Generic[T]):
+    """Messages until the conversation ends; the same few lines as in `WebSocket.receive_text`."""
+
+    __slots__ = ("_key", "_websocket")
+
+    def __init__(self, websocket: WebSocket, key: str) -> None:
+        self._websocket = websocket
+        self._key = key
+
+    def __aiter__(self) -> _Iterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        websocket = self._websocket
+        try:
+            if not websocket._open or websocket._receiving:
+                await websocket._prepare_to_receive("iterate")
+            receive = websocket._receive
+            websocket._receiving = True
+            try:
+                message = await receive()
+            except OSError as error:
+                await websocket._lost(error)
+            finally:
+                websocket._receiving = False
+            try:
+                if message["type"] == "websocket.receive" and (payload := message[self._key]) is not None:
+                    return payload  # type: ignore[no-any-return]
+            except (KeyError, TypeError):
+                pass
+            await websocket._refuse(message, self._key)
+        except WebSocketDisconnect:
+            raise StopAsyncIteration from None
+
+
+class _JSONIterator(_Iterator[Any]):
+    """The same, decoded."""
+
+    __slots__ = ()
+
+    async def __anext__(self) -> Any:
+        return self._websocket._decode(await super().__anext__(), self._key)
+
+
+class _DenialRequest:
+    """The `receive` of a denial response: a request without a body, and after that only its disconnect."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._read = False
+
+    async def __call__(self) -> Message:
+        if not self._read:
+            self._read = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while self._websocket.client_state is not DISCONNECTED:
+            await self._websocket.receive()
+        return {"type": "http.disconnect"}
+
+
+class WebSocketClose:
+    """An ASGI app that closes, and does nothing else. Before `accept` the client gets HTTP 403.
+
+    Args:
+        code: A close code that an endpoint may send; see `WebSocket.close`.
+        reason: At most 123 bytes of UTF-8. Default: none.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: A code or a reason that must not be sent.
+    """
+
+    def __init__(self, code: int = 1000, reason: str | None = None) -> None:
+        self.code, self.reason = checked_close(code, reason)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "websocket.close", "code": self.code, "reason": self.reason})
+        except OSError:
+            pass  # the client is gone: the goal is reached
+
+
+_FIRST: Final = RECEIVE[CONNECTING]
+# A tuple: whatever a server sends as a type can be looked for in it, what has no hash too.
+_RECEIVABLE: Final = tuple({message_type: None for table in RECEIVE.values() for message_type in table})
+_EXPECTED: Final = {"text": "text", "bytes": "binary data"}
+_ATTEMPTS: Final = {
+    "websocket.accept": "accept",
+    "websocket.send": "send",
+    "websocket.close": "close",
+    "http.response.start": "deny",
+}
+
+
+def _second_receive(attempted: str) -> WebSocketRuntimeError:
+    return WebSocketRuntimeError(
+        f"cannot {attempted}: another task is already receiving. Receive in one task, and hand the "
+        "messages on"
+    )
+
+
+def _is_binary(mode: str) -> bool:
+    if mode == "text":
+        return False
+    if mode == "binary":
+        return True
+    raise WebSocketRuntimeError(f"the mode must be 'text' or 'binary', got {mode!r}")

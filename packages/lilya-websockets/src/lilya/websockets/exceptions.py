@@ -1,0 +1,116 @@
+"""Who failed, as types.
+
+    Exception
+    ├─ WebSocketDisconnect(code, reason)      the conversation ended: normal
+    │    └─ WebSocketClosed ──────────┐       you used it after the end
+    ├─ RuntimeError                   │
+    │    └─ WebSocketRuntimeError ◄───┘       a call or a message out of turn: a bug, yours or the server's
+    └─ ValueError
+         └─ WebSocketDataError(message)       the peer sent what was not asked for
+
+`except WebSocketDisconnect` therefore covers every way in which the other side can be gone, and never a bug
+in the handler; `except WebSocketRuntimeError` covers the bugs, a use after the end among them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+
+    class WebSocketRuntimeError(RuntimeError):
+        """A call or a message out of turn: a bug in the app or in the server, not in the peer."""
+
+else:
+    try:
+        # Beside Lilya it must be Lilya's own class, or `except` clauses written for Lilya would miss ours.
+        from lilya.exceptions import WebSocketRuntimeError
+    except ImportError:
+
+        class WebSocketRuntimeError(RuntimeError):
+            """A call or a message out of turn: a bug in the app or in the server, not in the peer."""
+
+
+__all__ = [
+    "WebSocketClosed",
+    "WebSocketDataError",
+    "WebSocketDisconnect",
+    "WebSocketRuntimeError",
+]
+
+
+class WebSocketDisconnect(Exception):
+    """The conversation ended: the client closed or was lost. A normal end, not a fault.
+
+    Args:
+        code: The close code, RFC 6455 section 7.4. 1005 means that the peer gave none, 1006 that the
+            connection was lost without a close frame.
+        reason: The peer's words, at most 123 bytes of UTF-8; `""` if it gave none.
+    """
+
+    # Defaults of the class, for subclasses whose other base (an HTTP response, say) has an `__init__` that
+    # does not call this one.
+    code: int = 1005
+    reason: str = ""
+
+    def __init__(self, code: int = 1000, reason: str | None = None) -> None:
+        super().__init__(code, reason or "")
+        self.code = code
+        self.reason = reason or ""
+
+    def __str__(self) -> str:
+        return f"the WebSocket was disconnected ({_describe_close(self.code, self.reason)})"
+
+
+class WebSocketClosed(WebSocketDisconnect, WebSocketRuntimeError):
+    """The WebSocket was used after its end.
+
+    Both a `WebSocketDisconnect` (a handler that treats the end as normal need not tell who noticed it first)
+    and a `WebSocketRuntimeError` (upstream's type for a use out of turn).
+
+    Args:
+        code: The close code of the end that came first; 1005 if there is none.
+        reason: The reason of that end, or `""`.
+        attempted: What was tried, as a phrase: `"send text"`.
+        ended: How it had ended: `"the client closed it"`.
+    """
+
+    def __init__(
+        self,
+        code: int = 1005,
+        reason: str | None = None,
+        attempted: str = "use the WebSocket",
+        ended: str = "it has ended",
+    ) -> None:
+        super().__init__(code, reason)
+        self.args = (code, reason or "", attempted, ended)
+        self.attempted = attempted
+        self.ended = ended
+
+    def __str__(self) -> str:
+        return (
+            f"cannot {self.attempted} any longer: {self.ended} "
+            f"({_describe_close(self.code, self.reason)}). Leave the handler, or catch WebSocketDisconnect "
+            "where the end is expected"
+        )
+
+
+class WebSocketDataError(ValueError):
+    """The peer sent something else than was asked for. The connection stays usable.
+
+    Args:
+        message: The ASGI message as it came; its payload is not lost.
+        problem: What was expected and what came.
+    """
+
+    def __init__(self, message: Any, problem: str = "the message is not what was asked for") -> None:
+        super().__init__(message, problem)
+        self.message = message
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.problem}. The message is in `.message`, and the WebSocket is still open"
+
+
+def _describe_close(code: int, reason: str) -> str:
+    return f"code {code}, reason {reason!r}" if reason else f"code {code}"

@@ -1,0 +1,51 @@
+"""A test client for the WebSockets of any ASGI app, which never hangs.
+
+    from lilya.websockets.testing import connect
+
+    async def test_echo() -> None:
+        async with connect(app, "/chat?room=blue") as session:
+            await session.send_text("hello")
+            assert await session.receive_text() == "You said: hello"
+
+`connect` and `AsyncTestClient` run the app in the event loop of the test, asyncio or trio. `TestClient` is
+for tests without one. Everything that waits has a time limit, and the app is held to the rules of ASGI.
+
+It needs AnyIO: install `lilya-websockets[testing]`.
+"""
+
+from ..exceptions import WebSocketClosed, WebSocketDataError, WebSocketDisconnect
+from ._client import AsyncTestClient, TestClient, WebSocketTestSession
+from ._connection import MemoryConnection, websocket_scope
+from ._errors import (
+    ASGIViolation,
+    ClientDisconnected,
+    LifespanError,
+    UnexpectedMessage,
+    WebSocketDenialResponse,
+    WebSocketTimeout,
+)
+from ._loop import LoopThread
+from ._session import WebSocketSession, connect
+from ._where import describe_frames, frames_of
+
+__all__ = [
+    "ASGIViolation",
+    "AsyncTestClient",
+    "ClientDisconnected",
+    "LifespanError",
+    "LoopThread",
+    "MemoryConnection",
+    "TestClient",
+    "UnexpectedMessage",
+    "WebSocketClosed",
+    "WebSocketDataError",
+    "WebSocketDenialResponse",
+    "WebSocketDisconnect",
+    "WebSocketSession",
+    "WebSocketTestSession",
+    "WebSocketTimeout",
+    "connect",
+    "describe_frames",
+    "frames_of",
+    "websocket_scope",
+]

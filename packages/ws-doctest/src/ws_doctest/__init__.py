@@ -1,0 +1,10 @@
+"""Doctest for WebSockets: what a page shows is run, and what it shows is compared.
+
+The parts that a project touches:
+
+- `ws_doctest.markdown`: the include directive, an extension of Python-Markdown;
+- `ws_doctest.plugin`: the gate, a plugin of pytest, on when ``ws_doctest_pages`` is configured;
+- `ws_doctest.transcript`: the grammar of transcripts;
+- `ws_doctest.site`: the comparison of the built site with what was executed;
+- ``python -m ws_doctest serve``: the site and every example live.
+"""

@@ -1,0 +1,63 @@
+"""The command line: ``python -m ws_doctest serve``, ``check`` and ``update``."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m ws_doctest", description="Doctest for WebSockets.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serving = commands.add_parser("serve", help="serve the built site and every example live")
+    serving.add_argument("--site", type=Path, required=True, help="the folder of the built site")
+    serving.add_argument("--examples", type=Path, required=True, help="the folder of the examples")
+    serving.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
+    serving.add_argument("--port", type=int, default=8000, help="default: %(default)s; 0: a free one")
+    site = commands.add_parser("site", help="compare the built site with the pages that were executed")
+    site.add_argument("--site", type=Path, required=True, help="the folder of the built site")
+    site.add_argument("--pages", type=Path, required=True, help="the folder of the pages")
+    for name, text in (
+        ("check", "check pages, as `pytest PAGES` does"),
+        ("update", "rewrite transcripts and expectations to what is seen now"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("pages", nargs="+", help="folders of pages, or pages")
+    options = parser.parse_args(arguments)
+
+    if options.command == "serve":
+        return _serve(options)
+    if options.command == "site":
+        from ws_doctest.site import check_site
+
+        return _complain(check_site(options.site, options.pages))
+    # A process of its own: pytest rewrites its plugins on import, and this one is imported already.
+    update = ["--ws-update"] if options.command == "update" else []
+    return subprocess.run([sys.executable, "-m", "pytest", *update, *options.pages]).returncode
+
+
+def _serve(options: argparse.Namespace) -> int:
+    try:
+        from ws_doctest import serve
+    except ModuleNotFoundError as exc:
+        return _complain([f"serve needs {exc.name}: install ws-doctest[serve]"])
+    try:
+        serve.serve(options.site, options.examples, host=options.host, port=options.port)
+    except serve.ServeError as exc:
+        return _complain([str(exc)])
+    except KeyboardInterrupt:  # the usual end
+        pass
+    return 0
+
+
+def _complain(problems: list[str]) -> int:
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The examples: which file is an app, what its transcripts are, how to load it, where it waits."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import linecache
+import sys
+import traceback
+import types
+from pathlib import Path
+
+from lilya.websockets.types import ASGIApp
+from ws_doctest._tests import is_test
+
+
+def has_app(path: Path) -> bool:
+    """Tell whether a file defines ``app`` at its top level, without running it. A test file has none."""
+    if is_test(path):
+        return False
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError):
+        return False  # the lint item reports the syntax error, with its place
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if node.name == "app":
+                return True
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            if any((alias.asname or alias.name) == "app" for alias in node.names):
+                return True
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+            if "app" in names:
+                return True
+    return False
+
+
+def transcripts_of(example: Path) -> list[Path]:
+    """Return the transcripts beside an example: ``echo.ws`` first, then ``echo.NAME.ws``, by name."""
+    found = [path for path in example.parent.glob(f"{example.stem}*.ws") if example_of(path) == example]
+    return sorted(found, key=lambda path: (path.name.count("."), path.name))
+
+
+def example_of(transcript: Path) -> Path:
+    """Return the example that a transcript belongs to, whether it exists or not."""
+    return transcript.parent / (transcript.name.partition(".")[0] + ".py")
+
+
+def module_name(root: Path, example: Path) -> str:
+    """Return the dotted name under which ``uvicorn`` finds an example from the root."""
+    return ".".join(example.relative_to(root).with_suffix("").parts)
+
+
+def load(root: Path, example: Path) -> types.ModuleType:
+    """Run an example's file as a fresh module.
+
+    Fresh, because the same transcript is replayed several times and an app may keep state in its
+    module.
+    """
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))  # examples import one another as `docs_src.…`, as under uvicorn
+    name = module_name(root, example)
+    spec = importlib.util.spec_from_file_location(name, example)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{example} cannot be imported: it is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    previous = sys.modules.get(name)
+    sys.modules[name] = module  # dataclasses and annotations look the module up while it runs
+    linecache.checkcache(str(example))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        if previous is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = previous
+        raise
+    return module
+
+
+def load_app(root: Path, example: Path) -> ASGIApp:
+    """Return the ``app`` of an example, freshly loaded."""
+    app: ASGIApp = load(root, example).app
+    return app
+
+
+def describe_error(error: BaseException, root: Path) -> str:
+    """Return the traceback of an app's exception, from the first line of the app on."""
+    tb = error.__traceback__
+    inside = Path(__file__).parent
+    while tb is not None:
+        file = tb.tb_frame.f_code.co_filename
+        if Path(file).parent != inside and not file.startswith("<frozen importlib"):
+            break
+        tb = tb.tb_next
+    text = "".join(traceback.format_exception(type(error), error, tb))
+    return text.replace(f'"{root}/', '"').rstrip()

@@ -1,0 +1,230 @@
+"""Replays in memory: a transcript's session over the test client's strict server, on asyncio or trio."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from lilya.websockets import testing
+from lilya.websockets.testing import LoopThread, MemoryConnection, WebSocketTimeout
+from lilya.websockets.types import ASGIApp, Message, Scope
+from ws_doctest import _apps
+from ws_doctest._replay import Outcome, Seen, record, replay, visible_headers
+from ws_doctest.transcript import (
+    DROPPED,
+    NO_CODE,
+    Accept,
+    Bytes,
+    Close,
+    Connect,
+    Deny,
+    Text,
+    Transcript,
+)
+
+# What a reader sees who runs the example alone: uvicorn's default address.
+HOST = "127.0.0.1:8000"
+
+
+def websocket_scope(request: Connect, extra: Mapping[str, Any] | None = None) -> Scope:
+    """Return the scope of a connection, as uvicorn on its default address would make it."""
+    return testing.websocket_scope(
+        request.path,
+        subprotocols=request.subprotocols,
+        headers=request.headers,
+        base_url=f"ws://{HOST}",
+        client=("127.0.0.1", 50000),
+        scope=extra,
+    )
+
+
+class MemorySession:
+    """One connection to an app, without a network."""
+
+    def __init__(
+        self, app: ASGIApp, scope: Scope, root: Path, example: Path | None, must_open: bool = True
+    ) -> None:
+        self.connection = MemoryConnection(app, scope)
+        self.root = root
+        self.example = example
+        self.must_open = must_open
+        self.opened = False
+        self.denial: Deny | None = None
+
+    async def send(self, data: str | bytes) -> None:
+        """Send one frame."""
+        key = "text" if isinstance(data, str) else "bytes"
+        self.connection.send({"type": "websocket.receive", key: data})
+        await anyio.lowlevel.checkpoint()
+
+    async def close(self, code: int | None, reason: str) -> None:
+        """Send a close frame, which the server answers at once."""
+        await anyio.lowlevel.checkpoint()
+        self.connection.close(code or NO_CODE, reason)
+
+    async def receive(self) -> Seen | None:
+        """Return the next thing to see."""
+        while True:
+            message = await self.connection.receive()
+            if message is None:
+                return self._end()
+            seen = self._seen(message)
+            if seen is not None:
+                return seen
+
+    async def settled(self) -> list[Seen | None]:
+        """Wait until the handler waits for the client, or has ended; return what there is to see."""
+        await self.connection.settled()
+        seen: list[Seen | None] = []
+        while True:
+            try:
+                message = self.connection.receive_nowait()
+            except anyio.WouldBlock:
+                return seen
+            shown = self._end() if message is None else self._seen(message)
+            if message is None or shown is not None:
+                seen.append(shown)
+            if message is None or isinstance(shown, Close | Deny):
+                return seen
+
+    async def ended(self) -> str | None:
+        """Wait for the handler's end."""
+        await self.connection.task.ended.wait()
+        problems = list(self.connection.violations)
+        error = self.connection.task.error
+        if not self.must_open and not self.connection.answered:
+            problems.clear()
+        if error is not None:
+            problems.append("the handler raised an exception:\n" + _apps.describe_error(error, self.root))
+        return "\n".join(problems) or None
+
+    async def where(self) -> str:
+        """Say where the handler is waiting."""
+        place = self.connection.where(self.root, self.example)
+        # An app may swallow the error and wait for ever.
+        return "\n".join([place, *self.connection.violations])
+
+    def _seen(self, message: Message) -> Seen | None:
+        """What a client sees of a message; ``None`` while there is more to come of a denial."""
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self.opened = True
+            return Accept(message.get("subprotocol"), _visible(message))
+        if kind == "websocket.send":
+            text = message.get("text")
+            return Bytes(message["bytes"]) if text is None else Text(text)
+        if kind == "websocket.close":
+            if not self.opened:
+                return Deny(403)
+            return Close(message.get("code", 1000), message.get("reason") or "")
+        if self.denial is None:
+            self.denial = Deny(message["status"], _visible(message))
+            return None
+        self.denial = replace(self.denial, body=self.denial.body + message.get("body", b""))
+        return None if message.get("more_body", False) else self.denial
+
+    def _end(self) -> Seen | None:
+        if self.connection.gone:
+            return None
+        if self.opened or self.denial is not None:
+            return Close(DROPPED)
+        return Deny(500, (), b"Internal Server Error")
+
+
+@asynccontextmanager
+async def connect(
+    app: ASGIApp, scope: Scope, root: Path, example: Path | None = None, must_open: bool = True
+) -> AsyncIterator[MemorySession]:
+    """Open a connection to ``app``; leaving cancels a handler that is still running.
+
+    Args:
+        app: the app.
+        scope: what `websocket_scope` made.
+        root: the project's root, to shorten paths in messages.
+        example: the app's file, preferred when saying where it waits.
+        must_open: whether an app that neither accepts nor denies is at fault.
+    """
+    session = MemorySession(app, scope, root, example, must_open)
+    await session.connection.start()
+    try:
+        yield session
+    finally:
+        await session.connection.stop(0)
+
+
+def _visible(message: Message) -> tuple[tuple[str, str], ...]:
+    headers: Sequence[tuple[bytes, bytes]] = message.get("headers") or ()
+    return visible_headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+
+
+def run_replay(
+    app: Callable[[], ASGIApp],
+    script: Transcript,
+    root: Path,
+    example: Path,
+    *,
+    backend: str,
+    limit: float,
+    update: bool = False,
+) -> Outcome:
+    """Replay a transcript in memory.
+
+    Args:
+        app: makes the app, freshly loaded.
+        script: the transcript.
+        root: the project's root.
+        example: the app's file.
+        backend: ``asyncio`` or ``trio``.
+        limit: seconds that one step may take.
+        update: note everything that comes, whatever the transcript says.
+    """
+    outcome = Outcome()
+
+    async def main() -> Outcome:
+        try:
+            loaded = app()
+        except Exception as exc:
+            return Outcome(
+                broken_off=True, problem="the app cannot be loaded:\n" + _apps.describe_error(exc, root)
+            )
+        session = connect(loaded, websocket_scope(script.connect), root, example)
+        if update:
+            return await record(session, script, limit=limit, outcome=outcome)
+        return await replay(session, script, limit=limit, outcome=outcome)
+
+    # Each step has its own limit within; only a handler that blocks the event loop gets past
+    # those.
+    limit_of_all = limit * (len(script.steps) + 2)
+    result = run_in_thread(main, backend, limit_of_all, root, example)
+    if not isinstance(result, Outcome):
+        line = script.steps[min(len(outcome.steps), len(script.steps) - 1)].line
+        return Outcome(problem=f"{script.name}:{line}: {result}", broken_off=True)
+    return result
+
+
+def run_in_thread(
+    main: Callable[[], Coroutine[Any, Any, Any]],
+    backend: str,
+    limit: float,
+    root: Path,
+    example: Path | None,
+) -> Any:
+    """Run an event loop in a thread of its own: code that blocks it does not block the gate.
+
+    Returns:
+        What ``main`` returns; or, when it is not back in time, a `str` that says where the thread
+        stands.
+    """
+    loop = LoopThread(backend, None, root, example)
+    loop.start()
+    try:
+        return loop.call(main, limit=limit)
+    except WebSocketTimeout as error:
+        return f"timed out: the handler blocks the event loop in {error.place}"
+    finally:
+        loop.stop()

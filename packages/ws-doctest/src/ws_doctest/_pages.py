@@ -1,0 +1,346 @@
+"""The Markdown scanner: what a page shows, and where.
+
+One scanner for everything (the Markdown extension, the gate, the check of the built site), so that
+they cannot disagree. It reads lines, not Markdown: it finds fences of every form that some
+Markdown renders as one, include directives, comments that skip a fence, and bullets that show a
+signature. What looks like one of these and is none is a `Problem` of the page, never silently
+text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# The names under which Pygments highlights Python, and what people write instead.
+PYTHON = {"bazel", "ipython", "py", "py3", "pyi", "python", "python3", "sage", "starlark"}
+PYTHON_CONSOLE = {"pycon", "python-console"}
+
+# Blanks, block quotes and a list marker may stand before a fence.
+_PREFIX = r"(?P<prefix>[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?[ \t>]*)"
+_FENCE = re.compile(_PREFIX + r"(?P<mark>`{3,}|~{3,})(?P<info>.*)$")
+_INCLUDE = re.compile(r"(?P<prefix>[ \t>]*)\{!>[ \t]*(?P<target>[^\s!][^!]*?)[ \t]*!\}[ \t]*$")
+_ESCAPED = re.compile(r"\\(?=\{!)")
+_CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)")
+_SKIP = re.compile(r"[ \t>]*<!--\s*ws-doctest:\s*skip\b(?P<reason>.*?)-->\s*$")
+_COMMENT_FOR_US = re.compile(r"<!--\s*ws[-_ ]?doctest\b", re.IGNORECASE)
+_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(?P<title>.*?)(?:[ \t]+#+)?(?:[ \t]*\{[^}]*\})?[ \t]*$")
+_BULLET = re.compile(r"[ \t>]*[-*+][ \t]+(`+)[ \t]?(?P<code>.+?)[ \t]?\1(?!`)")
+# A call of a method of something that has a name. Its arguments are parsed elsewhere.
+_CALL = re.compile(r"(?P<awaited>await\s+)?(?P<receiver>[A-Za-z_]\w*)\.(?P<method>\w+)\((?P<parameters>.*)\)")
+
+
+class PageError(Exception):
+    """Something on a page is wrong; the message names page and line."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong in a line of a page."""
+
+    line: int
+    message: str
+    include: bool = False  # about an include directive, so that not even the site can be built
+
+    def at(self, page: str) -> str:
+        """Return the message with its place."""
+        return f"{page}:{self.line}: {self.message}"
+
+
+@dataclass
+class Include:
+    """An include directive."""
+
+    line: int
+    prefix: str
+    target: str
+    path: Path  # resolved; exists, and lies within the root, or there is a problem
+    fence: Fence | None = None
+
+
+@dataclass
+class Fence:
+    """A fenced code block."""
+
+    line: int
+    prefix: str
+    mark: str
+    info: str
+    heading: str
+    skip: str | None = None
+    end: int = 0  # the line of the closing fence
+    lines: list[str] = field(default_factory=list)  # without the prefix
+    includes: list[Include] = field(default_factory=list)
+
+    @property
+    def language(self) -> str:
+        """The language named after the opening fence, in any of the forms, in lower case."""
+        info = self.info.strip()
+        if info.startswith("{"):
+            classes = re.findall(r"(?:^|\s)\.?([\w#.+-]+)(?=\s|$)", info.strip("{} "))
+            return classes[0].lower() if classes else ""
+        found = re.match(r"\.?([\w#.+-]+)", info)
+        return found.group(1).lower() if found else ""
+
+    @property
+    def source(self) -> str:
+        """What the page itself says between the fences."""
+        return "".join(line + "\n" for line in self.lines)
+
+    def expanded(self) -> str:
+        """Return what a reader sees between the fences: includes expanded, escapes removed."""
+        included = {include.line: include.path for include in self.includes}
+        text = ""
+        for number, line in enumerate(self.lines, self.line + 1):
+            text += read_included(included[number]) if number in included else unescape(line) + "\n"
+        return text
+
+
+@dataclass(frozen=True)
+class Bullet:
+    """A list item that shows how a method is called."""
+
+    line: int
+    code: str
+    awaited: bool
+    receiver: str
+    method: str
+    parameters: str
+    skip: str | None
+
+
+@dataclass
+class Page:
+    """Everything that the scanner found on a page."""
+
+    name: str
+    fences: list[Fence] = field(default_factory=list)
+    includes: list[Include] = field(default_factory=list)
+    bullets: list[Bullet] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_page(path: Path, root: Path) -> Page:
+    """Scan a page's file."""
+    text = path.read_text(encoding="utf-8")
+    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    # Front matter is not Markdown, but its lines count.
+    lines = text.split("\n")
+    if lines[0].rstrip() == "---":
+        for number, line in enumerate(lines[1:], 1):
+            if line.rstrip() in ("---", "..."):
+                lines[: number + 1] = [""] * (number + 1)
+                break
+    return scan(lines, name=name, folder=path.parent, root=root)
+
+
+def scan(lines: Sequence[str], *, name: str, folder: Path, root: Path) -> Page:
+    """Find what a page shows.
+
+    Args:
+        lines: the page's lines.
+        name: the page's name, for messages.
+        folder: the folder that include directives are relative to.
+        root: the folder that no include may leave.
+    """
+    return _Scanner(name, folder, root).scan(lines)
+
+
+def read_included(path: Path) -> str:
+    """Return an included file's text as it is shown: with one line break at its end."""
+    text = path.read_text(encoding="utf-8").replace("\x02", "").replace("\x03", "")
+    return text.rstrip("\n") + "\n" if text.strip() else ""
+
+
+def unescape(line: str) -> str:
+    r"""Remove the backslash of a directive that is only talked about, ``\{!> … !}``."""
+    return _ESCAPED.sub("", line)
+
+
+class _Scanner:
+    def __init__(self, name: str, folder: Path, root: Path) -> None:
+        self.page = Page(name)
+        self.folder = folder
+        self.root = root.resolve()
+        self.fence: Fence | None = None
+        self.heading = ""
+        self.comment: int | None = None  # the line in which an HTML comment began
+        self.skip: tuple[int, str] | None = None
+
+    def scan(self, lines: Sequence[str]) -> Page:
+        for number, raw in enumerate(lines, 1):
+            line = raw.rstrip("\r\n")
+            if self.fence is not None:
+                self.inside(number, line, self.fence)
+            else:
+                self.outside(number, line)
+        if self.fence is not None:
+            self.problem(self.fence.line, f"the fence {self.fence.mark}{self.fence.info} is never closed")
+        if self.comment is not None:  # to Markdown it is none then, and what follows is shown
+            self.problem(self.comment, "the comment <!-- is never closed")
+        self.unused_skip()
+        return self.page
+
+    def problem(self, line: int, message: str, include: bool = False) -> None:
+        self.page.problems.append(Problem(line, message, include))
+
+    def inside(self, number: int, line: str, fence: Fence) -> None:
+        closing = _FENCE.match(line)
+        if (
+            closing
+            and closing["mark"][0] == fence.mark[0]
+            and len(closing["mark"]) >= len(fence.mark)
+            and not closing["info"].strip()
+            and closing["prefix"].strip(" \t>") == ""
+        ):
+            fence.end = number
+            self.fence = None
+            self.check_fence(fence)
+            return
+        width = len(fence.prefix)
+        # An outdented line ends the block for some Markdown; the check of the built site finds that.
+        fence.lines.append(line.lstrip() if line[:width].strip(" \t>") else line[width:])
+        self.directive(number, line, fence)
+
+    def outside(self, number: int, line: str) -> None:
+        if self.comment is not None:
+            if "-->" in line:
+                self.comment = None
+            return
+        fence = _FENCE.match(line)
+        if fence and not (fence["mark"][0] == "`" and "`" in fence["info"]):
+            prefix = re.sub(r"[-*+.)\d]", " ", fence["prefix"])
+            self.fence = Fence(
+                number, prefix, fence["mark"], fence["info"].strip(), self.heading, self.take_skip()
+            )
+            self.page.fences.append(self.fence)
+            return
+        skip = _SKIP.match(line)
+        if skip:
+            self.unused_skip()
+            reason = skip["reason"].strip(" \t:-")
+            if not reason:
+                self.problem(number, "a skip says why: `<!-- ws-doctest: skip REASON -->`")
+            self.skip = (number, reason)
+            return
+        bare = _CODE_SPAN.sub("", line)
+        if _COMMENT_FOR_US.search(bare):
+            self.problem(
+                number,
+                f"expected `<!-- ws-doctest: skip REASON -->` on a line of its own; came {line.strip()!r}",
+            )
+        if "<!--" in bare and "-->" not in bare.rpartition("<!--")[2]:
+            self.comment = number
+        heading = _HEADING.match(line)
+        if heading:
+            self.heading = re.sub(r"[`*]", "", heading["title"])
+        bullet = _BULLET.match(line)
+        call = _CALL.fullmatch(bullet["code"]) if bullet else None
+        if call:
+            self.page.bullets.append(
+                Bullet(
+                    number,
+                    call[0],
+                    bool(call["awaited"]),
+                    call["receiver"],
+                    call["method"],
+                    call["parameters"].strip(),
+                    self.take_skip(),
+                )
+            )
+        if line.strip():
+            self.unused_skip()
+        self.directive(number, line, None)
+
+    def take_skip(self) -> str | None:
+        skip, self.skip = self.skip, None
+        return skip[1] if skip else None
+
+    def unused_skip(self) -> None:
+        if self.skip is not None:
+            self.problem(
+                self.skip[0], "nothing to skip: directly below comes neither a fence nor a signature"
+            )
+            self.skip = None
+
+    def directive(self, number: int, line: str, fence: Fence | None) -> None:
+        found = _INCLUDE.match(line)
+        if not found:
+            if _looks_like_directive(line, in_fence=fence is not None):
+                self.problem(
+                    number,
+                    f"expected an include directive `{{!> FILE !}}` on a line of its own; "
+                    f"came {line.strip()!r} (a backslash before `{{!` shows it as text)",
+                    include=True,
+                )
+            return
+        target = found["target"]
+        path = (self.folder / target).resolve()
+        include = Include(number, found["prefix"], target, path, fence)
+        if not path.is_relative_to(self.root):
+            self.problem(number, f"the included file {target} lies outside the repository", include=True)
+        elif not path.is_file():
+            relative = path.relative_to(self.root).as_posix()
+            self.problem(
+                number, f"the included file {target} does not exist (looked for {relative})", include=True
+            )
+        else:
+            self.page.includes.append(include)
+            if fence is not None:
+                fence.includes.append(include)
+            self.check_included(include)
+
+    def check_included(self, include: Include) -> None:
+        try:
+            lines = read_included(include.path).split("\n")
+        except UnicodeDecodeError as exc:
+            self.problem(
+                include.line, f"the included file {include.target} is not UTF-8: {exc}", include=True
+            )
+            return
+        fences = [match for line in lines if (match := _FENCE.match(line))]
+        if include.fence is None and fences:
+            self.problem(
+                include.line,
+                f"the included file {include.target} has fences, which nobody would check",
+                include=True,
+            )
+        elif include.fence is not None and any(
+            match["mark"].startswith(include.fence.mark) and not match["info"].strip() for match in fences
+        ):
+            self.problem(
+                include.line,
+                f"the included file {include.target} would close the fence: use a longer one than "
+                f"{include.fence.mark}",
+                include=True,
+            )
+
+    def check_fence(self, fence: Fence) -> None:
+        is_python = fence.language in PYTHON | PYTHON_CONSOLE
+        if fence.skip is not None and not (is_python or fence.language == "ws"):
+            self.problem(fence.line, "nothing to skip: this fence is neither Python nor a transcript")
+        if (is_python or fence.language == "ws") and fence.includes:
+            rest = [line for line in fence.lines if line.strip()]
+            if len(rest) > 1:
+                self.problem(
+                    fence.line,
+                    "a fence holds one include directive and nothing else, or none",
+                )
+
+
+def _looks_like_directive(line: str, *, in_fence: bool) -> bool:
+    """Tell whether somebody meant an include directive and wrote something else."""
+    bare = line.strip()
+    if in_fence:
+        # Code may contain `{!`, as in "{!r}"; a line of code neither starts nor ends like a
+        # directive.
+        return (
+            bool(re.match(r"[{(\[]\s*!|\{\s*>|<!>", bare) or re.search(r"!\s*\}$", bare))
+            and "\\{!" not in bare
+        )
+    bare = _CODE_SPAN.sub("", bare)
+    return bool(re.search(r"(?<!\\)\{\s*!|^\{\s*>|^[(\[]!>|!\s*\}$", bare)) and not (
+        "\\{!" in bare and bare.count("{!") == bare.count("\\{!")
+    )

@@ -1,0 +1,133 @@
+"""Completeness, both ways: nothing shown that is not run, nothing run that is not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from ws_doctest import _apps
+from ws_doctest._pages import PYTHON, PYTHON_CONSOLE, Page, read_page
+from ws_doctest._snippets import SIDECAR, sidecar_path
+
+
+@dataclass
+class Project:
+    """The pages and the examples of a repository.
+
+    Args:
+        root: the folder that everything lies in.
+        pages: folders of pages, and single pages.
+        examples: folders of examples.
+    """
+
+    root: Path
+    pages: list[Path]
+    examples: list[Path]
+    _scanned: dict[Path, Page] = field(default_factory=dict)
+
+    @cached_property
+    def page_files(self) -> list[Path]:
+        """Every page, in order."""
+        found: list[Path] = []
+        for path in self.pages:
+            found += sorted(path.rglob("*.md")) if path.is_dir() else [path] * path.is_file()
+        return list(dict.fromkeys(found))
+
+    def page(self, path: Path) -> Page:
+        """Return what a page shows."""
+        if path not in self._scanned:
+            self._scanned[path] = read_page(path, self.root)
+        return self._scanned[path]
+
+    def name(self, path: Path) -> str:
+        """Return how a path is called in messages."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+    @cached_property
+    def shown(self) -> dict[Path, list[str]]:
+        """Every included file, and the places that include it."""
+        places: dict[Path, list[str]] = {}
+        for path in self.page_files:
+            for include in self.page(path).includes:
+                places.setdefault(include.path, []).append(f"{self.page(path).name}:{include.line}")
+        return places
+
+    @cached_property
+    def example_files(self) -> list[Path]:
+        """Every file among the examples, without what Python and editors leave there."""
+        return [
+            path
+            for folder in self.examples
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+            and not any(
+                part == "__pycache__" or part.startswith(".") for part in path.relative_to(folder).parts
+            )
+        ]
+
+    def sidecar(self, page: Path) -> Path | None:
+        """Return where the expectations of a page are, if there is a folder for them."""
+        for folder in self.pages:
+            if folder.is_dir() and page.is_relative_to(folder) and self.examples:
+                return sidecar_path(page, folder, self.examples[0])
+        return sidecar_path(page, page.parent, self.examples[0]) if self.examples else None
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is incomplete in the repository as a whole."""
+        if not self.page_files:
+            places = ", ".join(self.name(path) for path in self.pages)
+            yield f"no pages found in {places}: there is nothing to check"
+        for folder in self.examples:
+            if not folder.is_dir():
+                yield f"{self.name(folder)}: the folder of the examples does not exist"
+        sidecars = {self.sidecar(page) for page in self.page_files}
+        for path in self.example_files:
+            name = self.name(path)
+            if path.name == SIDECAR:
+                if path not in sidecars:
+                    yield f"{name}: expectations for a page that does not exist"
+            elif path.suffix == ".ws":
+                example = _apps.example_of(path)
+                if not example.is_file() or not _apps.has_app(example):
+                    yield f"{name}: a transcript without an app: {self.name(example)} does not define `app`"
+                if path not in self.shown:
+                    yield f"{name}: no page shows this transcript"
+            else:
+                if path.suffix == ".out" and not path.with_suffix(".py").is_file():
+                    yield f"{name}: the output of a test file that does not exist"
+                # An empty __init__.py is no example; it makes a folder a package.
+                if path not in self.shown and not (
+                    path.name == "__init__.py" and not path.read_text("utf-8").strip()
+                ):
+                    yield f"{name}: no page includes this file"
+                if path.suffix == ".py" and _apps.has_app(path) and not _apps.transcripts_of(path):
+                    yield f"{name}: an app without a transcript {path.with_suffix('.ws').name}"
+
+    def page_problems(self, path: Path) -> Iterator[str]:
+        """Yield what is wrong or incomplete on one page."""
+        page = self.page(path)
+        for problem in page.problems:
+            yield problem.at(page.name)
+        for fence in page.fences:
+            if fence.skip is not None:
+                continue
+            place = f"{page.name}:{fence.line}"
+            if fence.language == "ws" and not fence.includes:
+                yield (
+                    f"{place}: a transcript in the page itself is not run: include it from beside its app or "
+                    "skip the fence with a reason"
+                )
+            for include in fence.includes:
+                runs = {".py": PYTHON, ".ws": {"ws"}}.get(include.path.suffix)
+                if fence.language in PYTHON | PYTHON_CONSOLE | {"ws"} and (
+                    runs is None or fence.language not in runs
+                ):
+                    yield f"{place}: a fence of type {fence.language!r} includes {include.target}"
+        for include in page.includes:
+            place = f"{page.name}:{include.line}"
+            inside = any(include.path.is_relative_to(folder) for folder in self.examples)
+            if include.path.suffix in (".py", ".ws") and not inside:
+                folders = ", ".join(self.name(folder) for folder in self.examples)
+                yield f"{place}: {include.target} is not among the examples ({folders}), so nothing runs it"

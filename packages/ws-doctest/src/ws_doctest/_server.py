@@ -1,0 +1,161 @@
+"""The server process of the replays over a real wire: uvicorn, and a line to the process that
+started it.
+
+Started as ``python -m ws_doctest._server IMPLEMENTATION PORT ROOT``. It connects back to PORT, and
+the two speak JSON lines: it reports the port it serves on, and each handler's end with its
+traceback; it is told which app serves the next connection, and asked where the handler waits. When
+the line breaks, the process ends: whatever became of the gate, no server is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from lilya.websockets.testing import describe_frames, frames_of
+from lilya.websockets.types import Message, Receive, Scope, Send
+from ws_doctest import _apps
+
+
+class Stage:
+    """The app that every connection to this server meets: the one which was put on last."""
+
+    def __init__(self, line: socket.socket, root: Path, implementation: str) -> None:
+        self.line = line
+        self.implementation = implementation
+        self.root = root
+        self.lock = threading.Lock()
+        self.example: Path | None = None
+        self.run = 0
+        self.handler: Coroutine[Any, Any, None] | None = None
+        self.main_thread = threading.get_ident()
+
+    def report(self, **message: object) -> None:
+        """Send one message to the gate."""
+        data = json.dumps(message).encode() + b"\n"
+        with self.lock:
+            self.line.sendall(data)
+
+    def listen(self) -> None:
+        """Obey the gate until it is gone; in a thread, so that no handler can keep it from that."""
+        with self.line.makefile("rb") as lines:
+            for line in lines:
+                message = json.loads(line)
+                if "run" in message:
+                    self.run, self.example = message["run"], Path(message["example"])
+                    self.handler = None
+                    self.report(staged=self.run)
+                elif "where" in message:
+                    self.report(where=self.where())
+        os._exit(0)  # whatever the handlers are doing, nobody is interested any more
+
+    def where(self) -> str:
+        """Say where the handler is: in a line that runs, or at the await it is suspended at."""
+        handler = self.handler
+        if handler is None:
+            return "no handler: the connection did not reach the app"
+        if getattr(handler, "cr_running", False):
+            running = sys._current_frames()[self.main_thread]
+            frames = [frame for frame, _ in traceback.walk_stack(running)][::-1]
+            return describe_frames(frames, self.root, self.example) + " (it blocks the event loop)"
+        return describe_frames(frames_of(handler), self.root, self.example)
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app on stage, and report its end."""
+        run, example = self.run, self.example
+        if scope["type"] != "websocket" or example is None:
+            raise RuntimeError(f"nothing is on stage for a connection of type {scope['type']!r}")
+        try:
+            app = _apps.load_app(self.root, example)
+        except Exception as exc:
+            self.report(ended=run, error="the app cannot be loaded:\n" + _apps.describe_error(exc, self.root))
+            raise
+
+        if self.implementation == "websockets":
+            send = _denials_whole(send)
+
+        async def handle() -> None:
+            await app(scope, receive, send)
+
+        self.handler = handler = handle()
+        try:
+            await handler
+        except BaseException as exc:
+            error = "the handler raised an exception:\n" + _apps.describe_error(exc, self.root)
+            self.report(ended=run, error=error)
+            raise
+        self.report(ended=run, error=None)
+
+
+def _denials_whole(send: Send) -> Send:
+    """Hold a denial back until its body is complete.
+
+    The deprecated implementation answers with whatever body it has when its event loop comes round: an app
+    that awaits anything between the head and the end of a denial loses the rest. That is a known fault of
+    this server, not of the page; handed over at once, the denial arrives whole.
+    """
+    head: list[Message] = []
+    body = bytearray()
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "websocket.http.response.start":
+            head.append(message)
+        elif message["type"] == "websocket.http.response.body" and head:
+            body.extend(message.get("body", b""))
+            if not message.get("more_body", False):
+                await send(head[0])
+                await send({"type": "websocket.http.response.body", "body": bytes(body)})
+        else:
+            await send(message)
+
+    return sending
+
+
+class Server(uvicorn.Server):
+    """Reports when it serves."""
+
+    def __init__(self, config: uvicorn.Config, stage: Stage) -> None:
+        super().__init__(config)
+        self.stage = stage
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then report the port."""
+        await super().startup(sockets)
+        self.stage.report(port=self.servers[0].sockets[0].getsockname()[1])
+
+
+def main(implementation: str, port: int, root: str) -> None:
+    """Serve until the gate is gone."""
+    # uvicorn warns that one of the implementations is deprecated. That is why it is tested, not
+    # news to a reader.
+    warnings.simplefilter("ignore")
+    line = socket.create_connection(("127.0.0.1", port))
+    stage = Stage(line, Path(root), implementation)
+    config = uvicorn.Config(
+        stage.app,
+        host="127.0.0.1",
+        port=0,
+        ws=implementation,
+        interface="asgi3",
+        lifespan="off",
+        server_header=False,
+        date_header=False,
+        log_level="warning",
+    )
+    threading.Thread(target=stage.listen, daemon=True).start()
+    asyncio.run(Server(config, stage).serve())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

@@ -1,0 +1,303 @@
+"""Replays over a real wire: uvicorn in a process of its own, the `websockets` client on this end."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import queue
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as websockets_connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.typing import Subprotocol
+
+from ws_doctest._memory import HOST
+from ws_doctest._replay import Outcome, Seen, SessionError, replay, visible_headers
+from ws_doctest.transcript import DROPPED, NO_CODE, Accept, Bytes, Close, Connect, Deny, Text, Transcript
+
+IMPLEMENTATIONS = ("websockets-sansio", "wsproto", "websockets")
+
+START_LIMIT = 30.0  # seconds; a cold import on a busy machine, not a measure of anything
+
+
+class ServerError(Exception):
+    """The server process does not serve; the message has its output."""
+
+
+class UvicornProcess:
+    """One uvicorn process, reused for all replays with its implementation.
+
+    Args:
+        implementation: the value of uvicorn's ``--ws``.
+        root: the project's root, its working directory.
+    """
+
+    def __init__(self, implementation: str, root: Path) -> None:
+        self.implementation = implementation
+        self.root = root
+        self.runs = 0
+        self.messages: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        self.line: socket.socket | None = None
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            command = [sys.executable, "-m", "ws_doctest._server", implementation, str(port), str(root)]
+            self.process = subprocess.Popen(
+                command,
+                cwd=root,
+                stdin=subprocess.DEVNULL,
+                stdout=self.output,
+                stderr=subprocess.STDOUT,
+                # An interrupt at the terminal is the gate's to handle; it ends this process in an
+                # orderly way.
+                start_new_session=True,
+            )
+            atexit.register(self.stop)
+            try:
+                self._meet(listener)
+                self.port = int(self._wait_for("port", START_LIMIT))
+            except BaseException:
+                self.stop()
+                raise
+
+    def _meet(self, listener: socket.socket) -> None:
+        """Wait for the process to call back."""
+        listener.settimeout(0.1)
+        for _ in range(int(START_LIMIT / 0.1)):
+            try:
+                self.line, _address = listener.accept()
+            except TimeoutError:
+                if self.process.poll() is not None:
+                    raise ServerError(self._obituary()) from None
+                continue
+            self.line.settimeout(None)
+            threading.Thread(target=self._listen, args=(self.line,), daemon=True).start()
+            return
+        raise ServerError(f"uvicorn ({self.implementation}) did not start within {START_LIMIT:g} s")
+
+    def _listen(self, line: socket.socket) -> None:
+        with contextlib.suppress(OSError), line.makefile("rb") as lines:
+            for text in lines:
+                self.messages.put(json.loads(text))
+        self.messages.put({"gone": True})
+
+    def _wait_for(self, key: str, limit: float, value: object = None) -> Any:
+        """Return the message's value for ``key``; messages about earlier runs are dropped."""
+        while True:
+            try:
+                message = self.messages.get(timeout=limit)
+            except queue.Empty:
+                raise TimeoutError(f"no {key!r} from uvicorn within {limit:g} s") from None
+            if "gone" in message:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(5)
+                raise ServerError(self._obituary())
+            if key in message and value in (None, message[key]):
+                return message.get("error") if key == "ended" else message[key]
+
+    def _obituary(self) -> str:
+        self.output.seek(0)
+        output = self.output.read().decode(errors="replace").strip()
+        return (
+            f"uvicorn with --ws {self.implementation} is not running (exit status {self.process.poll()}); "
+            f"its output:\n{output or '(none)'}"
+        )
+
+    def _tell(self, **message: object) -> None:
+        if self.line is None:
+            raise ServerError(self._obituary())
+        try:
+            self.line.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            raise ServerError(self._obituary()) from None
+
+    def stage(self, example: Path) -> int:
+        """Put an example on, for the next connection; return the number of the run."""
+        self.runs += 1
+        self._tell(run=self.runs, example=str(example))
+        self._wait_for("staged", START_LIMIT, self.runs)
+        return self.runs
+
+    def wait_for_end(self, run: int, limit: float) -> str | None:
+        """Wait for the end of a run's handler; return its error."""
+        error: str | None = self._wait_for("ended", limit, run)
+        return error
+
+    def where(self) -> str:
+        """Ask where the handler is waiting."""
+        self._tell(where=True)
+        return str(self._wait_for("where", 5.0))
+
+    def stop(self) -> None:
+        """End the process, and wait until it is gone."""
+        atexit.unregister(self.stop)
+        if self.line is not None:
+            with contextlib.suppress(OSError):
+                self.line.shutdown(socket.SHUT_RDWR)
+            self.line.close()
+        try:
+            if self.line is None:
+                self.process.kill()
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.output.close()
+
+
+class _Client(websockets_connect):
+    """A client that follows no redirect: a denial with status 302 is what the transcript shows."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class WireSession:
+    """One connection to an app behind a real server."""
+
+    def __init__(self, server: UvicornProcess, run: int, limit: float) -> None:
+        self.server = server
+        self.run = run
+        self.limit = limit
+        self.first: Accept | Deny | None = None
+        self.connection: ClientConnection | None = None
+        self.closed_by_us = False
+
+    async def open(self, request: Connect) -> None:
+        """Shake hands."""
+        host = next((value for name, value in request.headers if name == "host"), HOST)
+        headers = [(name, value) for name, value in request.headers if name != "host"]
+        try:
+            self.connection = await _Client(
+                f"ws://{host}{request.path}",
+                host="127.0.0.1",
+                port=self.server.port,
+                additional_headers=headers,
+                subprotocols=[Subprotocol(name) for name in request.subprotocols] or None,
+                compression=None,
+                user_agent_header=None,
+                proxy=None,
+                open_timeout=None,  # the whole handshake has its limit in connect(), below
+                close_timeout=self.limit,
+                ping_interval=None,
+                max_size=None,
+                max_queue=None,
+            )
+        except InvalidStatus as exc:
+            response = exc.response
+            shown = visible_headers(list(response.headers.raw_items()))
+            self.first = Deny(response.status_code, shown, bytes(response.body or b""))
+        except (WebSocketException, EOFError, OSError, ValueError) as exc:
+            raise SessionError(await self._why_not(exc)) from exc
+        else:
+            answer = self.connection.response
+            raw = list(answer.headers.raw_items()) if answer is not None else []
+            self.first = Accept(self.connection.subprotocol, visible_headers(raw))
+
+    async def _why_not(self, exc: Exception) -> str:
+        """Say why there was no handshake; the handler's own error says more than the client's."""
+        reason = f"the handshake failed: {type(exc).__name__}: {exc}"
+        try:
+            error = await self._in_thread_wait_for_end()
+        except (TimeoutError, ServerError):
+            return reason
+        return f"{reason}\n{error}" if error else reason
+
+    async def _in_thread_wait_for_end(self) -> str | None:
+        return await anyio.to_thread.run_sync(self.server.wait_for_end, self.run, self.limit)
+
+    async def send(self, data: str | bytes) -> None:
+        """Send one frame."""
+        if self.connection is None:
+            raise SessionError("the connection was denied")
+        # A server that has closed is seen by the next receive.
+        with contextlib.suppress(ConnectionClosed):
+            await self.connection.send(data)
+
+    async def close(self, code: int | None, reason: str) -> None:
+        """Start the closing handshake, and see it through."""
+        if self.connection is None:
+            raise SessionError("the connection was denied")
+        self.closed_by_us = True
+        if code is None:
+            # ClientConnection.close() always sends a code; the protocol below it need not.
+            async with self.connection.send_context():
+                self.connection.protocol.send_close()
+            await self.connection.wait_closed()
+        else:
+            await self.connection.close(code, reason)
+
+    async def receive(self) -> Seen | None:
+        """Return the next thing to see."""
+        if self.first is not None:
+            first, self.first = self.first, None
+            return first
+        if self.connection is None:
+            raise SessionError("the connection was denied")
+        try:
+            data = await self.connection.recv()
+        except ConnectionClosed as exc:
+            if exc.rcvd is None:
+                return Close(DROPPED)
+            if self.closed_by_us and not exc.rcvd_then_sent:
+                return None
+            return Close(exc.rcvd.code or NO_CODE, exc.rcvd.reason)
+        return Text(data) if isinstance(data, str) else Bytes(data)
+
+    async def ended(self) -> str | None:
+        """Wait for the handler's end, which the server reports."""
+        return await self._in_thread_wait_for_end()
+
+    async def where(self) -> str:
+        """Ask the server where the handler is waiting."""
+        try:
+            return await anyio.to_thread.run_sync(self.server.where)
+        except (TimeoutError, ServerError) as exc:
+            return f"a place that cannot be told: {exc}"
+
+
+@asynccontextmanager
+async def connect(
+    server: UvicornProcess, example: Path, request: Connect, limit: float
+) -> AsyncIterator[WireSession]:
+    """Open a connection to an example behind ``server``."""
+    try:
+        session = WireSession(server, server.stage(example), limit)
+        # The handshake is part of the session: that it takes too long is for `replay` to tell.
+        try:
+            with anyio.fail_after(limit):
+                await session.open(request)
+        except TimeoutError:
+            where = await session.where()
+            raise SessionError(
+                f"timed out after {limit:g} s, waiting for `< accept` or `< deny`\n"
+                f"the handler was waiting in {where}"
+            ) from None
+        try:
+            yield session
+        finally:
+            if session.connection is not None:
+                session.connection.transport.abort()
+    except ServerError as exc:
+        raise SessionError(str(exc)) from exc
+
+
+def run_replay(server: UvicornProcess, script: Transcript, example: Path, *, limit: float) -> Outcome:
+    """Replay a transcript over the wire."""
+
+    async def main() -> Outcome:
+        return await replay(connect(server, example, script.connect, limit), script, limit=limit)
+
+    return anyio.run(main)

@@ -1,0 +1,165 @@
+"""The built site and every example of it live, on one port, from one uvicorn process.
+
+An example is served at an address derived from its place: docs_src/websockets/example.py is at
+/live/websockets/example and below. It sees a mount, as the ASGI specification describes it:
+``root_path`` is the address, ``path`` the whole path, which begins with it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.staticfiles import StaticFiles
+
+from lilya.websockets.types import ASGIApp, Receive, Scope, Send
+from ws_doctest import _apps, transcript
+
+LIVE = "/live"
+
+_log = logging.getLogger("uvicorn.error")
+
+
+class ServeError(Exception):
+    """Nothing can be served; the message is one line."""
+
+
+class Site:
+    """The ASGI app: pages, and live examples."""
+
+    def __init__(self, site: Path, examples: dict[str, Path], root: Path) -> None:
+        # StaticFiles raises what is missing; the middleware makes a 404 of it.
+        self.pages = ExceptionMiddleware(StaticFiles(directory=site, html=True))
+        self.examples = examples
+        self.root = root
+        self.loaded: dict[str, ASGIApp] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or connection."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        path: str = scope["path"]
+        address = next((a for a in self.examples if path == a or path.startswith(a + "/")), None)
+        if scope["type"] == "websocket":
+            if address is None:
+                known = ", ".join(self.examples) or "none"
+                _log.warning("No example is live at %r; the live addresses are: %s", path, known)
+                await receive()
+                await send({"type": "websocket.close"})
+            else:
+                await self.example(address)({**scope, "root_path": address}, receive, send)
+        elif address is not None:
+            await _answer(send, 200, self.help(address, scope))
+        elif path == LIVE or path.startswith(LIVE + "/"):
+            lines = [f"No example is live at {path}. The live examples:", *self.examples]
+            await _answer(send, 404, "\n".join(lines) + "\n")
+        else:
+            await self.pages(scope, receive, send)
+
+    def example(self, address: str) -> ASGIApp:
+        """Return the app at an address, loaded at its first use."""
+        if address not in self.loaded:
+            self.loaded[address] = _apps.load_app(self.root, self.examples[address])
+        return self.loaded[address]
+
+    def help(self, address: str, scope: Scope) -> str:
+        """Return what a browser sees that opens a live address as a page."""
+        file = self.examples[address]
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"127.0.0.1:8000").decode("latin-1")
+        return (
+            f"This is a WebSocket: {file.relative_to(self.root).as_posix()}, live.\n\n"
+            f"Talk to it:\n    python -m websockets ws://{host}{address}{_path_of(file)}\n\n"
+            f"Run it alone:\n    uvicorn {_apps.module_name(self.root, file)}:app\n"
+        )
+
+
+def find_examples(folder: Path) -> dict[str, Path]:
+    """Return the live address of each app in a folder of examples."""
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        if _apps.has_app(path):
+            found[f"{LIVE}/{path.relative_to(folder).with_suffix('').as_posix()}"] = path
+    return found
+
+
+def _path_of(example: Path) -> str:
+    """Return the path that an example's transcript connects to, below its live address."""
+    for file in _apps.transcripts_of(example):
+        try:
+            path = transcript.parse(file.read_text(encoding="utf-8"), file.name).connect.path
+        except transcript.TranscriptError:
+            return ""  # the gate says so; the address itself can be served
+        return "" if path == "/" else path
+    return ""
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+async def _answer(send: Send, status: int, text: str) -> None:
+    body = text.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class _Server(uvicorn.Server):
+    """Ends at the first Ctrl-C, open connections or not: nobody waits for a reader's browser."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.should_exit = self.force_exit = True
+
+
+def serve(site: Path, examples: Path, *, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve until interrupted.
+
+    Args:
+        site: the folder of the built site.
+        examples: the folder of the examples; its parent is where they are imported from.
+        host: the address to bind to.
+        port: the port; 0 chooses a free one.
+
+    Raises:
+        ServeError: a folder is missing, or the address cannot be bound.
+    """
+    if not (site / "index.html").is_file():
+        raise ServeError(f"there is no built site in {site}: index.html is missing")
+    if not examples.is_dir():
+        raise ServeError(f"there is no folder of examples {examples}")
+    examples = examples.resolve()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if sys.platform != "win32":  # there it would let two servers share the port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with listener:
+        try:
+            listener.bind((host, port))
+            listener.listen(2048)  # before the address is printed: whoever reads it can connect
+        except OSError as exc:
+            reason = "the port is in use" if exc.errno == errno.EADDRINUSE else exc.strerror or exc
+            raise ServeError(f"cannot serve on {host}:{port}: {reason}") from exc
+        except OverflowError as exc:
+            raise ServeError(f"cannot serve on {host}:{port}: a port is 0 to 65535") from exc
+        live = find_examples(examples)
+        app = Site(site, live, examples.parent)
+        config = uvicorn.Config(app, log_level="info", access_log=False, lifespan="off")
+        shown = f"[{host}]" if ":" in host else host
+        address = f"{shown}:{listener.getsockname()[1]}"
+        print(f"The site:       http://{address}/")  # noqa: T201 - this is what the command is for
+        for path, file in live.items():
+            print(f"Live example:   ws://{address}{path}{_path_of(file)}")  # noqa: T201 - the same
+        sys.stdout.flush()
+        _Server(config).run(sockets=[listener])

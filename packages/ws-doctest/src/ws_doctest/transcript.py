@@ -1,0 +1,530 @@
+"""The grammar of transcripts: text to steps and back.
+
+A transcript is one WebSocket session as its client sees it. ``>`` is what the client does, ``<``
+what it sees. This module knows the grammar and nothing else: no server, no event loop, no
+Markdown.
+
+    > connect /chat?room=blue
+    > subprotocol chat
+    < accept chat
+    > json {"hello": "world"}
+    < text Message text was: {'hello': 'world'}
+    > close 1000
+
+Every step has exactly one canonical text, and `parse` of that text gives the step back. Two
+sessions are the same when their canonical texts are the same, which is what a reader would say,
+too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+__all__ = [
+    "Accept",
+    "Bytes",
+    "Close",
+    "Connect",
+    "Deny",
+    "Event",
+    "Step",
+    "Text",
+    "Transcript",
+    "TranscriptError",
+    "fit",
+    "format_steps",
+    "parse",
+]
+
+Headers = tuple[tuple[str, str], ...]
+
+# RFC 6455, section 7.4.1: 1005 and 1006 describe an end without a close frame, or without a code
+# in it.
+NO_CODE = 1005
+DROPPED = 1006
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+_PATH = re.compile(r"/[!-\"$-~]*")  # printable ASCII without blanks and without `#`, as on a request line
+
+
+class TranscriptError(ValueError):
+    """A line that is not in the grammar; the message names file and line."""
+
+    def __init__(self, name: str, line: int, problem: str) -> None:
+        super().__init__(name, line, problem)
+        self.name = name
+        self.line = line
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.line}: {self.problem}"
+
+
+@dataclass(frozen=True)
+class Connect:
+    """The client opens the connection."""
+
+    path: str
+    headers: Headers = ()
+    subprotocols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Accept:
+    """The server accepts it; ``headers`` are those the app added."""
+
+    subprotocol: str | None = None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True)
+class Deny:
+    """The server answers with an HTTP response instead."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text frame; with ``json``, ``data`` is the canonical JSON."""
+
+    data: str
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A binary frame. With ``json``, ``data`` is canonical JSON in UTF-8."""
+
+    data: bytes
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Close:
+    """The end: 1005 is a close frame without a code, 1006 a connection that was simply dropped."""
+
+    code: int = NO_CODE
+    reason: str = ""
+
+
+Event = Connect | Accept | Deny | Text | Bytes | Close
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that one side does, and where it was written (which is not part of what it is)."""
+
+    client: bool
+    event: Event
+    line: int = field(default=0, compare=False)
+    source: tuple[str, ...] = field(default=(), compare=False)
+
+    def format(self) -> tuple[str, ...]:
+        """Return the canonical lines of this step."""
+        mark = "> " if self.client else "< "
+        return tuple(mark + line for line in _format_event(self.event))
+
+    def __str__(self) -> str:
+        return "\n".join(self.format())
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What a file says: its steps, and the comments and blank lines between them."""
+
+    name: str
+    items: tuple[Step | str, ...]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps without the comments."""
+        return tuple(item for item in self.items if isinstance(item, Step))
+
+    @property
+    def connect(self) -> Connect:
+        """The first step of every transcript."""
+        event = self.steps[0].event
+        if not isinstance(event, Connect):  # parse() refuses a file that starts otherwise
+            raise TypeError(f"a transcript starts with a connect, not with {event!r}")
+        return event
+
+    def format(self) -> str:
+        """Return the file's text as it was written."""
+        lines: list[str] = []
+        for item in self.items:
+            lines += [item] if isinstance(item, str) else (item.source or item.format())
+        return "".join(line + "\n" for line in lines)
+
+    def updated(self, seen: Sequence[Step]) -> str:
+        """Return the text that says what was seen; equal steps and comments stay as written."""
+        steps = self.steps
+        matcher = difflib.SequenceMatcher(
+            None,
+            [step.format() for step in steps],
+            [step.format() for step in seen],
+            autojunk=False,
+        )
+        # Behind the written step i (or before the first, i = -1) come these seen steps.
+        inserted: dict[int, list[Step]] = {}
+        kept: set[int] = set()
+        for tag, start, end, seen_start, seen_end in matcher.get_opcodes():
+            if tag == "equal":
+                kept.update(range(start, end))
+            else:
+                inserted[end - 1] = list(seen[seen_start:seen_end])
+        lines: list[str] = [line for step in inserted.get(-1, ()) for line in step.format()]
+        index = -1
+        for item in self.items:
+            if isinstance(item, str):
+                lines.append(item)
+                continue
+            index += 1
+            if index in kept:
+                lines += item.source or item.format()
+            lines += [line for step in inserted.get(index, ()) for line in step.format()]
+        return "".join(line + "\n" for line in lines)
+
+
+def parse(text: str, name: str = "<transcript>") -> Transcript:
+    """Read a transcript.
+
+    Args:
+        text: the file's content.
+        name: the file's name, for messages.
+
+    Raises:
+        TranscriptError: a line is not in the grammar, or out of order.
+    """
+    parser = _Parser(name)
+    # Not splitlines(): it also splits at characters which may stand inside a JSON string.
+    lines = text.split("\n")
+    if lines and lines[-1] == "":
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        parser.feed(number, line.removesuffix("\r"))
+    return parser.finish(len(lines))
+
+
+def format_steps(steps: Sequence[Step]) -> str:
+    """Return the canonical text of ``steps``."""
+    return "".join(line + "\n" for step in steps for line in step.format())
+
+
+def fit(seen: Text | Bytes, wanted: Event | None = None) -> Text | Bytes:
+    """Give a frame the form in which a transcript shows it.
+
+    JSON and its text are two spellings of one frame. The form that the transcript uses is kept;
+    where it says nothing, a JSON object or array is shown as JSON and everything else as it is.
+    """
+    if isinstance(seen, Text):
+        as_json = wanted.json if isinstance(wanted, Text) else None
+        text: str | None = seen.data
+    else:
+        as_json = wanted.json if isinstance(wanted, Bytes) else None
+        try:
+            text = seen.data.decode()
+        except UnicodeDecodeError:
+            text = None
+    if as_json is False or text is None:
+        return replace(seen, json=False)
+    try:
+        value, canonical = _canonical_json(text)
+    except ValueError:
+        return replace(seen, json=False)
+    if as_json is None and not isinstance(value, dict | list):
+        return replace(seen, json=False)
+    if isinstance(seen, Text):
+        return Text(canonical, json=True)
+    return Bytes(canonical.encode(), json=True)
+
+
+# Writing
+
+
+def _format_event(event: Event) -> Iterator[str]:
+    if isinstance(event, Connect):
+        yield f"connect {event.path}"
+        for name, value in event.headers:
+            yield _format_header(name, value)
+        for subprotocol in event.subprotocols:
+            yield f"subprotocol {subprotocol}"
+    elif isinstance(event, Accept):
+        yield "accept" if event.subprotocol is None else f"accept {event.subprotocol}"
+        for name, value in event.headers:
+            yield _format_header(name, value)
+    elif isinstance(event, Deny):
+        yield f"deny {event.status}"
+        for name, value in event.headers:
+            yield _format_header(name, value)
+        yield from _format_body(event.body)
+    elif isinstance(event, Text):
+        yield f"json {event.data}" if event.json else f"text {_format_text(event.data)}"
+    elif isinstance(event, Bytes):
+        yield (f"json-binary {event.data.decode()}" if event.json else _format_bytes("bytes", event.data))
+    elif event.code == NO_CODE and not event.reason:
+        yield "close"
+    elif event.reason:
+        yield f"close {event.code} {_format_text(event.reason)}"
+    else:
+        yield f"close {event.code}"
+
+
+def _format_header(name: str, value: str) -> str:
+    return f"header {name}: {_format_text(value)}" if value else f"header {name}:"
+
+
+def _format_body(body: bytes) -> Iterator[str]:
+    if not body:
+        return
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        yield _format_bytes("body-bytes", body)
+        return
+    for line in text.split("\n"):
+        yield f"body {_format_text(line)}"
+
+
+def _format_text(text: str) -> str:
+    # What a reader could not see (line breaks, blanks at the ends, nothing at all) is quoted as in
+    # JSON.
+    if text and text.isprintable() and text == text.strip() and not text.startswith('"'):
+        return text
+    return json.dumps(text, ensure_ascii=not text.replace("\n", "").isprintable())
+
+
+def _format_bytes(word: str, data: bytes) -> str:
+    return f"{word} {data.hex(' ')}" if data else word
+
+
+def _canonical_json(text: str) -> tuple[object, str]:
+    def refuse(constant: str) -> object:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        value = json.loads(text, parse_constant=refuse)
+        canonical = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if not canonical.isprintable():  # lone surrogates, and separators that an editor shows as line breaks
+            canonical = json.dumps(value)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value, canonical
+
+
+# Reading
+
+_CLIENT_WORDS = "connect, header, subprotocol, text, json, json-binary, bytes, close"
+_SERVER_WORDS = "accept, header, deny, body, body-bytes, text, json, json-binary, bytes, close"
+
+
+class _Parser:
+    """Reads line by line; continuation lines are folded into the step before them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.items: list[Step | str] = []
+        self.opened = False  # an accept was read
+        self.ended: int | None = None  # the line of a close or deny
+        self.number = 0
+        # The step that continuation lines may still extend: the one directly above.
+        self.open_step: Step | None = None
+
+    def feed(self, number: int, line: str) -> None:
+        self.number = number
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            self.items.append(line)
+            return
+        mark, _, rest = stripped.partition(" ")
+        if mark not in (">", "<"):
+            raise self.error(
+                "a line starts with `> ` (the client does), `< ` (the client sees) or `#` (a comment)",
+                line,
+            )
+        word, _, argument = rest.strip().partition(" ")
+        client = mark == ">"
+        if self.continues(client, word, argument.strip(), line):
+            return
+        event = self.event(client, word, argument.strip(), line)
+        self.check_order(client, event, line)
+        self.open_step = Step(client, event, number, (line,))
+        self.items.append(self.open_step)
+
+    def finish(self, lines: int) -> Transcript:
+        if not any(isinstance(item, Step) for item in self.items):
+            self.number = max(lines, 1)
+            raise self.error("a transcript starts with `> connect PATH`", "")
+        return Transcript(self.name, tuple(self.items))
+
+    def error(self, expected: str, line: str) -> TranscriptError:
+        came = f"this line says {line.strip()!r}" if line.strip() else "the file has no steps"
+        return TranscriptError(self.name, self.number, f"{expected}; {came}")
+
+    def continues(self, client: bool, word: str, argument: str, line: str) -> bool:
+        """Fold a header, subprotocol or body line into the step it belongs to."""
+        if word not in {"header", "subprotocol", "body", "body-bytes"}:
+            return False
+        if (client and word.startswith("body")) or (not client and word == "subprotocol"):
+            return False
+        event = self.open_step.event if self.open_step else None
+        if (word == "header" and client and isinstance(event, Connect)) or (
+            word == "header" and not client and isinstance(event, Accept | Deny)
+        ):
+            header = self.header(argument, line)
+            if client and (header[0] in ("connection", "upgrade") or header[0].startswith("sec-websocket-")):
+                raise self.error("the handshake makes its own headers; `> subprotocol NAME` offers one", line)
+            event = replace(event, headers=(*event.headers, header))
+        elif word == "subprotocol" and isinstance(event, Connect):
+            subprotocol = self.token(argument, "`> subprotocol NAME`", line)
+            if subprotocol in event.subprotocols:
+                raise self.error("a subprotocol is offered once", line)
+            event = replace(event, subprotocols=(*event.subprotocols, subprotocol))
+        elif word == "body" and isinstance(event, Deny):
+            text = self.text(argument, "`< body TEXT`", line)
+            body_written = self.open_step is not None and any(
+                source.strip()[1:].split()[0].startswith("body") for source in self.open_step.source
+            )
+            try:
+                event = replace(event, body=event.body + (b"\n" if body_written else b"") + text.encode())
+            except UnicodeEncodeError:
+                raise self.error("a body is UTF-8 text, or else `< body-bytes HEX`", line) from None
+        elif word == "body-bytes" and isinstance(event, Deny):
+            event = replace(event, body=event.body + self.hex(argument, line))
+        else:
+            belongs = {
+                "header": "`> connect`, `< accept` or `< deny`",
+                "subprotocol": "`> connect`",
+            }.get(word, "`< deny`")
+            raise self.error(f"`{word}` belongs directly below {belongs}", line)
+        assert self.open_step is not None  # event was its event
+        position = self.items.index(self.open_step)
+        # Comments between a step and its continuation lines move above the step's later lines:
+        # they stay.
+        self.open_step = replace(self.open_step, event=event, source=(*self.open_step.source, line))
+        self.items[position] = self.open_step
+        return True
+
+    def event(self, client: bool, word: str, argument: str, line: str) -> Event:
+        if word == "text":
+            return Text(self.text(argument, '`text TEXT`, an empty one being `text ""`', line))
+        if word == "json":
+            return Text(self.json(argument, line), json=True)
+        if word == "json-binary":
+            return Bytes(self.json(argument, line).encode(), json=True)
+        if word == "bytes":
+            return Bytes(self.hex(argument, line))
+        if word == "close":
+            return self.close(client, argument, line)
+        if client and word == "connect":
+            if not _PATH.fullmatch(argument):
+                raise self.error(
+                    "`> connect PATH` takes the path and query as on a request line, encoded, such as "
+                    "`/chat?room=blue`",
+                    line,
+                )
+            return Connect(argument)
+        if not client and word == "accept":
+            if not argument:
+                return Accept()
+            return Accept(self.token(argument, "`< accept [SUBPROTOCOL]`", line))
+        if not client and word == "deny":
+            if not re.fullmatch(r"[2-5]\d\d", argument):
+                raise self.error("`< deny STATUS` takes an HTTP status from 200 to 599", line)
+            return Deny(int(argument))
+        words = _CLIENT_WORDS if client else _SERVER_WORDS
+        raise self.error(f"after `{'>' if client else '<'}` comes one of {words}", line)
+
+    def check_order(self, client: bool, event: Event, line: str) -> None:
+        first = not any(isinstance(item, Step) for item in self.items)
+        if first != isinstance(event, Connect):
+            raise self.error(
+                "a transcript starts with `> connect PATH`" if first else "a transcript has one `> connect`",
+                line,
+            )
+        if self.ended is not None:
+            raise self.error(f"the session has ended in line {self.ended}, nothing can follow", line)
+        if isinstance(event, Accept | Deny):
+            if self.opened:
+                raise self.error("a connection is accepted or denied once", line)
+            self.opened = True
+        elif not client and not self.opened:
+            raise self.error("the first thing a client sees is `< accept` or `< deny`", line)
+        if isinstance(event, Close | Deny):
+            self.ended = self.number
+
+    # Arguments
+
+    def text(self, argument: str, expected: str, line: str) -> str:
+        if not argument:
+            raise self.error(f"expected {expected}", line)
+        if not argument.startswith('"'):
+            return argument
+        try:
+            value = json.loads(argument)
+        except ValueError as exc:
+            raise self.error(f"a text that starts with a quote is a JSON string ({exc})", line) from None
+        if not isinstance(
+            value, str
+        ):  # cannot happen for text that starts with a quote; keeps the type honest
+            raise self.error("a text that starts with a quote is a JSON string", line)
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise self.error("a text is encodable as UTF-8, without lone surrogates", line) from None
+        return value
+
+    def json(self, argument: str, line: str) -> str:
+        try:
+            return _canonical_json(argument)[1]
+        except ValueError as exc:
+            raise self.error(f"expected JSON ({exc})", line) from None
+
+    def hex(self, argument: str, line: str) -> bytes:
+        try:
+            return bytes.fromhex(argument)
+        except ValueError as exc:
+            raise self.error(f"expected hexadecimal bytes such as `00 ff` ({exc})", line) from None
+
+    def token(self, argument: str, expected: str, line: str) -> str:
+        if not _TOKEN.fullmatch(argument):
+            raise self.error(f"expected {expected} with a token of RFC 9110", line)
+        return argument
+
+    def header(self, argument: str, line: str) -> tuple[str, str]:
+        expected = "`header NAME: VALUE`"
+        name, colon, value = argument.partition(":")
+        if not colon:
+            raise self.error(f"expected {expected}", line)
+        name = self.token(name.strip(), expected, line).lower()
+        value = self.text(value.strip(), expected, line) if value.strip() else ""
+        if not all(" " <= char <= "\xff" and char != "\x7f" for char in value) or value != value.strip():
+            raise self.error("a header value has no control characters and is latin-1", line)
+        return name, value
+
+    def close(self, client: bool, argument: str, line: str) -> Close:
+        code_text, _, reason = argument.partition(" ")
+        if not code_text:
+            return Close()
+        expected = "`close [CODE [REASON]]`"
+        if not re.fullmatch(r"\d{4}", code_text) or not 1000 <= int(code_text) <= 4999:
+            raise self.error(f"expected {expected} with a code from 1000 to 4999", line)
+        code = int(code_text)
+        # RFC 6455, section 7.4: what an endpoint must not put on the wire.
+        if client and not (code in range(1000, 1004) or code in range(1007, 1015) or code >= 3000):
+            raise self.error(
+                "a client closes with 1000-1003, 1007-1014 or 3000-4999, or with `> close` alone for no code",
+                line,
+            )
+        text = self.text(reason.strip(), expected, line) if reason.strip() else ""
+        if text and code in (NO_CODE, DROPPED):
+            raise self.error(f"{code} stands for an end without a close code, which has no reason", line)
+        if len(text.encode()) > 123:
+            raise self.error("a close reason has at most 123 bytes", line)
+        return Close(code, text)

@@ -1,0 +1,69 @@
+"""The page *Design*: its table of layers is what the modules import."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "design.md"
+CORE = ROOT / "packages" / "lilya-websockets" / "src" / "lilya" / "websockets"
+
+
+def imports(module: Path) -> set[str]:
+    """The modules of the core that a module imports."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    return {
+        node.module or ""
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("lilya.web"))
+    }
+
+
+def shown(page: str) -> dict[str, set[str] | None]:
+    """The modules of the page's table in order, and what each may import; `None` for all above it."""
+    rows = re.findall(r"^\| `(\w+)\.py` \| [^|]+ \| ([^|]+) \|$", page, re.MULTILINE)
+    layers: dict[str, set[str] | None] = {}
+    for name, cell in rows:
+        layers[name] = None if cell.startswith("all of") else set(re.findall(r"`(\w+)`", cell))
+    return layers
+
+
+def faults(page: str) -> list[str]:
+    """How the table differs from the code."""
+    layers = shown(page)
+    modules = {path.stem for path in CORE.glob("*.py")}
+    problems = [f"{name} is on one side only" for name in sorted(layers.keys() ^ modules)]
+    above: set[str] = set()
+    for name in (name for name in layers if name in modules and name != "__init__"):
+        allowed = layers[name]
+        found = imports(CORE / f"{name}.py")
+        if name == "_pytest_plugin":  # pytest's, not the core's: it may reach down into the test client
+            above.add("testing")
+        if not found <= above:
+            problems.append(f"{name} imports {sorted(found - above)}, which do not stand above it")
+        if allowed is not None and found != allowed:
+            problems.append(f"{name} imports {sorted(found)}, the page says {sorted(allowed)}")
+        above.add(name)
+    return problems
+
+
+def test_the_layers() -> None:
+    assert faults(PAGE.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("| `exceptions` |", "| nothing |"),
+        ("| `types.py` |", "| `typing.py` |"),
+        ("| `datastructures`, `exceptions`, `types` |", "| `datastructures`, `types` |"),
+    ],
+)
+def test_planted_fault(old: str, new: str) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert old in page
+    assert faults(page.replace(old, new))

@@ -1,0 +1,64 @@
+"""The page *Transcripts*: the parser takes each line of its grammar, and its error is the real one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ws_doctest.transcript import TranscriptError, parse
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "transcripts.md"
+PLACES = {  # what stands above a line that is no step of its own
+    "> header": "> connect /",
+    "> subprotocol": "> connect /",
+    "> connect": "",
+    "< accept": "> connect /",
+    "< deny": "> connect /",
+    "< header": "> connect /\n< accept",
+    "< body": "> connect /\n< deny 401",
+    "< body-bytes": "> connect /\n< deny 401",
+}
+SHORT = {"< text": "< text Hello", "< json": "< json {}", "< json-binary": "< json-binary {}"}
+
+
+def lines(page: str) -> list[str]:
+    """Every line of a transcript that the text of the page shows, in tables and between the words."""
+    prose = re.sub(r"^(`{3,})[^`]*?^\1$", "", page, flags=re.MULTILINE | re.DOTALL)
+    return [SHORT.get(line, line) for line in re.findall(r"`([<>] [^`]+)`", prose)]
+
+
+def problem(line: str) -> str | None:
+    """What the parser says of a line at its place, or `None`."""
+    above = PLACES.get(" ".join(line.split()[:2]), "> connect /\n< accept")
+    try:
+        parse(f"{above}\n{line}\n".lstrip("\n"), "page")
+    except TranscriptError as error:
+        return error.problem
+    return None
+
+
+def test_the_grammar() -> None:
+    found = lines(PAGE.read_text(encoding="utf-8"))
+    assert len(found) > 20
+    assert {line: problem(line) for line in found if problem(line)} == {"> connect": problem("> connect")}
+
+
+@pytest.mark.parametrize(
+    "planted", ["> txt Hello", "< accept chat v2", "> bytes 0", "< close 99", "< deny 101", "> body x"]
+)
+def test_planted_fault(planted: str) -> None:
+    found = lines(f"| line | meaning |\n| --- | --- |\n| `{planted}` | Nothing. |\n")
+    assert [problem(line) is not None for line in found] == [True]
+
+
+def test_the_error_that_the_page_shows() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    file = ROOT / "docs_src" / "transcripts" / "room.ws"
+    text = file.read_text(encoding="utf-8")
+    assert "> json" in text
+    with pytest.raises(TranscriptError) as caught:
+        parse(text.replace("> json", "> jsn", 1), file.relative_to(ROOT).as_posix())
+    assert f"\n{caught.value}\n" in page

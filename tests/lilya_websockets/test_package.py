@@ -1,0 +1,164 @@
+"""What is installed and what is imported."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import lilya.websockets
+from lilya.websockets import datastructures, exceptions, types
+
+PACKAGE = Path(__file__).parents[2] / "packages" / "lilya-websockets"
+SOURCES = sorted((PACKAGE / "src" / "lilya" / "websockets").glob("*.py"))
+TESTING = sorted((PACKAGE / "src" / "lilya" / "websockets" / "testing").glob("*.py"))
+
+
+def python(source: str, *options: str) -> str:
+    completed = subprocess.run(
+        [sys.executable, *options, "-c", source], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
+
+
+def test_the_public_names() -> None:
+    assert lilya.websockets.__all__ == [
+        "URL",
+        "Address",
+        "Header",
+        "QueryParam",
+        "State",
+        "WebSocket",
+        "WebSocketClose",
+        "WebSocketClosed",
+        "WebSocketDataError",
+        "WebSocketDisconnect",
+        "WebSocketRuntimeError",
+        "WebSocketState",
+    ]
+    assert all(hasattr(lilya.websockets, name) for name in lilya.websockets.__all__)
+    public = {
+        name
+        for name, value in vars(lilya.websockets).items()
+        if name[0] != "_" and not inspect.ismodule(value)
+    }
+    assert public == set(lilya.websockets.__all__)
+
+
+@pytest.mark.parametrize("module", [datastructures, exceptions, types])
+def test_the_names_of_public_modules_exist(module: object) -> None:
+    names = vars(module)["__all__"]
+    assert len(set(names)) == len(names)
+    assert all(hasattr(module, name) for name in names)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = f"from hatchling.build import build_wheel; print(build_wheel({str(folder)!r}))"
+    completed = subprocess.run(
+        [sys.executable, "-c", build],
+        cwd=PACKAGE,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"SOURCE_DATE_EPOCH": "1700000000"},
+    )
+    assert completed.returncode == 0, completed.stderr
+    return zipfile.Path(folder / completed.stdout.split()[-1])
+
+
+def test_the_wheel_holds_nothing_else_under_lilya(wheel: zipfile.Path) -> None:
+    names = [name for name in wheel.root.namelist() if not name.endswith("/")]
+    modules = {name for name in names if ".dist-info/" not in name}
+    testing = {f"lilya/websockets/testing/{path.name}" for path in TESTING}
+    core = {f"lilya/websockets/{path.name}" for path in SOURCES}
+    assert modules == core | testing | {"lilya/websockets/py.typed"}
+    licences = [name for name in names if name.endswith("/LICENSE")]
+    assert len(licences) == 1
+    assert wheel.root.read(licences[0]) == (PACKAGE / "LICENSE").read_bytes()
+
+
+def test_the_wheel_says_what_it_needs(wheel: zipfile.Path) -> None:
+    (name,) = [name for name in wheel.root.namelist() if name.endswith(".dist-info/METADATA")]
+    metadata = wheel.root.read(name).decode().splitlines()
+    assert [line for line in metadata if line.startswith("Requires-Dist:")] == [
+        "Requires-Dist: multidict<8,>=6.0.5",
+        "Requires-Dist: anyio>=4.4; extra == 'testing'",
+    ]
+    assert "Requires-Python: >=3.10" in metadata
+
+
+def test_importing_it_loads_only_multidict_and_the_standard_library() -> None:
+    source = """
+import sys
+import multidict
+before = set(sys.modules)
+import lilya.websockets
+foreign = {name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names
+print(sorted(foreign), "asyncio" in sys.modules and "asyncio" not in before)
+"""
+    assert python(source).strip() == "['lilya'] False"
+
+
+def test_the_namespace_is_not_ours_alone() -> None:
+    assert python("import lilya; print(getattr(lilya, '__file__', None))").strip() == "None"
+
+
+LAYERS = {
+    "types": set[str](),
+    "exceptions": set[str](),
+    "_state": {"exceptions"},
+    "_messages": {"types"},
+    "datastructures": {"types"},
+    "_connection": {"datastructures", "exceptions", "types"},
+    "_websocket": {"_connection", "_messages", "_state", "exceptions", "types"},
+    "_pytest_plugin": {"testing", "types"},  # pytest's, not the core's
+    "__init__": {"_state", "_websocket", "datastructures", "exceptions"},
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_imports_point_down_only(path: Path) -> None:
+    imported = {
+        node.module
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+    }
+    assert imported == LAYERS[path.stem]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.contract("exceptions-no-assert")
+def test_nothing_is_asserted(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    assert not [node for node in nodes if isinstance(node, ast.Assert)]
+    if path.stem != "_websocket":
+        assert not [node for node in nodes if isinstance(node, ast.Await)]
+
+
+@pytest.mark.contract("exceptions-no-assert")
+def test_optimised_python_checks_as_much() -> None:
+    source = """
+from lilya.websockets import *
+def refused(use, error):
+    try:
+        use()
+    except error:
+        print("refused")
+refused(lambda: WebSocket({"type": "http"}, None, None), ValueError)
+refused(lambda: WebSocketClose(1005), ValueError)
+websocket = WebSocket({"type": "websocket", "path": "/", "headers": []}, None, None)
+refused(lambda: websocket.accept(headers=[("a", "\\r\\n")]).send(None), ValueError)
+refused(lambda: websocket.receive_text().send(None), WebSocketRuntimeError)
+refused(lambda: websocket.send_bytes("a").send(None), TypeError)
+"""
+    assert python(source, "-O", "-W", "error").split() == ["refused"] * 5

@@ -1,0 +1,652 @@
+"""The gate as a whole: a green project, and every fault that must turn it red."""
+
+# ruff: noqa: E501 - what is planted and what is said about it are lines of other files
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# Imported here, because pytester forgets what a run imports, and would load them again for each.
+import ws_doctest._signatures
+import ws_doctest._snippets
+import ws_doctest._style
+import ws_doctest._wire  # noqa: F401
+from ws_doctest import _apps, _tests
+
+pytest_plugins = ["pytester"]
+
+FILES = {
+    "pyproject.toml": """
+[tool.pytest.ini_options]
+addopts = ["--strict-markers", "--strict-config", "--import-mode=importlib", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+pythonpath = ["."]
+filterwarnings = ["error"]
+ws_doctest_pages = ["docs"]
+ws_doctest_examples = ["docs_src"]
+ws_doctest_receivers = ["channel=shop:Channel"]
+ws_doctest_time_limit = "0.5"
+ws_doctest_servers = []
+""",
+    "shop.py": """
+class Channel:
+    def __init__(self, scope):
+        self.scope = scope
+
+    async def accept(self, subprotocol=None, *, mode="text"): ...
+
+    def iterate(self): ...
+""",
+    "docs/talk.md": """
+# Talk
+
+```python
+{!> ../docs_src/talk/echo.py !}
+```
+
+```ws
+{!> ../docs_src/talk/echo.ws !}
+```
+
+## Path
+
+```python
+from shop import Channel
+
+channel = Channel(scope)
+
+channel.scope["path"]
+await receive()
+```
+
+* `await channel.accept(subprotocol=None, *, mode="text")`
+* `channel.iterate()`
+
+<!-- ws-doctest: skip only a sketch -->
+```python
+channel.fly(
+```
+""",
+    "docs_src/talk/echo.py": """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        if message.get("text") == "bye":
+            await send({"type": "websocket.send", "bytes": b'{"left": true}'})
+            await send({"type": "websocket.close", "code": 4000, "reason": "so long"})
+            return
+        await send({"type": "websocket.send", "text": message["text"].upper()})
+""",
+    "docs_src/talk/echo.ws": """\
+> connect /chat?room=blue
+< accept
+# a first word
+> text hello
+< text HELLO
+> text bye
+< json-binary {"left": true}
+< close 4000 so long
+""",
+    "docs_src/talk/snippets.toml": """
+[connection]
+path = "/chat/ada"
+
+# what a snippet shows
+[snippets.Path.values]
+'channel.scope["path"]' = "'/chat/ada'"
+"await receive()" = "{'type': 'websocket.connect'}"
+""",
+}
+
+PAGE, APP, SCRIPT, EXPECTED = (
+    "docs/talk.md",
+    "docs_src/talk/echo.py",
+    "docs_src/talk/echo.ws",
+    ("docs_src/talk/snippets.toml"),
+)
+
+
+@dataclass
+class Project:
+    """A small repository with docs."""
+
+    pytester: pytest.Pytester
+
+    @property
+    def root(self) -> Path:
+        return self.pytester.path
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.lstrip("\n"), encoding="utf-8")
+
+    def read(self, name: str) -> str:
+        return (self.root / name).read_text(encoding="utf-8")
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        text = self.read(name)
+        assert old in text
+        self.write(name, text.replace(old, new))
+
+    def append(self, name: str, text: str) -> None:
+        self.write(name, self.read(name) + text)
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        return self.pytester.runpytest_inprocess("docs", *arguments)
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    project = Project(pytester)
+    for name, text in FILES.items():
+        project.write(name, text)
+    return project
+
+
+def test_the_project_is_green_and_says_what_it_checked(project: Project) -> None:
+    result = project.run("-v")
+    result.assert_outcomes(passed=13, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "docs::complete PASSED*",
+            "docs/talk.md::page PASSED*",
+            "docs/talk.md::signature:22 channel.accept PASSED*",
+            "docs/talk.md::docs_src/talk/echo.py*lint* PASSED*",
+            "docs/talk.md::docs_src/talk/echo.ws*memory-asyncio* PASSED*",
+            "docs/talk.md::docs_src/talk/echo.ws*memory-trio* PASSED*",
+            "docs/talk.md::snippet:13 Path*asyncio* PASSED*",
+            "*- ws-doctest -*",
+            "checked: 1 expectation files, 2 format-checked, 2 linted, 1 page, 2 replays, 1 repository, 2 signatures, *; skipped: 1",
+            "skipped docs/talk.md:26: only a sketch",
+        ]
+    )
+
+
+def test_the_project_is_green_over_every_server(project: Project) -> None:
+    project.replace("pyproject.toml", "ws_doctest_servers = []\n", "")
+    project.replace("pyproject.toml", '"0.5"', '"5"')
+    result = project.run("-v", "-k", "uvicorn")
+    result.assert_outcomes(passed=3, deselected=14)
+    for implementation in ("websockets-sansio", "wsproto", "websockets"):
+        result.stdout.fnmatch_lines(
+            [f"docs/talk.md::docs_src/talk/echo.ws*uvicorn-{implementation}* PASSED*"]
+        )
+
+
+# Each fault, and what the gate says about it.
+
+Plant = Callable[[Project], None]
+
+
+def change(name: str, old: str, new: str) -> Plant:
+    return lambda project: project.replace(name, old, new)
+
+
+def add(name: str, text: str) -> Plant:
+    return lambda project: project.append(name, text)
+
+
+def create(name: str, text: str) -> Plant:
+    return lambda project: project.write(name, text)
+
+
+def both(*plants: Plant) -> Plant:
+    def plant(project: Project) -> None:
+        for one in plants:
+            one(project)
+
+    return plant
+
+
+def rename(old: str, new: str) -> Plant:
+    def plant(project: Project) -> None:
+        (project.root / old).rename(project.root / new)
+
+    return plant
+
+
+FAULTS: dict[str, tuple[Plant, list[str]]] = {
+    # What is shown is there, what is there is shown.
+    "missing include": (
+        change(PAGE, "talk/echo.py !}", "talk/eco.py !}"),
+        [
+            "docs/talk.md:4: the included file ../docs_src/talk/eco.py does not exist (looked for docs_src/talk/eco.py)"
+        ],
+    ),
+    "path outside the repository": (
+        change(PAGE, "../docs_src/talk/echo.py !}", "../../../etc/hostname !}"),
+        ["docs/talk.md:4: the included file ../../../etc/hostname lies outside the repository"],
+    ),
+    "misspelt directive": (
+        change(PAGE, "{!> ../docs_src/talk/echo.py !}", "{! ../docs_src/talk/echo.py !}"),
+        [
+            "docs/talk.md:4: expected an include directive `{!> FILE !}` *came '{! ../docs_src/talk/echo.py !}'*"
+        ],
+    ),
+    "unincluded example": (
+        create("docs_src/talk/lost.py", "x = 1\n"),
+        ["docs_src/talk/lost.py: no page includes this file"],
+    ),
+    "example without transcript": (
+        rename(SCRIPT, "docs_src/talk/other.ws"),
+        [
+            "docs_src/talk/echo.py: an app without a transcript echo.ws",
+            "docs_src/talk/other.ws: a transcript without an app: docs_src/talk/other.py does not define `app`",
+        ],
+    ),
+    "transcript not shown": (
+        create("docs_src/talk/echo.again.ws", "> connect /\n< accept\n> close\n"),
+        ["docs_src/talk/echo.again.ws: no page shows this transcript"],
+    ),
+    "transcript in the page itself": (
+        add(PAGE, "\n```ws\n> connect /\n```\n"),
+        ["docs/talk.md:30: a transcript in the page itself is not run*"],
+    ),
+    "example from elsewhere": (
+        both(create("echo.py", "x = 1\n"), add(PAGE, "\n```py\n{!> ../echo.py !}\n```\n")),
+        ["docs/talk.md:31: ../echo.py is not among the examples (docs_src), so nothing runs it"],
+    ),
+    "Python under another name": (
+        change(PAGE, "```ws\n", "```python\n"),
+        ["docs/talk.md:7: a fence of type 'python' includes ../docs_src/talk/echo.ws"],
+    ),
+    "empty reason of a skip": (
+        change(PAGE, "skip only a sketch", "skip"),
+        ["docs/talk.md:25: a skip says why*"],
+    ),
+    "expectations for no page": (
+        create("docs_src/walk/snippets.toml", ""),
+        ["docs_src/walk/snippets.toml: expectations for a page that does not exist"],
+    ),
+    # Transcripts
+    "wrong text": (
+        change(SCRIPT, "< text HELLO", "< text Hello"),
+        [
+            "docs_src/talk/echo.ws:5: the session differs from its transcript, shown on docs/talk.md:8",
+            "--- docs_src/talk/echo.ws (as written)",
+            "+++ docs_src/talk/echo.ws (as seen, memory-trio)",
+            "-< text Hello",
+            "+< text HELLO",
+        ],
+    ),
+    "extra message": (
+        change(
+            APP,
+            "        if message.get",
+            '        await send({"type": "websocket.send", "text": "!"})\n        if message.get',
+        ),
+        ["docs_src/talk/echo.ws:5: the session differs*", " > text hello", "+< text !", " < text HELLO"],
+    ),
+    "extra message at the end": (
+        change(
+            SCRIPT,
+            '> text bye\n< json-binary {"left": true}\n< close 4000 so long\n',
+            "> text bye\n> close\n",
+        ),
+        ['+< json-binary {"left": true}'],
+    ),
+    "missing trailing message": (
+        change(APP, '            await send({"type": "websocket.send", "bytes": b\'{"left": true}\'})\n', ""),
+        [
+            "docs_src/talk/echo.ws:7: the session differs*",
+            '-< json-binary {"left": true}',
+            " < close 4000 so long",
+        ],
+    ),
+    "wrong close code": (
+        change(APP, "4000", "4001"),
+        ["docs_src/talk/echo.ws:8: the session differs*", "-< close 4000 so long", "+< close 4001 so long"],
+    ),
+    "wrong close reason": (change(APP, "so long", "bye"), ["-< close 4000 so long", "+< close 4000 bye"]),
+    "text where binary was promised": (
+        change(APP, '"bytes": b\'', '"text": \''),
+        ['-< json-binary {"left": true}', '+< json {"left": true}'],
+    ),
+    "exception after the close": (
+        change(
+            APP,
+            "            return\n        await",
+            "            raise LookupError('too late')\n        await",
+        ),
+        [
+            "the handler raised an exception:",
+            '  File "docs_src/talk/echo.py", line 11, in app',
+            "    raise LookupError('too late')",
+            "LookupError: too late",
+            "(docs_src/talk/echo.ws, memory-asyncio, shown on docs/talk.md:8)",
+        ],
+    ),
+    "exception at the disconnect": (
+        both(
+            create(SCRIPT, "> connect /\n< accept\n> close\n"),
+            change(APP, 'disconnect":\n            return', 'disconnect":\n            raise KeyError(1)'),
+        ),
+        ["KeyError: 1"],
+    ),
+    "misspelt transcript line": (
+        change(SCRIPT, "> text hello", "> txt hello"),
+        ["docs_src/talk/echo.ws:4: after `>` comes one of connect, *; this line says '> txt hello'"],
+    ),
+    "illegal message": (
+        change(
+            APP,
+            "    await receive()\n    await send({",
+            '    await send({"type": "websocket.send", "text": ""})\n    await send({',
+        ),
+        [
+            "illegal message before accept, close or a denial: expected 'websocket.accept' or *; "
+            "the app sent {'type': 'websocket.send', 'text': ''}"
+        ],
+    ),
+    "malformed message": (
+        change(APP, '"code": 4000', '"code": 1005'),
+        ["malformed message: 'code' is 1000-1003, 1007-1014 or 3000-4999, not 1005; the app sent *"],
+    ),
+    "hanging example": (
+        change(APP, '        if message.get("text") == "bye":', '        if message.get("text") == "by":'),
+        [
+            "docs_src/talk/echo.ws:7: the session differs*",
+            "+< text BYE",
+            "docs_src/talk/echo.ws:8: timed out after *",
+        ],
+    ),
+    "hanging handler": (
+        change(APP, "        if message.get", "        await receive()\n        if message.get"),
+        [
+            "docs_src/talk/echo.ws:5: timed out after 0.5 s, waiting for `< text HELLO`",
+            "the handler was waiting in docs_src/talk/echo.py:8, `await receive()`",
+        ],
+    ),
+    "handler that does not end": (
+        change(
+            APP,
+            '"so long"})\n            return',
+            '"so long"})\n            while True:\n                await receive()',
+        ),
+        [
+            "docs_src/talk/echo.ws:8: timed out after 0.5 s, waiting for the handler to end, after the connection's end",
+            "the handler was waiting in docs_src/talk/echo.py:12, `await receive()`",
+        ],
+    ),
+    "app that cannot be loaded": (
+        add(APP, "\n\nimport does_not_exist  # noqa: E402, F401\n"),
+        ["the app cannot be loaded:", "ModuleNotFoundError: No module named 'does_not_exist'"],
+    ),
+    # Signatures
+    "wrong name in a signature": (
+        change(PAGE, "accept(subprotocol=None", "accept(protocol=None"),
+        [
+            "docs/talk.md:22: the page shows `await channel.accept(protocol=None, *, mode='text')`; "
+            "the code of shop:Channel is `await channel.accept(subprotocol=None, *, mode='text')`"
+        ],
+    ),
+    "wrong default in a signature": (change(PAGE, 'mode="text")`', 'mode="json")`'), ["docs/talk.md:22: *"]),
+    "missing parameter in a signature": (change(PAGE, ', *, mode="text")`', ")`"), ["docs/talk.md:22: *"]),
+    "await missing": (
+        change(PAGE, "`await channel", "`channel"),
+        [
+            "docs/talk.md:22: the page shows `channel.accept(*; the code of shop:Channel is `await channel.accept(*"
+        ],
+    ),
+    "await too much": (change(PAGE, "`channel.iterate", "`await channel.iterate"), ["docs/talk.md:23: *"]),
+    "unknown method": (
+        change(PAGE, "iterate()`", "iter()`"),
+        ["docs/talk.md:23: *shop:Channel has no 'iter'"],
+    ),
+    "unknown receiver": (
+        change(PAGE, "* `channel.iterate", "* `socket.iterate"),
+        ["docs/talk.md:23: *'socket', which is not configured (known: channel)*"],
+    ),
+    # Inline snippets
+    "wrong value": (
+        change(EXPECTED, "'/chat/ada'", "'/chat/bob'"),
+        [
+            "docs/talk.md:18: channel.scope[[]\"path\"[]] is '/chat/ada'; docs_src/talk/snippets.toml expects '/chat/bob'"
+        ],
+    ),
+    "expression without expectation": (
+        change(PAGE, "await receive()\n", "await receive()\nchannel.scope['type']\n"),
+        [
+            "docs/talk.md:20: channel.scope[[]'type'[]] is 'websocket'; docs_src/talk/snippets.toml expects nothing*"
+        ],
+    ),
+    "expectation without expression": (
+        change(PAGE, "await receive()\n", ""),
+        ["docs_src/talk/snippets.toml: *expects {'type': 'websocket.connect'} of await receive(), which*"],
+    ),
+    "expectations without a snippet": (
+        change(PAGE, "## Path", "## Paths"),
+        [
+            "docs_src/talk/snippets.toml: *\"Path\"* is for a snippet that the page does not have; it has 'Paths'"
+        ],
+    ),
+    "misspelt key of the expectations": (
+        change(EXPECTED, "path =", "pth ="),
+        ["docs_src/talk/snippets.toml: [[]connection[]] has one of path, *, not 'pth'"],
+    ),
+    "expectations that are no TOML": (add(EXPECTED, "oops\n"), ["docs_src/talk/snippets.toml:*"]),
+    "exception in a snippet": (
+        change(PAGE, "await receive()\n", "channel.nothing\n"),
+        ['  File "docs/talk.md", line 19, in <module>', "    channel.nothing", "AttributeError: *"],
+    ),
+    "snippet that hangs": (
+        change(PAGE, "await receive()\n", "await receive()\nawait receive()\n"),
+        [
+            "docs/talk.md:13: timed out after 0.5 s; the snippet was waiting in docs/talk.md:20, `await receive()`"
+        ],
+    ),
+    "syntax error": (change(PAGE, "await receive()\n", "await (\n"), ["docs/talk.md:19: *"]),
+    "untrue print comment": (
+        change(PAGE, "await receive()\n", "await receive()\nprint(1 + 1)\n#> 3\n"),
+        ["docs/talk.md:14: the `#>` comments are not what is printed", "-#> 3", "+#> 2"],
+    ),
+    "untrue prompt": (
+        add(PAGE, "\n```pycon\n>>> 1 + 1\n3\n```\n"),
+        ["*docs/talk.md*, line 31*", "Expected:", "    3", "Got:", "    2"],
+    ),
+    # Style
+    "lint": (
+        change(PAGE, "from shop import Channel\n", "import os\nfrom shop import Channel\n"),
+        ["*F401*", "*--> docs/talk.md:14*"],
+    ),
+    "format": (
+        change(PAGE, "channel = Channel(scope)", "channel=Channel( scope )"),
+        ["-channel=Channel( scope )"],
+    ),
+    "format of a file": (
+        change(APP, "while True:", "while (True):"),
+        ["docs_src/talk/echo.py:1: not formatted"],
+    ),
+}
+
+# A fence of Python that nobody ran, in each form that some Markdown renders as one.
+for name, opening, closing in (
+    ("backticks", "```python", "```"),
+    ("tildes", "~~~python", "~~~"),
+    ("four backticks", "````python", "````"),
+    ("braces", "``` { .py }", "```"),
+    ("braces with a title", '``` {.python title="x"}', "```"),
+    ("py3", "```py3", "```"),
+):
+    FAULTS[f"unrun fence: {name}"] = (
+        add(PAGE, f"\n{opening}\nundefined_name\n{closing}\n"),
+        ["NameError: name 'undefined_name' is not defined"],
+    )
+FAULTS["unrun fence: within an admonition"] = (
+    add(PAGE, "\n!!! note\n\n    ~~~~ {.py}\n    undefined_name\n    ~~~~\n"),
+    ["NameError: name 'undefined_name' is not defined"],
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_turns_the_gate_red(project: Project, fault: str) -> None:
+    plant, expected = FAULTS[fault]
+    plant(project)
+    result = project.run()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    for line in expected:
+        result.stdout.fnmatch_lines([f"*{line}*" if line[0] not in "-+ *" else line + "*"])
+    result.stdout.no_fnmatch_line("*plugin.py:*")
+
+
+def test_no_pages_at_all_is_a_failure(project: Project) -> None:
+    (project.root / PAGE).unlink()
+    result = project.run()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["no pages found in docs: there is nothing to check"])
+
+
+def test_a_single_page_can_be_the_docs(project: Project) -> None:
+    project.replace("pyproject.toml", '["docs"]', '["docs/talk.md"]')
+    project.write("docs_src/talk/lost.py", "x = 1\n")
+    result = project.run()
+    result.assert_outcomes(failed=1, passed=12, skipped=1)
+    result.stdout.fnmatch_lines(["docs_src/talk/lost.py: no page includes this file"])
+
+
+def test_without_configuration_the_plugin_does_nothing(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    pytester.makefile(".md", page="```python\nundefined\n```")
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"0.5"', '"soon"', "*ws_doctest_time_limit: expected a number above 0, came 'soon'*"),
+        (
+            "channel=shop",
+            "channel shop",
+            "*ws_doctest_receivers: expected NAME=module:Class, came 'channel shop*",
+        ),
+    ],
+)
+def test_a_misspelt_configuration_is_one_line(project: Project, old: str, new: str, message: str) -> None:
+    project.replace("pyproject.toml", old, new)
+    result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+
+
+def test_a_server_that_does_not_start_shows_its_output(project: Project) -> None:
+    project.replace("pyproject.toml", "ws_doctest_servers = []", 'ws_doctest_servers = ["carrier-pigeon"]')
+    result = project.run("-k", "uvicorn")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["uvicorn with --ws carrier-pigeon is not running (exit status 1); its output:", "*carrier-pigeon*"]
+    )
+
+
+def test_the_command_line_runs_the_gate(project: Project) -> None:
+    project.write("docs_src/talk/lost.py", "x = 1\n")
+    for command, status in (("check", 1), ("update", 1)):
+        result = project.pytester.run(sys.executable, "-m", "ws_doctest", command, "docs", timeout=60)
+        assert result.ret == status
+        result.stdout.fnmatch_lines(["docs_src/talk/lost.py: no page includes this file"])
+
+
+# --ws-update
+
+
+def test_update_writes_what_is_seen_and_keeps_the_rest(project: Project) -> None:
+    before = project.read(SCRIPT)
+    project.write(SCRIPT, "> connect /chat?room=blue\n# a first word\n> text hello\n> text bye\n")
+    project.write(EXPECTED, "# mine\n[connection]\npath = '/chat/ada'  # yes\n")
+    assert project.run().ret == pytest.ExitCode.TESTS_FAILED
+    assert project.read(SCRIPT) == "> connect /chat?room=blue\n# a first word\n> text hello\n> text bye\n"
+    project.run("--ws-update").assert_outcomes(passed=13, skipped=1)
+    assert project.read(SCRIPT) == before.replace("# a first word\n", "").replace(
+        "< accept\n", "< accept\n# a first word\n"
+    )
+    assert project.read(EXPECTED) == (
+        "# mine\n[connection]\npath = '/chat/ada'  # yes\n\n[snippets.Path.values]\n"
+        "'channel.scope[\"path\"]' = \"'/chat/ada'\"\n'await receive()' = \"{'type': 'websocket.connect'}\"\n"
+    )
+    project.run().assert_outcomes(passed=13, skipped=1)
+
+
+def test_update_leaves_what_is_true_untouched(project: Project) -> None:
+    before = {name: project.read(name) for name in FILES}
+    project.run("--ws-update").assert_outcomes(passed=13, skipped=1)
+    assert {name: project.read(name) for name in FILES} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        (APP, '"so long"})\n            return', '"so long"})\n            raise KeyError(1)', "KeyError: 1"),
+        (SCRIPT, "> text bye\n", "> text bye\n> text more\n", "*the session had ended before `> text more`"),
+        (
+            APP,
+            '            await send({"type": "websocket.close"',
+            '            await receive()\n            send({"type": "websocket.close"',
+            "*end the transcript with `> close`",
+        ),
+    ],
+)
+def test_update_writes_nothing_of_a_session_that_went_wrong(
+    project: Project, name: str, old: str, new: str, message: str
+) -> None:
+    if name == SCRIPT:
+        project.write(SCRIPT, project.read(SCRIPT).split("< json")[0])
+    project.replace(name, old, new)
+    before = project.read(SCRIPT)
+    result = project.run("--ws-update")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([message, "*(docs_src/talk/echo.ws is left as it was)"])
+    assert project.read(SCRIPT) == before
+
+
+def test_a_test_file_is_run_and_its_output_compared(pytester: pytest.Pytester) -> None:
+    root = pytester.path
+    passing = root / "test_passing.py"
+    passing.write_text("def test_it() -> None:\n    assert True\n")
+    assert _tests.is_test(passing)
+    assert not _apps.has_app(passing)
+    assert _tests.run(passing, root) is None
+
+    failing = root / "test_failing.py"
+    failing.write_text("def test_it() -> None:\n    assert 1 == 2\n")
+    found = _tests.run(failing, root) or ""
+    assert found.startswith("test_failing.py fails, and no test_failing.out says so:\n")
+    assert "E       assert 1 == 2" in found
+
+    kept = _tests.output_of(failing)
+    kept.write_text("")
+    assert "+E       assert 1 == 2\n" in (_tests.run(failing, root) or "")
+    assert _tests.run(failing, root, update=True) is None
+    assert _tests.run(failing, root) is None
+    assert str(root) not in kept.read_text()
+    assert "1 failed in 0.01s\n" in kept.read_text()
+
+    empty = root / "test_empty.py"
+    empty.write_text("")
+    assert "test_empty.py fails" in (_tests.run(empty, root) or "")
+    _tests.output_of(empty).write_text("")
+    assert "pytest could not run it" in (_tests.run(empty, root) or "")
+
+
+@pytest.mark.parametrize("variable", ["CI", "BUILD_NUMBER"])
+def test_the_output_compared_is_what_a_terminal_shows(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """With these set, pytest writes its summary uncut; the kept output was cut to 80 columns."""
+    root = pytester.path
+    failing = root / "test_failing.py"
+    failing.write_text(f"def test_it() -> None:\n    assert 1 == 2, '{'y' * 100}'\n")
+    kept = _tests.output_of(failing)
+    kept.write_text("")
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+    assert _tests.run(failing, root, update=True) is None
+    monkeypatch.setenv(variable, "true")
+    assert _tests.run(failing, root) is None

@@ -1,0 +1,165 @@
+"""The serve command: the site and live examples on one port, and an end at the first Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+APP = """
+import json
+
+
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    seen = {key: scope[key] for key in ("path", "root_path")} | {"query": scope["query_string"].decode()}
+    await send({"type": "websocket.send", "text": json.dumps(seen)})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "site/guide").mkdir(parents=True)
+    (tmp_path / "site/index.html").write_text("<h1>home</h1>")
+    (tmp_path / "site/guide/index.html").write_text("<h1>guide</h1>")
+    (tmp_path / "docs_src/talk").mkdir(parents=True)
+    (tmp_path / "docs_src/talk/echo.py").write_text(APP)
+    (tmp_path / "docs_src/talk/echo.ws").write_text("> connect /chat?room=blue\n")
+    (tmp_path / "docs_src/talk/no_app.py").write_text("x = 1\n")
+    return tmp_path
+
+
+def command(project: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "ws_doctest", "serve", "--site", "site", "--examples", "docs_src", *more]
+
+
+class Serving:
+    """A running serve command."""
+
+    def __init__(self, project: Path) -> None:
+        self.process = subprocess.Popen(
+            command(project, "--port", "0"),
+            cwd=project,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.lines = [self.process.stdout.readline().rstrip() for _ in range(2)]
+        self.address = self.lines[0].rpartition("http://")[2].rstrip("/")
+        self.log: list[str] = []
+        while not any("Started server process" in line for line in self.log):
+            self.log.append(self.process.stderr.readline())
+            assert self.log[-1], self.log
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://{self.address}{path}", timeout=10) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def interrupt(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGINT)
+        _, rest = self.process.communicate(timeout=5)
+        return self.process.returncode, rest
+
+
+@pytest.fixture
+def serving(project: Path) -> Iterator[Serving]:
+    serving = Serving(project)
+    yield serving
+    if serving.process.poll() is None:
+        serving.process.kill()
+    serving.process.communicate()
+
+
+def test_pages_and_examples_are_served_and_announced(serving: Serving) -> None:
+    address = serving.address
+    assert serving.lines == [
+        f"The site:       http://{address}/",
+        f"Live example:   ws://{address}/live/talk/echo/chat?room=blue",
+    ]
+    assert serving.get("/") == (200, "<h1>home</h1>")
+    assert serving.get("/guide/") == (200, "<h1>guide</h1>")
+    assert serving.get("/nowhere")[0] == 404
+    status, text = serving.get("/live/talk/echo")
+    assert status == 200
+    assert f"python -m websockets ws://{address}/live/talk/echo/chat?room=blue" in text
+    assert "uvicorn docs_src.talk.echo:app" in text
+    status, text = serving.get("/live/talk/eco")
+    assert (status, "/live/talk/echo" in text) == (404, True)
+
+
+def test_an_example_is_mounted_as_asgi_says(serving: Serving) -> None:
+    for path, query in (("", ""), ("/chat", "?room=blue")):
+        with connect(f"ws://{serving.address}/live/talk/echo{path}{query}", proxy=None) as websocket:
+            assert json.loads(websocket.recv(timeout=10)) == {
+                "path": f"/live/talk/echo{path}",
+                "root_path": "/live/talk/echo",
+                "query": query.lstrip("?"),
+            }
+
+
+def test_an_unknown_live_address_is_refused_and_logged(serving: Serving) -> None:
+    for path in ("/live/talk/eco", "/live/talk/echoes", "/live/talk/no_app", "/elsewhere"):
+        with pytest.raises(InvalidStatus) as caught:
+            connect(f"ws://{serving.address}{path}", proxy=None)
+        assert caught.value.response.status_code == 403
+    _, log = serving.interrupt()
+    assert "No example is live at '/live/talk/eco'; the live addresses are: /live/talk/echo" in log
+
+
+def test_the_first_ctrl_c_ends_it_with_open_sockets(serving: Serving) -> None:
+    with connect(f"ws://{serving.address}/live/talk/echo", proxy=None) as websocket:
+        websocket.recv(timeout=10)
+        status, log = serving.interrupt()
+        with pytest.raises(ConnectionClosed):
+            websocket.recv(timeout=10)
+    assert (status, "Traceback" in log) == (0, False), log
+
+
+@pytest.mark.parametrize("missing", ["site", "docs_src"])
+def test_a_missing_folder_is_one_line(project: Path, missing: str) -> None:
+    (project / missing).rename(project / "away")
+    result = subprocess.run(command(project), cwd=project, capture_output=True, text=True, timeout=30)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert missing in result.stderr
+
+
+def test_a_port_that_is_none_is_one_line(project: Path) -> None:
+    result = subprocess.run(
+        command(project, "--port", "99999"), cwd=project, capture_output=True, text=True, timeout=30
+    )
+    assert (result.returncode, result.stderr) == (
+        1,
+        "cannot serve on 127.0.0.1:99999: a port is 0 to 65535\n",
+    )
+
+
+def test_a_busy_port_is_one_line(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        result = subprocess.run(
+            command(project, "--port", str(port)), cwd=project, capture_output=True, text=True, timeout=30
+        )
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"cannot serve on 127.0.0.1:{port}: the port is in use\n",
+    )

@@ -1,0 +1,320 @@
+"""Replays over real servers: the same verdicts as in memory, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ws_doctest import _apps, _memory, _wire, transcript
+from ws_doctest._replay import verdict
+from ws_doctest._wire import IMPLEMENTATIONS, ServerError, UvicornProcess
+
+APPS = {
+    "echo": """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept", "subprotocol": "chat", "headers": [(b"x-seen", b"yes")]})
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            assert (message["code"], message["reason"]) == (3001, "bye"), message
+            return
+        await send({**message, "type": "websocket.send"})
+""",
+    "bye": """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "bytes": b'{"a":1}'})
+    await send({"type": "websocket.close", "code": 4000, "reason": "so long"})
+    await receive()
+""",
+    "late": """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close"})
+    raise LookupError("too late")
+""",
+    "quiet": """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    message = await receive()
+    assert (message["type"], message["code"]) == ("websocket.disconnect", 1005), message
+""",
+    "refuse": """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.close"})
+""",
+    "deny": """
+import anyio
+
+async def app(scope, receive, send):
+    await receive()
+    start = {"type": "websocket.http.response.start", "status": 302, "headers": [(b"location", b"/x")]}
+    await send(start)
+    for part, more in ((b"go ", True), (b"away", False)):
+        await anyio.sleep(0)
+        await send({"type": "websocket.http.response.body", "body": part, "more_body": more})
+""",
+    "scope": """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    headers = dict(scope["headers"])
+    names = (b"host", b"upgrade", b"sec-websocket-version", b"x-mine")
+    seen = [headers.get(name) for name in names]
+    for shown in (scope["path"], scope["raw_path"], scope["query_string"], scope["subprotocols"], seen):
+        await send({"type": "websocket.send", "text": repr(shown)})
+    await send({"type": "websocket.close"})
+""",
+    "hang": """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        await receive()
+""",
+    "block": """
+import time
+
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+    time.sleep(60)
+""",
+    "silent": """
+import anyio
+
+async def app(scope, receive, send):
+    await anyio.sleep_forever()
+""",
+    "counter": """
+count = 0
+
+async def app(scope, receive, send):
+    global count
+    count += 1
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": str(count)})
+    await send({"type": "websocket.close"})
+""",
+    "broken": "import does_not_exist\n\napp = None\n",
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wire").resolve()
+    for name, source in APPS.items():
+        (folder / f"{name}.py").write_text(source)
+    return folder
+
+
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+def server(request: pytest.FixtureRequest, root: Path) -> Iterator[UvicornProcess]:
+    server = UvicornProcess(request.param, root)
+    yield server
+    server.stop()
+    assert server.process.returncode is not None
+
+
+def failure(server: UvicornProcess, name: str, text: str, limit: float = 5) -> str | None:
+    script = transcript.parse(text, f"{name}.ws")
+    outcome = _wire.run_replay(server, script, server.root / f"{name}.py", limit=limit)
+    return verdict(script, outcome, f"uvicorn-{server.implementation}", ["docs/page.md:7"])
+
+
+ECHO = """\
+> connect /chat?room=blue
+> header x-mine: 1
+> subprotocol talk
+> subprotocol chat
+< accept chat
+< header x-seen: yes
+> text hello
+< text hello
+> json {"a": [1, 2]}
+< json {"a": [1, 2]}
+> bytes 00 ff
+< bytes 00 ff
+> text ""
+< text ""
+> close 3001 bye
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("echo", ECHO),
+        ("bye", '> connect /\n< accept\n< json-binary {"a": 1}\n< close 4000 so long\n'),
+        ("quiet", "> connect /\n< accept\n> close\n"),
+        ("refuse", "> connect /\n< deny 403\n"),
+        ("deny", "> connect /\n< deny 302\n< header location: /x\n< body go away\n"),
+        ("counter", "> connect /\n< accept\n< text 1\n< close 1000\n"),
+    ],
+)
+def test_one_transcript_fits_memory_and_every_server(server: UvicornProcess, name: str, text: str) -> None:
+    assert failure(server, name, text) is None
+    assert failure(server, name, text) is None  # the app's module is fresh again
+    example = server.root / f"{name}.py"
+    script = transcript.parse(text, f"{name}.ws")
+    outcome = _memory.run_replay(
+        lambda: _apps.load_app(server.root, example), script, server.root, example, backend="trio", limit=5
+    )
+    assert verdict(script, outcome, "memory") is None
+
+
+def test_an_app_sees_the_same_scope_as_in_memory(server: UvicornProcess) -> None:
+    example = server.root / "scope.py"
+    script = transcript.parse(
+        "> connect /caf%C3%A9?x=%20\n> subprotocol a\n> subprotocol b\n> header x-mine: 1\n"
+    )
+    in_memory = _memory.run_replay(
+        lambda: _apps.load_app(server.root, example),
+        script,
+        server.root,
+        example,
+        backend="asyncio",
+        limit=5,
+        update=True,
+    )
+    text = script.updated(in_memory.steps)
+    assert "< text [b'127.0.0.1:8000', b'websocket', b'13', b'1']\n" in text
+    assert failure(server, "scope", text) is None
+
+
+def test_wrong_and_missing_messages_are_a_diff(server: UvicornProcess) -> None:
+    wrong = (
+        failure(server, "bye", "> connect /\n< accept\n< json {}\n< text more\n< close 4001 so long\n") or ""
+    )
+    assert wrong.startswith("bye.ws:3: the session differs from its transcript, shown on docs/page.md:7\n")
+    for line in ("-< json {}", "-< text more", '+< json-binary {"a": 1}', "+< close 4000 so long"):
+        assert line + "\n" in wrong
+    assert f"+++ bye.ws (as seen, uvicorn-{server.implementation})" in wrong
+
+
+def test_an_exception_after_the_close_is_a_failure(server: UvicornProcess) -> None:
+    found = failure(server, "late", "> connect /\n< accept\n< close 1000\n") or ""
+    assert 'File "late.py", line 6, in app' in found
+    assert "LookupError: too late" in found
+
+
+def test_an_app_that_cannot_be_loaded_is_a_failure(server: UvicornProcess) -> None:
+    found = failure(server, "broken", "> connect /\n< accept\n> close\n") or ""
+    assert "ModuleNotFoundError: No module named 'does_not_exist'" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "waiting", "place"),
+    [
+        (
+            "hang",
+            "> connect /\n< accept\n> text x\n< text x\n",
+            "4: *waiting for `< text x`",
+            "hang.py:6, `await receive()`",
+        ),
+        (
+            "hang",
+            "> connect /\n< accept\n> close\n",
+            "3: *the handler to end",
+            "hang.py:6, `await receive()`",
+        ),
+        (
+            "block",
+            "> connect /\n< accept\n> text x\n< text y\n",
+            "4: *waiting for `< text y`",
+            "block.py:8, `time.sleep(60)`",
+        ),
+        (
+            "silent",
+            "> connect /\n< accept\n> close\n",
+            "1: *waiting for `< accept`",
+            "silent.py:5, `await anyio.sleep_for",
+        ),
+    ],
+)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS[:1])
+def test_a_hang_is_a_time_out_that_says_where(
+    root: Path, implementation: str, name: str, text: str, waiting: str, place: str
+) -> None:
+    server = UvicornProcess(implementation, root)
+    try:
+        found = failure(server, name, text, limit=0.5) or ""
+    finally:
+        server.stop()
+    line, _, doing = waiting.partition("*")
+    assert found.startswith(f"{name}.ws:{line}timed out after 0.5 s")
+    assert doing in found
+    assert f"the handler was waiting in {place}" in found
+    assert server.process.returncode is not None
+
+
+def test_a_server_that_does_not_start_shows_its_own_output(root: Path) -> None:
+    with pytest.raises(ServerError) as caught:
+        UvicornProcess("carrier-pigeon", root)
+    assert "uvicorn with --ws carrier-pigeon is not running (exit status 1); its output:\n" in str(
+        caught.value
+    )
+    assert "carrier-pigeon" in str(caught.value).split("its output:")[1]
+
+
+def test_a_server_that_dies_is_a_failure_with_its_output(root: Path) -> None:
+    server = UvicornProcess("wsproto", root)
+    try:
+        os.kill(server.process.pid, signal.SIGKILL)
+        assert "is not running (exit status -9)" in (failure(server, "bye", "> connect /\n< accept\n") or "")
+    finally:
+        server.stop()
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from ws_doctest._wire import UvicornProcess
+
+server = UvicornProcess("wsproto", Path(sys.argv[1]))
+print(server.process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_server_outlives_the_process_that_started_it(root: Path, end: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.send_signal(end)
+        parent.wait(10)
+    # The server is not our child; what can be waited for is that its process is gone.
+    for _ in range(500):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        if _is_zombie(pid):  # ended; whoever inherited it has not collected it yet
+            return
+        subprocess.run(["sleep", "0.01"], check=True)
+    pytest.fail(f"the server {pid} still runs")
+
+
+def _is_zombie(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z"
