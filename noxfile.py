@@ -103,6 +103,8 @@ if nox is not None:
     CORE = "packages/lilya-websockets"
     DOCTEST = "packages/ws-doctest[serve]"
 
+    PARALLEL = ("-n", "auto")  # a worker for every core
+
     PYTHONS = found_pythons()
     # nox looks a version up on PATH, where a shim may stand in the way of the interpreter itself.
     os.environ["PATH"] = os.pathsep.join(
@@ -152,7 +154,8 @@ if nox is not None:
             session.run("pytest", *session.posargs)
             return
         session.run("coverage", "erase")
-        session.run("coverage", "run", "-m", "pytest")
+        session.run("coverage", "run", "-m", "pytest", *PARALLEL)
+        session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report")
 
     @nox.session(python=list(PYTHONS))
@@ -161,7 +164,7 @@ if nox is not None:
         """The core's tests on every Python that is found, with both major versions of multidict."""
         install(session, CORE, DOCTEST, groups=("matrix",))
         session.install(f"multidict=={multidict}.*")
-        session.run("pytest", "tests/lilya_websockets", "-p", "no:cacheprovider", *session.posargs)
+        session.run("pytest", "tests/lilya_websockets", "-p", "no:cacheprovider", *PARALLEL, *session.posargs)
 
     @nox.session
     def docs(session: nox.Session) -> None:

@@ -34,7 +34,7 @@ def made(scope: dict[str, Any]) -> WebSocket:
         MINIMAL | {"headers": None},
         MINIMAL | {"headers": ()},
     ],
-    ids=lambda scope: "+".join(scope.keys() - MINIMAL.keys()) or "minimal",
+    ids=lambda scope: "+".join(sorted(scope.keys() - MINIMAL.keys())) or "minimal",
 )
 def test_type_path_and_headers_are_enough(scope: dict[str, Any]) -> None:
     websocket = made(dict(scope))
