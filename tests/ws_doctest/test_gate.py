@@ -519,6 +519,9 @@ def test_without_configuration_the_plugin_does_nothing(pytester: pytest.Pytester
     pytester.runpytest_inprocess().assert_outcomes(passed=1)
 
 
+ELSEWHERE_MISSPELT = "*ws_doctest_elsewhere: expected FOLDER: REASON, came 'docs_src/t*"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -528,6 +531,16 @@ def test_without_configuration_the_plugin_does_nothing(pytester: pytest.Pytester
             "channel shop",
             "*ws_doctest_receivers: expected NAME=module:Class, came 'channel shop*",
         ),
+        (
+            "ws_doctest_servers",
+            'ws_doctest_elsewhere = ["docs_src/tlak: there"]\nws_doctest_servers',
+            ELSEWHERE_MISSPELT,
+        ),
+        (
+            "ws_doctest_servers",
+            'ws_doctest_elsewhere = ["docs_src/talk:"]\nws_doctest_servers',
+            ELSEWHERE_MISSPELT,
+        ),
     ],
 )
 def test_a_misspelt_configuration_is_one_line(project: Project, old: str, new: str, message: str) -> None:
@@ -535,6 +548,40 @@ def test_a_misspelt_configuration_is_one_line(project: Project, old: str, new: s
     result = project.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
+
+
+def elsewhere(project: Project) -> None:
+    """Have the examples run by another environment than this one."""
+    setting = 'ws_doctest_elsewhere = ["docs_src/talk: make floor, where the dance floor is"]\n'
+    project.replace("pyproject.toml", "ws_doctest_servers", setting + "ws_doctest_servers")
+
+
+def test_examples_that_run_elsewhere_are_counted_with_the_reason(project: Project) -> None:
+    elsewhere(project)
+    project.replace(APP, "async def app", "import dance_floor  # noqa: F401\n\n\nasync def app")
+    result = project.run()
+    result.assert_outcomes(passed=11, skipped=2)
+    result.stdout.fnmatch_lines(
+        ["checked: *; skipped: 2", "skipped docs/talk.md:8: make floor, where the dance floor is"]
+    )
+
+
+def test_where_the_key_is_not_set_they_are_run(project: Project) -> None:
+    project.replace(APP, "async def app", "import dance_floor  # noqa: F401\n\n\nasync def app")
+    result = project.run()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*ModuleNotFoundError: No module named 'dance_floor'*"])
+
+
+@pytest.mark.parametrize("fault", ["format of a file", "example without transcript", "transcript not shown"])
+def test_what_needs_no_environment_is_checked_all_the_same(project: Project, fault: str) -> None:
+    elsewhere(project)
+    plant, expected = FAULTS[fault]
+    plant(project)
+    result = project.run()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    for line in expected:
+        result.stdout.fnmatch_lines([f"*{line}*" if line[0] not in "-+ *" else line + "*"])
 
 
 def test_a_server_that_does_not_start_shows_its_output(project: Project) -> None:

@@ -125,6 +125,19 @@ def test_an_unknown_live_address_is_refused_and_logged(serving: Serving) -> None
     assert "No example is live at '/live/talk/eco'; the live addresses are: /live/talk/echo" in log
 
 
+def test_an_example_whose_needs_are_not_installed_is_refused_and_logged(project: Path) -> None:
+    (project / "docs_src/talk/dance.py").write_text("import dance_floor\n" + APP)
+    serving = Serving(project)
+    try:
+        with pytest.raises(InvalidStatus) as caught:
+            connect(f"ws://{serving.address}/live/talk/dance", proxy=None)
+        assert caught.value.response.status_code == 403
+    finally:
+        _, log = serving.interrupt()
+    assert "The example at /live/talk/dance needs dance_floor, which is not installed here" in log
+    assert "Traceback" not in log
+
+
 def test_the_first_ctrl_c_ends_it_with_open_sockets(serving: Serving) -> None:
     with connect(f"ws://{serving.address}/live/talk/echo", proxy=None) as websocket:
         websocket.recv(timeout=10)

@@ -50,6 +50,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type="linelist",
         default=[],
     )
+    parser.addini(
+        "ws_doctest_elsewhere",
+        "FOLDER: WHERE AND WHY for each folder of examples that another environment runs",
+        type="linelist",
+        default=[],
+    )
     parser.addini("ws_doctest_time_limit", "seconds that one step of a replay may take", default="5")
     parser.addini(
         "ws_doctest_servers",
@@ -93,6 +99,12 @@ class Gate:
             if not equals:
                 raise pytest.UsageError(f"ws_doctest_receivers: expected NAME=module:Class, came {line!r}")
             self.receivers[name.strip()] = target.strip()
+        self.elsewhere: dict[Path, str] = {}
+        for line in config.getini("ws_doctest_elsewhere"):
+            folder, _, reason = (part.strip() for part in line.partition(":"))
+            if not reason or not (root / folder).is_dir():
+                raise pytest.UsageError(f"ws_doctest_elsewhere: expected FOLDER: REASON, came {line!r}")
+            self.elsewhere[(root / folder).resolve()] = reason
         self.implementations: list[str] = config.getini("ws_doctest_servers")
         self.servers: dict[str, UvicornProcess | str] = {}
         self.counts: dict[str, int] = {}
@@ -122,6 +134,10 @@ class Gate:
         if isinstance(found, str):
             raise GateFailure(found)
         return found
+
+    def reason_not_to_run(self, path: Path) -> str | None:
+        """Return where else an example is run and why, or ``None`` if it is run here."""
+        return next((reason for folder, reason in self.elsewhere.items() if folder in path.parents), None)
 
     def discard(self, implementation: str) -> None:
         """Stop a server in which a handler hangs; the next replay gets a new one."""
@@ -318,6 +334,7 @@ class DocPage(pytest.File):
 
         gate = _gate(self)
         name = gate.project.name(path)
+        elsewhere = gate.reason_not_to_run(path)
         if path.suffix == ".py":
             for check, kind in ((self.lint, "linted"), (self.check_format, "format-checked")):
                 yield self.item(
@@ -327,9 +344,13 @@ class DocPage(pytest.File):
                     partial(check, path.read_text(encoding="utf-8"), path, 0),
                 )
             if is_test(path):
-                yield self.item(f"{name}[pytest]", "test files", line, lambda: self.run_tests(path))
+                yield self.item(
+                    f"{name}[pytest]", "test files", line, lambda: self.run_tests(path), elsewhere
+                )
             elif not _apps.has_app(path) or "#>" in path.read_text(encoding="utf-8"):
-                yield self.item(f"{name}[run]", "files run", line, lambda: self.run_file(path))
+                yield self.item(f"{name}[run]", "files run", line, lambda: self.run_file(path), elsewhere)
+        elif path.suffix == ".ws" and elsewhere is not None:
+            yield self.item(f"{name}[replay]", "replays", line, lambda: None, elsewhere)
         elif path.suffix == ".ws":
             for backend in BACKENDS:
                 yield self.item(

@@ -30,6 +30,10 @@ class ServeError(Exception):
     """Nothing can be served; the message is one line."""
 
 
+class _Unavailable(Exception):
+    """An example cannot be loaded in this environment; the message is one line."""
+
+
 class Site:
     """The ASGI app: pages, and live examples."""
 
@@ -48,13 +52,16 @@ class Site:
         path: str = scope["path"]
         address = next((a for a in self.examples if path == a or path.startswith(a + "/")), None)
         if scope["type"] == "websocket":
-            if address is None:
+            try:
+                if address is not None:
+                    await self.example(address)({**scope, "root_path": address}, receive, send)
+                    return
                 known = ", ".join(self.examples) or "none"
                 _log.warning("No example is live at %r; the live addresses are: %s", path, known)
-                await receive()
-                await send({"type": "websocket.close"})
-            else:
-                await self.example(address)({**scope, "root_path": address}, receive, send)
+            except _Unavailable as exc:
+                _log.warning("%s", exc)
+            await receive()
+            await send({"type": "websocket.close"})
         elif address is not None:
             await _answer(send, 200, self.help(address, scope))
         elif path == LIVE or path.startswith(LIVE + "/"):
@@ -66,7 +73,12 @@ class Site:
     def example(self, address: str) -> ASGIApp:
         """Return the app at an address, loaded at its first use."""
         if address not in self.loaded:
-            self.loaded[address] = _apps.load_app(self.root, self.examples[address])
+            try:
+                self.loaded[address] = _apps.load_app(self.root, self.examples[address])
+            except ModuleNotFoundError as exc:
+                raise _Unavailable(
+                    f"The example at {address} needs {exc.name}, which is not installed here"
+                ) from None
         return self.loaded[address]
 
     def help(self, address: str, scope: Scope) -> str:

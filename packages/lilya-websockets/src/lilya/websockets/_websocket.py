@@ -14,6 +14,7 @@ The rules of this file:
   wire, and it is put back if the server refuses the message. On receive the state moves after the `await`,
   because the message is the event.
 - The server's `OSError` means that the client is gone. It is translated here and nowhere else.
+- Behind a router, a second object over one connection follows the first: `_Second`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from inspect import isawaitable
 from types import FunctionType
 from typing import Any, Final, Generic, NoReturn, TypeVar
+from weakref import WeakValueDictionary
 
 from ._connection import Connection
 from ._messages import (
@@ -99,6 +101,8 @@ class WebSocket(Connection):
     close_reason: str | None
     """The reason of that end, `""` if it had none; `None` while there is none."""
 
+    _first: WebSocket  # of a second object only
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # A plain function in a class body would be bound, and called with the WebSocket first.
@@ -114,8 +118,11 @@ class WebSocket(Connection):
         if scope_type != "websocket":
             raise ValueError(f'a WebSocket needs a scope of type "websocket", got {scope_type!r}')
         self.scope = scope
-        self._receive = receive
         self._send = send
+        # Set by routers, never by servers: only where a router has been does anybody look for a first one.
+        if "path_params" in scope and self._is_second(receive):
+            return
+        self._receive = receive
         self._client_state = CONNECTING
         self._application_state = CONNECTING
         self._open = False
@@ -124,6 +131,17 @@ class WebSocket(Connection):
         self.close_code = None
         self.close_reason = None
         self._cleanups: list[Callable[[], Any]] | None = None
+
+    def _is_second(self, receive: Receive) -> bool:
+        """Whether there is an object over this connection already. Then this one follows it."""
+        # By identity: middleware that changes the conversation hands on a `receive` of its own, and what is
+        # behind it is another conversation. The ids stay taken as long as the first object is there.
+        first = _FIRST_OVER.setdefault((id(self.scope), id(receive)), self)
+        if first is self or type(self) is not WebSocket:
+            return False
+        self.__class__ = _Second  # here, so that no other object pays for it
+        self._first = first
+        return True
 
     @property
     def client_state(self) -> WebSocketState:
@@ -765,6 +783,37 @@ class WebSocket(Connection):
             raise WebSocketDataError(message, f"expected JSON, got {describe(message)}: {problem}") from error
 
 
+class _OfFirst:
+    """An attribute that a second object over a connection shares with the first."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, websocket: WebSocket, owner: type) -> Any:
+        return getattr(websocket._first, self._name)
+
+    def __set__(self, websocket: WebSocket, value: Any) -> None:
+        setattr(websocket._first, self._name, value)
+
+
+class _Second(WebSocket):
+    """A further object over a connection: one state, one `receive` and one list of cleanups with the first.
+
+    Frameworks make several: Lilya one for the handler and one for its dependencies. Its own are the `send`,
+    which may lead through other middleware, and what was parsed of the scope.
+    """
+
+    _receive: Any = _OfFirst()
+    _client_state: Any = _OfFirst()
+    _application_state: Any = _OfFirst()
+    _open: Any = _OfFirst()
+    _receiving: Any = _OfFirst()
+    _ended: Any = _OfFirst()
+    close_code: Any = _OfFirst()
+    close_reason: Any = _OfFirst()
+    _cleanups: Any = _OfFirst()
+
+
 class _Iterator(Generic[T]):
     """Messages until the conversation ends; the same few lines as in `WebSocket.receive_text`."""
 
@@ -847,6 +896,8 @@ class WebSocketClose:
             pass  # the client is gone: the goal is reached
 
 
+# The first object over each connection behind a router, by the ids of its scope and its `receive`.
+_FIRST_OVER: Final[WeakValueDictionary[tuple[int, int], WebSocket]] = WeakValueDictionary()
 _FIRST: Final = RECEIVE[CONNECTING]
 # A tuple: whatever a server sends as a type can be looked for in it, what has no hash too.
 _RECEIVABLE: Final = tuple({message_type: None for table in RECEIVE.values() for message_type in table})
