@@ -124,6 +124,7 @@ if nox is not None:
         "types",
         "tests",
         "frameworks",
+        "dropin",
         *(f"matrix-{version}(multidict={multidict!r})" for version, multidict in HALF),
     ]
 
@@ -205,6 +206,24 @@ if nox is not None:
             "no:cacheprovider",
             "tests/frameworks",
             *session.posargs,
+        )
+
+    @nox.session
+    def dropin(session: nox.Session) -> None:
+        """Lilya on this package as a wheel, and the page *With Lilya* with its examples."""
+        session.install(
+            f"./{CORE}[testing]", f"./{DOCTEST}", *nox.project.dependency_groups(PYPROJECT, "dropin")
+        )
+        # The wheel of what is here now, whatever was installed under the same version.
+        session.install("--force-reinstall", "--no-deps", f"./{CORE}")
+        session.run(
+            "pytest",
+            "-c",
+            "tests/dropin/pytest.ini",
+            "--rootdir=.",
+            "-p",
+            "no:cacheprovider",
+            *(session.posargs or ["tests/dropin", "docs/lilya.md"]),
         )
 
     @nox.session

@@ -307,6 +307,20 @@ async def test_cleanups_run_at_the_clients_end() -> None:
     assert done == ["second"]
 
 
+async def test_several_objects_over_one_connection() -> None:
+    connection = Connection(path_params={})
+    receive = connection.receive
+    handlers, dependencies = (WebSocket(connection.scope, receive, connection.send) for _ in range(2))
+    done: list[str] = []
+    dependencies.add_cleanup(lambda: done.append("cleanup"))
+    await handlers.accept()
+    await dependencies.send_text("hello")
+    await handlers.close()
+    assert done == ["cleanup"]
+    with pytest.raises(WebSocketClosed):
+        await dependencies.send_text("still there?")
+
+
 async def test_json_is_the_standard_librarys() -> None:
     class Money(WebSocket):
         dumps = staticmethod(lambda data: f'"{data}"')
