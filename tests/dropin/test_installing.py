@@ -129,34 +129,26 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path) -> Environment:
 
 Wheels = dict[str, Path]
 
-# what is installed with each command, one after the other
-ORDERS = {
-    "Lilya first": [["lilya"], ["ours"]],
-    "Lilya last": [["ours"], ["lilya"]],
-    "both at once": [["lilya", "ours"]],
-    "Lilya upgraded": [["older", "ours"], ["lilya"]],
-    "Lilya installed again": [["lilya", "ours"], ["lilya"]],
-    "both upgraded": [["older", "ours"], ["lilya", "ours"]],
-}
 
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_the_order_does_not_matter(order: str, environment: Environment, wheels: Wheels) -> None:
-    for names in ORDERS[order]:
-        environment.install(*(wheels[name] for name in names), again="again" in order)
+def test_after_lilya(environment: Environment, wheels: Wheels) -> None:
+    environment.install(wheels["older"])
+    assert environment.found() == LILYAS
+    environment.install(wheels["ours"])
     assert environment.found() == OURS
-    assert (environment.site / LILYAS).is_file()
-
-
-def test_uninstalled_lilya_has_its_own_again(environment: Environment, wheels: Wheels) -> None:
-    environment.install(wheels["lilya"], wheels["ours"])
+    environment.install(wheels["lilya"])  # an upgrade
+    assert environment.found() == OURS
+    environment.install(wheels["lilya"], again=True)
+    assert environment.found() == OURS
     environment.uninstall("lilya-websockets")
     assert environment.found() == LILYAS
     assert not (environment.site / "lilya" / "websockets").exists()
 
 
-def test_it_stays_when_lilya_goes(environment: Environment, wheels: Wheels) -> None:
-    environment.install(wheels["lilya"], wheels["ours"])
+def test_before_lilya(environment: Environment, wheels: Wheels) -> None:
+    environment.install(wheels["ours"])
+    environment.install(wheels["lilya"])
+    assert environment.found() == OURS
+    assert (environment.site / LILYAS).is_file()
     environment.uninstall("lilya")
     assert environment.found() == OURS
     assert {path.parent.name for path in (environment.site / "lilya").glob("*/*.py")} == {"websockets"}
@@ -164,19 +156,18 @@ def test_it_stays_when_lilya_goes(environment: Environment, wheels: Wheels) -> N
     assert run(environment.python, "-c", code).strip() == "lilya.websockets.exceptions"
 
 
-def test_an_editable_install_is_shadowed(environment: Environment, wheels: Wheels) -> None:
-    environment.install(wheels["lilya"], wheels["editable"])
-    assert environment.found() == LILYAS
-    environment.uninstall("lilya")
+def test_both_at_once_and_then_editable(environment: Environment, wheels: Wheels) -> None:
+    environment.install(wheels["lilya"], wheels["ours"])
     assert environment.found() == OURS
+    environment.install(wheels["editable"], again=True)
+    assert environment.found() == LILYAS
 
 
-def test_another_place_than_lilyas_is_shadowed(
-    environment: Environment, wheels: Wheels, tmp_path: Path
-) -> None:
-    environment.install(wheels["lilya"])
-    with zipfile.ZipFile(wheels["ours"]) as wheel:
-        wheel.extractall(tmp_path / "elsewhere")
+def test_another_place_than_lilyas(wheels: Wheels, tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "environment", "none")
+    for name, folder in (("lilya", environment.site), ("ours", tmp_path / "elsewhere")):
+        with zipfile.ZipFile(wheels[name]) as wheel:
+            wheel.extractall(folder)
     assert environment.found(PYTHONPATH=str(tmp_path / "elsewhere")) == LILYAS
 
 
