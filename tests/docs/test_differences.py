@@ -445,7 +445,7 @@ async def test_a_middleware_that_is_missing() -> None:
 
 
 async def test_receive_json_takes_no_data() -> None:
-    assert list(inspect.signature(WebSocket.receive_json).parameters) == ["self", "mode"]
+    assert list(inspect.signature(WebSocket.receive_json).parameters) == ["self", "mode", "timeout"]
 
 
 async def test_the_modes_of_json() -> None:

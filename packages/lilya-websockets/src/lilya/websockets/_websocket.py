@@ -20,10 +20,11 @@ The rules of this file:
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from inspect import isawaitable
-from types import FunctionType
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from types import FunctionType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVar
 from weakref import WeakValueDictionary
 
 from ._connection import Connection
@@ -59,9 +60,13 @@ from .exceptions import (
 )
 from .types import ASGIApp, Message, Receive, Scope, Send
 
+if TYPE_CHECKING:
+    from ._conversation import Conversation
+
 __all__ = ["WebSocket", "WebSocketClose"]
 
 T = TypeVar("T")
+W = TypeVar("W", bound="WebSocket")
 
 is_ascii: Final = str.isascii  # refuses what is no `str`, so that one call asks both
 
@@ -72,6 +77,7 @@ _BY_APP: Final = "the app closed it"
 _BY_RESPONSE: Final = "the app answered with an HTTP response"
 _BY_CLIENT: Final = "the client closed it"
 _BY_NETWORK: Final = "the connection was lost"
+_BY_SHUTDOWN: Final = "the server shut down"
 
 
 class WebSocket(Connection):
@@ -100,6 +106,13 @@ class WebSocket(Connection):
 
     close_reason: str | None
     """The reason of that end, `""` if it had none; `None` while there is none."""
+
+    accepted_subprotocol: str | None = None
+    """The subprotocol that the app accepted; `None` if there is none."""
+
+    # What a block adds (`async with`). On the class, so that a connection without one is not charged.
+    _conversation: Conversation[Any] | None = None
+    _unseen: bool = False  # the block's reader has seen the end, and the app was not told
 
     _first: WebSocket  # of a second object only
 
@@ -227,32 +240,198 @@ class WebSocket(Connection):
         except Exception:
             self._put_back(CONNECTED, CONNECTING)
             raise
+        if subprotocol is not None:
+            self.accepted_subprotocol = subprotocol
+
+    def select_subprotocol(self, preferences: Iterable[str]) -> str | None:
+        """The first of the app's preferences that the client has offered, to be accepted with.
+
+        Args:
+            preferences: Subprotocols that the app speaks, the best one first.
+
+        Returns:
+            One of them, or `None` if the client has offered none of them.
+
+        Raises:
+            TypeError: Not an iterable of `str`.
+
+        RFC 6455 section 4.2.2.
+        """
+        if isinstance(preferences, (str, bytes)) or not isinstance(preferences, Iterable):
+            raise TypeError(f"preferences must be an iterable of str, got {type(preferences).__name__}")
+        offered = self.scope.get("subprotocols") or ()
+        selected = None
+        for preference in preferences:
+            if not isinstance(preference, str):
+                raise TypeError(f"a subprotocol must be str, got {type(preference).__name__}")
+            if selected is None and preference in offered:
+                selected = preference
+        return selected
+
+    # Owning the connection
+
+    def open(
+        self: W,
+        subprotocol: str | None = None,
+        headers: Mapping[Any, Any] | Iterable[tuple[bytes | str, bytes | str]] | None = None,
+        *,
+        cancel_on_disconnect: bool = False,
+        idle_timeout: float | None = None,
+        idle_code: int = 1001,
+        heartbeat: float | None = None,
+        heartbeat_message: str | bytes = "ping",
+        heartbeat_timeout: float | None = None,
+        max_message_size: int | None = None,
+        max_messages_per_second: float | None = None,
+        buffer_messages: int = 64,
+        buffer_bytes: int = 1_048_576,
+        close_timeout: float = 1.0,
+    ) -> AbstractAsyncContextManager[W]:
+        """Own the connection in an `async with` block; needs AnyIO. `async with websocket` is the same.
+
+        Entering accepts, unless that was done. In the block a reader in the background receives ahead of the
+        app, so that the client's leaving is known at once: the next send raises it, after the messages that
+        came before every receive does, and `wait_disconnected` returns. Leaving closes, unless that was done:
+        with 1000 after a normal end, 1011 and no reason if an exception leaves the block, 1012 if the task is
+        cancelled from outside. A `WebSocketDisconnect` of this connection ends the block quietly, also in an
+        exception group. Every other exception goes on as it is.
+
+        Args:
+            subprotocol: See `accept`.
+            headers: See `accept`.
+            cancel_on_disconnect: Whether the end, unless it is the app's own `close`, cancels the block's
+                body, which then ends quietly. What was not received is dropped.
+            idle_timeout: Seconds without a message from the client after which to close. Default: none.
+            idle_code: The close code for it.
+            heartbeat: Seconds from one heartbeat, a message to the client, to the next. Default: none.
+            heartbeat_message: The message, a text or a binary one.
+            heartbeat_timeout: Seconds for the answer, which may be any message; without one the connection is
+                closed with 1011. Default: as many as `heartbeat`.
+            max_message_size: Bytes in a message, of text as UTF-8; more closes with 1009. Default: any.
+            max_messages_per_second: Messages from the client, on average, and as many at once (at least one);
+                more closes with 1008. Default: any number.
+            buffer_messages: Messages that may wait to be received. Then the reader stops, and the server's
+                flow control holds the client. 0 keeps none: what the client sends is dropped.
+            buffer_bytes: Bytes of messages that may wait; one message more may make them more.
+            close_timeout: Seconds that a close may take in the block, and then counts as sent.
+
+        Returns:
+            An asynchronous context manager that gives this WebSocket.
+
+        Raises:
+            ImportError: AnyIO is not installed.
+            TypeError: An argument of another type.
+            ValueError: An argument out of range.
+            WebSocketRuntimeError: On entering: a block owns it already, a receive is under way, or it is
+                accepted and a subprotocol or headers are given.
+            WebSocketClosed: On entering: the conversation had ended.
+        """
+        conversation, _ = _needing_anyio()
+        return conversation(
+            self,
+            subprotocol,
+            headers,
+            cancel_on_disconnect=cancel_on_disconnect,
+            idle_timeout=idle_timeout,
+            idle_code=idle_code,
+            heartbeat=heartbeat,
+            heartbeat_message=heartbeat_message,
+            heartbeat_timeout=heartbeat_timeout,
+            max_message_size=max_message_size,
+            max_messages_per_second=max_messages_per_second,
+            buffer_messages=buffer_messages,
+            buffer_bytes=buffer_bytes,
+            close_timeout=close_timeout,
+        )
+
+    async def __aenter__(self: W) -> W:
+        return await self.open().__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if self._conversation is None:
+            raise WebSocketRuntimeError("cannot leave: this block was not entered")
+        return await self._conversation.__aexit__(exc_type, exc, traceback)
+
+    async def wait_disconnected(self) -> None:
+        """Wait until the conversation has ended, whoever ended it; in a block only.
+
+        It returns at once when the client leaves, also if messages that came before were not received yet.
+        `close_code`, `close_reason` and `closed_by` say how it ended. Cancelling it changes nothing.
+
+        Raises:
+            WebSocketRuntimeError: No block has owned the connection.
+        """
+        if self._conversation is None:
+            raise WebSocketRuntimeError(
+                "cannot wait for the end without a block: open one with `async with websocket`"
+            )
+        await self._conversation.wait_disconnected()
+
+    @property
+    def closed_by(self) -> Literal["client", "server", "network"] | None:
+        """Who ended the conversation; the app is part of the server. `None` while it lasts."""
+        return None if self._ended is None else _CLOSED_BY.get(self._ended, "server")
+
+    @property
+    def messages_received(self) -> int:
+        """Messages that came from the client in the block, received by the app or not; 0 without a block."""
+        return 0 if self._conversation is None else self._conversation.messages_received
+
+    @property
+    def bytes_received(self) -> int:
+        """The bytes of their payloads, of text as UTF-8."""
+        return 0 if self._conversation is None else self._conversation.bytes_received
+
+    @property
+    def messages_sent(self) -> int:
+        """Messages that the server took in the block, heartbeats among them; 0 without a block."""
+        return 0 if self._conversation is None else self._conversation.messages_sent
+
+    @property
+    def bytes_sent(self) -> int:
+        """The bytes of their payloads, of text as UTF-8."""
+        return 0 if self._conversation is None else self._conversation.bytes_sent
 
     # Receiving
 
-    async def receive(self) -> Message:
+    async def receive(self, *, timeout: float | None = None) -> Message:
         """Receive one raw ASGI message, a disconnect included, and keep the state.
 
         Cancelling it loses no message.
+
+        Args:
+            timeout: Seconds to wait, 0 or more; needs AnyIO. Default: as long as it takes.
 
         Returns:
             The server's message as it came.
 
         Raises:
+            TimeoutError: No message came in time. The next one is not lost.
             WebSocketClosed: The client's side had ended. The server is not asked.
             WebSocketRuntimeError: Another receive is under way, or the server sent what it must not.
         """
+        if timeout is not None:
+            return await _limited(timeout, WebSocket.receive, self)
         return await self._next("receive")
 
-    async def receive_text(self) -> str:
+    async def receive_text(self, *, timeout: float | None = None) -> str:
         """Receive one text message.
 
         Cancelling it loses no message.
+
+        Args:
+            timeout: Seconds to wait, 0 or more; needs AnyIO. Default: as long as it takes.
 
         Returns:
             The text, which may be `""`; never `None`.
 
         Raises:
+            TimeoutError: No message came in time. The next one is not lost.
             WebSocketDisconnect: The client left.
             WebSocketDataError: A binary message came. The connection stays usable.
             WebSocketClosed: The conversation had ended.
@@ -260,6 +439,8 @@ class WebSocket(Connection):
 
         ASGI spec, "Receive - receive event".
         """
+        if timeout is not None:
+            return await _limited(timeout, WebSocket.receive_text, self)
         if not self._open or self._receiving:
             await self._prepare_to_receive("receive text")
         receive = self._receive
@@ -277,15 +458,19 @@ class WebSocket(Connection):
             pass
         await self._refuse(message, "text")
 
-    async def receive_bytes(self) -> bytes:
+    async def receive_bytes(self, *, timeout: float | None = None) -> bytes:
         """Receive one binary message.
 
         Cancelling it loses no message.
+
+        Args:
+            timeout: Seconds to wait, 0 or more; needs AnyIO. Default: as long as it takes.
 
         Returns:
             The payload, which may be `b""`; never `None`.
 
         Raises:
+            TimeoutError: No message came in time. The next one is not lost.
             WebSocketDisconnect: The client left.
             WebSocketDataError: A text message came. The connection stays usable.
             WebSocketClosed: The conversation had ended.
@@ -293,6 +478,8 @@ class WebSocket(Connection):
 
         ASGI spec, "Receive - receive event".
         """
+        if timeout is not None:
+            return await _limited(timeout, WebSocket.receive_bytes, self)
         if not self._open or self._receiving:
             await self._prepare_to_receive("receive bytes")
         receive = self._receive
@@ -310,24 +497,28 @@ class WebSocket(Connection):
             pass
         await self._refuse(message, "bytes")
 
-    async def receive_json(self, mode: str = "text") -> Any:
+    async def receive_json(self, mode: str = "text", *, timeout: float | None = None) -> Any:
         """Receive one message and decode it as JSON (RFC 8259; `NaN` and infinities are refused).
 
         Cancelling it loses no message.
 
         Args:
             mode: Where the JSON is: `"text"` or `"binary"` messages.
+            timeout: Seconds to wait, 0 or more; needs AnyIO. Default: as long as it takes.
 
         Returns:
             The decoded value, which may be `None`.
 
         Raises:
+            TimeoutError: No message came in time. The next one is not lost.
             WebSocketDisconnect: The client left.
             WebSocketDataError: A message of the other kind, not UTF-8, not JSON, nested too deep, or with
                 an integer too long. The connection stays usable.
             WebSocketClosed: The conversation had ended.
             WebSocketRuntimeError: A bad mode, not accepted yet, or another receive is under way.
         """
+        if timeout is not None:
+            return await _limited(timeout, WebSocket.receive_json, self, mode)
         if _is_binary(mode):
             return self._decode(await self.receive_bytes(), "bytes")
         return self._decode(await self.receive_text(), "text")
@@ -360,7 +551,7 @@ class WebSocket(Connection):
 
     # Sending
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message, *, timeout: float | None = None) -> None:
         """Send one raw ASGI message and keep the state.
 
         The message is checked as the methods check their arguments; a message type of a denial response may
@@ -368,14 +559,18 @@ class WebSocket(Connection):
 
         Args:
             message: An ASGI message; a `websocket.send` carries exactly one of `text` and `bytes`.
+            timeout: Seconds that it may take, 0 or more; needs AnyIO. Default: as long as it takes.
 
         Raises:
             TypeError: A value in the message is of another type.
             ValueError: A value in the message must not be sent.
+            TimeoutError: The client does not read. The message counts as sent, the connection stays open.
             WebSocketDisconnect: The client is gone.
             WebSocketClosed: The conversation had ended. The server is not asked.
             WebSocketRuntimeError: The message is out of turn.
         """
+        if timeout is not None:
+            return await _limited(timeout, WebSocket.send, self, message)
         if not isinstance(message, Mapping) or not isinstance(message.get("type"), str):
             raise TypeError(f"an ASGI message must be a mapping with a 'type', got {message!r}")
         message_type = message["type"]
@@ -411,24 +606,30 @@ class WebSocket(Connection):
                 "more_body": more_body,
             }
         await self._deliver(checked, after)
+        if message_type == "websocket.accept":
+            self.accepted_subprotocol = checked["subprotocol"]
 
-    async def send_text(self, data: str) -> None:
+    async def send_text(self, data: str, *, timeout: float | None = None) -> None:
         """Send one text message.
 
         Cancelled, the message counts as sent: it may have gone out.
 
         Args:
             data: Text that encodes to UTF-8; may be `""`.
+            timeout: Seconds that it may take, 0 or more; needs AnyIO. Default: as long as it takes.
 
         Raises:
             TypeError: Not a `str`.
             ValueError: It holds a lone surrogate.
+            TimeoutError: The client does not read. The message counts as sent, the connection stays open.
             WebSocketDisconnect: The client is gone.
             WebSocketClosed: The conversation had ended. The server is not asked.
             WebSocketRuntimeError: Not accepted yet.
 
         ASGI spec, "Send - send event".
         """
+        if timeout is not None:
+            return await _limited(timeout, WebSocket.send_text, self, data)
         try:
             if not is_ascii(data):
                 data = checked_text(data)
@@ -442,22 +643,26 @@ class WebSocket(Connection):
         except OSError as error:
             await self._lost(error)
 
-    async def send_bytes(self, data: bytes | bytearray | memoryview) -> None:
+    async def send_bytes(self, data: bytes | bytearray | memoryview, *, timeout: float | None = None) -> None:
         """Send one binary message.
 
         Cancelled, the message counts as sent: it may have gone out.
 
         Args:
             data: Any bytes-like object; may be empty. What is not `bytes` is copied.
+            timeout: Seconds that it may take, 0 or more; needs AnyIO. Default: as long as it takes.
 
         Raises:
             TypeError: Not bytes-like.
+            TimeoutError: The client does not read. The message counts as sent, the connection stays open.
             WebSocketDisconnect: The client is gone.
             WebSocketClosed: The conversation had ended. The server is not asked.
             WebSocketRuntimeError: Not accepted yet.
 
         ASGI spec, "Send - send event".
         """
+        if timeout is not None:
+            return await _limited(timeout, WebSocket.send_bytes, self, data)
         if type(data) is not bytes:
             data = checked_bytes(data)
         if not self._open:
@@ -468,7 +673,7 @@ class WebSocket(Connection):
         except OSError as error:
             await self._lost(error)
 
-    async def send_json(self, data: Any, mode: str = "text") -> None:
+    async def send_json(self, data: Any, mode: str = "text", *, timeout: float | None = None) -> None:
         """Send one message with JSON: compact, non-ASCII kept, a lone surrogate as its escape.
 
         Cancelled, the message counts as sent: it may have gone out.
@@ -476,14 +681,18 @@ class WebSocket(Connection):
         Args:
             data: What `dumps` encodes.
             mode: Where to put the JSON: a `"text"` or a `"binary"` message.
+            timeout: Seconds that it may take, 0 or more; needs AnyIO. Default: as long as it takes.
 
         Raises:
             TypeError: The data, or a value in it, has no JSON form.
             ValueError: `NaN`, an infinity, a reference cycle, or nesting too deep.
+            TimeoutError: The client does not read. The message counts as sent, the connection stays open.
             WebSocketDisconnect: The client is gone.
             WebSocketClosed: The conversation had ended. The server is not asked.
             WebSocketRuntimeError: A bad mode, or not accepted yet.
         """
+        if timeout is not None:
+            return await _limited(timeout, WebSocket.send_json, self, data, mode)
         binary = _is_binary(mode)
         encoded = encode_json(data, self.dumps)
         if binary:
@@ -516,7 +725,9 @@ class WebSocket(Connection):
         else:
             code, reason = checked_close(code, reason)
         if not self._open:
-            if self._client_state is DISCONNECTED and self._ended not in (_BY_APP, _BY_RESPONSE):
+            # A block's reader may have seen the end before the app has received what came before it.
+            left = self._client_state is DISCONNECTED or self._ended is not None
+            if left and self._ended not in (_BY_APP, _BY_RESPONSE):
                 self._move(DISCONNECTED, DISCONNECTED)
                 return
             self._after("websocket.close")
@@ -538,6 +749,52 @@ class WebSocket(Connection):
             await self._run_cleanups(cancelled)  # and raises it
         if self._cleanups:
             await self._run_cleanups()
+
+    async def deny(
+        self,
+        status: int = 403,
+        content: str | bytes = b"",
+        headers: Mapping[Any, Any] | Iterable[tuple[bytes | str, bytes | str]] | None = None,
+    ) -> None:
+        """Refuse the connection: with an HTTP response where the server can send one, else by `close()`.
+
+        Silent if the client has already left or is lost meanwhile: the goal is reached. Cancelled, the answer
+        counts as sent.
+
+        Args:
+            status: The status, 200-599. A server without denial responses sends 403 instead.
+            content: The body; a `str` is sent as UTF-8, with a `content-type` unless there is one.
+            headers: Headers of the response, pairs or a mapping of `bytes` or `str`.
+
+        Raises:
+            TypeError: An argument of another type.
+            ValueError: A status or a header that must not be sent.
+            WebSocketClosed: The app had closed or denied it.
+            WebSocketRuntimeError: Already accepted, or a denial response has been started.
+
+        ASGI spec, "WebSocket Denial Response".
+        """
+        status = checked_status(status)
+        body = checked_bytes(checked_text(content).encode() if isinstance(content, str) else content)
+        fields = [] if headers is None else checked_headers(headers, of_handshake=False)
+        names = {name for name, _ in fields}
+        if isinstance(content, str) and content and b"content-type" not in names:
+            fields.append((b"content-type", b"text/plain; charset=utf-8"))
+        if b"content-length" not in names:
+            fields.append((b"content-length", str(len(body)).encode()))
+        if self._client_state is DISCONNECTED and self._ended not in (_BY_APP, _BY_RESPONSE):
+            self._move(DISCONNECTED, DISCONNECTED)
+            return
+        extensions = self.scope.get("extensions") or ()
+        if self._application_state is CONNECTING and _DENIAL not in extensions:
+            await self.close()
+            return
+        self._after("http.response.start")
+        try:
+            await self.send({"type": "http.response.start", "status": status, "headers": fields})
+            await self.send({"type": "http.response.body", "body": body})
+        except WebSocketDisconnect:
+            pass  # gone: the goal is reached
 
     async def send_denial_response(self, response: ASGIApp) -> None:
         """Refuse the connection with an HTTP response of one's own, instead of `accept`.
@@ -597,7 +854,7 @@ class WebSocket(Connection):
         """
         if not callable(fn):
             raise TypeError(f"a cleanup must be callable, got {type(fn).__name__}")
-        if self._ended is not None:
+        if self._ended is not None and not self._unseen:
             raise self._closed("add a cleanup")
         if self._cleanups is None:
             self._cleanups = []
@@ -605,16 +862,28 @@ class WebSocket(Connection):
 
     # What is not the common message's way
 
-    def _closed(self, attempted: str) -> WebSocketClosed:
-        return WebSocketClosed(
-            1005 if self.close_code is None else self.close_code,
-            self.close_reason,
-            attempted,
-            self._ended or "the conversation has ended",
+    def _closed(self, attempted: str) -> WebSocketDisconnect:
+        if self._unseen:  # the app does not know of the end: this is how it is told
+            self._unseen = False
+            return self._disconnect()
+        return self._marked(
+            WebSocketClosed(
+                1005 if self.close_code is None else self.close_code,
+                self.close_reason,
+                attempted,
+                self._ended or "the conversation has ended",
+            )
         )
 
     def _disconnect(self) -> WebSocketDisconnect:
-        return WebSocketDisconnect(1005 if self.close_code is None else self.close_code, self.close_reason)
+        return self._marked(
+            WebSocketDisconnect(1005 if self.close_code is None else self.close_code, self.close_reason)
+        )
+
+    def _marked(self, error: WebSocketDisconnect) -> WebSocketDisconnect:
+        if self._conversation is not None:
+            error._origin = self._conversation.token
+        return error
 
     def _checked_subprotocol(self, subprotocol: object) -> str:
         return checked_subprotocol(subprotocol, self.scope.get("subprotocols") or ())
@@ -682,10 +951,14 @@ class WebSocket(Connection):
 
     async def _prepare_to_receive(self, attempted: str) -> None:
         """Return if a message may be received although `_open` says no, or say why not."""
-        if self._client_state is DISCONNECTED or self._application_state is DISCONNECTED:
+        # A block's reader has seen the end, and what came before it can still be received.
+        unread = self._client_state is CONNECTED and self._ended not in (None, _BY_APP)
+        if not unread and DISCONNECTED in (self._client_state, self._application_state):
             raise self._closed(attempted)
         if self._receiving:
             raise _second_receive(attempted)
+        if unread:
+            return
         if self._application_state is not CONNECTED:
             raise WebSocketRuntimeError(
                 f"cannot {attempted}: an HTTP response has been started instead of accepting"
@@ -731,12 +1004,23 @@ class WebSocket(Connection):
         self._open = state is CONNECTED and self._application_state is CONNECTED
         if state is not DISCONNECTED:
             return False
+        self._unseen = False
         if self._ended is None:
-            code, reason = message.get("code"), message.get("reason")
-            code = code if isinstance(code, int) else 1005  # RFC 6455 section 7.1.5
-            reason = reason if isinstance(reason, str) else ""
-            self._record(_BY_NETWORK if code == 1006 else _BY_CLIENT, code, reason)
+            self._record_end(message)
         return True
+
+    def _record_end(self, message: Message) -> None:
+        code, reason = message.get("code"), message.get("reason")
+        code = code if isinstance(code, int) else 1005  # RFC 6455 section 7.1.5
+        self._record(_BY.get(code, _BY_CLIENT), code, reason if isinstance(reason, str) else "")
+
+    def _end_unseen(self, end: Message | None, ended: str | None = None) -> None:
+        """A block's reader has seen the end, by an `OSError` if there is no message, and the app has not."""
+        if self._ended is None:
+            self._record_end(_LOST if end is None else end)
+            self._ended = ended or self._ended
+            self._unseen = True
+        self._move(self._client_state, DISCONNECTED)
 
     async def _refuse(self, message: Message, key: str) -> NoReturn:
         """Raise what a message means that has no payload under the key."""
@@ -749,8 +1033,9 @@ class WebSocket(Connection):
     async def _lost(self, error: OSError) -> NoReturn:
         """The server says by an `OSError` that the client is gone (ASGI spec, "Disconnected Client")."""
         self._move(DISCONNECTED, DISCONNECTED)
+        self._unseen = False
         if self._ended is None:
-            self._record(_BY_NETWORK, 1006, "")
+            self._record_end(_LOST)
         await self._run_cleanups()
         raise self._disconnect() from error
 
@@ -812,6 +1097,9 @@ class _Second(WebSocket):
     close_code: Any = _OfFirst()
     close_reason: Any = _OfFirst()
     _cleanups: Any = _OfFirst()
+    accepted_subprotocol: Any = _OfFirst()
+    _conversation: Any = _OfFirst()
+    _unseen: Any = _OfFirst()
 
 
 class _Iterator(Generic[T]):
@@ -899,6 +1187,10 @@ class WebSocketClose:
 # The first object over each connection behind a router, by the ids of its scope and its `receive`.
 _FIRST_OVER: Final[WeakValueDictionary[tuple[int, int], WebSocket]] = WeakValueDictionary()
 _FIRST: Final = RECEIVE[CONNECTING]
+# Who ended it, where the code tells; 1012 is what servers say when they shut down.
+_BY: Final = {1006: _BY_NETWORK, 1012: _BY_SHUTDOWN}
+_LOST: Final[Message] = {"code": 1006}
+_CLOSED_BY: Final[dict[str, Literal["client", "network"]]] = {_BY_CLIENT: "client", _BY_NETWORK: "network"}
 # A tuple: whatever a server sends as a type can be looked for in it, what has no hash too.
 _RECEIVABLE: Final = tuple({message_type: None for table in RECEIVE.values() for message_type in table})
 _EXPECTED: Final = {"text": "text", "bytes": "binary data"}
@@ -908,6 +1200,22 @@ _ATTEMPTS: Final = {
     "websocket.close": "close",
     "http.response.start": "deny",
 }
+
+
+async def _limited(seconds: float, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    _, limited = _needing_anyio()
+    result: T = await limited(seconds, call, *arguments)
+    return result
+
+
+def _needing_anyio() -> tuple[type[Conversation[Any]], Callable[..., Awaitable[Any]]]:
+    try:
+        from ._conversation import Conversation, limited
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "a block (`async with websocket`) and time limits need AnyIO: install lilya-websockets[anyio]"
+        ) from error
+    return Conversation, limited
 
 
 def _second_receive(attempted: str) -> WebSocketRuntimeError:

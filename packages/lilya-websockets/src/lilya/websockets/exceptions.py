@@ -53,6 +53,9 @@ class WebSocketDisconnect(Exception):
     code: int = 1005
     reason: str = ""
 
+    # Which block this is the end of (`_conversation.py`): one that it is not of must not take it for its own.
+    _origin: object = None
+
     def __init__(self, code: int = 1000, reason: str | None = None) -> None:
         super().__init__(code, reason or "")
         self.code = code

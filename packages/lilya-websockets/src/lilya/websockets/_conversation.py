@@ -1,0 +1,608 @@
+"""A block that owns the connection: `async with websocket`. The only module of the core that imports AnyIO.
+
+The rules of this file:
+
+- While the block lasts, one task, the reader, awaits the server's `receive`, and what it gets goes through a
+  bounded buffer. `websocket._receive` and `websocket._send` are the methods of this class then, so that the
+  paths of `_websocket.py` are the same with a block and without one.
+- There is one end, the first. `_finish` is the only place that makes it: it puts the end behind the messages
+  that came before it, and wakes everybody who waits. From then on nothing can be sent; what is in the buffer
+  can still be received.
+- What is taken from the buffer is taken without an `await` between the look and the taking, so a cancelled
+  receive loses nothing.
+- No AnyIO object is made before the block is entered: it belongs to an event loop.
+- Whatever is sent while leaving has a limit in time, and is shielded: on a server that shuts down, the task
+  is cancelled already.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+from ._messages import checked_bytes, checked_close, checked_text
+from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE, WebSocketState
+from .exceptions import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
+from .types import Message, Receive, Send
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+__all__ = ["Conversation", "checked_number", "limited"]
+
+T = TypeVar("T")
+
+logger: Final = logging.getLogger("lilya.websockets")
+
+# Sends in a row after which the reader gets a turn, whatever the server does: some servers never wait in a
+# send to a client that has gone.
+_TURN: Final = 16
+# Seconds in which the reader finds out what a failed send means. Servers have the disconnect at hand then.
+_GRACE: Final = 0.2
+
+
+class Owned(Protocol):
+    """What is used here of a `WebSocket`; the layers below it don't know the class."""
+
+    close_code: int | None
+    _ended: str | None
+    _receive: Receive
+    _send: Send
+    _client_state: WebSocketState
+    _application_state: WebSocketState
+    _receiving: bool
+    _unseen: bool
+    _conversation: Conversation[Any] | None
+
+    async def accept(self, subprotocol: str | None = None, headers: Any = None) -> None: ...
+    async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
+    def _move(self, client: WebSocketState, application: WebSocketState) -> None: ...
+    def _after(self, message_type: str) -> WebSocketState: ...
+    def _closed(self, attempted: str) -> WebSocketDisconnect: ...
+    def _disconnect(self) -> WebSocketDisconnect: ...
+    def _end_unseen(self, end: Message | None, ended: str | None = None) -> None: ...
+    async def _prepare_to_receive(self, attempted: str) -> None: ...
+    async def _run_cleanups(self, failure: BaseException | None = None) -> None: ...
+
+
+W = TypeVar("W", bound=Owned)
+
+
+class Conversation(Generic[W]):
+    """What `WebSocket.open` returns: an asynchronous context manager, and all that a block knows.
+
+    Args:
+        websocket: The WebSocket that the block owns.
+        subprotocol: See `WebSocket.open`, as all others.
+    """
+
+    def __init__(
+        self,
+        websocket: W,
+        subprotocol: str | None,
+        headers: Any,
+        *,
+        cancel_on_disconnect: bool,
+        idle_timeout: float | None,
+        idle_code: int,
+        heartbeat: float | None,
+        heartbeat_message: str | bytes,
+        heartbeat_timeout: float | None,
+        max_message_size: int | None,
+        max_messages_per_second: float | None,
+        buffer_messages: int,
+        buffer_bytes: int,
+        close_timeout: float,
+    ) -> None:
+        if not isinstance(cancel_on_disconnect, bool):
+            raise TypeError(f"cancel_on_disconnect must be bool, got {type(cancel_on_disconnect).__name__}")
+        self._cancels = cancel_on_disconnect
+        self._idle = _checked_period("idle_timeout", idle_timeout)
+        self._idle_code, _ = checked_close(idle_code, None)
+        self._heartbeat = _checked_period("heartbeat", heartbeat)
+        self._heartbeat_message: Message = {"type": "websocket.send"}
+        if isinstance(heartbeat_message, str):
+            self._heartbeat_message["text"] = checked_text(heartbeat_message)
+        else:
+            self._heartbeat_message["bytes"] = checked_bytes(heartbeat_message)
+        self._heartbeat_timeout = _checked_period("heartbeat_timeout", heartbeat_timeout)
+        self._max_size = None if max_message_size is None else _counted("max_message_size", max_message_size)
+        self._rate = _checked_period("max_messages_per_second", max_messages_per_second)
+        self._max_messages = _counted("buffer_messages", buffer_messages)
+        self._max_bytes = _counted("buffer_bytes", buffer_bytes, least=1)
+        self._close_timeout = checked_number("close_timeout", close_timeout)
+        self._websocket = websocket
+        self._accept_with = (subprotocol, headers)
+        self.token = object()
+        """What the exceptions of this block carry. The socket itself would make reference cycles."""
+        self.active = False
+        self._used = False
+        self._done = False  # the end has come
+        self._leaving = False
+        self._closed_by_app = False
+        # What came and was not received yet, with its size: messages, errors of the server, and the end.
+        self._buffer: deque[tuple[Any, int]] = deque()
+        self._held = 0  # bytes in the buffer
+        self._paused_at: float | None = None  # the reader waits for room
+        self._hurried = 0  # who waits for the reader to go on in spite of a full buffer
+        self._unyielded = 0
+        self._sends: set[anyio.CancelScope] = set()
+        self._arrival: anyio.Event | None = None  # somebody waits for a message
+        self._room: anyio.Event | None = None  # the reader waits for room
+        self._answer: anyio.Event | None = None  # the heartbeat waits for any message
+        self._last = 0.0  # when the last message came
+        self._tokens = 0.0
+        self.messages_received = self.bytes_received = self.messages_sent = self.bytes_sent = 0
+        self._over: anyio.Event
+        self._outside: anyio.CancelScope  # between what is around the block and its tasks
+        self._group: TaskGroup
+        self._body: anyio.CancelScope
+        self._server_receive: Receive
+        self._server_send: Send
+
+    # Entering
+
+    async def __aenter__(self) -> W:
+        websocket = self._websocket
+        if websocket._conversation is not None and websocket._conversation.active:
+            raise WebSocketRuntimeError(
+                "cannot open: a block owns this WebSocket already. Use it there, and open it once"
+            )
+        if self._used:
+            raise WebSocketRuntimeError("cannot open: this block was left before. One connection has one")
+        if DISCONNECTED in (websocket._client_state, websocket._application_state):
+            raise websocket._closed("open")
+        if websocket._receiving:
+            raise WebSocketRuntimeError(
+                "cannot open: another task is already receiving. Open first, and receive in the block"
+            )
+        if websocket._application_state is RESPONSE:
+            raise WebSocketRuntimeError("cannot open: an HTTP response has been started instead of accepting")
+        if websocket._application_state is CONNECTED and self._accept_with != (None, None):
+            raise WebSocketRuntimeError(
+                "cannot open with a subprotocol or headers: already accepted, and they are sent by accepting"
+            )
+        before, websocket._conversation = websocket._conversation, self
+        self.active = self._used = True
+        try:
+            await self._accept()
+        except BaseException:
+            websocket._conversation = before
+            self.active = False
+            raise
+        self._over = anyio.Event()
+        self._outside = anyio.CancelScope()
+        self._outside.__enter__()
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._body = anyio.CancelScope()
+        self._body.__enter__()
+        self._server_receive, websocket._receive = websocket._receive, self.receive
+        self._server_send, websocket._send = websocket._send, self.send
+        if self._done:  # the client left before it was accepted
+            self._finish(None)
+            return websocket
+        self._last = anyio.current_time()
+        if self._rate is not None:
+            self._tokens = max(self._rate, 1.0)
+        self._group.start_soon(self._read)
+        if self._idle is not None:
+            self._group.start_soon(self._watch_idle, self._idle)
+        if self._heartbeat is not None:
+            self._group.start_soon(self._beat, self._heartbeat)
+        return websocket
+
+    async def _accept(self) -> None:
+        """Accept, unless it was done, and see that `websocket.connect` was received."""
+        websocket = self._websocket
+        try:
+            if websocket._application_state is CONNECTING:
+                await websocket.accept(*self._accept_with)
+            elif websocket._client_state is CONNECTING:  # accepted by a raw `send`
+                await websocket._prepare_to_receive("open")
+        except WebSocketClosed:
+            raise  # the app itself has ended it meanwhile
+        except WebSocketDisconnect:
+            # No fault of the app, and nothing that it has to catch: the block sees the client leave, as if
+            # that had been a moment later.
+            websocket._unseen = True
+            self._done = True
+
+    # Leaving
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._leaving = True
+        failure = exc
+        try:
+            self._group.cancel_scope.cancel()
+            if isinstance(exc, GeneratorExit):  # nobody runs this coroutine any longer: it must not wait
+                return False
+            try:
+                if self._body.__exit__(exc_type, exc, traceback):
+                    failure = None
+            except BaseException as rest:
+                failure = rest
+            # Not to be interrupted, and it need not be: the tasks have been cancelled.
+            self._outside.shield = True
+            try:
+                await self._group.__aexit__(None, None, None)
+            except BaseException as error:
+                if failure is None or not isinstance(error, Exception):
+                    failure = _unwrapped(error)
+            self._outside.__exit__(None, None, None)
+            failure = await self._close(self._without_the_end(failure))
+        finally:
+            self._give_back()
+        if failure is None:
+            return exc is not None
+        if failure is exc:
+            return False
+        context = failure.__context__
+        try:
+            raise failure
+        finally:
+            failure.__context__ = context
+            del failure, exc, context
+
+    async def _close(self, failure: BaseException | None) -> BaseException | None:
+        """Close if that has not been done, and run the cleanups; what is to be raised."""
+        websocket = self._websocket
+        broken = _has_error(failure)
+        stopped = failure is not None and not broken
+        try:
+            # Whoever stops the task has limited patience, and the cleanups have a part of it.
+            limit = 2 * self._close_timeout if stopped else math.inf
+            with anyio.CancelScope(shield=stopped, deadline=anyio.current_time() + limit):
+                if websocket._application_state is CONNECTED and websocket._client_state is CONNECTED:
+                    await websocket.close(1000 if failure is None else 1011 if broken else 1012)
+                await websocket._run_cleanups()
+        except BaseException as error:
+            if failure is None or not isinstance(error, Exception):
+                return error
+            logger.error("a cleanup failed while an exception left the block", exc_info=error)
+        return failure
+
+    def _give_back(self) -> None:
+        websocket = self._websocket
+        websocket._receive, websocket._send = self._server_receive, self._server_send
+        self.active = False
+        self._buffer.clear()  # what was not received until now is dropped
+        if websocket._ended is None:  # nothing was sent, and nothing will be
+            websocket._end_unseen(None)
+        self._done = True
+        # A task that outlives the block and still waits here is told, too.
+        self._put({"type": "websocket.disconnect", "code": websocket.close_code}, 0)
+        websocket._move(DISCONNECTED, DISCONNECTED)
+
+    def _without_the_end(self, failure: BaseException | None) -> BaseException | None:
+        """What remains of an exception without the news that this conversation has ended."""
+        if isinstance(failure, BaseExceptionGroup):
+            ends, others = failure.split(self._tells_the_end)
+            rest: BaseException | None = failure if ends is None else others
+            return rest
+        return None if failure is None or self._tells_the_end(failure) else failure
+
+    def _tells_the_end(self, error: BaseException) -> bool:
+        return (
+            isinstance(error, WebSocketDisconnect)
+            and error._origin is self.token
+            # Used after a `close()` of one's own: that is a bug, and no end that came by surprise.
+            and not (isinstance(error, WebSocketClosed) and self._closed_by_app)
+        )
+
+    # The reader
+
+    async def _read(self) -> None:
+        """Receive from the server until the end, as long as there is room."""
+        receive = self._server_receive
+        while not self._done:
+            if self._full():
+                await self._wait_for_room()
+            try:
+                message = await receive()
+            except OSError as error:
+                if not self._done:
+                    self._websocket._end_unseen(None)
+                    self._finish(error)
+                return
+            except Exception as error:
+                # The app is told in its turn. The server is asked again when it was, as without a block.
+                self._put(error, 0)
+                await self._wait_for_room(empty=True)
+                continue
+            try:
+                message_type = message["type"]
+            except (KeyError, TypeError):
+                message_type = None  # for the app's receive to refuse, like any other that is unknown
+            if self._done:
+                return
+            if message_type == "websocket.receive":
+                await self._arrived(message)
+            elif message_type == "websocket.disconnect":
+                self._websocket._end_unseen(message)
+                self._finish(message)
+            else:
+                self._put(message, 0)
+
+    async def _arrived(self, message: Message) -> None:
+        size = _size(message)
+        self.messages_received += 1
+        self.bytes_received += size
+        now = anyio.current_time()
+        elapsed, self._last = now - self._last, now
+        if self._answer is not None:
+            self._answer.set()
+        if self._max_size is not None and size > self._max_size:
+            await self._enforce(1009, "message too big", f"a message had more than {self._max_size} bytes")
+            return
+        if self._rate is not None:
+            full = max(self._rate, 1.0)
+            if self._tokens < full:
+                self._tokens = min(full, self._tokens + elapsed * self._rate)
+            if self._tokens < 1.0:
+                await self._enforce(
+                    1008, "too many messages", f"the client sent more than {self._rate:g} messages per second"
+                )
+                return
+            self._tokens -= 1.0
+        if self._max_messages:
+            self._put(message, size)
+        else:
+            await anyio.lowlevel.checkpoint()  # nothing else may make the reader wait
+
+    def _put(self, item: Any, size: int) -> None:
+        self._buffer.append((item, size))
+        self._held += size
+        if self._arrival is not None:
+            self._arrival.set()
+
+    def _full(self) -> bool:
+        return (
+            (len(self._buffer) >= self._max_messages or self._held >= self._max_bytes)
+            and self._max_messages > 0
+            and not self._hurried
+        )
+
+    async def _wait_for_room(self, *, empty: bool = False) -> None:
+        self._paused_at = anyio.current_time()
+        while self._full() or (empty and self._buffer):
+            self._room = anyio.Event()
+            await self._room.wait()
+        now = anyio.current_time()
+        if self._rate is not None:
+            # What came meanwhile is read in one go. It was not sent in one.
+            self._tokens += (now - self._paused_at) * self._rate
+        self._last = now  # the silence was ours
+        self._paused_at = None
+
+    # The app's side
+
+    async def receive(self) -> Message:
+        """The next message, in order; in place of the server's `receive`. Cancelling it loses none."""
+        while not self._buffer:
+            self._arrival = anyio.Event()
+            await self._arrival.wait()
+        item, size = self._buffer.popleft()
+        self._held -= size
+        if self._room is not None:
+            self._room.set()
+        if isinstance(item, BaseException):
+            raise item
+        return item  # type: ignore[no-any-return]
+
+    async def send(self, message: Message) -> None:
+        """Send, or find that the conversation is over; in place of the server's `send`."""
+        if message["type"] == "websocket.close":
+            await self._send_close(message)
+            return
+        self._unyielded += 1
+        if self._unyielded >= _TURN:
+            self._unyielded = 0
+            await anyio.lowlevel.checkpoint()
+            if self._done:
+                raise self._told()
+        try:
+            sent = await self._hand_over(message)
+        except Exception as error:
+            if await self._is_over(error):
+                raise self._told() from error
+            raise
+        if not sent:
+            raise self._told()
+
+    async def _hand_over(self, message: Message) -> bool:
+        """Hand the server a message; whether that was before the end."""
+        scope = anyio.CancelScope()
+        self._sends.add(scope)
+        try:
+            with scope:
+                await self._server_send(message)
+        finally:
+            self._sends.discard(scope)
+        if scope.cancelled_caught:
+            return False
+        self.messages_sent += 1
+        self.bytes_sent += _size(message)
+        return True
+
+    async def _send_close(self, message: Message) -> None:
+        self._closed_by_app = not self._leaving
+        try:
+            with anyio.move_on_after(self._close_timeout, shield=self._leaving):
+                await self._server_send(message)
+        except Exception as error:
+            if not (isinstance(error, OSError) or await self._is_over(error)):
+                if not self._leaving:
+                    self._closed_by_app = False
+                    raise
+                logger.warning("the server refused to close", exc_info=error)
+            elif not self._leaving:
+                self._finish_own(message)
+                raise ConnectionError("the client has left") from error
+        except BaseException:  # counts as sent
+            self._finish_own(message)
+            raise
+        self._finish_own(message)
+
+    def _finish_own(self, message: Message) -> None:
+        if not self._done:
+            self._finish({**message, "type": "websocket.disconnect"})
+
+    def _told(self) -> WebSocketDisconnect:
+        self._websocket._unseen = False
+        return self._websocket._disconnect()
+
+    async def _is_over(self, error: Exception) -> bool:
+        """Whether a server's error at a send means that the conversation is over."""
+        if not self._done and not self._leaving:
+            # The true code lies in the server's `receive`, behind what came before.
+            self._hurried += 1
+            if self._room is not None:
+                self._room.set()
+            try:
+                with anyio.move_on_after(_GRACE):
+                    await self._over.wait()
+            finally:
+                self._hurried -= 1
+            if not self._done and isinstance(error, OSError):
+                self._websocket._end_unseen(None)
+                self._finish(error)
+        return self._done
+
+    async def wait_disconnected(self) -> None:
+        """Wait until the conversation has ended."""
+        await self._over.wait()
+
+    # The end
+
+    def _finish(self, end: Message | OSError | None) -> None:
+        """The end, once: what is received last, and nothing more is sent."""
+        self._done = True
+        if end is not None:
+            self._put(end, 0)
+        self._over.set()
+        for scope in self._sends:
+            scope.cancel()
+        if self._cancels and not self._closed_by_app and not self._leaving:
+            self._body.cancel()
+
+    async def _enforce(self, code: int, reason: str, ended: str) -> None:
+        """End the conversation, as the options say."""
+        if self._done or self._websocket._application_state is not CONNECTED:
+            return
+        self._websocket._end_unseen({"code": code, "reason": reason}, ended)
+        self._finish({"type": "websocket.disconnect", "code": code, "reason": reason})
+        try:
+            # Shielded, because the body may leave at once, and that ends this task.
+            with anyio.move_on_after(self._close_timeout, shield=True):
+                await self._server_send({"type": "websocket.close", "code": code, "reason": reason})
+        except Exception as error:
+            logger.debug("the server refused to close", exc_info=error)
+
+    async def _watch_idle(self, seconds: float) -> None:
+        while not self._done:
+            # While the reader waits for the app, the silence is the app's.
+            last = anyio.current_time() if self._paused_at is not None else self._last
+            if last + seconds <= anyio.current_time():
+                await self._enforce(
+                    self._idle_code, "idle", f"the client sent nothing for {seconds:g} seconds"
+                )
+                return
+            await anyio.sleep_until(last + seconds)
+
+    async def _beat(self, seconds: float) -> None:
+        limit = self._heartbeat_timeout or seconds
+        due = self._last + seconds
+        while not self._done:
+            await anyio.sleep_until(due)
+            due = anyio.current_time() + seconds
+            answer = self._answer = anyio.Event()
+            # The limit holds for the sending, too: who does not read does not answer.
+            with anyio.move_on_after(limit):
+                try:
+                    await self._hand_over(dict(self._heartbeat_message))
+                except Exception as error:  # what it means, the reader knows, or the silence tells
+                    logger.debug("a heartbeat could not be sent", exc_info=error)
+                await answer.wait()
+            self._answer = None
+            # While the reader waits for the app, there may be an answer that it has not read.
+            if not answer.is_set() and self._paused_at is None:
+                await self._enforce(
+                    1011, "no answer", f"the client did not answer a heartbeat in {limit:g} seconds"
+                )
+
+
+async def limited(seconds: float, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    """Call and await, for so many seconds at most.
+
+    Raises:
+        TypeError: The seconds are no number.
+        ValueError: They are negative, or no number at all.
+        TimeoutError: It takes longer; it was cancelled.
+    """
+    seconds = checked_number("timeout", seconds, least=0.0)
+    with anyio.move_on_after(seconds):
+        return await call(*arguments)
+    raise TimeoutError(f"{call.__name__} took longer than {seconds:g} seconds")
+
+
+# Arguments
+
+
+def checked_number(name: str, value: object, *, least: float | None = None) -> float:
+    """A number above zero, or not below `least`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    # NaN compares with nothing.
+    if not (value > 0 if least is None else value >= least):
+        raise ValueError(f"{name} must be {'above' if least is None else 'at least'} 0, got {value!r}")
+    return min(value, sys.float_info.max)  # there are larger integers, which no clock takes
+
+
+def _checked_period(name: str, value: float | None) -> float | None:
+    return None if value is None else checked_number(name, value)
+
+
+def _counted(name: str, value: object, *, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be int, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
+def _size(message: Message) -> int:
+    """The bytes of a message's payload, text as UTF-8."""
+    text = message.get("text")
+    if isinstance(text, str):
+        return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    data = message.get("bytes")
+    return len(data) if isinstance(data, (bytes, bytearray, memoryview)) else 0
+
+
+def _has_error(failure: BaseException | None) -> bool:
+    """Whether an exception is, or holds, more than a cancellation or an interrupt."""
+    if isinstance(failure, BaseExceptionGroup):
+        return failure.subgroup(Exception) is not None
+    return isinstance(failure, Exception)
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """The first failure of a task of this block; a group of them would say nothing more."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
