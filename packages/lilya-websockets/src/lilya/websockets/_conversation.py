@@ -228,15 +228,16 @@ class Conversation(Generic[W]):
         self._leaving = True
         failure = exc
         try:
-            self._group.cancel_scope.cancel()
             if isinstance(exc, GeneratorExit):  # nobody runs this coroutine any longer: it must not wait
+                self._group.cancel_scope.cancel()
                 return False
             try:
                 if self._body.__exit__(exc_type, exc, traceback):
                     failure = None
             except BaseException as rest:
                 failure = rest
-            # Not to be interrupted, and it need not be: the tasks have been cancelled.
+            self._group.cancel_scope.cancel()  # not sooner: the scope of the body would take it for its own
+            # Not to be interrupted, and it need not be.
             self._outside.shield = True
             try:
                 await self._group.__aexit__(None, None, None)
