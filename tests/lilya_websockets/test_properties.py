@@ -267,24 +267,24 @@ class SendsAfterClose(WebSocket):
 
 
 class ReceivesAfterTheEnd(WebSocket):
-    async def receive(self) -> Any:
+    async def receive(self, *, timeout: float | None = None) -> Any:
         return await self._receive()
 
 
 class ForgetsItsState(WebSocket):
-    async def send_text(self, data: str) -> None:
+    async def send_text(self, data: str, *, timeout: float | None = None) -> None:
         await self._send({"type": "websocket.send", "text": data})
 
 
 class LeaksOSError(WebSocket):
-    async def send_text(self, data: str) -> None:
+    async def send_text(self, data: str, *, timeout: float | None = None) -> None:
         if not self._open:
             self._after("websocket.send")
         await self._send({"type": "websocket.send", "text": data})
 
 
 class LeaksKeyError(WebSocket):
-    async def receive_text(self) -> str:
+    async def receive_text(self, *, timeout: float | None = None) -> str:
         message = await self.receive()
         return message["text"]  # type: ignore[no-any-return]
 

@@ -228,8 +228,8 @@ class Conversation(Generic[W]):
         self._leaving = True
         failure = exc
         try:
-            if isinstance(exc, GeneratorExit):  # nobody runs this coroutine any longer: it must not wait
-                self._group.cancel_scope.cancel()
+            if isinstance(exc, GeneratorExit):
+                self._abandon()
                 return False
             try:
                 if self._body.__exit__(exc_type, exc, traceback):
@@ -258,6 +258,12 @@ class Conversation(Generic[W]):
         finally:
             failure.__context__ = context
             del failure, exc, context
+
+    def _abandon(self) -> None:
+        """Nobody runs the body's coroutine any longer: leave without an `await`. The tasks end by themselves."""
+        self._group.cancel_scope.cancel()
+        for scope in (self._body, self._group.cancel_scope, self._outside):
+            scope.__exit__(None, None, None)
 
     async def _close(self, failure: BaseException | None) -> BaseException | None:
         """Close if that has not been done, and run the cleanups; what is to be raised."""
@@ -292,7 +298,8 @@ class Conversation(Generic[W]):
     def _without_the_end(self, failure: BaseException | None) -> BaseException | None:
         """What remains of an exception without the news that this conversation has ended."""
         if isinstance(failure, BaseExceptionGroup):
-            ends, others = failure.split(self._tells_the_end)
+            # A bound method is not taken before Python 3.13.
+            ends, others = failure.split(lambda error: self._tells_the_end(error))
             rest: BaseException | None = failure if ends is None else others
             return rest
         return None if failure is None or self._tells_the_end(failure) else failure
