@@ -260,7 +260,7 @@ class Conversation(Generic[W]):
             del failure, exc, context
 
     def _abandon(self) -> None:
-        """Nobody runs the body's coroutine any longer: leave without an `await`. The tasks end by themselves."""
+        """The body's coroutine is thrown away: leave without an `await`; the tasks end by themselves."""
         self._group.cancel_scope.cancel()
         for scope in (self._body, self._group.cancel_scope, self._outside):
             scope.__exit__(None, None, None)
@@ -535,8 +535,10 @@ class Conversation(Generic[W]):
     async def _beat(self, seconds: float) -> None:
         limit = self._heartbeat_timeout or seconds
         due = self._last + seconds
-        while not self._done:
+        while True:
             await anyio.sleep_until(due)
+            if self._done:
+                return
             due = anyio.current_time() + seconds
             answer = self._answer = anyio.Event()
             # The limit holds for the sending, too: who does not read does not answer.
