@@ -334,3 +334,33 @@ def test_one_shot_headers_of_the_scope_do_no_harm() -> None:
     server = Server(headers=header_pairs("a"))
     steps(server.websocket().accept())
     assert server.types == ["websocket.accept"]
+
+
+@pytest.mark.contract("select-subprotocol")
+@pytest.mark.parametrize(
+    ("offered", "preferences", "selected"),
+    [
+        (["a", "b"], ["b", "a"], "b"),
+        (["a", "b"], ("c", "a", "b"), "a"),
+        (["a"], ["b"], None),
+        (["a"], [], None),
+        ([], ["a"], None),
+        (None, ["a"], None),
+        (..., ["a"], None),
+        (["Chat"], ["chat"], None),
+        (["a", "b"], {"c": 1, "b": 2}, "b"),
+    ],
+)
+async def test_selecting_a_subprotocol(offered: Any, preferences: Any, selected: str | None) -> None:
+    server = Server(subprotocols=offered)
+    websocket = server.websocket()
+    assert websocket.select_subprotocol(preferences) == selected
+    await websocket.accept(selected)
+    assert websocket.accepted_subprotocol == selected
+
+
+@pytest.mark.contract("select-subprotocol", "exceptions-wrong-arguments")
+@pytest.mark.parametrize("preferences", ["chat", b"chat", None, 5, ["a", b"b"], [None]])
+def test_preferences_that_are_none(preferences: Any) -> None:
+    with pytest.raises(TypeError, match=r"preferences must be an iterable of str|a subprotocol must be str"):
+        Server(subprotocols=["a"]).websocket().select_subprotocol(preferences)

@@ -385,3 +385,124 @@ def test_after_a_received_connect() -> None:
     assert steps(websocket.receive()) == connect()
     steps(websocket.send_denial_response(bare(start(), body())))
     assert server.types == [START, BODY]
+
+
+# `deny`
+
+
+@pytest.mark.contract("deny", "denial-complete-messages")
+@pytest.mark.parametrize(
+    ("arguments", "status", "headers", "body"),
+    [
+        ((), 403, [(b"content-length", b"0")], b""),
+        (
+            (401, "é"),
+            401,
+            [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"2")],
+            "é".encode(),
+        ),
+        ((429, b"\0", {"Retry-After": "1"}), 429, [(b"retry-after", b"1"), (b"content-length", b"1")], b"\0"),
+        (
+            (401, "<p>", {"Content-Type": "text/html", "Content-Length": "3"}),
+            401,
+            [(b"content-type", b"text/html"), (b"content-length", b"3")],
+            b"<p>",
+        ),
+        (
+            (302, bytearray(b""), [("location", "/")]),
+            302,
+            [(b"location", b"/"), (b"content-length", b"0")],
+            b"",
+        ),
+    ],
+)
+async def test_denying(arguments: Any, status: int, headers: Any, body: bytes) -> None:
+    server = Server()
+    websocket = server.websocket()
+    await websocket.deny(*arguments)
+    assert server.sent == [
+        {"type": f"{DENIAL}.start", "status": status, "headers": headers},
+        {"type": f"{DENIAL}.body", "body": body, "more_body": False},
+    ]
+    assert server.receives == 0
+    assert websocket.closed_by == "server"
+    with pytest.raises(WebSocketClosed):
+        await websocket.deny()
+    with pytest.raises(WebSocketClosed):
+        await websocket.accept()
+
+
+@pytest.mark.contract("deny")
+@pytest.mark.parametrize("extensions", [{}, None, ...])
+async def test_denying_where_the_server_cannot(extensions: Any) -> None:
+    server = Server(extensions=extensions)
+    websocket = server.websocket()
+    await websocket.deny(401, "Sign in first.")
+    assert server.sent == [{"type": "websocket.close", "code": 1000, "reason": ""}]
+    with pytest.raises(WebSocketClosed):
+        await websocket.deny()
+
+
+@pytest.mark.contract("deny")
+@pytest.mark.parametrize("extensions", [{}, {DENIAL: {}}])
+async def test_denying_what_is_accepted(extensions: Any) -> None:
+    server = Server(extensions=extensions)
+    websocket = await server.accepted()
+    with pytest.raises(WebSocketRuntimeError, match="already accepted"):
+        await websocket.deny()
+    assert server.sent == []
+    async with websocket:
+        with pytest.raises(WebSocketRuntimeError, match="already accepted"):
+            await websocket.deny()
+
+
+@pytest.mark.contract("deny")
+async def test_denying_in_the_middle_of_a_response() -> None:
+    server = Server()
+    websocket = server.websocket()
+    await websocket.send({"type": "http.response.start", "status": 401})
+    with pytest.raises(WebSocketRuntimeError):
+        await websocket.deny()
+    await websocket.send({"type": "http.response.body"})
+
+
+@pytest.mark.contract("deny")
+@pytest.mark.parametrize("when", ["known", "start", "body"])
+async def test_denying_a_client_that_has_left(when: str) -> None:
+    """The goal is reached, as for `close`."""
+    server = Server(disconnect(1001), connecting=when != "known")
+    websocket = server.websocket()
+    if when == "known":
+        await websocket.receive()
+    else:
+        server.fail(ClientDisconnected(), after=0 if when == "start" else 1)
+    await websocket.deny(401, "a")
+    assert websocket.client_state is websocket.application_state is DISCONNECTED
+    assert len(server.sent) == (when == "body")
+
+
+@pytest.mark.contract("deny", "exceptions-wrong-arguments")
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((199,), ValueError),
+        ((600,), ValueError),
+        (("401",), TypeError),
+        ((401, 5), TypeError),
+        ((401, None), TypeError),
+        ((401, "\ud800"), ValueError),
+        ((401, "", {"a b": "c"}), ValueError),
+        ((401, "", {"a": "\n"}), ValueError),
+        ((401, "", 5), TypeError),
+    ],
+)
+@pytest.mark.parametrize("extensions", [{}, {DENIAL: {}}])
+async def test_what_nobody_can_be_denied_with(
+    arguments: Any, error: type[Exception], extensions: Any
+) -> None:
+    server = Server(extensions=extensions)
+    websocket = server.websocket()
+    with pytest.raises(error):
+        await websocket.deny(*arguments)
+    assert server.sends == 0
+    await websocket.accept()

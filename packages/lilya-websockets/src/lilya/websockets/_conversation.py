@@ -486,9 +486,9 @@ class Conversation(Generic[W]):
                     await self._over.wait()
             finally:
                 self._hurried -= 1
-            if not self._done and isinstance(error, OSError):
-                self._websocket._end_unseen(None)
-                self._finish(error)
+                if not self._done and isinstance(error, OSError):
+                    self._websocket._end_unseen(None)
+                    self._finish(error)
         return self._done
 
     async def wait_disconnected(self) -> None:
@@ -545,8 +545,11 @@ class Conversation(Generic[W]):
             with anyio.move_on_after(limit):
                 try:
                     await self._hand_over(dict(self._heartbeat_message))
-                except Exception as error:  # what it means, the reader knows, or the silence tells
-                    logger.debug("a heartbeat could not be sent", exc_info=error)
+                except Exception as error:
+                    if not await self._is_over(error):
+                        logger.debug(
+                            "the server refused a heartbeat", exc_info=error
+                        )  # the silence will tell
                 await answer.wait()
             self._answer = None
             # While the reader waits for the app, there may be an answer that it has not read.
