@@ -224,6 +224,39 @@ def test_recording_waits_for_an_app_that_takes_its_time(backend: str) -> None:
     )
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("ends", [False, True])
+def test_waiting_for_what_comes_by_itself(backend: str, ends: bool) -> None:
+    """An app that listens in the background looks settled while it waits for its own time."""
+
+    async def listen(receive: Receive) -> None:
+        await receive()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen, receive)
+            await anyio.sleep(0.05)
+            await send({"type": "websocket.send", "text": "by itself"})
+            await anyio.sleep(0.05)
+            if ends:
+                await send({"type": "websocket.close", "code": 1001})
+                tasks.cancel_scope.cancel()
+
+    wanted = "> connect /\n< accept\n> wait\n< text by itself\n"
+    wanted += "> wait\n< close 1001\n" if ends else "> close\n"
+    steps = "".join(f"{line}\n" for line in wanted.splitlines() if line.startswith(">"))
+    # What is written is replayed on either backend. On asyncio, recording does not see that the app waits.
+    for text, update in ((wanted, False), *([(steps, True)] if backend == "trio" else [])):
+        outcome = replayed(app, text, backend, update=update)
+        assert outcome.problem is None
+        assert transcript.format_steps(outcome.steps) == wanted
+    if not ends:
+        outcome = replayed(app, steps.replace("> close", "> wait"), "trio", 0.2, update=True)
+        assert "timed out after 0.2 s, waiting for something to see" in (outcome.problem or "")
+
+
 def test_the_scope_is_what_a_reader_would_have() -> None:
     scope = websocket_scope(
         Connect("/caf%C3%A9/a%2Fb?x=%20", (("x-a", "é"),), ("a", "b")), {"path_params": {}}

@@ -11,7 +11,18 @@ from pygments.lexers import get_lexer_by_name
 from pygments.token import Error
 
 from ws_doctest import transcript
-from ws_doctest.transcript import Accept, Bytes, Close, Connect, Deny, Event, Step, Text, TranscriptError
+from ws_doctest.transcript import (
+    Accept,
+    Bytes,
+    Close,
+    Connect,
+    Deny,
+    Event,
+    Step,
+    Text,
+    TranscriptError,
+    Wait,
+)
 
 TOKENS = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1)
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f")).map(
@@ -19,7 +30,10 @@ VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_c
 )
 # str.strip() also takes characters that a header value may not begin with, such as U+00A0.
 HEADERS = st.lists(
-    st.tuples(TOKENS, VALUES.filter(lambda value: not any("\x7f" <= char < "\xa0" for char in value))),
+    st.tuples(
+        TOKENS.filter(lambda name: not name.startswith(("connection", "upgrade", "sec-websocket-"))),
+        VALUES.filter(lambda value: not any("\x7f" <= char < "\xa0" for char in value)),
+    ),
     max_size=3,
 ).map(tuple)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -60,7 +74,8 @@ def sessions(draw: st.DrawFn) -> tuple[Step, ...]:
         return (*steps, Step(False, Deny(draw(st.integers(200, 599)), draw(HEADERS), body)))
     subprotocol = draw(st.sampled_from(offered)) if offered else None
     steps.append(Step(False, Accept(subprotocol, draw(HEADERS))))
-    steps += draw(st.lists(st.builds(Step, st.booleans(), FRAMES), max_size=5))
+    frames = st.builds(Step, st.booleans(), FRAMES)
+    steps += draw(st.lists(frames | st.just(Step(True, Wait())), max_size=5))
     end: Event = draw(CLOSES)
     return (*steps, Step(draw(st.booleans()), end))
 
@@ -159,6 +174,8 @@ OPEN = "> connect /\n< accept\n"
         (OPEN + "> json {'a': 1}\n", 3, "expected JSON"),
         (OPEN + "> json NaN\n", 3, "NaN is not JSON"),
         (OPEN + "> bytes 0\n", 3, "hexadecimal bytes"),
+        (OPEN + "> wait 5\n", 3, "expected `> wait`, which has nothing behind it"),
+        (OPEN + "< wait\n", 3, "after `<` comes one of accept,"),
         (OPEN + "> close 999\n", 3, "a code from 1000 to 4999"),
         (OPEN + "> close 1005\n", 3, "a client closes with 1000-1003"),
         (OPEN + "> close 1000 " + "x" * 124 + "\n", 3, "at most 123 bytes"),

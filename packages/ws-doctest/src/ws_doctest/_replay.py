@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 import anyio
 
 from ws_doctest import transcript
-from ws_doctest.transcript import Accept, Bytes, Close, Deny, Event, Step, Text, Transcript
+from ws_doctest.transcript import Accept, Bytes, Close, Deny, Event, Step, Text, Transcript, Wait
 
 Seen = Accept | Deny | Text | Bytes | Close
 
@@ -171,6 +171,11 @@ class _Player:
             if self.over:
                 raise SessionError(f"the session had ended before `{self.step}`")
             await self.act(session, self.step)
+            if isinstance(step.event, Wait):  # in a replay the line behind it says for what
+                self.doing = "something to see"
+                await self.see(session, None)
+                if self.over:
+                    return
         while not self.over:
             await self.note_all(session)
             if not self.over and not (client_steps and isinstance(client_steps[-1].event, Close)):

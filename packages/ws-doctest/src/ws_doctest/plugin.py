@@ -381,7 +381,7 @@ class DocPage(pytest.File):
                 script,
                 root,
                 example,
-                backend=backend,
+                backend="trio",  # knows exactly when everybody waits; asyncio is asked at intervals
                 limit=gate.limit,
                 update=True,
             )

@@ -35,6 +35,7 @@ __all__ = [
     "Text",
     "Transcript",
     "TranscriptError",
+    "Wait",
     "fit",
     "format_steps",
     "parse",
@@ -114,7 +115,12 @@ class Close:
     reason: str = ""
 
 
-Event = Connect | Accept | Deny | Text | Bytes | Close
+@dataclass(frozen=True)
+class Wait:
+    """The client does nothing until it sees something that comes by itself, in the app's own time."""
+
+
+Event = Connect | Accept | Deny | Text | Bytes | Close | Wait
 
 
 @dataclass(frozen=True)
@@ -268,6 +274,8 @@ def _format_event(event: Event) -> Iterator[str]:
         yield f"json {event.data}" if event.json else f"text {_format_text(event.data)}"
     elif isinstance(event, Bytes):
         yield (f"json-binary {event.data.decode()}" if event.json else _format_bytes("bytes", event.data))
+    elif isinstance(event, Wait):
+        yield "wait"
     elif event.code == NO_CODE and not event.reason:
         yield "close"
     elif event.reason:
@@ -320,7 +328,7 @@ def _canonical_json(text: str) -> tuple[object, str]:
 
 # Reading
 
-_CLIENT_WORDS = "connect, header, subprotocol, text, json, json-binary, bytes, close"
+_CLIENT_WORDS = "connect, header, subprotocol, text, json, json-binary, bytes, wait, close"
 _SERVER_WORDS = "accept, header, deny, body, body-bytes, text, json, json-binary, bytes, close"
 
 
@@ -430,6 +438,10 @@ class _Parser:
                     line,
                 )
             return Connect(argument)
+        if client and word == "wait":
+            if argument:
+                raise self.error("expected `> wait`, which has nothing behind it", line)
+            return Wait()
         if not client and word == "accept":
             if not argument:
                 return Accept()
