@@ -1,0 +1,4 @@
+> connect /
+< accept
+< text Working for an hour
+> close 1000

@@ -1,0 +1,4 @@
+> connect /?token=abc
+< accept
+< text Welcome
+< close 1000

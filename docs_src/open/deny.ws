@@ -1,0 +1,4 @@
+> connect /
+< deny 401
+< header www-authenticate: Bearer
+< body Sign in first.

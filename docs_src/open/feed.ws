@@ -1,0 +1,5 @@
+> connect /
+< accept
+< json {"news": 1}
+> text Nobody reads this
+> close 1000

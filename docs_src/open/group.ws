@@ -1,0 +1,6 @@
+> connect /
+< accept
+< json {"news": 1}
+> text Hello
+< text You said: Hello
+> close 1000

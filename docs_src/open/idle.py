@@ -1,0 +1,9 @@
+from lilya.websockets import WebSocket
+from lilya.websockets.types import Receive, Scope, Send
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    websocket = WebSocket(scope, receive, send)
+    async with websocket.open(idle_timeout=0.4):
+        async for text in websocket.iter_text():
+            await websocket.send_text(f"You said: {text}")
