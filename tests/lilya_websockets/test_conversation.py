@@ -556,6 +556,19 @@ async def test_a_close_that_cannot_be_delivered(how: str) -> None:
     assert ran == ["cleanup"]
 
 
+@pytest.mark.contract("block-closes", "close-second")
+async def test_a_cancelled_close_counts_as_sent() -> None:
+    server = Server()
+    websocket = server.websocket()
+    async with websocket.open(close_timeout=5):
+        server.held.add("websocket.close")
+        with anyio.move_on_after(0.01):
+            await websocket.close(4000)
+        await websocket.wait_disconnected()
+    assert closes(server) == [(4000, "")]
+    assert websocket.close_code == 4000
+
+
 @pytest.mark.contract("block-leaving-bounded")
 async def test_a_close_is_not_cut_short_by_a_cancellation() -> None:
     server = Server()
@@ -1165,6 +1178,22 @@ async def test_an_error_of_the_server_ends_the_block() -> None:
     assert closes(server) == [(1011, "")]
 
 
+class Stop(BaseException):
+    """More than an error, as an interrupt is."""
+
+
+@pytest.mark.contract("block-server-errors", "block-reraises")
+async def test_more_than_an_error_of_the_server_stops_the_body() -> None:
+    server = Server()
+    stop = Stop()
+    server.push(stop)
+    with pytest.raises(Stop) as caught:
+        async with server.websocket():
+            await anyio.sleep_forever()
+    assert caught.value is stop
+    assert closes(server) == [(1012, "")]
+
+
 @pytest.mark.contract("block-server-errors", "block-nothing-lost")
 async def test_an_oserror_in_receive_is_the_end_behind_what_came() -> None:
     cause = ConnectionResetError()
@@ -1514,6 +1543,19 @@ async def test_cancelled_from_within_and_from_outside() -> None:
         raise AssertionError("not reached")
     assert scope.cancelled_caught
     assert closes(server) in ([], [(1012, "")])
+
+
+@pytest.mark.contract("block-cancel-on-disconnect", "block-reraises")
+async def test_a_group_of_the_cancellation_and_an_error() -> None:
+    server = Server(disconnect(4001))
+    boom = Boom()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with server.websocket().open(cancel_on_disconnect=True):
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class() as cancelled:
+                raise BaseExceptionGroup("both", [cancelled, boom]) from None
+    assert caught.value.exceptions == (boom,)
 
 
 # Figures

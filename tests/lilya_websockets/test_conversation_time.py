@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from lilya.websockets import WebSocketClosed, WebSocketDisconnect
 
-from .server import Server, connect, data, disconnect, opened, text
+from .server import ClientDisconnected, Server, connect, data, disconnect, opened, text
 from .test_conversation import closes
 
 pytestmark = pytest.mark.anyio
@@ -271,6 +271,17 @@ async def test_a_heartbeat_that_the_server_refuses() -> None:
         await websocket.wait_disconnected()
         assert clock == 3
         assert websocket.close_code == 1011
+
+
+@pytest.mark.contract("block-heartbeat", "block-send-learns")
+async def test_a_heartbeat_that_finds_the_client_gone() -> None:
+    server = Server()
+    async with server.websocket().open(heartbeat=2, heartbeat_timeout=1) as websocket:
+        server.fail(ClientDisconnected())
+        with pytest.raises(WebSocketDisconnect):
+            await websocket.receive_text()
+    assert (websocket.close_code, websocket.closed_by) == (1006, "network")
+    assert closes(server) == []
 
 
 @pytest.mark.contract("block-heartbeat")

@@ -241,9 +241,8 @@ class Conversation(Generic[W]):
             self._outside.shield = True
             try:
                 await self._group.__aexit__(None, None, None)
-            except BaseException as error:
-                if failure is None or not isinstance(error, Exception):
-                    failure = _unwrapped(error)
+            except BaseException as error:  # of a task of the block, which has cancelled the body
+                failure = _unwrapped(error)
             self._outside.__exit__(None, None, None)
             failure = await self._close(self._without_the_end(failure))
         finally:
@@ -546,10 +545,8 @@ class Conversation(Generic[W]):
                 try:
                     await self._hand_over(dict(self._heartbeat_message))
                 except Exception as error:
-                    if not await self._is_over(error):
-                        logger.debug(
-                            "the server refused a heartbeat", exc_info=error
-                        )  # the silence will tell
+                    if not await self._is_over(error):  # then the silence will tell
+                        logger.debug("the server refused a heartbeat", exc_info=error)
                 await answer.wait()
             self._answer = None
             # While the reader waits for the app, there may be an answer that it has not read.
