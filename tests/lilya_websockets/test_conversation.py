@@ -1685,3 +1685,38 @@ async def test_cancelling_at_every_await(
         assert 4001 in codes or body is close
     assert 1012 in codes
     assert codes <= {None, 1000, 1012, 4000, 4001}
+
+
+# Several objects over one connection, behind a router
+
+
+@pytest.mark.contract("block-ends-quietly", "block-once", "block-nothing-lost", "accepted-subprotocol")
+@pytest.mark.parametrize("opens", [0, 1])
+async def test_another_object_over_the_same_connection(opens: int) -> None:
+    server = Server(text("1"), text("2"), disconnect(4001), path_params={}, subprotocols=["chat"])
+    receive = server.receive  # one object: by it they know one another
+    objects = [WebSocket(server.scope, receive, server.send) for _ in range(2)]
+    owner, other = objects[opens], objects[1 - opens]
+    async with owner.open("chat"):
+        with pytest.raises(WebSocketRuntimeError, match="a block owns this WebSocket already"):
+            async with other:
+                raise AssertionError("entered")
+        await other.wait_disconnected()
+        assert await other.receive_text() == "1"
+        assert await owner.receive_text() == "2"
+        assert other.closed_by == "client"
+        await other.receive_text()  # its disconnect is the block's
+    assert [it.accepted_subprotocol for it in objects] == ["chat"] * 2
+    assert [it.messages_received for it in objects] == [2, 2]
+    assert server.types == ["websocket.accept"]
+
+
+@pytest.mark.contract("block-closes")
+@pytest.mark.parametrize("opens", [0, 1])
+async def test_another_object_closes(opens: int) -> None:
+    server = Server(path_params={})
+    receive = server.receive  # one object: by it they know one another
+    objects = [WebSocket(server.scope, receive, server.send) for _ in range(2)]
+    async with objects[opens]:
+        await objects[1 - opens].close(4000)
+    assert closes(server) == [(4000, "")]
