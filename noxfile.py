@@ -228,10 +228,23 @@ if nox is not None:
 
     @nox.session
     def bench(session: nox.Session) -> None:
-        """The core and the test client beside their peers, as ratios (some minutes)."""
+        """Beside others: `-- core`, `-- testing` or `-- wire` (over loopback); all three without that."""
         install(session, CORE, groups=("bench",))
-        session.run("python", "benchmarks/core.py", *session.posargs)
-        session.run("python", "benchmarks/testing.py", *session.posargs)
+        which = ("core", "testing", "wire")
+        chosen = [session.posargs[0]] if session.posargs[:1] and session.posargs[0] in which else list(which)
+        arguments = session.posargs[len(chosen) == 1 :]
+        if "wire" in chosen:
+            folder = Path(session.virtualenv.location)
+            # Lilya, and over it our package: put before the environment's own, which has upstream's.
+            shutil.rmtree(folder / "ours", ignore_errors=True)
+            lilya = next(name for name in PYPROJECT["dependency-groups"]["bench"] if name.startswith("lilya"))
+            session.install("--no-deps", "--target", str(folder / "ours"), lilya, f"./{CORE}")
+            if shutil.which("npm"):
+                session.run(
+                    "npm", "install", "--silent", "--prefix", str(folder / "node"), "ws@8", external=True
+                )
+        for name in chosen:
+            session.run("python", "-m", f"benchmarks.{name}", *arguments)
 
 
 if __name__ == "__main__":

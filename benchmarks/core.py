@@ -1,7 +1,9 @@
 """What the core costs, as ratios against a raw ASGI app and the WebSocket classes of peers.
 
-    python3 noxfile.py -s bench                 40 rounds of everything
-    python3 noxfile.py -s bench -- --rounds 5   a quick look
+    python3 noxfile.py -s bench -- core                 40 rounds of everything
+    python3 noxfile.py -s bench -- core --rounds 5      a quick look
+    python3 noxfile.py -s bench -- core --instructions  counted by valgrind, not timed
+    python3 noxfile.py -s bench -- core --write         what the page *Performance* shows
 
 Every round runs every implementation once, one after the other, so that a disturbance of the machine hits
 them alike. Shown are the median over the rounds of the time per operation, and the median of the ratios that
@@ -16,11 +18,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.metadata
 import importlib.util
 import json
+import os
 import platform
+import re
+import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -32,6 +37,7 @@ from typing import Any, cast
 from litestar.connection import WebSocket as LitestarWebSocket
 from starlette.websockets import WebSocket as StarletteWebSocket
 
+from benchmarks import _report, _system
 from lilya.websockets import WebSocket as LilyaWebSocket
 
 ROOT = Path(__file__).parent.parent
@@ -292,34 +298,115 @@ def measure(rounds: int) -> dict[str, dict[str, list[float]]]:
     return times
 
 
-def report(times: dict[str, dict[str, list[float]]], rounds: int) -> None:
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}"
-        for name in ("starlette", "litestar", "lilya", "multidict")
-    )
-    print(f"{platform.python_implementation()} {platform.python_version()}, {versions}, {rounds} rounds\n")
-    print(f"{'':24}{'implementation':20}{'ns':>8}  ratio")
+def results(times: dict[str, dict[str, list[float]]], rounds: int, waited: float) -> _report.Results:
+    """The figures, as the page has them; `waited` is the share of the time in which others had the core."""
+    cases: _report.Results = {}
     for case, implementations in times.items():
-        base = next(iter(implementations))
-        for name, values in implementations.items():
-            ratios = [value / other for value, other in zip(values, implementations[base], strict=True)]
+        base = next(iter(implementations.values()))
+        cases[case] = {
+            name: {
+                "value": _report.rounded(statistics.median(values)),
+                "ratio": _report.rounded(
+                    statistics.median(value / other for value, other in zip(values, base, strict=True))
+                ),
+            }
+            for name, values in implementations.items()
+        }
+    return {
+        **_report.machine(("starlette", "litestar", "lilya", "multidict")),
+        "rounds": rounds,
+        "disturbed": waited > _system.WAITED,
+        "cases": cases,
+    }
+
+
+def as_text(found: _report.Results) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    lines = [f"{found['python']}, {versions}, {found['rounds']} rounds", ""]
+    lines.append(f"{'':24}{'implementation':20}{'ns':>8}  ratio")
+    for case, rows in found["cases"].items():
+        for position, (name, row) in enumerate(rows.items()):
+            lines.append(
+                f"{'' if position else case:24}{name:20}{row['value']:8.0f}{row['ratio']:7.2f}"
+                + ("" if position else f"  of {name}")
+            )
+    if found["disturbed"]:
+        lines.append("\nOther load had the core for more than a moment: the times are too long.")
+    return "\n".join(lines)
+
+
+# Instructions: what a noisy machine cannot disturb
+
+FEW, MANY = 200, 1200
+
+
+def count_instructions() -> None:
+    """Print the instructions per operation, as ratios; each is the difference of two runs under valgrind."""
+    if shutil.which("valgrind") is None:
+        sys.exit("valgrind is not installed; without --instructions the same is timed")
+    print(f"{platform.python_implementation()} {platform.python_version()}\n")
+    print(f"{'':24}{'implementation':20}{'instructions':>12}  ratio", flush=True)
+    for case, implementations in cases().items():
+        first = 0.0
+        for name in implementations:
+            few, many = (_instructions(case, name, operations) for operations in (FEW, MANY))
+            each = (many - few) / (MANY - FEW)
+            first = first or each
             print(
-                f"{case if name == base else '':24}{name:20}{statistics.median(values):8.0f}"
-                f"{statistics.median(ratios):7.2f}" + (f"  of {base}" if name == base else "")
+                f"{case if each is first else '':24}{name:20}{each:12.0f}{each / first:7.2f}"
+                + (f"  of {name}" if each is first else ""),
+                flush=True,
             )
 
 
+def _instructions(case: str, name: str, operations: int) -> int:
+    done = subprocess.run(
+        [
+            *("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"),
+            *(sys.executable, "-m", "benchmarks.core", "--operations", str(operations), "--only", case, name),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+    )
+    found = re.search(r"I\s+refs:\s+([\d,]+)", done.stderr)
+    if found is None:
+        raise RuntimeError(f"valgrind did not say how many instructions:\n{done.stderr}")
+    return int(found[1].replace(",", ""))
+
+
 def main() -> None:
+    global MESSAGES, CONNECTIONS
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--rounds", type=int, default=40, help="how often everything is measured (default: 40)"
     )
+    parser.add_argument("--instructions", action="store_true", help="count instead of timing (slow)")
+    parser.add_argument("--write", action="store_true", help="write the figures into the page Performance")
+    # For the processes that --instructions starts.
+    parser.add_argument("--operations", type=int, default=MESSAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {arguments.rounds}")
-    report(measure(arguments.rounds), arguments.rounds)
+    MESSAGES = CONNECTIONS = arguments.operations
+    if arguments.only:
+        case, name = arguments.only
+        cases()[case][name]()
+        return
+    if arguments.instructions:
+        count_instructions()
+        return
+    start, before = time.perf_counter(), _system.waited(os.getpid())
+    times = measure(arguments.rounds)
+    share = (_system.waited(os.getpid()) - before) / (time.perf_counter() - start)
+    found = results(times, arguments.rounds, share)
+    print(as_text(found))
+    if arguments.write:
+        _report.write(core=found)
 
 
 if __name__ == "__main__":

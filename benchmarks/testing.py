@@ -1,7 +1,7 @@
 """What a session of the test client costs, as ratios against Starlette's `TestClient`.
 
-    python3 noxfile.py -s bench                 after the core
-    python3 noxfile.py -s bench -- --rounds 5   a quick look
+    python3 noxfile.py -s bench -- testing               40 rounds
+    python3 noxfile.py -s bench -- testing --rounds 5    a quick look
 
 A session connects, sends one text, receives its echo, and leaves. Every round runs every client once, one
 after the other. Shown are the median over the rounds of the time per session, and the median of the ratios
@@ -28,7 +28,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient as StarletteClient
 
-import core  # which has loaded our package under a name of its own: `lilya.websockets` is upstream's here
+from benchmarks import (
+    core,
+)  # which has loaded our package under a name of its own: `lilya.websockets` is upstream's here
 
 ours = importlib.import_module(f"{core.OurWebSocket.__module__.partition('.')[0]}.testing")
 SESSIONS = 200

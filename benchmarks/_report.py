@@ -1,0 +1,402 @@
+"""Figures as text, as tables and plots of the page *Performance*, and as the files that it is made from.
+
+    python -m benchmarks._report
+
+writes the page's tables and plots again, from the committed figures. A test compares them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+__all__ = ["as_text", "blocks", "machine", "plots", "read", "rounded", "save", "with_blocks", "write"]
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+FOLDER = ROOT / "docs" / "performance"  # the figures (JSON) and the plots (SVG)
+
+Results = dict[str, Any]
+Row = dict[str, Any]
+
+OURS = "lilya.websockets"
+NOTHING = "\N{EN DASH}"  # in a table
+
+
+def rounded(value: float) -> float:
+    """Three digits: no measurement here is worth more."""
+    return float(f"{value:.3g}")
+
+
+def machine(packages: Iterable[str], node: Path | None = None) -> Results:
+    """Where and with what something was measured."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    if node is not None and (node / "ws" / "package.json").exists():
+        versions["ws"] = json.loads((node / "ws" / "package.json").read_text(encoding="utf-8"))["version"]
+        said = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True, timeout=20)
+        versions["Node.js"] = said.stdout.strip().removeprefix("v")
+    models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return {
+        "machine": f"{len(os.sched_getaffinity(0))} cores of {models[0] if models else platform.machine()}, "
+        f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "versions": versions,
+    }
+
+
+def number(value: float) -> str:
+    """As a reader wants it: three digits, no exponent."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value < 10 else f"{value:.1f}"
+
+
+def marks(row: Row) -> str:
+    """`~` for samples that other load disturbed, `*` for a client that was busy nearly all the time."""
+    half = row["samples"] / 2
+    return ("~" if row["disturbed"] >= half else "") + ("*" if row["bounded"] >= half else "")
+
+
+def as_text(results: Results) -> str:
+    """For the terminal."""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    lines = [f"{results['machine']}; {results['python']}", versions]
+    for name, case in results["cases"].items():
+        lines += [
+            "",
+            f"{name}: {case['title']}",
+            f"  {'':44}{case['unit']:>8}  ratio  of its core: server, client",
+        ]
+        for label, row in case["rows"].items():
+            if "missing" in row:
+                lines.append(f"  {label:44}{'':>8}  {row['missing']}")
+                continue
+            shares = f"{row['server']:8.0%} {row['client']:6.0%}" if row["server"] else ""
+            ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+            lines.append(f"  {label:44}{number(row['value']):>8}  {ratio:>5}{shares}  {marks(row)}".rstrip())
+    lines += [
+        "",
+        f"{results['rounds']} rounds in {results['minutes']:g} minutes; {results['disturbed_samples']} of "
+        f"{results['samples']} samples were disturbed by other load (~), * the client was busy nearly always",
+    ]
+    return "\n".join(lines)
+
+
+def save(results: Results, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read(name: str) -> Results:
+    """The committed figures of a run: `wire` or `core`."""
+    results: Results = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return results
+
+
+def write(**results: Results) -> None:
+    """Commit figures, by the name of the run, and make the page from all there are."""
+    for name, found in results.items():
+        save(found, FOLDER / f"{name}.json")
+    figures = {name: read(name) for name in ("core", "wire")}
+    for path, drawn in plots(figures).items():
+        path.write_text(drawn, encoding="utf-8")
+    PAGE.write_text(with_blocks(PAGE.read_text(encoding="utf-8"), blocks(figures)), encoding="utf-8")
+
+
+# The page: what is between `<!-- figures NAME -->` and `<!-- end of NAME -->` is made from the figures
+
+_BLOCK = re.compile(r"(<!-- figures (?P<name>[a-z-]+) -->\n).*?(<!-- end of (?P=name) -->)", re.DOTALL)
+
+
+def with_blocks(page: str, blocks: dict[str, str]) -> str:
+    """The page with what is made from figures made anew.
+
+    Raises:
+        ValueError: The page lacks a block, or has one that nobody makes.
+    """
+    there = {found["name"] for found in _BLOCK.finditer(page)}
+    if there != blocks.keys():
+        raise ValueError(f"the page has the blocks {sorted(there)}, and {sorted(blocks)} are made")
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{blocks[found['name']]}\n\n{found[3]}", page)
+
+
+def blocks(figures: dict[str, Results]) -> dict[str, str]:
+    """Everything on the page that is made from figures, by name."""
+    wire, core = figures["wire"], figures["core"]
+    cases = wire["cases"]
+    return {
+        "wire-run": _run(wire, f"{wire['rounds']} rounds in {wire['minutes']:g} minutes"),
+        "load": _servers(
+            cases,
+            {
+                "echo": "32 bytes, 32 connections",
+                "echo-256": "32 bytes, 256 connections",
+                "echo-64k": "64 KiB, 32 connections",
+                "deflate": "1 KiB, compressed",
+            },
+        ),
+        "other": _servers(
+            cases,
+            {
+                "handshake": "opening and closing",
+                "fan-out": "200 bytes to 1,000, each",
+                "round-trip": "round trip, unloaded",
+            },
+        ),
+        "memory": _servers(
+            cases,
+            {"idle": "idle", "idle-deflate": "idle, with compression"},
+        ),
+        "stalled": _servers(cases, {"stalled": "MiB"}, ratios=False),
+        "ways": _ways(cases["fan-out"]["rows"]),
+        "growth": _growth(cases),
+        "frameworks": _frameworks(cases["frameworks"]["rows"]),
+        "missing": _missing(cases),
+        "core-run": _run(core, f"{core['rounds']} rounds"),
+        "core": _core(core["cases"], ("echo text", "echo bytes", "echo json", "accept and close")),
+        "core-first": _core(
+            core["cases"], ("first header", "first query parameter", "first str(url)", "first cookie")
+        ),
+    }
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = list(header)
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
+
+
+def name_of(label: str) -> str:
+    """A server as the page names it: ours in code."""
+    return f"**`{label}`**" if label.startswith(OURS) else label
+
+
+def _run(results: Results, length: str) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    said = f"{results['machine']}; {results['python']}; {length}. {versions}."
+    if results.get("samples"):
+        said += (
+            f" Of {results['samples']:,} samples {results['disturbed_samples']:,} were disturbed by other "
+            "load even when they were repeated."
+        )
+    if not results["disturbed"]:
+        return said
+    return (
+        '!!! warning "From a busy machine"\n\n    Other programs ran while this was measured. Read the '
+        f"ratios with that in mind, and the times not at all.\n\n{said}"
+    )
+
+
+def _cell(row: Row, *, ratio: bool = True) -> str:
+    if "missing" in row:
+        return NOTHING
+    said = number(row["value"])
+    if ratio and row["ratio"] is not None:
+        said += f" ({row['ratio']:.2f})"
+    return said + (f" {sign}" if (sign := marks(row).replace("*", "\\*")) else "")
+
+
+def _servers(cases: Results, columns: dict[str, str], *, ratios: bool = True) -> str:
+    first = cases[next(iter(columns))]["rows"]
+    names = [name for name in first if ", " not in name]
+    rows = []
+    for name in names:
+        of_row = [cases[case]["rows"].get(name, {"missing": ""}) for case in columns]
+        if any("missing" not in row for row in of_row):
+            rows.append([name_of(name), *(_cell(row, ratio=ratios) for row in of_row)])
+    return table(["", *columns.values()], rows)
+
+
+def _ways(rows: dict[str, Row]) -> str:
+    chosen = {
+        name: row for name, row in rows.items() if name.partition(",")[0] in ("uvicorn", f"{OURS}.uvicorn")
+    }
+    return table(
+        ["", "µs per receiver"],
+        [
+            [name_of(name) if ", " in name else f"{name_of(name)}, one after the other", _cell(row)]
+            for name, row in chosen.items()
+            if "missing" not in row
+        ],
+    )
+
+
+def _growth(cases: Results) -> str:
+    columns = {name: case for name, case in cases.items() if name.startswith("growth-")}
+    return _servers(cases, {name: f"{int(name.partition('-')[2]):,}" for name in columns}, ratios=False)
+
+
+def _frameworks(rows: dict[str, Row]) -> str:
+    servers = [name for name in rows if " on " not in name]
+    apps = dict.fromkeys(name.partition(" on ")[0] for name in rows if " on " in name)
+    cells = [["raw ASGI", *(_cell(rows[server]) for server in servers)]]
+    cells += [
+        [name_of(app), *(_cell(rows[f"{app} on {server}"]) for server in servers)]
+        for app in apps
+        if any("missing" not in rows[f"{app} on {server}"] for server in servers)
+    ]
+    return table(["", *(f"on {name_of(server).replace('**', '')}" for server in servers)], cells)
+
+
+def _missing(cases: Results) -> str:
+    found: dict[str, list[str]] = {}
+    for name, case in cases.items():
+        for label, row in case["rows"].items():
+            if "missing" in row:
+                found.setdefault(f"{label}: {row['missing']}", []).append(name)
+    if not found:
+        return "Everything was measured."
+    return "Not measured:\n\n" + "\n".join(
+        f"* {escape(reason, quote=False)} ({', '.join(names)})" for reason, names in found.items()
+    )
+
+
+def _core(cases: Results, chosen: Iterable[str]) -> str:
+    columns = {name: cases[name] for name in chosen}
+    names = list(dict.fromkeys(name for rows in columns.values() for name in rows))
+    return table(
+        ["", *columns],
+        [
+            [
+                f"**`{OURS}`**" if name == "lilya-websockets" else name,
+                *(
+                    f"{number(rows[name]['value'])} ({rows[name]['ratio']:.2f})" if name in rows else NOTHING
+                    for rows in columns.values()
+                ),
+            ]
+            for name in names
+        ],
+    )
+
+
+# Plots, in the colours of the page. They are inlined in it, and can be read aloud.
+
+LINE, LEFT, WIDTH, LETTER = 24, 250, 720, 7.6
+
+
+def plots(figures: dict[str, Results]) -> dict[Path, str]:
+    """Every plot, by its file."""
+    cases = figures["wire"]["cases"]
+    return {
+        FOLDER / "echo.svg": bars(
+            "Processor time per message: echo of 32 bytes, 32 connections", cases["echo"]
+        ),
+        FOLDER / "frameworks.svg": bars(
+            "Processor time per message, through frameworks: echo of 32 bytes, 32 connections",
+            cases["frameworks"],
+        ),
+        FOLDER / "idle.svg": bars("Memory per idle connection", cases["idle"]),
+        FOLDER / "growth.svg": lines("Processor time per message, by the number of connections", cases),
+    }
+
+
+def _svg(title: str, said: str, height: float, shapes: Iterable[str]) -> str:
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img" '
+            f'aria-label="{escape(title)}" class="figures" style="max-width: {WIDTH}px">',
+            f"<title>{escape(title)}</title>",
+            f"<desc>{escape(said)}</desc>",
+            *shapes,
+            "</svg>\n",
+        ]
+    )
+
+
+def bars(title: str, case: Results) -> str:
+    """One bar for each row, the least first."""
+    rows = sorted(
+        ((label, row["value"]) for label, row in case["rows"].items() if "missing" not in row),
+        key=lambda row: row[1],
+    )
+    scale = (WIDTH - LEFT - 90) / max(value for _, value in rows)
+    shapes, said = [], []
+    for position, (label, value) in enumerate(rows):
+        y = position * LINE
+        text = f"{number(value)} {case['unit']}"
+        said.append(f"{label}: {text}.")
+        shapes.append(
+            f'<g data-label="{escape(label)}" data-value="{value:g}"{_class(label)}>'
+            f'<text x="{LEFT - 8}" y="{y + 16}" text-anchor="end">{escape(_short(label))}</text>'
+            f'<rect x="{LEFT}" y="{y + 4}" width="{value * scale:.1f}" height="{LINE - 8}" '
+            'fill="currentColor"/>'
+            f'<text x="{LEFT + value * scale + 8:.1f}" y="{y + 16}">{text}</text></g>'
+        )
+    return _svg(title, " ".join(said), len(rows) * LINE + 4, shapes)
+
+
+def _short(label: str) -> str:
+    """A label that has room; the whole is in the description."""
+    return (
+        label.replace(f" on {OURS}.uvicorn", " on ours").replace(f"{OURS}.uvicorn", "ours, raw ASGI")
+        if " on " in label
+        else label
+    )
+
+
+def _class(label: str) -> str:
+    return ' class="ours"' if label.startswith(OURS) or label.endswith(f"{OURS}.uvicorn") else ""
+
+
+def lines(title: str, cases: Results) -> str:
+    """One line for each server over the number of connections; each step of these is ten times the last."""
+    columns = {
+        int(name.partition("-")[2]): case for name, case in cases.items() if name.startswith("growth-")
+    }
+    labels = [
+        label
+        for label in next(iter(columns.values()))["rows"]
+        if all("missing" not in case["rows"][label] for case in columns.values())
+    ]
+    top, bottom, left, right = 16, 260, 60, WIDTH - 190
+    step = (right - left) / (len(columns) - 1)
+    most = max(case["rows"][label]["value"] for case in columns.values() for label in labels)
+    scale = (bottom - top) / most
+    unit = next(iter(columns.values()))["unit"]
+    shapes = [f'<path d="M{left} {top} V{bottom} H{right}" fill="none" stroke="currentColor"/>']
+    for position, count in enumerate(columns):
+        shapes.append(
+            f'<text x="{left + position * step:g}" y="{bottom + 20}" text-anchor="middle">{count:,}</text>'
+        )
+    for part in (0.5, 1.0):
+        y = bottom - most * part * scale
+        shapes.append(f'<text x="{left - 8}" y="{y + 5:.1f}" text-anchor="end">{number(most * part)}</text>')
+    said, ends = [], []
+    for label in labels:
+        values = [case["rows"][label]["value"] for case in columns.values()]
+        points = " ".join(
+            f"{left + position * step:.1f},{bottom - value * scale:.1f}"
+            for position, value in enumerate(values)
+        )
+        # The names stand at the ends of the lines, apart from one another.
+        ends.append((bottom - values[-1] * scale, label, points, values))
+    before = float("-inf")
+    for y, label, points, values in sorted(ends):
+        before = y = max(y, before + 16)
+        listed = ", ".join(
+            f"{number(value)} at {count:,}" for value, count in zip(values, columns, strict=True)
+        )
+        said.append(f"{label}: {listed} ({unit}).")
+        shapes.append(
+            f'<g data-label="{escape(label)}" data-values="{" ".join(f"{value:g}" for value in values)}"'
+            f'{_class(label)}><polyline points="{points}" fill="none" stroke="currentColor"/>'
+            f'<text x="{right + 8}" y="{y + 5:.1f}">{escape(label)}</text></g>'
+        )
+    return _svg(title, " ".join(said), bottom + 32, shapes)
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,13 @@
+"""Quart."""
+
+from __future__ import annotations
+
+from quart import Quart, websocket
+
+app = Quart(__name__)
+
+
+@app.websocket("/echo")
+async def echo() -> None:
+    while True:
+        await websocket.send(await websocket.receive())

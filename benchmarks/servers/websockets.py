@@ -1,0 +1,39 @@
+"""The server of the `websockets` library."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import uvloop
+from websockets.asyncio.server import ServerConnection, broadcast, serve
+
+PIECE = b"x" * 65536
+group: set[ServerConnection] = set()
+
+
+async def handle(websocket: ServerConnection) -> None:
+    path = websocket.request.path if websocket.request else ""
+    if path == "/echo":
+        async for message in websocket:
+            await websocket.send(message)
+    elif path == "/join":
+        group.add(websocket)
+        await websocket.wait_closed()
+        group.discard(websocket)
+    elif path == "/publish":
+        async for message in websocket:
+            broadcast(group, message)  # its own way: it never waits
+    elif path == "/flood":
+        for _ in range(512):
+            await websocket.send(PIECE)
+        await websocket.wait_closed()
+
+
+async def main() -> None:
+    async with serve(handle, "127.0.0.1", int(sys.argv[1])) as server:
+        await server.serve_forever()
+
+
+uvloop.install()
+asyncio.run(main())

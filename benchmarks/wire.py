@@ -1,0 +1,455 @@
+"""What servers and frameworks cost over loopback: the server's own processor time per message.
+
+    python3 noxfile.py -s bench -- wire                     everything
+    python3 noxfile.py -s bench -- wire --rounds 2          a quick look
+    python3 noxfile.py -s bench -- wire echo deflate        some cases only
+    python3 noxfile.py -s bench -- wire echo --peers uvicorn,aiohttp
+    python3 noxfile.py -s bench -- wire --write             what the page *Performance* shows
+
+Server and client have a core each. In every round all servers are started anew, and each case measures all
+of them in turn, so that a disturbance of the machine hits them alike and no figure hangs on one layout of a
+process in memory. Shown are the medians over the rounds, and the medians of the ratios that were formed
+within each round. Processor time is from the system's accounting. A sample that other load has disturbed is
+repeated, and marked with `~` if it stayed so; one in which the client was busy nearly all the time is marked
+with `*`, because the client may have been what was measured.
+
+All servers run on uvloop where they can, with one process, without access log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from . import _report
+from ._client import BINARY, TEXT, Crowd, deflated, frame, handshakes, reply
+from ._peers import DEFAULT, NODE, OURS, PEERS, Server, running
+from ._system import Meter, Sample, memory
+
+TRIES = 3  # of a sample that was disturbed
+SECONDS = 0.4  # of a sample, about
+SMALL = b"x" * 32
+LARGE = b"x" * 65536
+MEMBERS = 1000  # who get what is published
+IDLE = 2000
+FLOOD = 512 * 65536
+
+# 1 KiB of JSON, as a chat would send it: compressed it is about a fifth. 16 of them in turn, since a server
+# that keeps its context would find one and the same message again in its window.
+DOCUMENTS = [
+    "".join(
+        f'{{"id":{7919 * (16 * number + i) % 100003},"room":"blue","from":"user{(i * 31 + number) % 97}",'
+        f'"text":"message {i * number} of {number}"}},'
+        for i in range(20)
+    )[:1024].encode()
+    for number in range(16)
+]
+
+
+def wait_until_steady(read: Callable[[], int], tolerance: int) -> int:
+    """Wait until a number has stopped to move, and return it; after 10 seconds as it is then."""
+    deadline = time.monotonic() + 10
+    before, now = read(), None
+    while time.monotonic() < deadline:
+        time.sleep(0.25)
+        now = read()
+        if abs(now - before) <= tolerance:
+            return now
+        before = now
+    return before
+
+
+# The workloads: each takes a running server, and returns a sample
+
+
+def echo(server: Server, connections: int = 32, payload: bytes = SMALL, opcode: int = TEXT) -> Sample:
+    with Crowd(server.port, count=connections) as crowd:
+        crowd.check(payload, opcode)
+        return timed_echo(server, crowd, payload, opcode)
+
+
+def timed_echo(server: Server, crowd: Crowd, payload: bytes = SMALL, opcode: int = TEXT) -> Sample:
+    message, size = frame(payload, opcode), len(reply(payload, opcode))
+    crowd.echo([message], size, SECONDS / 2)
+    with Meter(server.pid, server.core) as meter:
+        done = crowd.echo([message], size, SECONDS)
+    return meter.sample(meter.server / done * 1e6)
+
+
+def echo_deflate(server: Server) -> Sample:
+    messages = [frame(deflated(document), compressed=True) for document in DOCUMENTS]
+    with Crowd(server.port, count=32, deflate=True) as crowd:
+        crowd.check(DOCUMENTS[0])
+        crowd.echo(messages, 0, SECONDS / 4)
+        with Meter(server.pid, server.core) as meter:
+            done = crowd.echo(messages, 0, SECONDS)
+    return meter.sample(meter.server / done * 1e6)
+
+
+def round_trip(server: Server) -> Sample:
+    with Crowd(server.port) as crowd:
+        crowd.check(SMALL)
+        message, size = frame(SMALL), len(reply(SMALL))
+        with Meter(server.pid, server.core) as meter:
+            taken = crowd.round_trips(message, size, 2 * SECONDS, 0.001)
+    return meter.sample(statistics.median(taken) * 1e6)
+
+
+def handshake(server: Server) -> Sample:
+    handshakes(server.port, SECONDS / 4)
+    with Meter(server.pid, server.core) as meter:
+        done = handshakes(server.port, 2 * SECONDS)
+    return meter.sample(meter.server / done * 1e6)
+
+
+def fan_out(server: Server, path: str = "/publish") -> Sample:
+    payload = b"x" * 200
+    message, size = frame(payload), len(reply(payload))
+    with Crowd(server.port, "/join", MEMBERS) as members, Crowd(server.port, path) as publisher:
+        times = 20
+        for count in (3, times):
+            with Meter(server.pid, server.core) as meter:
+                for _ in range(count):
+                    publisher.send(message)
+                    members.take(size * MEMBERS)
+    return meter.sample(meter.server / (times * MEMBERS) * 1e6)
+
+
+def stalled(server: Server) -> Sample:
+    """The memory that a reader holds who has stopped, while others go on: they must."""
+    with Crowd(server.port, count=31) as crowd:
+        crowd.check(SMALL)
+        crowd.echo([frame(SMALL)], len(reply(SMALL)), 0.1)
+        before = wait_until_steady(lambda: memory(server.pid), 16384)
+        with Crowd(server.port, "/flood") as reader:
+            wait_until_steady(reader.waiting, 0)
+            held = wait_until_steady(lambda: memory(server.pid), 16384) - before
+            sample = timed_echo(server, crowd)
+    return sample._replace(value=max(held, 0) / 2**20)
+
+
+def idle(server: Server, *, deflate: bool = False) -> Sample:
+    """The memory of an idle connection; the server must be fresh."""
+    with Crowd(server.port, count=64, deflate=deflate) as crowd:
+        crowd.check(SMALL)
+    before = wait_until_steady(lambda: memory(server.pid), 16384)
+    with Crowd(server.port, count=IDLE, deflate=deflate):
+        after = wait_until_steady(lambda: memory(server.pid), 16384)
+    return Sample((after - before) / IDLE / 1024)
+
+
+Workload = Callable[[Server], Sample]
+
+
+class Case(NamedTuple):
+    """What is compared: rows of a table, the first of which is the base of ratios."""
+
+    title: str
+    unit: str
+    rows: dict[str, tuple[str, Workload]]
+    """By label, the name of a peer, and what it does."""
+    fresh: bool = False
+    """Whether each sample needs a server of its own. Such a figure is no time; it varies little."""
+
+
+def each(run: Workload, peers: Iterable[str]) -> dict[str, tuple[str, Workload]]:
+    return {name: (name, run) for name in peers}
+
+
+SERVERS = [name for name in PEERS if " on " not in name]
+COMPRESSING = [name for name in SERVERS if PEERS[name].deflate]
+FRAMEWORKS = [DEFAULT, OURS, *(name for name in PEERS if " on " in name)]
+GROWING = [DEFAULT, OURS, "aiohttp", "ws (Node.js)"]
+GROWTH = (1, 10, 100, 1000, 10_000)
+OTHER_WAYS = {
+    f"{DEFAULT}, gather": (DEFAULT, partial(fan_out, path="/gather")),
+    f"{OURS}, gather": (OURS, partial(fan_out, path="/gather")),
+    f"{OURS}, framed once": (OURS, partial(fan_out, path="/framed")),
+}
+
+VERSIONS = (
+    *("uvicorn", "uvloop", "httptools", "websockets", "wsproto", "granian", "hypercorn", "aiohttp", "picows"),
+    *("starlette", "fastapi", "litestar", "lilya", "quart"),
+)
+
+CASES: dict[str, Case] = {
+    "echo": Case("Echo of 32 bytes, 32 connections", "µs", each(echo, SERVERS)),
+    "frameworks": Case("Echo of 32 bytes, 32 connections", "µs", each(echo, FRAMEWORKS)),
+    "echo-256": Case(
+        "Echo of 32 bytes, 256 connections", "µs", each(partial(echo, connections=256), SERVERS)
+    ),
+    "echo-64k": Case(
+        "Echo of 64 KiB, 32 connections", "µs", each(partial(echo, payload=LARGE, opcode=BINARY), SERVERS)
+    ),
+    "deflate": Case("Echo of 1 KiB, compressed, 32 connections", "µs", each(echo_deflate, COMPRESSING)),
+    "round-trip": Case("Round trip of 32 bytes without load, median", "µs", each(round_trip, SERVERS)),
+    "handshake": Case("A connection, opened and closed", "µs", each(handshake, SERVERS)),
+    "fan-out": Case(
+        "200 bytes to 1,000 connections, per receiver", "µs", each(fan_out, SERVERS) | OTHER_WAYS
+    ),
+    "stalled": Case("Memory held for a reader who has stopped", "MiB", each(stalled, SERVERS)),
+    "idle": Case("Memory per idle connection", "KiB", each(idle, SERVERS), fresh=True),
+    "idle-deflate": Case(
+        "Memory per idle connection, with compression",
+        "KiB",
+        each(partial(idle, deflate=True), COMPRESSING),
+        fresh=True,
+    ),
+}
+CASES |= {
+    f"growth-{count}": Case(
+        f"Echo of 32 bytes, connections: {count:,}", "µs", each(partial(echo, connections=count), GROWING)
+    )
+    for count in GROWTH
+}
+
+# What this project has set itself: a ratio of two rows of one case, and what it should not exceed.
+GOALS = [
+    ("echo", OURS, DEFAULT, 0.52),
+    ("echo", OURS, "aiohttp", 1.0),
+    ("echo", OURS, "ws (Node.js)", 1.0),
+    ("frameworks", f"lilya.websockets on {OURS}", f"Lilya on {DEFAULT}", 0.46),
+    ("echo-256", OURS, DEFAULT, 0.53),
+    ("echo-64k", OURS, DEFAULT, 0.82),
+    ("deflate", OURS, DEFAULT, 0.8),
+    ("idle", OURS, DEFAULT, 9 / 17.6),
+    ("idle-deflate", OURS, DEFAULT, 13 / 51.6),
+    ("fan-out", f"{OURS}, framed once", DEFAULT, 3.9 / 6.8),
+    ("round-trip", OURS, DEFAULT, 67 / 75),
+]
+
+
+# A run
+
+Samples = dict[str, list[Sample]]  # of a case: by label, one for each round
+
+
+class Run:
+    """Measures, and says what it does.
+
+    Args:
+        cases: By name.
+        rounds: How often each row is measured.
+        cores: Of the client, and of the servers.
+        tries: How often at most a sample is taken that other load disturbs.
+    """
+
+    def __init__(
+        self, cases: dict[str, Case], rounds: int, cores: tuple[int, int], tries: int = TRIES
+    ) -> None:
+        self.cases = cases
+        self.rounds = rounds
+        self.tries = tries
+        self.client, self.core = cores
+        self.samples: dict[str, Samples] = {name: {} for name in cases}
+        self.missing: dict[str, dict[str, str]] = {name: {} for name in cases}
+        self.started = time.monotonic()
+
+    def __call__(self) -> None:
+        self.say("looking who is there")
+        wanted = dict.fromkeys(peer for case in self.cases.values() for peer, _ in case.rows.values())
+        absent = {name: reason for name in wanted if (reason := PEERS[name].missing())}
+        for name, case in self.cases.items():
+            self.missing[name] = {
+                label: absent[peer] for label, (peer, _) in case.rows.items() if peer in absent
+            }
+        affinity = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {self.client})
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(self.rounds):
+                self.round(number)
+        finally:
+            gc.enable()
+            os.sched_setaffinity(0, affinity)
+            print(file=sys.stderr)
+
+    def round(self, number: int) -> None:
+        shared = {name: case for name, case in self.cases.items() if not case.fresh}
+        needed = dict.fromkeys(
+            peer
+            for name, case in shared.items()
+            for label, (peer, _) in case.rows.items()
+            if label not in self.missing[name]
+        )
+        self.say(f"round {number + 1} of {self.rounds}, starting {len(needed)} servers")
+        failed: dict[str, str] = {}
+        with running([PEERS[name] for name in needed], self.core, failed) as servers:
+            for name in shared:
+                self.case(number, name, lambda peer: servers[peer], failed)
+        for name in self.cases:
+            if name not in shared and number < 3:
+                self.case(number, name, None, failed)
+
+    def case(
+        self, number: int, name: str, server_of: Callable[[str], Server] | None, failed: dict[str, str]
+    ) -> None:
+        case = self.cases[name]
+        labels = [label for label in case.rows if label not in self.missing[name]]
+        turn = number % max(len(labels), 1)  # nobody is always the first
+        for label in labels[turn:] + labels[:turn]:
+            self.say(f"round {number + 1} of {self.rounds}, {name}: {label}")
+            peer, run = case.rows[label]
+            try:
+                if server_of is not None and peer not in failed:
+                    sample = self.sample(run, server_of(peer))
+                elif peer not in failed:
+                    with running([PEERS[peer]], self.core, failed) as fresh:
+                        if peer in fresh:
+                            sample = run(fresh[peer])
+                if peer in failed:
+                    raise RuntimeError(failed[peer])
+            except (OSError, RuntimeError) as error:
+                # Others are measured all the same, and the row says what happened.
+                self.missing[name][label] = f"failed: {error or type(error).__name__}"
+                self.samples[name].pop(label, None)
+                continue
+            self.samples[name].setdefault(label, []).append(sample)
+
+    def sample(self, run: Workload, server: Server) -> Sample:
+        """A quiet sample, or the least disturbed one."""
+        taken: list[Sample] = []
+        while len(taken) < self.tries:
+            taken.append(run(server))
+            if not taken[-1].disturbed:
+                return taken[-1]
+        return min(taken, key=lambda sample: sample.waited + sample.others + sample.stolen)
+
+    def say(self, what: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
+        print(f"\r\x1b[K{minutes}:{seconds:02}  {what} …", end="", file=sys.stderr, flush=True)
+
+    def results(self) -> _report.Results:
+        """The figures, as the page has them."""
+        taken = [
+            sample for samples in self.samples.values() for of_row in samples.values() for sample in of_row
+        ]
+        disturbed = sum(sample.disturbed for sample in taken)
+        return {
+            **_report.machine(VERSIONS, NODE),
+            "rounds": self.rounds,
+            "minutes": round((time.monotonic() - self.started) / 60, 1),
+            "samples": len(taken),
+            "disturbed_samples": disturbed,
+            "disturbed": disturbed > 0.05 * len(taken),
+            "cases": {
+                name: {"title": case.title, "unit": case.unit, "rows": self._rows(name)}
+                for name, case in self.cases.items()
+            },
+        }
+
+    def _rows(self, name: str) -> dict[str, _report.Row]:
+        samples, missing = self.samples[name], self.missing[name]
+        case = self.cases[name]
+        labels = list(case.rows)
+        base = samples.get(labels[0])
+        rows: dict[str, _report.Row] = {}
+        for label in labels:
+            if label in missing or label not in samples:
+                rows[label] = {"missing": missing.get(label, "not measured")}
+                continue
+            taken = samples[label]
+            rows[label] = {
+                "value": _report.rounded(statistics.median(sample.value for sample in taken)),
+                # Beside next to nothing, everything is a multiple.
+                "ratio": None
+                if case.unit == "MiB" or not base
+                else _report.rounded(median_ratio(taken, base)),
+                "server": round(statistics.median(sample.server for sample in taken), 2),
+                "client": round(statistics.median(sample.client for sample in taken), 2),
+                "disturbed": sum(sample.disturbed for sample in taken),
+                "bounded": sum(sample.bounded for sample in taken),
+                "samples": len(taken),
+            }
+        return rows
+
+    def goals(self) -> list[str]:
+        """How far what this project has set itself is reached."""
+        lines = []
+        for case, label, other, limit in GOALS:
+            samples = self.samples.get(case, {})
+            if label in samples and other in samples:
+                ratio = median_ratio(samples[label], samples[other])
+                verdict = "reached" if ratio <= limit else "NOT reached"
+                lines.append(f"{case}: {label} / {other} = {ratio:.2f}, at most {limit:.2f}: {verdict}")
+        samples = self.samples.get("frameworks", {})
+        label = f"lilya.websockets on {DEFAULT}"
+        if label in samples and DEFAULT in samples:
+            added = statistics.median(
+                ours.value - raw.value for ours, raw in zip(samples[label], samples[DEFAULT], strict=True)
+            )
+            verdict = "reached" if added <= 0.5 else "NOT reached"
+            lines.append(f"frameworks: {label} adds {added:.2f} µs, at most 0.50: {verdict}")
+        return lines
+
+
+def median_ratio(samples: list[Sample], base: list[Sample]) -> float:
+    """The median of the ratios that are formed within each round."""
+    return statistics.median(sample.value / other.value for sample, other in zip(samples, base, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"any of {', '.join(CASES)} (default: all)")
+    parser.add_argument("--rounds", type=int, default=7, help="how often everything is measured (default: 7)")
+    parser.add_argument(
+        "--peers", help="rows to measure, by the names of servers, with commas (default: all)"
+    )
+    parser.add_argument("--tries", type=int, default=TRIES, help=f"of a disturbed sample (default: {TRIES})")
+    parser.add_argument("--json", type=Path, help="a file to write the figures to")
+    parser.add_argument("--write", action="store_true", help="write the figures into the page Performance")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.cases) - set(CASES):
+        parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    for name in ("rounds", "tries"):
+        if (value := getattr(arguments, name)) < 1:
+            parser.error(f"--{name} must be at least 1, got {value}")
+    if arguments.write and (arguments.cases or arguments.peers):
+        parser.error("--write takes the whole: the page shows one run. Leave the cases and --peers out")
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        sys.exit(f"server and client need a core each, and this process may use {len(cores)}")
+    cases = {name: CASES[name] for name in arguments.cases or CASES}
+    if arguments.peers:
+        peers = set(arguments.peers.split(","))
+        if unknown := peers - set(PEERS):
+            parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
+        cases = {
+            name: case._replace(rows={label: row for label, row in case.rows.items() if row[0] in peers})
+            for name, case in cases.items()
+        }
+        cases = {name: case for name, case in cases.items() if case.rows}
+    # 10,000 connections are as many descriptors, on either side; the servers inherit the limit.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = 256 + max(
+        [2000, *(count for count in GROWTH if f"growth-{count}" in cases)],
+    )
+    if hard < needed:
+        sys.exit(f"{needed:,} descriptors are needed, and `ulimit -Hn` allows {hard:,}")
+    run = Run(cases, arguments.rounds, (cores[0], cores[-1]), arguments.tries)
+    run()
+    results = run.results()
+    print(_report.as_text(results))
+    for line in run.goals():
+        print(line)
+    if arguments.json:
+        _report.save(results, arguments.json)
+    if arguments.write:
+        _report.write(wire=results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The page *Performance*: every figure on it is one of the committed figures."""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("the benchmarks read /proc", allow_module_level=True)
+
+from benchmarks import _report, wire
+from benchmarks._report import Results
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "performance.md"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture
+def figures() -> dict[str, Results]:
+    return {name: _report.read(name) for name in ("core", "wire")}
+
+
+@pytest.fixture
+def page() -> str:
+    return PAGE.read_text(encoding="utf-8")
+
+
+def test_the_tables_are_the_figures(page: str, figures: dict[str, Results]) -> None:
+    assert _report.with_blocks(page, _report.blocks(figures)) == page
+
+
+def test_the_plots_are_the_figures(figures: dict[str, Results]) -> None:
+    drawn = _report.plots(figures)
+    assert {path: path.read_text(encoding="utf-8") for path in (DOCS / "performance").glob("*.svg")} == drawn
+
+
+def test_the_figures_are_of_what_is_measured_now(figures: dict[str, Results]) -> None:
+    assert figures["wire"]["cases"].keys() == wire.CASES.keys()
+    for name, case in wire.CASES.items():
+        committed = figures["wire"]["cases"][name]
+        assert (committed["title"], committed["unit"]) == (case.title, case.unit)
+        assert list(committed["rows"]) == list(case.rows)
+
+
+def test_everything_committed_is_shown(page: str, figures: dict[str, Results]) -> None:
+    shown = dict(_report.blocks(figures))
+    for run in figures.values():
+        for case in run["cases"].values():
+            for label, row in case["rows"].items() if "rows" in case else case.items():
+                if "missing" not in row:
+                    assert any(_report.number(row["value"]) in block for block in shown.values()), label
+    assert all(block in page for block in shown.values())
+
+
+def plotted(path: Path) -> dict[str, list[float]]:
+    """The rows of a plot; what is drawn must be as long, or as high, as it says."""
+    root = ElementTree.parse(path).getroot()
+    assert root.get("role") == "img"
+    assert root.get("aria-label") == root.findtext(f"{SVG}title")
+    said = root.findtext(f"{SVG}desc") or ""
+    found, scales = {}, []
+    for group in root.iter(f"{SVG}g"):
+        label = group.attrib["data-label"]
+        values = [float(value) for value in (group.get("data-value") or group.attrib["data-values"]).split()]
+        found[label] = values
+        assert f"{label}: " in said
+        rect, line = group.find(f"{SVG}rect"), group.find(f"{SVG}polyline")
+        if rect is not None:
+            scales.append(float(rect.attrib["width"]) / values[0])
+        else:
+            assert line is not None
+            heights = [260 - float(point.partition(",")[2]) for point in line.attrib["points"].split()]
+            scales += [height / value for height, value in zip(heights, values, strict=True)]
+    assert scales == pytest.approx([max(scales)] * len(scales), rel=0.05)
+    return found
+
+
+@pytest.mark.parametrize("name", ["echo", "frameworks", "idle"])
+def test_bars(name: str, figures: dict[str, Results]) -> None:
+    rows = figures["wire"]["cases"][name]["rows"]
+    expected = {label: [row["value"]] for label, row in rows.items() if "missing" not in row}
+    assert plotted(DOCS / "performance" / f"{name}.svg") == expected
+
+
+def test_lines(figures: dict[str, Results]) -> None:
+    cases = [case for name, case in figures["wire"]["cases"].items() if name.startswith("growth-")]
+    for label, values in plotted(DOCS / "performance" / "growth.svg").items():
+        assert values == [case["rows"][label]["value"] for case in cases]
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "performance").glob("*.svg")), ids=lambda path: path.stem)
+def test_the_plots_have_the_colours_of_the_page_and_are_on_it(path: Path, site: Path) -> None:
+    svg = path.read_text(encoding="utf-8")
+    assert set(re.findall(r'\b(?:fill|stroke)="([^"]*)"', svg)) <= {"currentColor", "none"}
+    assert svg.strip() in (site / "performance" / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_files_can_be_read_by_readers(site: Path) -> None:
+    for name in ("core", "wire"):
+        assert (site / "performance" / f"{name}.json").is_file()
+
+
+# Planted faults
+
+
+def test_planted_figure_on_the_page(page: str, figures: dict[str, Results]) -> None:
+    value = _report.number(figures["wire"]["cases"]["echo"]["rows"]["uvicorn"]["value"])
+    assert f"| uvicorn | {value} (1.00)" in page
+    faulty = page.replace(f"| uvicorn | {value} (1.00)", "| uvicorn | 1.23 (1.00)")
+    assert _report.with_blocks(faulty, _report.blocks(figures)) != faulty
+
+
+@pytest.mark.parametrize(
+    "name", ["echo", "frameworks", "idle", "growth-1", "stalled", "round-trip", "fan-out"]
+)
+def test_planted_figure_in_the_file(name: str, page: str, figures: dict[str, Results]) -> None:
+    faulty = copy.deepcopy(figures)
+    faulty["wire"]["cases"][name]["rows"]["uvicorn"]["value"] = 12345.0
+    assert _report.with_blocks(page, _report.blocks(faulty)) != page
+    if name in ("echo", "frameworks", "idle", "growth-1"):
+        assert _report.plots(faulty) != _report.plots(figures)
+
+
+def test_planted_figure_of_the_core(page: str, figures: dict[str, Results]) -> None:
+    figures["core"]["cases"]["echo text"]["lilya-websockets"]["ratio"] = 0.01
+    assert _report.with_blocks(page, _report.blocks(figures)) != page
+
+
+def test_planted_mark(page: str, figures: dict[str, Results]) -> None:
+    figures["wire"]["disturbed"] = not figures["wire"]["disturbed"]
+    assert _report.with_blocks(page, _report.blocks(figures)) != page
+
+
+def test_planted_block_that_is_missing_or_unknown(page: str, figures: dict[str, Results]) -> None:
+    blocks = _report.blocks(figures)
+    with pytest.raises(ValueError, match="the page has the blocks"):
+        _report.with_blocks(page.replace("<!-- figures load -->", ""), blocks)
+    with pytest.raises(ValueError, match="the page has the blocks"):
+        _report.with_blocks(page, {**blocks, "more": ""})
+
+
+def test_planted_bar(tmp_path: Path) -> None:
+    svg = (DOCS / "performance" / "echo.svg").read_text(encoding="utf-8")
+    (width,) = re.findall(r'data-label="uvicorn" .*?width="([\d.]+)"', svg)
+    path = tmp_path / "echo.svg"
+    path.write_text(svg.replace(f'width="{width}"', f'width="{float(width) / 2:.1f}"', 1), encoding="utf-8")
+    with pytest.raises(AssertionError):
+        plotted(path)
+
+
+# How figures are written
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (0.0, "0"),
+        (0.0117, "0.0117"),
+        (1.0, "1"),
+        (9.46, "9.46"),
+        (13.4, "13.4"),
+        (364.0, "364"),
+        (1234.0, "1,234"),
+    ],
+)
+def test_numbers(value: float, written: str) -> None:
+    assert _report.number(_report.rounded(value)) == written.replace("1,234", "1,230")
+
+
+@pytest.mark.parametrize(
+    ("row", "marks"),
+    [
+        ({"samples": 5, "disturbed": 2, "bounded": 2}, ""),
+        ({"samples": 5, "disturbed": 3, "bounded": 0}, "~"),
+        ({"samples": 4, "disturbed": 2, "bounded": 4}, "~*"),
+    ],
+)
+def test_marks(row: dict[str, int], marks: str) -> None:
+    assert _report.marks(row) == marks
