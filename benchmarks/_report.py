@@ -181,7 +181,8 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def name_of(label: str) -> str:
     """A server as the page names it: ours in code."""
-    return f"**`{label}`**" if label.startswith(OURS) else label
+    name, comma, how = label.partition(",")
+    return f"**`{name}`**{comma}{how}" if name.startswith(OURS) else label
 
 
 def _run(results: Results, length: str) -> str:
@@ -284,7 +285,7 @@ def _core(cases: Results, chosen: Iterable[str]) -> str:
 
 # Plots, in the colours of the page. They are inlined in it, and can be read aloud.
 
-LINE, LEFT, WIDTH, LETTER = 24, 250, 720, 7.6
+LINE, LEFT, WIDTH = 24, 250, 720
 
 
 def plots(figures: dict[str, Results]) -> dict[Path, str]:
@@ -361,7 +362,7 @@ def lines(title: str, cases: Results) -> str:
         for label in next(iter(columns.values()))["rows"]
         if all("missing" not in case["rows"][label] for case in columns.values())
     ]
-    top, bottom, left, right = 16, 260, 60, WIDTH - 190
+    top, bottom, left, right = 16, 260, 60, WIDTH - 215
     step = (right - left) / (len(columns) - 1)
     most = max(case["rows"][label]["value"] for case in columns.values() for label in labels)
     scale = (bottom - top) / most

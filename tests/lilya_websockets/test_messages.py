@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 
 from lilya.websockets import WebSocketClose
 from lilya.websockets._messages import (
+    _encoding,
     checked_bytes,
     checked_close,
     checked_headers,
@@ -382,13 +383,38 @@ def test_encode_what_has_no_end() -> None:
     for _ in range(100_000):
         deep = [deep]
 
-    with pytest.raises(ValueError, match="Circular"):
-        encode_json(circle, dumps)
-    with pytest.raises(ValueError, match="nested too deep") as caught:
-        encode_json(deep, dumps)
-    assert isinstance(caught.value.__cause__, RecursionError)
+    holding: dict[str, Any] = {}
+    holding["itself"] = [holding]
+
+    for endless in (circle, holding, deep):
+        with pytest.raises(ValueError, match="nested too deep for JSON, or holds itself") as caught:
+            encode_json(endless, dumps)
+        assert isinstance(caught.value.__cause__, RecursionError)
     while deep:  # by hand: the interpreter would take it apart by recursion
         (deep,) = deep
+
+
+@pytest.mark.contract("send-json")
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        0,
+        -1.5,
+        10**30,
+        "",
+        'hé\u2028\x00"\\',
+        [],
+        {},
+        [[1, "a"], {"b": None}],
+        {1: 2, None: 3, "c": (4,)},
+    ],
+)
+def test_the_encoder_is_that_of_the_standard_library(value: object) -> None:
+    expected = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    assert dumps(value) == expected
+    assert _encoding(None)(value) == expected  # on an interpreter without the compiled encoder
 
 
 @pytest.mark.contract("send-json")

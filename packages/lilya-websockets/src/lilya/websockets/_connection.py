@@ -52,9 +52,13 @@ class Connection(Mapping[str, Any]):
     @property
     def url(self) -> URL:
         """The URL, as the server sees it. A `Host` header counts only if it is a well-formed host[:port]."""
-        if self._url is None:
-            self._url = URL.from_scope(self._readable_scope())
-        return self._url
+        url = self._url
+        if url is None:
+            scope = self.scope
+            if type(scope.get("headers")) is not list:
+                scope = self._readable_scope()
+            url = self._url = URL.from_scope(scope)
+        return url
 
     @property
     def base_url(self) -> URL:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]  # missing in typeshed
 from typing import Any, Final, NoReturn
 
 from .types import Message
@@ -246,11 +247,30 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-# Built once: `json.dumps` with arguments makes a new encoder for every call, which costs more than encoding
-# a small message.
-dumps: Final[Callable[[Any], str | bytes]] = json.JSONEncoder(
-    separators=(",", ":"), ensure_ascii=False, allow_nan=False
-).encode
+# A reference cycle need not be looked for: it is nested too deep, and `encode_json` says so.
+_encoder: Final = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=False, allow_nan=False, check_circular=False
+)
+
+
+def _encoding(make_encoder: Any) -> Callable[[Any], str]:
+    """`_encoder.encode`, less what it makes anew for every call, which costs more than a small message.
+
+    Args:
+        make_encoder: The compiled encoder's class; `None` where there is none, and then nothing is saved.
+    """
+    if make_encoder is None:
+        return _encoder.encode
+    # The arguments that `JSONEncoder.iterencode` gives it.
+    parts_of = make_encoder(None, _encoder.default, encode_basestring, None, ":", ",", False, False, False)
+
+    def encode(data: Any) -> str:
+        return "".join(parts_of(data, 0))
+
+    return encode
+
+
+dumps: Final[Callable[[Any], str | bytes]] = _encoding(c_make_encoder)
 _decoder: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 _scan: Final = _decoder.scan_once  # type: ignore[attr-defined]  # missing in typeshed
 

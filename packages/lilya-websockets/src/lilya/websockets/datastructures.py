@@ -383,10 +383,31 @@ def _unescape_cookie(match: re.Match[str]) -> str:
 # RFC 3986 section 3.3: what a path may hold unescaped.
 _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
 _PATH_IS_SAFE: Final = re.compile(r"[A-Za-z0-9/:@!$&'()*+,;=\-._~]*").fullmatch
+_PATH_LIMIT: Final = 256
 # A query is passed on as the client escaped it. What would end it (`#`) or what a parser drops (blanks,
 # control characters) is escaped.
 _QUERY_SAFE: Final = "".join(map(chr, range(0x21, 0x7F))).replace("#", "")
-_QUERY_IS_SAFE: Final = re.compile(rb'[!"$-~]*').fullmatch
+
+
+def _quoted_path(path: str) -> str:
+    if not _PATH_IS_SAFE(path):
+        path = quote(path, safe=_PATH_SAFE, errors="surrogatepass")
+    # without its slash the path's first segment would run into the authority
+    return f"/{path}" if path and path[0] != "/" else path
+
+
+# Most connections go to a few paths.
+_known_path: Final = lru_cache(maxsize=256)(_quoted_path)
+
+
+def _quoted_query(query: bytes) -> str:
+    if query.isascii():
+        text = query.decode()
+        # Printable ASCII is what is safe, with the blank and `#`. A regular expression takes twice as long.
+        if text.isprintable() and " " not in text and "#" not in text:
+            return text
+    return quote(query, safe=_QUERY_SAFE)
+
 
 # RFC 9112 section 3.2, less what no server is called: no user information, no sub-delimiters, no escapes.
 _HOST: Final = re.compile(
@@ -485,17 +506,14 @@ class URL(str):
         scheme = scope.get("scheme") or "ws"
         authority = _authority(scope, scheme)
         path = scope["path"]
-        if not _PATH_IS_SAFE(path):
-            path = quote(path, safe=_PATH_SAFE, errors="surrogatepass")
-        if path and path[0] != "/":
-            path = "/" + path  # or the path's first segment would run into the authority
-        # Without an authority a path that starts with `//` would be read as one.
-        url = f"{scheme}://{authority}{path}" if authority or path.startswith("//") else path
+        # The length is asked first, since what was quoted is kept.
+        path = _known_path(path) if len(path) <= _PATH_LIMIT else _quoted_path(path)
         query = scope.get("query_string")
-        if query:
-            text = query.decode("ascii") if _QUERY_IS_SAFE(query) else quote(query, safe=_QUERY_SAFE)
-            url = f"{url}?{text}"
-        return str.__new__(cls, url)
+        rest = f"{path}?{_quoted_query(query)}" if query else path
+        # Without an authority a path that starts with `//` would be read as one.
+        return str.__new__(
+            cls, f"{scheme}://{authority}{rest}" if authority or rest.startswith("//") else rest
+        )
 
     build_from_scope = from_scope
 
