@@ -87,7 +87,17 @@ print(*filter(missing, sys.argv[1:]))
 
 def uvicorn(name: str, protocol: str, app: str = "raw", *needs: str, ours: bool = False) -> Peer:
     arguments = ("-W", "ignore", "-m", "uvicorn", f"benchmarks.servers.{app}:app", "--ws", protocol)
-    quiet = ("--no-access-log", "--log-level", "error", "--backlog", "4096", "--port")
+    # No pings: the client counts bytes, and opening 10,000 connections may take longer than the interval.
+    quiet = [
+        "--no-access-log",
+        "--log-level",
+        "error",
+        "--backlog",
+        "4096",
+        "--ws-ping-interval",
+        "3600",
+        "--port",
+    ]
     return Peer(name, (sys.executable, *arguments, *quiet), ("uvicorn", *needs), ours)
 
 
@@ -124,19 +134,22 @@ def _wrappers() -> Iterator[Peer]:
         ours = server == OURS
         for title, app in (
             ("lilya.websockets", "ours"),
+            ("lilya.websockets (async with)", "block"),
             ("Starlette", "starlette"),
             ("FastAPI", "fastapi"),
             ("Litestar", "litestar"),
             ("Lilya", "lilya"),
             ("Quart", "quart"),
         ):
-            needs = "lilya.websockets.types" if app == "ours" else app
+            needs = {"ours": "lilya.websockets.types", "block": "lilya.websockets._conversation"}.get(
+                app, app
+            )
             yield uvicorn(
                 f"{title} on {server}",
                 protocol,
                 app,
                 *((needs, OURS) if ours else (needs,)),
-                ours=ours or app == "ours",
+                ours=ours or app in ("ours", "block"),
             )
 
 

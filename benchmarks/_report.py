@@ -138,7 +138,8 @@ def blocks(figures: dict[str, Results]) -> dict[str, str]:
     wire, core = figures["wire"], figures["core"]
     cases = wire["cases"]
     return {
-        "wire-run": _run(wire, f"{wire['rounds']} rounds in {wire['minutes']:g} minutes"),
+        "quiet": _quiet(figures),
+        "wire-run": _run(wire, f"{_rounds(wire)} in {wire['minutes']:g} minutes"),
         "load": _servers(
             cases,
             {
@@ -165,7 +166,7 @@ def blocks(figures: dict[str, Results]) -> dict[str, str]:
         "growth": _growth(cases),
         "frameworks": _frameworks(cases["frameworks"]["rows"]),
         "missing": _missing(cases),
-        "core-run": _run(core, f"{core['rounds']} rounds"),
+        "core-run": _run(core, _rounds(core)),
         "core": _core(core["cases"], ("echo text", "echo bytes", "echo json", "accept and close")),
         "core-first": _core(
             core["cases"], ("first header", "first query parameter", "first str(url)", "first cookie")
@@ -193,11 +194,21 @@ def _run(results: Results, length: str) -> str:
             f" Of {results['samples']:,} samples {results['disturbed_samples']:,} were disturbed by other "
             "load even when they were repeated."
         )
-    if not results["disturbed"]:
-        return said
+    return said
+
+
+def _rounds(results: Results) -> str:
+    return f"{results['rounds']} round{'s'[: results['rounds'] > 1]}"
+
+
+def _quiet(figures: dict[str, Results]) -> str:
+    """Whether to believe the figures."""
+    disturbed = [f"`{name}.json`" for name, results in figures.items() if results["disturbed"]]
+    if not disturbed:
+        return "The machine did nothing else meanwhile."
     return (
-        '!!! warning "From a busy machine"\n\n    Other programs ran while this was measured. Read the '
-        f"ratios with that in mind, and the times not at all.\n\n{said}"
+        f'!!! warning "From a busy machine"\n\n    Other programs ran while {" and ".join(disturbed)} '
+        "were made. Read the ratios with that in mind, and the times not at all."
     )
 
 

@@ -31,7 +31,7 @@ async def handle(websocket: ServerConnection) -> None:
 
 
 async def main() -> None:
-    async with serve(handle, "127.0.0.1", int(sys.argv[1])) as server:
+    async with serve(handle, "127.0.0.1", int(sys.argv[1]), ping_interval=None) as server:
         await server.serve_forever()
 
 
