@@ -230,9 +230,11 @@ if nox is not None:
     def bench(session: nox.Session) -> None:
         """Beside others: `-- core`, `-- testing` or `-- wire` (over loopback); all three without that."""
         install(session, CORE, groups=("bench",))
-        which = ("core", "testing", "wire")
-        chosen = [session.posargs[0]] if session.posargs[:1] and session.posargs[0] in which else list(which)
-        arguments = session.posargs[len(chosen) == 1 :]
+        arguments = list(session.posargs)
+        if arguments[:1] and arguments[0] in ("core", "testing", "wire"):
+            chosen = [arguments.pop(0)]
+        else:
+            chosen = ["core", "wire"] if "--write" in arguments else ["core", "testing", "wire"]
         if "wire" in chosen:
             folder = Path(session.virtualenv.location)
             # Lilya, and over it our package: put before the environment's own, which has upstream's.

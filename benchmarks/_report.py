@@ -89,7 +89,7 @@ def as_text(results: Results) -> str:
             lines.append(f"  {label:44}{number(row['value']):>8}  {ratio:>5}{shares}  {marks(row)}".rstrip())
     lines += [
         "",
-        f"{results['rounds']} rounds in {results['minutes']:g} minutes; {results['disturbed_samples']} of "
+        f"{_rounds(results)} in {results['minutes']:g} minutes; {results['disturbed_samples']} of "
         f"{results['samples']} samples were disturbed by other load (~), * the client was busy nearly always",
     ]
     return "\n".join(lines)
