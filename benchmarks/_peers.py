@@ -20,7 +20,7 @@ from ._client import Crowd
 __all__ = ["PEERS", "Peer", "Server", "running"]
 
 ROOT = Path(__file__).parent.parent
-LIMIT = 30.0  # seconds for a server to start, or to end
+LIMIT = 60.0  # seconds for a server to start, or to end
 DEFAULT, OURS = "uvicorn", "lilya.websockets.uvicorn"
 
 # Made by `nox -s bench`. In the folder are Lilya and over it our package, as a user has them; before the
