@@ -59,6 +59,7 @@ ROWS = {
     "send-raw-payload": "exactly one of text and bytes",
     "send-json": "compact, non-ASCII kept, NaN and infinities refused",
     "send-dumps-loads": "replaced by subclassing",
+    "send-prepared": "checked once; the shared place for frames only where the server offers it",
     "send-oserror": "WebSocketDisconnect(1006), the cause chained, both states DISCONNECTED",
     "send-after-disconnect": "WebSocketClosed, the server is not asked",
     "close-codes": "codes and the length of the reason are checked before the state changes",

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from lilya.websockets import WebSocketClosed, WebSocketDisconnect
+from lilya.websockets import PreparedMessage, WebSocketClosed, WebSocketDisconnect
 
 from .server import ClientDisconnected, Server, connect, data, disconnect, opened, text
 from .test_conversation import closes
@@ -460,6 +460,7 @@ SENDS: Iterable[tuple[str, Any]] = [
     ("send_text", "a"),
     ("send_bytes", b"a"),
     ("send_json", {"a": 1}),
+    ("send_prepared", PreparedMessage("a")),
 ]
 
 

@@ -33,6 +33,7 @@ def test_the_public_names() -> None:
         "URL",
         "Address",
         "Header",
+        "PreparedMessage",
         "QueryParam",
         "State",
         "WebSocket",
@@ -126,7 +127,7 @@ LAYERS = {
     "_conversation": {"_messages", "_state", "exceptions", "types"},
     "_websocket": {"_connection", "_conversation", "_messages", "_state", "exceptions", "types"},
     "_pytest_plugin": {"testing", "types"},  # pytest's, not the core's
-    "__init__": {"_state", "_websocket", "datastructures", "exceptions"},
+    "__init__": {"_messages", "_state", "_websocket", "datastructures", "exceptions"},
 }
 
 

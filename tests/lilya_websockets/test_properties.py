@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lilya.websockets import (
+    PreparedMessage,
     WebSocket,
     WebSocketClosed,
     WebSocketDataError,
@@ -97,6 +98,7 @@ CALLS: dict[str, tuple[Callable[[WebSocket], Coroutine[Any, Any, Any]], tuple[ty
     "send_text": (lambda it: it.send_text("é"), OUT_OF_TURN),
     "send_bytes": (lambda it: it.send_bytes(memoryview(b"a")), OUT_OF_TURN),
     "send_json": (lambda it: it.send_json({"a": "\ud800"}), OUT_OF_TURN),
+    "send_prepared": (lambda it: it.send_prepared(PreparedMessage("a")), OUT_OF_TURN),
     "send wrongly": (lambda it: it.send_text(b""), (TypeError,)),  # type: ignore[arg-type]
     "raw accept": (lambda it: it.send({"type": "websocket.accept"}), OUT_OF_TURN),
     "raw send": (lambda it: it.send({"type": "websocket.send", "text": "a"}), OUT_OF_TURN),

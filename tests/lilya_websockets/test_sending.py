@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from lilya.websockets import (
+    PreparedMessage,
     WebSocket,
     WebSocketClosed,
     WebSocketDisconnect,
@@ -26,8 +27,11 @@ SENDS = [
     ("send_bytes", (b"a",)),
     ("send_json", ("a",)),
     ("send_json", ("a", "binary")),
+    ("send_prepared", (PreparedMessage("a"),)),
     ("send", ({"type": "websocket.send", "text": "a"},)),
 ]
+
+PREPARED = "lilya.websocket.prepared"
 
 
 @pytest.mark.contract("send-arguments", "send-json", "send-raw-payload")
@@ -56,6 +60,67 @@ async def test_what_is_sent(method: str, arguments: tuple[Any, ...], sent: dict[
     assert websocket.client_state is websocket.application_state is CONNECTED
 
 
+@pytest.mark.contract("send-prepared")
+@pytest.mark.parametrize(
+    ("data", "key", "sent"),
+    [("é", "text", "é"), ("", "text", ""), (b"", "bytes", b""), (bytearray(b"a"), "bytes", b"a")],
+)
+@pytest.mark.parametrize("extensions", [None, {}, {"another": {}}])
+async def test_a_prepared_message_elsewhere(data: Any, key: str, sent: Any, extensions: Any) -> None:
+    websocket, server = opened(extensions=extensions)
+    message = PreparedMessage(data)
+    assert message.data == sent
+    await websocket.send_prepared(message)
+    await websocket.send_prepared(message)
+    first, second = server.sent
+    assert first == second == {"type": "websocket.send", key: sent}
+    assert first is not second
+
+
+@pytest.mark.contract("send-prepared")
+@pytest.mark.parametrize(("data", "key"), [("é", "text"), (b"", "bytes")])
+async def test_a_prepared_message_is_framed_once(data: Any, key: str) -> None:
+    message = PreparedMessage(data)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "websocket.send":
+            message["prepared"].setdefault("frame", len(sent))
+
+    for _ in range(3):
+        websocket = WebSocket(
+            {"type": "websocket", "path": "/", "headers": [], "extensions": {PREPARED: {}}}, receive, send
+        )
+        await websocket.accept()
+        await websocket.send_prepared(message)
+    assert [message for message in sent if message["type"] == "websocket.send"] == [
+        {"type": "websocket.send", key: data, "prepared": {"frame": 2}}
+    ] * 3
+
+
+@pytest.mark.contract("send-prepared", "exceptions-wrong-arguments")
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [
+        (5, TypeError, "bytes-like, got int"),
+        (None, TypeError, "got None"),
+        ("\ud800", ValueError, "surrogate"),
+    ],
+)
+def test_what_cannot_be_prepared(data: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        PreparedMessage(data)
+
+
+def test_a_prepared_message_shows_its_beginning() -> None:
+    assert repr(PreparedMessage("Hello")) == "<PreparedMessage with text ('Hello')>"
+    assert repr(PreparedMessage(b"x" * 100)).endswith("…)>")
+
+
 @pytest.mark.contract("exceptions-wrong-arguments", "send-arguments", "send-raw-payload", "send-json")
 @pytest.mark.parametrize(
     ("method", "arguments", "error", "words"),
@@ -68,6 +133,7 @@ async def test_what_is_sent(method: str, arguments: tuple[Any, ...], sent: dict[
         ("send_bytes", (5,), TypeError, "bytes-like, got int"),
         ("send_bytes", (None,), TypeError, "bytes-like, got None"),
         ("send_bytes", ([1],), TypeError, "bytes-like, got list"),
+        ("send_prepared", ("a",), TypeError, "takes a PreparedMessage, got str"),
         ("send_json", (object(),), TypeError, "not JSON serializable"),
         ("send_json", (float("nan"),), ValueError, "not JSON compliant"),
         ("send_json", ([float("inf")], "binary"), ValueError, "not JSON compliant"),

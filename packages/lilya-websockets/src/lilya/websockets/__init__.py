@@ -1,5 +1,6 @@
 """One WebSocket class for every ASGI app on every ASGI server."""
 
+from ._messages import PreparedMessage
 from ._state import WebSocketState
 from ._websocket import WebSocket, WebSocketClose
 from .datastructures import URL, Address, Header, QueryParam, State
@@ -14,6 +15,7 @@ __all__ = [
     "URL",
     "Address",
     "Header",
+    "PreparedMessage",
     "QueryParam",
     "State",
     "WebSocket",

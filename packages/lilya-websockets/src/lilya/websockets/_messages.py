@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]  # missing in typeshed
 from typing import Any, Final, NoReturn
 
 from .types import Message
 
 __all__ = [
+    "PREPARED",
+    "PreparedMessage",
     "checked_bytes",
     "checked_close",
     "checked_headers",
@@ -31,6 +33,9 @@ __all__ = [
 
 
 # Payloads
+
+PREPARED: Final = "lilya.websocket.prepared"
+"""The ASGI extension by which a server says that it keeps frames in a message's `prepared`."""
 
 
 def checked_text(data: object) -> str:
@@ -82,6 +87,40 @@ def checked_payload(message: Message) -> dict[str, str | bytes]:
         came = "neither" if text is None else "both"
         raise ValueError(f"a websocket.send carries exactly one of 'text' and 'bytes', got {came}")
     return {"text": checked_text(text)} if data is None else {"bytes": checked_bytes(data)}
+
+
+class PreparedMessage:
+    """One message for many connections: checked once, and framed once by a server that can.
+
+    Args:
+        data: Text that encodes to UTF-8, or bytes-like; may be empty. What is not `bytes` is copied.
+
+    Raises:
+        TypeError: Neither `str` nor bytes-like.
+        ValueError: Text with a lone surrogate.
+    """
+
+    __slots__ = ("_data", "_frames", "_key")
+
+    def __init__(self, data: str | bytes | bytearray | memoryview) -> None:
+        self._key = "text" if isinstance(data, str) else "bytes"
+        self._data: str | bytes = checked_text(data) if isinstance(data, str) else checked_bytes(data)
+        self._frames: dict[str, Any] = {}  # the server's, in which it keeps what it made of this message
+
+    def __repr__(self) -> str:
+        return f"<PreparedMessage with {describe({self._key: self._data})}>"
+
+    @property
+    def data(self) -> str | bytes:
+        """What is sent: `str` as text, `bytes` as binary data."""
+        return self._data
+
+    def message_for(self, extensions: Container[str]) -> dict[str, Any]:
+        """A new `websocket.send` for a connection whose server has these extensions."""
+        message: dict[str, Any] = {"type": "websocket.send", self._key: self._data}
+        if PREPARED in extensions:
+            message["prepared"] = self._frames
+        return message
 
 
 def _kind(value: object) -> str:

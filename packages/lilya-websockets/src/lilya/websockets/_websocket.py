@@ -29,6 +29,7 @@ from weakref import WeakValueDictionary
 
 from ._connection import Connection
 from ._messages import (
+    PreparedMessage,
     checked_bytes,
     checked_close,
     checked_headers,
@@ -699,6 +700,37 @@ class WebSocket(Connection):
             await self.send_bytes(encoded.encode() if isinstance(encoded, str) else encoded)
         else:
             await self.send_text(encoded if isinstance(encoded, str) else encoded.decode())
+
+    async def send_prepared(self, message: PreparedMessage, *, timeout: float | None = None) -> None:
+        """Send a message that is sent to many connections. It is made once, and checked once.
+
+        A server with the extension `lilya.websocket.prepared` frames it once for all of them. On every other
+        this is `send_text` or `send_bytes`.
+
+        Cancelled, the message counts as sent: it may have gone out.
+
+        Args:
+            message: Made once, by `PreparedMessage("text")` or `PreparedMessage(b"data")`.
+            timeout: Seconds that it may take, 0 or more; needs AnyIO. Default: as long as it takes.
+
+        Raises:
+            TypeError: Not a `PreparedMessage`.
+            TimeoutError: The client does not read. The message counts as sent, the connection stays open.
+            WebSocketDisconnect: The client is gone.
+            WebSocketClosed: The conversation had ended. The server is not asked.
+            WebSocketRuntimeError: Not accepted yet.
+        """
+        if timeout is not None:
+            return await _limited(timeout, WebSocket.send_prepared, self, message)
+        if not isinstance(message, PreparedMessage):
+            raise TypeError(f"send_prepared takes a PreparedMessage, got {describe_argument(message)}")
+        if not self._open:
+            self._after("websocket.send")
+        send = self._send
+        try:
+            await send(message.message_for(self.scope.get("extensions") or ()))
+        except OSError as error:
+            await self._lost(error)
 
     # Ending
 

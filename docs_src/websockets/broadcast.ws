@@ -1,0 +1,5 @@
+> connect /
+< accept
+> text Lunch?
+< text To all: Lunch?
+> close 1000
