@@ -1,5 +1,6 @@
 """What the two commands say when they cannot start, before nox has a part in it."""
 
+import ast
 import runpy
 import subprocess
 import sys
@@ -50,6 +51,10 @@ def test_a_python_that_is_too_old(run: Callable[[], str], monkeypatch: pytest.Mo
     said = run()
     assert said.startswith("noxfile.py needs Python 3.10 or newer, and this is 3.9 (")
     assert "\n" not in said
+
+
+def test_a_python_that_is_too_old_can_read_it() -> None:
+    ast.parse(NOXFILE.read_text(encoding="utf-8"), feature_version=(3, 7))
 
 
 def test_a_python_without_venv(run: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:

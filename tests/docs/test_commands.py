@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ class Command:
     """A running command, and what it has said so far."""
 
     def __init__(self, line: str, folder: Path) -> None:
-        program, *arguments = line.split()
+        program, *arguments = shlex.split(line)
         # As in an activated environment: its own `python`, and its programs beside it.
         executable = sys.executable if program == "python" else str(Path(sys.executable).parent / program)
         self.line = line
@@ -107,6 +108,19 @@ def commands(page: str, example: str) -> list[str]:
     return [html.unescape(code) for code in re.findall(r"<code>(.*?)</code>", note)][:2]
 
 
+def codes_of_notes(page: Path) -> list[str]:
+    notes = re.findall(r'<p class="ws-doctest-run">(.*?)</p>', page.read_text(encoding="utf-8"), re.DOTALL)
+    return [code for note in notes for code in re.findall(r"<code>(.*?)</code>", note)]
+
+
+def words_of(command: str) -> list[str]:
+    """What a POSIX shell makes of a command line."""
+    asked = subprocess.run(
+        ["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, timeout=LIMIT
+    )
+    return asked.stdout.splitlines()
+
+
 def serve(run: Callable[[str, Path], Command], line: str, folder: Path) -> str:
     """Run an app on a free port; return the address."""
     server = run(f"{line} --port 0", folder)
@@ -132,6 +146,15 @@ def test_the_hello_example(site: Path, run: Callable[[str, Path], Command]) -> N
     client = run(talking.replace("127.0.0.1:8000", address), ROOT)
     client.wait_for(r"< \(binary\) " + b'{"message":"Hello, world!"}'.hex())
     client.wait_for(r"Connection closed: 1000")
+
+
+def test_a_shell_takes_every_command_in_one_piece(site: Path) -> None:
+    shown = [html.unescape(code) for page in site.rglob("index.html") for code in codes_of_notes(page)]
+    talking = [code for code in shown if code.startswith("python -m websockets ")]
+    assert any("&" in code for code in talking)
+    for code in talking:
+        assert len(words_of(code)) == 4
+        assert shlex.quote(words_of(code)[3]) == code.split()[3]
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -175,5 +198,6 @@ def test_planted_faults(tmp_path: Path, run: Callable[[str, Path], Command]) -> 
     assert shown_code(f"```python\n{code.replace('You said', 'They said')}```\n") != [code]
     assert broken_links("[Nothing](docs/nothing.md)") == ["docs/nothing.md"]
     (tmp_path / "echo.py").write_text("raise RuntimeError('this app cannot be loaded')\n")
+    assert words_of("python -m websockets ws://127.0.0.1:8000/?a=1&b=2")[3].endswith("/?a=1")
     with pytest.raises(pytest.fail.Exception, match="this app cannot be loaded"):
         serve(run, "uvicorn echo:app", tmp_path)

@@ -98,7 +98,7 @@ def test_a_build_expands_every_include_and_equals_what_is_executed(project: Path
         '<p class="ws-doctest-run"><span class="ws-doctest-run-label">Run it:</span> '
         "<code>uvicorn docs_src.talk.echo:app</code><br>"
         '<span class="ws-doctest-run-label">Talk to it:</span> '
-        "<code>python -m websockets ws://127.0.0.1:8000/chat?a=1&amp;b=2</code><br>"
+        "<code>python -m websockets &#x27;ws://127.0.0.1:8000/chat?a=1&amp;b=2&#x27;</code><br>"
         '<span class="ws-doctest-run-label">Live:</span> '
         "<code>ws://127.0.0.1:8000/live/talk/echo/chat?a=1&amp;b=2</code></p>"
     )

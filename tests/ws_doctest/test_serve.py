@@ -100,7 +100,7 @@ def test_pages_and_examples_are_served_and_announced(serving: Serving) -> None:
     assert serving.get("/nowhere")[0] == 404
     status, text = serving.get("/live/talk/echo")
     assert status == 200
-    assert f"python -m websockets ws://{address}/live/talk/echo/chat?room=blue" in text
+    assert f"python -m websockets 'ws://{address}/live/talk/echo/chat?room=blue'" in text
     assert "uvicorn docs_src.talk.echo:app" in text
     status, text = serving.get("/live/talk/eco")
     assert (status, "/live/talk/echo" in text) == (404, True)
@@ -125,16 +125,29 @@ def test_an_unknown_live_address_is_refused_and_logged(serving: Serving) -> None
     assert "No example is live at '/live/talk/eco'; the live addresses are: /live/talk/echo" in log
 
 
-def test_an_example_whose_needs_are_not_installed_is_refused_and_logged(project: Path) -> None:
-    (project / "docs_src/talk/dance.py").write_text("import dance_floor\n" + APP)
+@pytest.mark.parametrize(
+    ("planted", "said"),
+    [
+        ("import dance_floor\n", "/live/talk/dance needs dance_floor, which is not installed here"),
+        ("1 / 0\n", "/live/talk/dance cannot be loaded: ZeroDivisionError: division by zero"),
+    ],
+    ids=["missing", "broken"],
+)
+def test_an_example_that_cannot_be_loaded_is_announced_refused_and_logged(
+    project: Path, planted: str, said: str
+) -> None:
+    (project / "docs_src/talk/dance.py").write_text(planted + APP)
     serving = Serving(project)
     try:
+        assert serving.lines[1] == f"Not live:       {said}"
         with pytest.raises(InvalidStatus) as caught:
             connect(f"ws://{serving.address}/live/talk/dance", proxy=None)
         assert caught.value.response.status_code == 403
+        with connect(f"ws://{serving.address}/live/talk/echo", proxy=None) as websocket:
+            websocket.recv(timeout=10)
     finally:
         _, log = serving.interrupt()
-    assert "The example at /live/talk/dance needs dance_floor, which is not installed here" in log
+    assert f"Not live: {said}" in log
     assert "Traceback" not in log
 
 

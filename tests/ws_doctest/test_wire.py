@@ -280,10 +280,13 @@ def test_a_server_that_dies_is_a_failure_with_its_output(root: Path) -> None:
 
 
 PARENT = """
+import signal
 import sys
 from pathlib import Path
 from ws_doctest._wire import UvicornProcess
 
+# What a shell starts in the background ignores it, and so would all that this run starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 server = UvicornProcess("wsproto", Path(sys.argv[1]))
 print(server.process.pid, flush=True)
 sys.stdin.read()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import linecache
+import shlex
 import sys
 import traceback
 import types
@@ -51,6 +52,11 @@ def example_of(transcript: Path) -> Path:
 def module_name(root: Path, example: Path) -> str:
     """Return the dotted name under which ``uvicorn`` finds an example from the root."""
     return ".".join(example.relative_to(root).with_suffix("").parts)
+
+
+def client_command(url: str) -> str:
+    """Return the command that talks to a WebSocket; a shell would split it at the `&` of a query."""
+    return f"python -m websockets {shlex.quote(url)}"
 
 
 def load(root: Path, example: Path) -> types.ModuleType:

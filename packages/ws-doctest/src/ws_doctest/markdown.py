@@ -116,7 +116,7 @@ def run_note(example: Path, root: Path, *, server: str, live: str) -> str | None
         raise _error(str(exc)) from exc
     rows = [
         ("Run it", f"uvicorn {_apps.module_name(root, example)}:app"),
-        ("Talk to it", f"python -m websockets ws://{server}{path}"),
+        ("Talk to it", _apps.client_command(f"ws://{server}{path}")),
     ]
     if live:
         relative = "/".join(example.relative_to(root).with_suffix("").parts[1:])

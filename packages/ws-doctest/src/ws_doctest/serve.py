@@ -31,7 +31,7 @@ class ServeError(Exception):
 
 
 class _Unavailable(Exception):
-    """An example cannot be loaded in this environment; the message is one line."""
+    """An example cannot be loaded here; the message says which and why."""
 
 
 class Site:
@@ -59,7 +59,7 @@ class Site:
                 known = ", ".join(self.examples) or "none"
                 _log.warning("No example is live at %r; the live addresses are: %s", path, known)
             except _Unavailable as exc:
-                _log.warning("%s", exc)
+                _log.warning("Not live: %s", exc)
             await receive()
             await send({"type": "websocket.close"})
         elif address is not None:
@@ -71,14 +71,14 @@ class Site:
             await self.pages(scope, receive, send)
 
     def example(self, address: str) -> ASGIApp:
-        """Return the app at an address, loaded at its first use."""
+        """Return the app at an address, loaded once that succeeds."""
         if address not in self.loaded:
             try:
                 self.loaded[address] = _apps.load_app(self.root, self.examples[address])
             except ModuleNotFoundError as exc:
-                raise _Unavailable(
-                    f"The example at {address} needs {exc.name}, which is not installed here"
-                ) from None
+                raise _Unavailable(f"{address} needs {exc.name}, which is not installed here") from None
+            except Exception as exc:  # while an example is being written, the others can be served
+                raise _Unavailable(f"{address} cannot be loaded: {type(exc).__name__}: {exc}") from None
         return self.loaded[address]
 
     def help(self, address: str, scope: Scope) -> str:
@@ -88,7 +88,7 @@ class Site:
         host = headers.get(b"host", b"127.0.0.1:8000").decode("latin-1")
         return (
             f"This is a WebSocket: {file.relative_to(self.root).as_posix()}, live.\n\n"
-            f"Talk to it:\n    python -m websockets ws://{host}{address}{_path_of(file)}\n\n"
+            f"Talk to it:\n    {_apps.client_command(f'ws://{host}{address}{_path_of(file)}')}\n\n"
             f"Run it alone:\n    uvicorn {_apps.module_name(self.root, file)}:app\n"
         )
 
@@ -172,6 +172,10 @@ def serve(site: Path, examples: Path, *, host: str = "127.0.0.1", port: int = 80
         address = f"{shown}:{listener.getsockname()[1]}"
         print(f"The site:       http://{address}/")  # noqa: T201 - this is what the command is for
         for path, file in live.items():
-            print(f"Live example:   ws://{address}{path}{_path_of(file)}")  # noqa: T201 - the same
+            try:
+                app.example(path)
+                print(f"Live example:   ws://{address}{path}{_path_of(file)}")  # noqa: T201 - the same
+            except _Unavailable as exc:
+                print(f"Not live:       {exc}")  # noqa: T201 - the same
         sys.stdout.flush()
         _Server(config).run(sockets=[listener])
