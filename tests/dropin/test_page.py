@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from lilya.websockets.testing import TestClient
+from ws_doctest import serve
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "lilya.md"
 
@@ -21,6 +24,21 @@ def test_the_command_that_shows_it() -> None:
     done = subprocess.run([sys.executable, "-c", found[1]], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
     assert Path(done.stdout.strip()).as_posix().endswith(found[2])
+
+
+def test_every_example_can_be_live_here() -> None:
+    """`nox -s serve` serves from an environment like this one."""
+    site = serve.Site(ROOT / "site", serve.find_examples(ROOT / "docs_src"), ROOT)
+    assert len(site.examples) > 20
+    for address in site.examples:
+        assert callable(site.example(address))
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_an_example_of_lilya_is_live(path: str) -> None:
+    site = serve.Site(ROOT / "site", serve.find_examples(ROOT / "docs_src"), ROOT)
+    with TestClient(site).websocket_connect(f"/live/lilya/pool{path}") as session:
+        assert session.receive_text() == "working with a session, 0 left"
 
 
 def check(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

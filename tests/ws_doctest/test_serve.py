@@ -23,7 +23,8 @@ import json
 async def app(scope, receive, send):
     await receive()
     await send({"type": "websocket.accept"})
-    seen = {key: scope[key] for key in ("path", "root_path")} | {"query": scope["query_string"].decode()}
+    seen = {key: scope[key] for key in ("path", "root_path")}
+    seen |= {"raw_path": scope["raw_path"].decode(), "query": scope["query_string"].decode()}
     await send({"type": "websocket.send", "text": json.dumps(seen)})
     while (await receive())["type"] != "websocket.disconnect":
         pass
@@ -110,7 +111,8 @@ def test_an_example_is_mounted_as_asgi_says(serving: Serving) -> None:
     for path, query in (("", ""), ("/chat", "?room=blue")):
         with connect(f"ws://{serving.address}/live/talk/echo{path}{query}", proxy=None) as websocket:
             assert json.loads(websocket.recv(timeout=10)) == {
-                "path": f"/live/talk/echo{path}",
+                "path": f"/live/talk/echo{path or '/'}",
+                "raw_path": f"/live/talk/echo{path or '/'}",
                 "root_path": "/live/talk/echo",
                 "query": query.lstrip("?"),
             }

@@ -54,7 +54,7 @@ class Site:
         if scope["type"] == "websocket":
             try:
                 if address is not None:
-                    await self.example(address)({**scope, "root_path": address}, receive, send)
+                    await self.example(address)(_mounted(scope, address), receive, send)
                     return
                 known = ", ".join(self.examples) or "none"
                 _log.warning("No example is live at %r; the live addresses are: %s", path, known)
@@ -111,6 +111,17 @@ def _path_of(example: Path) -> str:
             return ""  # the gate says so; the address itself can be served
         return "" if path == "/" else path
     return ""
+
+
+def _mounted(scope: Scope, address: str) -> Scope:
+    """Return the scope of an example that is mounted at an address."""
+    mounted = {**scope, "root_path": address}
+    if scope["path"] == address:
+        # Alone the example is at "/". A router with that route knows no empty path.
+        mounted["path"] += "/"
+        if mounted.get("raw_path") is not None:
+            mounted["raw_path"] += b"/"
+    return mounted
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
