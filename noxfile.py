@@ -111,14 +111,15 @@ if nox is not None:
         [*(str(python.parent) for python in PYTHONS.values()), os.environ.get("PATH", "")]
     )
 
-    # Every Python with one multidict, both in turn: half of the matrix, in which each of either has its part.
-    # `-s matrix` runs the whole.
+    # Every Python with one multidict, both in turn, and not what `tests` runs anyway: half of the matrix, in
+    # which each of either has its part. `-s matrix` runs the whole.
     MULTIDICTS = ("6", "7")
-    HALF = (
-        list(zip(PYTHONS, MULTIDICTS * 2, strict=False))
-        if len(PYTHONS) > 1
-        else [(version, multidict) for version in PYTHONS for multidict in MULTIDICTS]
-    )
+    HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    HALF = [
+        (version, multidict)
+        for version, multidict in zip(PYTHONS, MULTIDICTS * 2, strict=False)
+        if (version, multidict) != (HERE, MULTIDICTS[-1])
+    ]
     nox.options.sessions = [
         "lint",
         "types",
@@ -133,6 +134,14 @@ if nox is not None:
         session.log(f"installing {', '.join([*packages, *groups])} …")
         editable = [argument for package in packages for argument in ("-e", package)]
         session.install(*editable, *nox.project.dependency_groups(PYPROJECT, *groups))
+
+    def install_beside_lilya(session: nox.Session, groups: tuple[str, ...]) -> None:
+        """Install packages of ours as wheels: editable, Lilya's own module would shadow them."""
+        packages = (f"./{CORE}", f"./{DOCTEST}")
+        session.log(f"installing {', '.join([*packages, *groups])} …")
+        session.install(*packages, *nox.project.dependency_groups(PYPROJECT, *groups))
+        # The wheels of what is here now, whatever was installed under the same version.
+        session.install("--force-reinstall", "--no-deps", *packages)
 
     @nox.session
     def lint(session: nox.Session) -> None:
@@ -176,7 +185,7 @@ if nox is not None:
     @nox.session
     def serve(session: nox.Session) -> None:
         """The docs and every example, live on one port. `-- --port 8001` for another port."""
-        install(session, CORE, DOCTEST, groups=("docs",))
+        install_beside_lilya(session, groups=("docs", "serve"))
         session.log("building the docs …")
         session.run("mkdocs", "build", "--strict", "--clean", "--quiet")
         session.run(
@@ -211,11 +220,7 @@ if nox is not None:
     @nox.session
     def dropin(session: nox.Session) -> None:
         """Lilya on this package as a wheel, and the page *With Lilya* with its examples."""
-        session.install(
-            f"./{CORE}[testing]", f"./{DOCTEST}", *nox.project.dependency_groups(PYPROJECT, "dropin")
-        )
-        # The wheel of what is here now, whatever was installed under the same version.
-        session.install("--force-reinstall", "--no-deps", f"./{CORE}")
+        install_beside_lilya(session, groups=("dropin",))
         session.run(
             "pytest",
             "-c",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ def claimed_in(source: str) -> Iterator[str]:
                     yield from (ast.literal_eval(argument) for argument in decorator.args)
 
 
+@cache
 def claimed() -> set[str]:
     files = Path(__file__).parent.glob("test_*.py")
     return {row for file in files for row in claimed_in(file.read_text(encoding="utf-8"))}
