@@ -136,6 +136,13 @@ class TestHeader:
                     method(name)
         assert 5 not in headers  # type: ignore[comparison-overlap]
 
+    @pytest.mark.contract("scope-headers-view")
+    def test_a_name_that_no_byte_stands_for(self) -> None:
+        headers = Header([(bytes([byte]), b"a") for byte in range(256)])
+        assert headers["?"] == headers["\xff"] == "a"
+        for name in ("€", "\ud800"):
+            assert (headers.get(name), headers.getlist(name)) == (None, [])
+
     def test_equality(self, headers: Header) -> None:
         assert headers == Header(headers)
         assert headers != Header()

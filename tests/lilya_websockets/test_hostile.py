@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -23,7 +25,7 @@ from lilya.websockets import (
     WebSocketRuntimeError,
     WebSocketState,
 )
-from lilya.websockets.datastructures import _well_formed, parse_cookies
+from lilya.websockets.datastructures import _known_path, _well_formed, parse_cookies
 
 from .server import Server, Violation, data, opened, steps, text
 
@@ -583,6 +585,45 @@ def test_a_refused_host_is_not_kept() -> None:
     for size in range(262, 300):
         url_of(b"a" * size)
     assert _well_formed.cache_info().currsize == 0
+
+
+# What the counting does not see: work inside of C, by a regular expression say. 64 KB are to cost less than
+# 50 ms; the processor's time, which the machine's load leaves alone, may be six times that per byte. What is
+# quadratic takes hundreds of times as long at this size.
+SECONDS_PER_BYTE = 6 * 0.050 / 65536
+
+
+def seconds_per_byte(function: Callable[[Any], Any], made: Callable[[int], Any], size: int) -> float:
+    """The processor's time for input of about this size."""
+    unit = made(1000)
+    bytes_of_it = len(unit) if not isinstance(unit, list) else sum(len(a) + len(b) for a, b in unit)
+    argument = made(size * 1000 // bytes_of_it)
+    before = time.thread_time()
+    function(argument)
+    return (time.thread_time() - before) / size
+
+
+@pytest.mark.contract("scope-query", "scope-cookies")
+@pytest.mark.skipif(sys.gettrace() is not None, reason="something else takes its time for every line")
+@pytest.mark.parametrize("flood", FLOODS)
+def test_the_work_inside_of_c_is_linear(flood: str) -> None:
+    assert seconds_per_byte(*FLOODS[flood], 2**19) < SECONDS_PER_BYTE
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="something else takes its time for every line")
+def test_the_clock_finds_what_is_quadratic_inside_of_c() -> None:
+    quadratic = re.compile(b"a*b").search
+    assert work(quadratic, b"a" * 4000) == work(quadratic, b"a" * 8000)
+    assert seconds_per_byte(quadratic, lambda n: b"a" * n, 2**16) > SECONDS_PER_BYTE
+
+
+def test_a_long_path_is_not_kept() -> None:
+    _known_path.cache_clear()
+    for size in range(257, 300):
+        assert URL.from_scope({"path": "/" * size}).path == "/" * size
+    assert _known_path.cache_info().currsize == 0
+    URL.from_scope({"path": "/chat"})
+    assert _known_path.cache_info().currsize == 1
 
 
 def test_a_violation_in_a_property_would_be_seen() -> None:

@@ -311,6 +311,7 @@ def test_a_denial_may_send_what_a_handshake_must_not() -> None:
         ("a\r\nb: c", ["a\r\nb: c"], ValueError, "must be a token"),
         ("a\n", ["a\n"], ValueError, "must be a token"),
         ("é", ["é"], ValueError, "must be a token"),
+        ("\ud800", ["\ud800"], ValueError, "must be a token"),
         ("a,b", ["a,b"], ValueError, "must be a token"),
         (b"chat", ["chat"], TypeError, "must be str or None, got bytes"),
         (5, [], TypeError, "must be str or None, got int"),

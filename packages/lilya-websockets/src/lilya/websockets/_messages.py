@@ -170,7 +170,7 @@ def checked_close(code: object, reason: object) -> tuple[int, str]:
         return code, ""
     if not isinstance(code, int):
         raise TypeError(f"a close code must be int, got {_kind(code)}")
-    if code not in _SENDABLE or isinstance(code, bool):
+    if code not in _SENDABLE:  # `True` is 1, and not in it either
         raise ValueError(
             f"a close code must be 1000-1003, 1007-1014 or 3000-4999, got {code!r}"
             + (": it only reports, and is never sent" if code in (1005, 1006, 1015) else "")
