@@ -34,7 +34,7 @@ def sync_sessions(number):
                 assert session.receive_text() == "a"
 
 async def main():
-    await sessions(1000)  # the interpreter's own caches fill up
+    await sessions(100)  # the interpreter's own caches fill up
     tasks = len(anyio.get_running_tasks())
     gc.collect()
     before = tracemalloc.get_traced_memory()[0]
