@@ -107,6 +107,7 @@ def test_includes_are_resolved_from_the_page_and_expanded(tmp_path: Path) -> Non
         "{!> a.py ! }",
         "{> a.py !}",
         "(!> a.py !}",
+        "{{!> a.py }}",
         "{!> !}",
         "    {!a.py!}",
     ],

@@ -337,7 +337,7 @@ def _looks_like_directive(line: str, *, in_fence: bool) -> bool:
         # Code may contain `{!`, as in "{!r}"; a line of code neither starts nor ends like a
         # directive.
         return (
-            bool(re.match(r"[{(\[]\s*!|\{\s*>|<!>", bare) or re.search(r"!\s*\}$", bare))
+            bool(re.match(r"[{(\[]+\s*!|\{\s*>|<!>", bare) or re.search(r"!\s*\}$", bare))
             and "\\{!" not in bare
         )
     bare = _CODE_SPAN.sub("", bare)
