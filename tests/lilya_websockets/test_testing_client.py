@@ -211,7 +211,7 @@ def test_an_exit_of_the_app_is_the_tests(kind: type[BaseException]) -> None:
         raise AssertionError("not reached")
 
 
-@pytest.mark.parametrize("when", ["accept", "receive"])
+@pytest.mark.parametrize("when", ["connect", "accept", "receive"])
 def test_an_app_that_blocks_its_event_loop(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lilya.websockets.testing._loop.MARGIN", 0.2)
     released = threading.Event()
@@ -220,8 +220,9 @@ def test_an_app_that_blocks_its_event_loop(when: str, monkeypatch: pytest.Monkey
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         threads.append(threading.current_thread())
         await receive()
-        if when == "receive":
+        if when != "connect":
             await send(ACCEPT)
+        if when == "receive":
             await receive()
         released.wait()
 
@@ -238,7 +239,7 @@ def test_an_app_that_blocks_its_event_loop(when: str, monkeypatch: pytest.Monkey
     assert time.monotonic() - start < 5
     assert "test_testing_client.py" in (caught.value.place or "")
     assert "`released.wait()`" in (caught.value.place or "")
-    assert caught.value.last_sent == (ACCEPT if when == "receive" else None)
+    assert caught.value.last_sent == (None if when == "connect" else ACCEPT)
     threads[0].join(10)  # it comes free, and then it ends
 
 

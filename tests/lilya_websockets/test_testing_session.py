@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -507,6 +509,36 @@ async def test_an_app_that_swallows_everything() -> None:
     assert [type(each).__name__ for each in left[:2]] == ["coroutine", "coroutine"]
     left[1].close()  # the app's own, which now ends
     left.clear()
+
+
+SWALLOWS = """
+import anyio
+from lilya.websockets.testing import WebSocketTimeout, connect
+
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        try:
+            await anyio.sleep_forever()
+        except BaseException:
+            pass
+
+async def main():
+    try:
+        async with connect(app, timeout=0.05):
+            pass
+    except WebSocketTimeout as error:
+        print(error)
+
+anyio.run(main)
+"""
+
+
+def test_an_app_that_swallows_everything_does_not_hold_up_the_interpreters_exit() -> None:
+    done = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "it swallowed the cancellation, and was left where it was" in done.stdout
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])

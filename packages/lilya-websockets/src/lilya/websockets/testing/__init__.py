@@ -13,6 +13,11 @@ for tests without one. Everything that waits has a time limit, and the app is he
 It needs AnyIO: install `lilya-websockets[testing]`.
 """
 
+try:
+    import anyio as anyio
+except ModuleNotFoundError as error:
+    raise ImportError("the test client needs AnyIO: install lilya-websockets[testing]") from error
+
 from ..exceptions import WebSocketClosed, WebSocketDataError, WebSocketDisconnect
 from ._client import AsyncTestClient, TestClient, WebSocketTestSession
 from ._connection import MemoryConnection, websocket_scope

@@ -19,7 +19,7 @@ from ._connection import Headers, websocket_scope
 from ._errors import WebSocketTimeout
 from ._lifespan import Lifespan
 from ._loop import LoopThread
-from ._session import TIMEOUT, Timeout, WebSocketSession, opened
+from ._session import TIMEOUT, Opened, Timeout, WebSocketSession
 
 __all__ = ["AsyncTestClient", "TestClient", "WebSocketTestSession"]
 
@@ -119,7 +119,7 @@ class AsyncTestClient:
             spec_version=spec_version,
             scope=scope,
         )
-        return opened(self.app, made, self.timeout if isinstance(timeout, EllipsisType) else timeout)
+        return Opened(self.app, made, self.timeout if isinstance(timeout, EllipsisType) else timeout)
 
     async def __aenter__(self) -> AsyncTestClient:
         lifespan = Lifespan(self.app, self.timeout)
@@ -267,7 +267,10 @@ class WebSocketTestSession:
             self._loop.start()
         try:
             self._session, self._leave = self._loop.enter(self._manager, self._timeout)
-        except BaseException:
+        except BaseException as error:
+            connection = getattr(self._manager, "connection", None)
+            if isinstance(error, WebSocketTimeout) and connection is not None:
+                error.last_sent = connection.last_sent  # as in `_call`
             if self._own_loop:
                 self._loop.stop()
             raise

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import EllipsisType
+from contextlib import AbstractAsyncContextManager
+from types import EllipsisType, TracebackType
 from typing import Any, Final
 
 import anyio
@@ -23,7 +23,7 @@ from ._errors import (
     add_note,
 )
 
-__all__ = ["TIMEOUT", "Timeout", "WebSocketSession", "connect", "opened"]
+__all__ = ["TIMEOUT", "Opened", "Timeout", "WebSocketSession", "connect"]
 
 TIMEOUT: Final = 5.0  # seconds: far more than an app in memory takes, and little enough to wait for
 BRIEFLY: Final = 0.1  # seconds for the app's end when the test has already waited for it in vain
@@ -429,22 +429,34 @@ def _key(mode: str) -> str:
         raise WebSocketRuntimeError(f"the mode must be 'text' or 'binary', got {mode!r}") from None
 
 
-@asynccontextmanager
-async def opened(app: ASGIApp, scope: Scope, timeout: float | None) -> AsyncIterator[WebSocketSession]:
-    """A session over a connection with this scope."""
-    __tracebackhide__ = True
-    connection = MemoryConnection(app, scope)
-    session = WebSocketSession(connection, timeout)
-    await connection.start()
-    failure = None
-    try:
-        await session.open()
-        yield session
-    except BaseException as error:
-        failure = error
-        raise
-    finally:
-        await session.finish(failure)
+class Opened(AbstractAsyncContextManager[WebSocketSession]):
+    """A session over a connection with this scope, as an asynchronous context manager."""
+
+    connection: MemoryConnection | None = None
+    """The connection, there as soon as it is being opened."""
+
+    def __init__(self, app: ASGIApp, scope: Scope, timeout: float | None) -> None:
+        self._made = (app, scope)
+        self._timeout = timeout
+        self._session: WebSocketSession
+
+    async def __aenter__(self) -> WebSocketSession:
+        __tracebackhide__ = True
+        connection = self.connection = MemoryConnection(*self._made)
+        session = self._session = WebSocketSession(connection, self._timeout)
+        await connection.start()
+        try:
+            await session.open()
+        except BaseException as error:
+            await session.finish(error)
+            raise
+        return session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        __tracebackhide__ = True
+        await self._session.finish(error)
 
 
 def connect(
@@ -503,4 +515,4 @@ def connect(
         spec_version=spec_version,
         scope=scope,
     )
-    return opened(app, made, timeout)
+    return Opened(app, made, timeout)

@@ -167,7 +167,7 @@ def _asyncio_task() -> asyncio.Task[Any] | None:
         return None
 
 
-_left: Final[list[object]] = []  # what cannot be closed; forgetting it would close it again, with a warning
+_left: Final[list[object]] = []  # what cannot be closed; forgetting it would close it again
 
 
 def _close(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -178,6 +178,11 @@ def _close(coroutine: Coroutine[Any, Any, None]) -> None:
         coroutine.close()
     except BaseException:  # whatever the app does about it, it is over
         _left.extend(chain)
+        # Nor may the interpreter forget it at its exit, which such an app can hold up for ever.
+        import ctypes
+
+        for each in chain:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
 
 
 def of_the_app(error: BaseException) -> TracebackType | None:
