@@ -365,6 +365,16 @@ async def test_the_rate_is_an_average(rate: float, every: float, passes: bool) -
     assert websocket.close_code == (1000 if passes else 1008)
 
 
+@pytest.mark.contract("block-message-rate")
+async def test_a_silence_saves_nothing_up() -> None:
+    server = Server(text("first"))
+    async with server.websocket().open(max_messages_per_second=2) as websocket:
+        await anyio.sleep(6)
+        server.push(*(text(str(n)) for n in range(9)))
+        assert [text async for text in websocket.iter_text()] == ["first", "0", "1"]
+    assert closes(server) == [(1008, "too many messages")]
+
+
 @pytest.mark.contract("block-message-rate", "block-buffer")
 async def test_what_waited_because_of_the_app_does_not_count() -> None:
     """A client within its rate, an app that stops for a while: then all comes at once."""
