@@ -526,6 +526,16 @@ def json_of(payload: str) -> None:
     Server.made.clear()
 
 
+def close_of(reason: str) -> None:
+    websocket, server = opened()
+    try:
+        steps(websocket.close(1000, reason))
+    except ValueError:
+        steps(websocket.close())
+    assert server.types == ["websocket.close"]
+    Server.made.clear()
+
+
 def headers_of(pairs: list[tuple[bytes, bytes]]) -> None:
     headers = Header.from_scope({"headers": pairs})
     assert len(headers.getlist("a")) <= len(dict(headers)) * len(pairs)
@@ -550,6 +560,8 @@ FLOODS: dict[str, tuple[Callable[[Any], Any], Callable[[int], Any]]] = {
     "host, brackets": (url_of, lambda n: b"[" * n),
     "host, colons": (url_of, lambda n: b"[" + b":" * n + b"]"),
     "host, port": (url_of, lambda n: b"a:" + b"0" * n),
+    "close, reason": (close_of, lambda n: "é" * n),
+    "close, surrogates": (close_of, lambda n: "\ud800" * n),
     "headers": (headers_of, lambda n: [(b"a", b"b")] * n),
     "headers, names": (headers_of, lambda n: [(b"%x" % i, b"b") for i in range(n)]),
     "JSON, brackets": (json_of, lambda n: "[" * n),
