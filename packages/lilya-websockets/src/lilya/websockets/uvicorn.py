@@ -1,0 +1,940 @@
+"""A WebSocket protocol for uvicorn: `uvicorn --ws lilya.websockets.uvicorn:WebSocketProtocol app:app`.
+
+The rules of this file:
+
+- The common frame takes a fast path: masked, whole, data, no larger than allowed, and nothing else under way.
+  It is read in `_parse` and written in `send`, both without a call that could be saved.
+- Every other frame (fragments, pings, pongs, closes, whatever is wrong) goes byte by byte through the
+  `websockets` library, `wire`. It is made when the first such frame comes and dropped after the last one:
+  kept, it would be the largest part of an idle connection. While `wire` is there, all frames go through it.
+- Both paths give the same events and the same bytes. A property test compares them, with `fast` on and off.
+- `_phase` says what may happen, and only moves forward. `_end` says what the app is told at the end, once.
+- `_parse` stops at a frame when the app has enough to read. What is left waits in `_pending`, and reading is
+  paused, until the app has taken all of it: one pause for many messages, none for one at a time.
+- `send` waits before it writes, never after it: a send that is cancelled has written nothing, and each waits
+  for an event, not for a future of another. `close` never waits.
+- Whatever waits for the peer is bounded: after every end `_timer` aborts the transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import logging
+import re
+import zlib
+from codecs import IncrementalDecoder
+from collections.abc import Iterable
+from contextvars import Context
+from enum import IntEnum
+from http import HTTPStatus
+from random import getrandbits
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from urllib.parse import unquote
+
+from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols.utils import (
+    ClientDisconnected,
+    get_client_addr,
+    get_local_addr,
+    get_path_with_query_string,
+    get_remote_addr,
+    is_ssl,
+)
+
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import ExtensionName
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+__all__ = ["WebSocketProtocol"]
+
+logger = logging.getLogger("uvicorn.error")  # where uvicorn's own protocols write, access lines included
+
+DENIAL: Final = "websocket.http.response"
+PREPARED: Final = "lilya.websocket.prepared"
+
+MAX_HEAD = 65536  # bytes of a request before its empty line; h11 has the same limit
+MAX_QUEUE = 262144  # bytes of messages that wait for the app, which is what one read of a loop brings
+STEP = 1048576  # bytes that are inflated at once
+
+# The first byte of a frame: final, and its opcode; for a compressed message RSV1 (RFC 7692 section 6).
+TEXT, BINARY, COMPRESSED = 0x81, 0x82, 0x40
+TEXT_HEADS: Final = [bytes((TEXT, length)) for length in range(126)]
+BINARY_HEADS: Final = [bytes((BINARY, length)) for length in range(126)]
+
+
+class Phase(IntEnum):
+    """How far a connection has come."""
+
+    REQUEST = 0  # the request is awaited
+    ASKED = 1  # the app has it, and has not answered
+    OPEN = 2
+    CLOSING = 3  # our close frame is out, the client's is awaited
+    DONE = 4  # nothing is read any more, what was written goes out
+    LOST = 5  # the transport is gone
+
+
+REQUEST, ASKED, OPEN, CLOSING, DONE, LOST = Phase
+
+
+class WebSocketProtocol(asyncio.Protocol):
+    """One WebSocket connection of uvicorn, made from the HTTP request that asked for it.
+
+    Args:
+        config: uvicorn's; the `ws_*` settings hold here.
+        server_state: uvicorn's; the connections and tasks for which a shutdown waits.
+        app_state: What the lifespan of the app has left; each connection gets a copy.
+    """
+
+    close_timeout: ClassVar[float] = 10.0
+    """Seconds that a client has to answer a close, or to read what is left, before it is cut off."""
+
+    fast: ClassVar[bool] = True
+    """Whether common frames take the fast path. They do not while uvicorn logs at level debug or trace: the
+    `websockets` library then logs every frame."""
+
+    __slots__ = (
+        "_app_state",
+        "_by_app",
+        "_config",
+        "_decoder",
+        "_deflate",
+        "_denial",
+        "_drained",
+        "_ending",
+        "_fast",
+        "_fragments",
+        "_loop",
+        "_max_queue",
+        "_max_size",
+        "_messages",
+        "_missing",
+        "_paused",
+        "_pending",
+        "_phase",
+        "_pinged",
+        "_pong",
+        "_readers",
+        "_response",
+        "_rest",
+        "_server",
+        "_size",
+        "_stopped",
+        "_timer",
+        "_transport",
+        "_wire",
+        "scope",
+    )
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self._config = config
+        self._server = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._fast = self.fast and not logger.isEnabledFor(logging.DEBUG)
+        self._max_size = config.ws_max_size
+        self._max_queue = config.ws_max_queue
+        self._phase = REQUEST
+        self._response = b"?"  # to the request; empty once it is out
+        self._by_app = False  # whether the app has ended it
+        self._denial: tuple[int, bytes, list[bytes]] | None = None  # status, header lines, body so far
+        self._deflate: Deflate | None = None
+        self._wire: ServerProtocol | None = None
+        # From the client
+        self._pending: bytearray | None = None  # what could not be parsed yet
+        self._missing = 0  # bytes without which it cannot be
+        self._rest = 0  # bytes of the frame whose beginning `wire` has
+        self._fragments: bytearray | None = None  # of the message under way
+        self._decoder: IncrementalDecoder | None = None  # if that is a text
+        # To the app
+        self._messages: list[dict[str, Any]] = []  # short: a list is smaller than a deque, and as fast
+        self._size = 0  # bytes in it, since it was empty
+        self._stopped = False  # the app has enough to read
+        self._paused = False  # and the transport knows
+        self._readers: list[asyncio.Future[None]] = []  # calls of `receive` that wait
+        self._ending: dict[str, Any] | None = None  # the `websocket.disconnect`
+        # To the client
+        self._drained: asyncio.Event | None = None  # for which `send` waits
+        self._timer: asyncio.TimerHandle | None = None  # of the next ping, or of a pong, or of the end
+        self._pong: bytes | None = None  # what the client should answer
+        self._pinged = 0.0
+
+    # The event loop's side (asyncio.Protocol)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take over a connection."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connections.add(cast(Any, self))
+        self._trace("made")
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client has sent."""
+        if self._phase > CLOSING:
+            return
+        if self._pending is not None:
+            self._pending += data
+            self._missing -= len(data)
+            if self._missing > 0 or self._stopped:
+                return
+            data, self._pending = cast(bytes, self._pending), None
+        if self._phase >= OPEN:
+            self._parse(data)
+        elif self._phase is REQUEST:
+            self._ask(data)
+        else:
+            # Sent before the answer: read once the app has accepted.
+            self._pending = bytearray(data)
+            if len(data) > MAX_HEAD:
+                self._stop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell everybody who waits."""
+        self._server.connections.discard(cast(Any, self))
+        self._phase = LOST
+        self._cancel_timer()
+        self._release_senders()
+        if not self._stopped:
+            self._end(1006)  # else `_go_on` comes to it, after what had arrived
+        if not self._response:
+            logger.info("connection closed")
+        self._trace("lost")
+
+    def pause_writing(self) -> None:
+        """Let senders wait: the client does not read as fast as the app writes."""
+        if self._phase is OPEN:
+            self._drained = asyncio.Event()
+
+    def resume_writing(self) -> None:
+        """Let senders go on."""
+        self._release_senders()
+
+    # uvicorn's side
+
+    def shutdown(self) -> None:
+        """The server stops: close with 1012 (service restart)."""
+        if self._phase <= ASKED:
+            self._refuse(503, b"", b"Service Unavailable", 1012)
+        elif self._phase is OPEN:
+            self._close(1012, "")
+
+    async def _run(self) -> None:
+        """Run the app, and end the connection when it has not."""
+        code = 1000
+        try:
+            result = await self._config.loaded_app(self.scope, self.receive, self.send)
+        except ClientDisconnected:
+            pass
+        except Exception:
+            logger.exception("Exception in ASGI application\n")
+            code = 1011
+        except BaseException:
+            code = 1011
+            raise
+        else:
+            if self._phase is ASKED:
+                logger.error("ASGI callable returned without completing handshake.")
+            elif result is not None:
+                logger.error("ASGI callable should return None, but returned '%s'.", result)
+        finally:
+            if self._phase is OPEN:
+                self._close(code, "")
+            elif self._phase is ASKED:
+                self._refuse(500, b"", b"Internal Server Error", 1006)
+            self._messages.clear()
+
+    # The app's side
+
+    async def receive(self) -> dict[str, Any]:
+        """Wait for the next message of the client, or for the end.
+
+        Cancelling loses nothing. At the end, every call returns the same `websocket.disconnect`.
+        """
+        while not self._messages:
+            if self._ending is not None:
+                return self._ending.copy()
+            reader = self._loop.create_future()
+            self._readers.append(reader)
+            try:
+                await reader
+            finally:
+                if reader in self._readers:
+                    self._readers.remove(reader)
+        message = self._messages.pop(0)
+        if not self._messages:
+            self._size = 0
+            if self._stopped:
+                self._go_on()
+        return message
+
+    async def send(self, message: Any) -> None:
+        """Do what the app says. `websocket.send` waits while the client does not read, the others never do.
+
+        Cancelled, nothing was sent.
+
+        Raises:
+            ClientDisconnected: The connection has ended, and not by the app; an `OSError`.
+            RuntimeError: The message has no place here, or nothing in it.
+            ValueError: Something in the message cannot be sent.
+        """
+        if message["type"] != "websocket.send":
+            return self._answer(message)
+        while self._drained is not None:
+            await self._drained.wait()
+        if self._phase is not OPEN:
+            raise self._misplaced("websocket.send")
+        if (prepared := message.get("prepared")) is not None:
+            if (frame := prepared.get("frame")) is None:
+                frame = prepared["frame"] = framed(*payload_of(message))
+        elif self._wire is not None:
+            frame = self._framed_by_wire(*payload_of(message))
+        elif self._deflate is not None:
+            first, data = payload_of(message)
+            frame = framed(first | COMPRESSED, self._deflate.compressed(data))
+        elif (text := message.get("text")) is not None and message.get("bytes") is None:
+            data = text.encode()
+            length = len(data)
+            frame = TEXT_HEADS[length] + data if length < 126 else framed(TEXT, data)
+        else:
+            frame = framed(*payload_of(message))
+        self._transport.write(frame)
+        if self._transport.is_closing():
+            # The write has failed. An app that does nothing but send would never let the loop tell it.
+            await asyncio.sleep(0)
+
+    # What the app says
+
+    def _answer(self, message: Any) -> None:
+        kind = message["type"]
+        if self._phase is ASKED and self._denial is None:
+            if kind == "websocket.accept":
+                self._accept(message)
+            elif kind == "websocket.close":
+                self._by_app = True
+                self._log_answer("403")
+                self._refuse(403, b"", b"", 1006)
+            elif kind == f"{DENIAL}.start":
+                self._deny(message)
+            else:
+                raise self._misplaced(kind)
+        elif self._phase is ASKED and kind == f"{DENIAL}.body":
+            self._deny_with(message)
+        elif self._phase is OPEN and kind == "websocket.close":
+            code, reason = message.get("code"), message.get("reason")
+            self._close(1000 if code is None else code, reason or "")
+            self._by_app = True
+        else:
+            raise self._misplaced(kind)
+
+    def _misplaced(self, kind: str) -> Exception:
+        """What to raise for a message out of turn."""
+        if self._phase is ASKED and self._denial is not None:
+            return RuntimeError(f"Expected ASGI message '{DENIAL}.body', but got '{kind}'.")
+        if self._phase is ASKED:
+            return RuntimeError(
+                "Expected ASGI message 'websocket.accept', 'websocket.close' "
+                f"or '{DENIAL}.start', but got '{kind}'."
+            )
+        if self._phase is OPEN:
+            return RuntimeError(
+                f"Expected ASGI message 'websocket.send' or 'websocket.close', but got '{kind}'."
+            )
+        if self._by_app:
+            ended = "websocket.close" if self._denial is None else f"{DENIAL}.body"
+            return RuntimeError(f"Unexpected ASGI message '{kind}', after the app sent its last '{ended}'.")
+        return ClientDisconnected()
+
+    def _log_answer(self, answer: str) -> None:
+        scope = cast(Any, self.scope)
+        logger.info(
+            '%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), answer
+        )
+
+    # The handshake (RFC 6455 section 4.2)
+
+    def _ask(self, data: bytes | bytearray) -> None:
+        """Take the request, and start the app with it."""
+        head, blank, early = bytes(data).partition(b"\r\n\r\n")
+        if not blank:
+            if len(head) > MAX_HEAD:
+                self._refuse(431, b"", b"Request Header Fields Too Large", 1006)
+                return
+            self._pending, self._missing = bytearray(data), 1
+            return
+        wire = ServerProtocol(
+            extensions=[DEFLATE] if self._config.ws_per_message_deflate else None,
+            max_size=self._max_size,
+            logger=logger,
+        )
+        wire.receive_data(head + blank)
+        events = wire.events_received()
+        if not events:
+            if output := b"".join(wire.data_to_send()):
+                self._transport.write(output)  # 414 or 431
+                self._finish(1006)
+            else:
+                self._refuse(400, b"", b"Bad Request", 1006)
+            return
+        request = cast(Request, events[0])
+        response = wire.accept(request)
+        if response.status_code != 101:
+            wire.send_response(response)
+            self._transport.write(b"".join(wire.data_to_send()))
+            self._finish(1006)
+            return
+        del response.headers["Date"]  # uvicorn has its own
+        self._response = response.serialize()[:-2]
+        if wire.extensions:
+            self._deflate = Deflate(cast(PerMessageDeflate, wire.extensions[0]))
+        # Its parser is a generator that refers to it: without this, it would be there until a collection.
+        vars(wire).clear()
+        self.scope = self._scope_of(request)
+        self._phase = ASKED
+        self._messages.append({"type": "websocket.connect"})
+        context = Context().run if self._config.reset_contextvars else None
+        task = (
+            context(self._loop.create_task, self._run()) if context else self._loop.create_task(self._run())
+        )
+        self._server.tasks.add(task)
+        task.add_done_callback(self._server.tasks.discard)
+        if early:
+            self.data_received(early)
+
+    def _scope_of(self, request: Request) -> dict[str, Any]:
+        raw_path, _, query_string = request.path.partition("?")
+        root_path = self._config.root_path
+        subprotocols: list[str] = []
+        for value in request.headers.get_all("Sec-WebSocket-Protocol"):
+            subprotocols += [token.strip() for token in value.split(",")]
+        return {
+            "type": "websocket",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if is_ssl(self._transport) else "ws",
+            "server": get_local_addr(self._transport),
+            "client": get_remote_addr(self._transport),
+            "root_path": root_path,
+            "path": root_path + unquote(raw_path),
+            "raw_path": root_path.encode("ascii") + raw_path.encode("ascii"),
+            "query_string": query_string.encode("ascii"),
+            "headers": [
+                (name.lower().encode(), octets(value)) for name, value in request.headers.raw_items()
+            ],
+            "subprotocols": subprotocols,
+            "state": self._app_state.copy(),
+            "extensions": {DENIAL: {}, PREPARED: {}},
+        }
+
+    def _accept(self, message: Any) -> None:
+        lines = header_lines(message.get("headers") or ())
+        if lines.startswith(b"sec-websocket-") or b"\nsec-websocket-" in lines:
+            raise ValueError(
+                "the headers of 'websocket.accept' contain one of the server's own, sec-websocket-*"
+            )
+        if subprotocol := message.get("subprotocol"):
+            if not TOKEN.fullmatch(subprotocol.encode()):
+                raise ValueError(f"{subprotocol!r} cannot be a subprotocol")
+            lines += b"sec-websocket-protocol: %b\r\n" % subprotocol.encode()
+        self._log_answer("[accepted]")
+        defaults = b"".join(b"%s: %s\r\n" % pair for pair in self._server.default_headers)
+        self._transport.write(b"".join((self._response, defaults, lines, b"\r\n")))
+        self._response = b""
+        self._phase = OPEN
+        logger.info("connection open")
+        if not self._fast:
+            self._wire = self._made_wire()
+        if self._config.ws_ping_interval:
+            self._timer = self._loop.call_later(self._config.ws_ping_interval, self._ping)
+        self._go_on()
+
+    def _deny(self, message: Any) -> None:
+        status = message["status"]
+        if not 200 <= status <= 599:
+            raise RuntimeError(f"Invalid HTTP status code '{status}' in response.")
+        # The whole body is sent at once: how long it is, is known better here.
+        own = (b"connection", b"content-length", b"transfer-encoding")
+        lines = header_lines(pair for pair in message.get("headers") or () if pair[0].lower() not in own)
+        self._denial = (status, lines, [])
+        self._log_answer(str(status))
+
+    def _deny_with(self, message: Any) -> None:
+        assert self._denial is not None
+        status, lines, body = self._denial
+        body.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            self._by_app = True
+            self._refuse(status, lines, b"".join(body), 1006)
+
+    def _refuse(self, status: int, lines: bytes, body: bytes, code: int) -> None:
+        """Answer the request with an ordinary response, and end."""
+        try:
+            phrase = HTTPStatus(status).phrase
+        except ValueError:
+            phrase = ""
+        head = [f"HTTP/1.1 {status} {phrase}\r\n".encode()]
+        head += [b"%s: %s\r\n" % pair for pair in self._server.default_headers]
+        head += [lines, b"connection: close\r\n"]
+        if status in (204, 304):  # these have no body (RFC 9110 section 6.4.1)
+            body = b""
+        else:
+            head.append(b"content-length: %d\r\n" % len(body))
+            if b"\ncontent-type: " not in b"\n" + lines:
+                head.append(b"content-type: text/plain; charset=utf-8\r\n")
+        self._transport.write(b"".join((*head, b"\r\n", body)))
+        self._finish(code)
+
+    # Frames from the client (RFC 6455 section 5)
+
+    def _parse(self, data: bytes | bytearray) -> None:
+        """Read frames, until there is no whole one or the app has enough."""
+        at, end = 0, len(data)
+        missing = 1
+        while at < end and not self._stopped:
+            if self._rest:
+                stop = min(at + self._rest, end)
+                self._rest -= stop - at
+                self._parse_by_wire(data[at:stop])
+                if self._ending is not None and self._phase is not CLOSING:
+                    return
+                at = stop
+                continue
+            if end - at < 2:
+                break
+            first, second = data[at], data[at + 1]
+            length = second & 0x7F
+            start = at + 6  # of the payload; the four bytes before it are the mask
+            if length > 125:
+                start = at + (8 if length == 126 else 14)
+                if start > end:
+                    break
+                length = int.from_bytes(data[at + 2 : start - 4], "big")
+            stop = start + length
+            if (
+                self._wire is None
+                and second > 0x7F
+                and length <= self._max_size
+                and (
+                    first == TEXT
+                    or first == BINARY
+                    or (self._deflate is not None and first & ~COMPRESSED in (TEXT, BINARY))
+                )
+            ):
+                if stop > end:
+                    missing = stop - end
+                    break
+                payload = apply_mask(
+                    data[start:stop] if length < 4096 else memoryview(data)[start:stop],
+                    data[start - 4 : start],
+                )
+                try:
+                    if first & COMPRESSED:
+                        assert self._deflate is not None
+                        payload = self._deflate.inflated(payload, self._max_size)
+                    if first & 0x0F == 1:
+                        self._deliver({"type": "websocket.receive", "text": payload.decode()}, len(payload))
+                    else:
+                        self._deliver({"type": "websocket.receive", "bytes": payload}, len(payload))
+                except (UnicodeDecodeError, PayloadTooBig, ProtocolError) as error:
+                    self._fail_for(error)
+                    return
+                at = stop
+            else:
+                # In whatever pieces it comes: what is wrong with it is found at once.
+                self._rest = stop - at
+        if at < end:
+            self._pending = data if at == 0 and isinstance(data, bytearray) else bytearray(data[at:])
+            self._missing = missing
+
+    def _parse_by_wire(self, data: bytes | bytearray) -> None:
+        """Give a part of a rare frame to `websockets`, and do what comes of it."""
+        wire = self._wire
+        if wire is None:
+            wire = self._wire = self._made_wire()
+        wire.receive_data(data)
+        failure: Exception | None = None
+        for frame in cast("list[Frame]", wire.events_received()):
+            if frame.opcode is Opcode.PONG:
+                self._ponged(bytes(frame.data))
+            elif frame.opcode in DATA and self._phase is not CLOSING:
+                try:
+                    self._defragment(frame)
+                except UnicodeDecodeError as error:
+                    failure = error
+        self._write(b"".join(wire.data_to_send()))  # a pong, the answer to a close, or why it ends
+        if failure is not None:
+            self._fail_for(failure)
+        elif wire.parser_exc is not None:
+            self._failed(wire)
+        elif wire.close_rcvd is not None:
+            self._finish(wire.close_rcvd.code, wire.close_rcvd.reason)
+        elif not self._rest and self._fragments is None and self._phase is not CLOSING and self._fast:
+            self._wire = None
+
+    def _defragment(self, frame: Frame) -> None:
+        """Put a message together (RFC 6455 section 5.4); text is checked as it comes (section 8.1)."""
+        if frame.opcode is not Opcode.CONT:
+            if frame.fin:
+                self._deliver_bytes(frame.opcode is Opcode.TEXT, bytes(frame.data))
+                return
+            # One piece of memory: a list of them may take many times what is in it.
+            self._fragments = bytearray()
+            self._decoder = codecs.getincrementaldecoder("utf-8")() if frame.opcode is Opcode.TEXT else None
+        assert self._fragments is not None
+        self._fragments += frame.data
+        if self._decoder is not None:
+            self._decoder.decode(frame.data, frame.fin)
+        if frame.fin:
+            is_text, data = self._decoder is not None, bytes(self._fragments)
+            self._fragments = self._decoder = None
+            self._deliver_bytes(is_text, data)
+
+    def _deliver_bytes(self, is_text: bool, data: bytes) -> None:
+        message: dict[str, Any] = {"type": "websocket.receive"}
+        message.update({"text": data.decode()} if is_text else {"bytes": data})
+        self._deliver(message, len(data))
+
+    def _made_wire(self) -> ServerProtocol:
+        """The `websockets` library's idea of a connection that is open, between two messages."""
+        wire = ServerProtocol(state=State.OPEN, max_size=self._max_size, logger=logger)
+        if self._deflate is not None:
+            wire.extensions = [self._deflate]
+        return wire
+
+    # Back-pressure
+
+    def _deliver(self, message: dict[str, Any], size: int) -> None:
+        """Hand a message to the app, and stop when it has enough."""
+        self._messages.append(message)
+        self._size += size
+        for reader in self._readers:
+            if not reader.done():
+                reader.set_result(None)
+        if self._size >= MAX_QUEUE or len(self._messages) >= self._max_queue:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._stopped = True
+        if not self._paused and self._phase < DONE:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _go_on(self) -> None:
+        """Read on: first what is here, then from the transport."""
+        if self._phase is ASKED:
+            return
+        self._stopped = False
+        data, self._pending = self._pending, None
+        if data is not None:
+            self._parse(data)
+        if not self._stopped:
+            if self._phase is LOST:
+                self._end(1006)
+            else:
+                self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _release_senders(self) -> None:
+        if self._drained is not None:
+            self._drained.set()
+            self._drained = None
+
+    # Frames to the client
+
+    def _write(self, data: bytes) -> None:
+        if data and self._phase is not LOST:
+            self._transport.write(data)
+
+    def _framed_by_wire(self, first: int, data: bytes) -> bytes:
+        wire = self._wire
+        assert wire is not None
+        if first == TEXT:
+            wire.send_text(data)
+        else:
+            wire.send_binary(data)
+        return b"".join(wire.data_to_send())
+
+    # Keep-alive (RFC 6455 section 5.5.2)
+
+    def _ping(self) -> None:
+        self._pong = getrandbits(32).to_bytes(4, "big")
+        self._pinged = self._loop.time()
+        self._transport.write(b"\x89\x04" + self._pong)
+        timeout = self._config.ws_ping_timeout
+        if timeout is None:
+            self._timer = self._loop.call_later(cast(float, self._config.ws_ping_interval), self._ping)
+        else:
+            self._timer = self._loop.call_later(timeout, self._unanswered)
+
+    def _ponged(self, data: bytes) -> None:
+        if data != self._pong or self._phase is not OPEN:
+            return
+        self._pong = None
+        if self._config.ws_ping_timeout is not None:
+            self._cancel_timer()
+            interval = cast(float, self._config.ws_ping_interval)
+            taken = self._loop.time() - self._pinged
+            self._timer = self._loop.call_later(max(0.0, interval - taken), self._ping)
+
+    def _unanswered(self) -> None:
+        if self._stopped and self._drained is None:
+            # It is our app that does not read: the answer may have come. A client that does not read
+            # either is cut off all the same.
+            self._timer = self._loop.call_later(cast(float, self._config.ws_ping_timeout), self._unanswered)
+            return
+        self._trace("keepalive ping timeout")
+        self._fail(1011, "keepalive ping timeout")
+
+    # The end (RFC 6455 section 7)
+
+    def _end(self, code: int, reason: str | None = None) -> None:
+        """Tell the app, once: what it has not read yet comes before it. Without a frame, no reason."""
+        if self._ending is not None:
+            return
+        self._ending = {"type": "websocket.disconnect", "code": code}
+        if reason is not None:
+            self._ending["reason"] = reason
+        self._cancel_timer()
+        self._release_senders()
+        for reader in self._readers:
+            if not reader.done():
+                reader.set_result(None)
+
+    def _close(self, code: int, reason: str) -> None:
+        """Send a close frame, and wait for the client's (section 7.1.2)."""
+        wire = self._wire or self._made_wire()
+        try:
+            wire.send_close(code, reason)
+        except ProtocolError as error:
+            raise ValueError(f"cannot close with code {code!r} and reason {reason!r}: {error}") from error
+        self._wire = wire
+        self._transport.write(b"".join(wire.data_to_send()))
+        self._phase = CLOSING
+        self._end(code, reason)
+        self._abort_later()
+        self._go_on()
+
+    def _fail_for(self, error: Exception) -> None:
+        """Fail the connection (section 7.1.7) for what a frame contains, as `websockets` does."""
+        if isinstance(error, UnicodeDecodeError):
+            self._fail(1007, f"{error.reason} at position {error.start}")
+        else:
+            self._fail(1009 if isinstance(error, PayloadTooBig) else 1002, str(error))
+
+    def _fail(self, code: int, reason: str) -> None:
+        wire = self._wire = self._wire or self._made_wire()
+        wire.fail(code, reason)
+        self._write(b"".join(wire.data_to_send()))
+        self._failed(wire)
+
+    def _failed(self, wire: ServerProtocol) -> None:
+        """End, but read on for a while, and throw it away: closed with data unread, TCP would answer with a
+        reset, and the client might never see the close frame (section 7.1.1)."""
+        close = wire.close_sent
+        assert close is not None
+        self._end(close.code, close.reason)
+        if self._phase is LOST:
+            return
+        self._phase = DONE
+        self._abort_later()
+        self._resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def _finish(self, code: int, reason: str | None = None) -> None:
+        """End, when everything has been said."""
+        self._end(code, reason)
+        if self._phase is LOST:
+            return
+        self._phase = DONE
+        self._abort_later()
+        self._transport.close()
+
+    def _abort_later(self) -> None:
+        self._cancel_timer()
+        self._timer = self._loop.call_later(self.close_timeout, self._transport.abort)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _trace(self, what: str) -> None:
+        if logger.level <= TRACE_LOG_LEVEL:
+            client = get_remote_addr(self._transport)
+            prefix = "%s:%d - " % client if client else ""
+            logger.log(TRACE_LOG_LEVEL, "%sWebSocket %s", prefix, what)
+
+
+class Deflate(Extension):
+    """permessage-deflate (RFC 7692) as it was negotiated.
+
+    Unlike the one of `websockets` it makes its contexts when they are first needed, since they are most of
+    the memory of a connection, and it keeps no more of a message than a step before it knows its size.
+    """
+
+    name = ExtensionName("permessage-deflate")
+
+    __slots__ = (
+        "_compressor",
+        "_continued",
+        "_decompressor",
+        "_local_bits",
+        "_local_once",
+        "_remote_bits",
+        "_remote_once",
+    )
+
+    def __init__(self, negotiated: PerMessageDeflate) -> None:
+        self._local_bits = negotiated.local_max_window_bits
+        self._local_once = negotiated.local_no_context_takeover
+        self._remote_bits = negotiated.remote_max_window_bits
+        self._remote_once = negotiated.remote_no_context_takeover
+        self._compressor: zlib._Compress | None = None
+        self._decompressor: zlib._Decompress | None = None
+        self._continued = False  # whether the message under way is compressed
+
+    def compressed(self, data: bytes) -> bytes:
+        """The payload of a message (section 7.2.1)."""
+        compressor = self._compressor
+        if compressor is None:
+            compressor = zlib.compressobj(wbits=-self._local_bits, memLevel=MEM_LEVEL)
+            if not self._local_once:
+                self._compressor = compressor
+        return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+    def inflated(self, data: bytes, max_size: int | None, final: bool = True) -> bytes:
+        """What is in the payload of a frame (section 7.2.2).
+
+        Raises:
+            PayloadTooBig: It is more than `max_size`.
+            ProtocolError: It is no such thing.
+        """
+        decompressor = self._decompressor
+        if decompressor is None:
+            decompressor = self._decompressor = zlib.decompressobj(wbits=-self._remote_bits)
+        try:
+            inflated = decompressor.decompress(data + EMPTY_BLOCK if final else data, STEP)
+            if len(inflated) == STEP or decompressor.unconsumed_tail:
+                self._measure(decompressor, len(inflated), max_size)
+                inflated += decompressor.decompress(decompressor.unconsumed_tail)
+        except zlib.error as error:
+            raise ProtocolError("decompression failed") from error
+        if max_size is not None and len(inflated) > max_size:
+            raise PayloadTooBig(None, max_size)
+        if decompressor.eof or (final and self._remote_once):
+            # Ended by the client (section 7.2.3.4), it would take nothing more.
+            self._decompressor = None
+        return inflated
+
+    def _measure(self, decompressor: zlib._Decompress, size: int, max_size: int | None) -> None:
+        """Inflate a copy of the context and keep nothing: 65 KB may become 64 MB."""
+        if max_size is None:
+            return
+        copy, data = decompressor.copy(), decompressor.unconsumed_tail
+        while piece := copy.decompress(data, 65536):
+            size += len(piece)
+            if size > max_size:
+                raise PayloadTooBig(None, max_size)
+            data = copy.unconsumed_tail
+
+    def encode(self, frame: Frame) -> Frame:
+        """Compress a whole message, as `websockets` asks for it."""
+        if frame.opcode not in DATA:
+            return frame
+        return Frame(frame.opcode, self.compressed(bytes(frame.data)), rsv1=True)
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        """Inflate a frame, as `websockets` asks for it."""
+        if frame.opcode is Opcode.CONT:
+            if not self._continued:
+                return frame
+            if frame.rsv1:
+                raise ProtocolError("RSV1 bit set in continuation frame")
+        elif frame.opcode in DATA:
+            self._continued = frame.rsv1
+        if frame.opcode not in DATA or not self._continued:
+            return frame
+        data = self.inflated(bytes(frame.data), max_size, frame.fin)
+        return Frame(frame.opcode, data, frame.fin, rsv2=frame.rsv2, rsv3=frame.rsv3)
+
+
+# What uvicorn's own class and `websockets` negotiate: 12 bits are 4 KiB of window.
+MEM_LEVEL = 5
+DEFLATE: Final = ServerPerMessageDeflateFactory(server_max_window_bits=12, client_max_window_bits=12)
+EMPTY_BLOCK: Final = b"\x00\x00\xff\xff"
+DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+
+
+# Messages of the app
+
+
+def payload_of(message: Any) -> tuple[int, bytes]:
+    """The first byte of a frame for a `websocket.send`, and its payload."""
+    if (data := message.get("bytes")) is not None:
+        return BINARY, data if type(data) is bytes else bytes(memoryview(data))
+    if (text := message.get("text")) is not None:
+        return TEXT, text.encode()
+    raise RuntimeError("Expected 'text' or 'bytes' in ASGI message 'websocket.send', but got neither.")
+
+
+def framed(first: int, data: bytes) -> bytes:
+    """A frame of the server (RFC 6455 section 5.2)."""
+    length = len(data)
+    if length < 126:
+        return bytes((first, length)) + data
+    if length < 65536:
+        return b"%c\x7e%b%b" % (first, length.to_bytes(2, "big"), data)
+    return b"%c\x7f%b%b" % (first, length.to_bytes(8, "big"), data)
+
+
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+VALUE = re.compile(rb"[^\x00\r\n]*")
+
+
+def header_lines(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The lines of a response, with names in lower case.
+
+    Raises:
+        ValueError: A name or a value would be something else on the wire.
+    """
+    lines = []
+    for name, value in pairs:
+        if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
+            raise ValueError(f"{name!r}: {value!r} cannot be a header")
+        lines.append(b"%s: %s\r\n" % (name.lower(), value))
+    return b"".join(lines)
+
+
+def octets(value: str) -> bytes:
+    """The bytes of a header that `websockets` has decoded: before its version 17 to surrogates."""
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode("ascii", "surrogateescape")
