@@ -74,7 +74,6 @@ STEP = 1048576  # bytes that are inflated at once
 # The first byte of a frame: final, and its opcode; for a compressed message RSV1 (RFC 7692 section 6).
 TEXT, BINARY, COMPRESSED = 0x81, 0x82, 0x40
 TEXT_HEADS: Final = [bytes((TEXT, length)) for length in range(126)]
-BINARY_HEADS: Final = [bytes((BINARY, length)) for length in range(126)]
 
 
 class Phase(IntEnum):
@@ -114,6 +113,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_decoder",
         "_deflate",
         "_denial",
+        "_direct",
         "_drained",
         "_ending",
         "_fast",
@@ -176,6 +176,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._readers: list[asyncio.Future[None]] = []  # calls of `receive` that wait
         self._ending: dict[str, Any] | None = None  # the `websocket.disconnect`
         # To the client
+        self._direct = False  # whether a text can be written without a second look
         self._drained: asyncio.Event | None = None  # for which `send` waits
         self._timer: asyncio.TimerHandle | None = None  # of the next ping, or of a pong, or of the end
         self._pong: bytes | None = None  # what the client should answer
@@ -191,23 +192,10 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the client has sent."""
-        if self._phase > CLOSING:
-            return
-        if self._pending is not None:
-            self._pending += data
-            self._missing -= len(data)
-            if self._missing > 0 or self._stopped:
-                return
-            data, self._pending = cast(bytes, self._pending), None
-        if self._phase >= OPEN:
+        if self._phase is OPEN and self._pending is None:
             self._parse(data)
-        elif self._phase is REQUEST:
-            self._ask(data)
-        else:
-            # Sent before the answer: read once the app has accepted.
-            self._pending = bytearray(data)
-            if len(data) > MAX_HEAD:
-                self._stop()
+        elif self._phase <= CLOSING:
+            self._take(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits."""
@@ -225,6 +213,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Let senders wait: the client does not read as fast as the app writes."""
         if self._phase is OPEN:
             self._drained = asyncio.Event()
+            self._direct = False
 
     def resume_writing(self) -> None:
         """Let senders go on."""
@@ -274,13 +263,11 @@ class WebSocketProtocol(asyncio.Protocol):
         while not self._messages:
             if self._ending is not None:
                 return self._ending.copy()
+            if self._readers:  # of calls that go on elsewhere, or were cancelled
+                self._readers = [reader for reader in self._readers if not reader.done()]
             reader = self._loop.create_future()
             self._readers.append(reader)
-            try:
-                await reader
-            finally:
-                if reader in self._readers:
-                    self._readers.remove(reader)
+            await reader
         message = self._messages.pop(0)
         if not self._messages:
             self._size = 0
@@ -298,28 +285,25 @@ class WebSocketProtocol(asyncio.Protocol):
             RuntimeError: The message has no place here, or nothing in it.
             ValueError: Something in the message cannot be sent.
         """
-        if message["type"] != "websocket.send":
-            return self._answer(message)
-        while self._drained is not None:
-            await self._drained.wait()
-        if self._phase is not OPEN:
-            raise self._misplaced("websocket.send")
-        if (prepared := message.get("prepared")) is not None:
-            if (frame := prepared.get("frame")) is None:
-                frame = prepared["frame"] = framed(*payload_of(message))
-        elif self._wire is not None:
-            frame = self._framed_by_wire(*payload_of(message))
-        elif self._deflate is not None:
-            first, data = payload_of(message)
-            frame = framed(first | COMPRESSED, self._deflate.compressed(data))
-        elif (text := message.get("text")) is not None and message.get("bytes") is None:
+        transport = self._transport
+        if (
+            self._direct
+            and len(message) == 2
+            and message["type"] == "websocket.send"
+            and (text := message.get("text")) is not None
+        ):
             data = text.encode()
             length = len(data)
-            frame = TEXT_HEADS[length] + data if length < 126 else framed(TEXT, data)
+            transport.write(TEXT_HEADS[length] + data if length < 126 else framed(TEXT, data))
+        elif message["type"] == "websocket.send":
+            while self._drained is not None:
+                await self._drained.wait()
+            if self._phase is not OPEN:
+                raise self._misplaced("websocket.send")
+            transport.write(self._frame_of(message))
         else:
-            frame = framed(*payload_of(message))
-        self._transport.write(frame)
-        if self._transport.is_closing():
+            return self._answer(message)
+        if transport.is_closing():
             # The write has failed. An app that does nothing but send would never let the loop tell it.
             await asyncio.sleep(0)
 
@@ -407,8 +391,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._response = response.serialize()[:-2]
         if wire.extensions:
             self._deflate = Deflate(cast(PerMessageDeflate, wire.extensions[0]))
-        # Its parser is a generator that refers to it: without this, it would be there until a collection.
-        vars(wire).clear()
+        forget(wire)
         self.scope = self._scope_of(request)
         self._phase = ASKED
         self._messages.append({"type": "websocket.connect"})
@@ -419,7 +402,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
         if early:
-            self.data_received(early)
+            self._take(early)
 
     def _scope_of(self, request: Request) -> dict[str, Any]:
         raw_path, _, query_string = request.path.partition("?")
@@ -461,6 +444,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._transport.write(b"".join((self._response, defaults, lines, b"\r\n")))
         self._response = b""
         self._phase = OPEN
+        self._release_senders()
         logger.info("connection open")
         if not self._fast:
             self._wire = self._made_wire()
@@ -503,6 +487,26 @@ class WebSocketProtocol(asyncio.Protocol):
                 head.append(b"content-type: text/plain; charset=utf-8\r\n")
         self._transport.write(b"".join((*head, b"\r\n", body)))
         self._finish(code)
+
+    # Bytes from the client
+
+    def _take(self, data: bytes | bytearray) -> None:
+        """Add them to those that wait, and read if that is possible now."""
+        if self._pending is not None:
+            self._pending += data
+            self._missing -= len(data)
+            if self._missing > 0 or self._stopped:
+                return
+            data, self._pending = self._pending, None
+        if self._phase >= OPEN:
+            self._parse(data)
+        elif self._phase is REQUEST:
+            self._ask(data)
+        else:
+            # Sent before the answer: read once the app has accepted.
+            self._pending = bytearray(data)
+            if len(data) > MAX_HEAD:
+                self._stop()
 
     # Frames from the client (RFC 6455 section 5)
 
@@ -551,10 +555,7 @@ class WebSocketProtocol(asyncio.Protocol):
                     if first & COMPRESSED:
                         assert self._deflate is not None
                         payload = self._deflate.inflated(payload, self._max_size)
-                    if first & 0x0F == 1:
-                        self._deliver({"type": "websocket.receive", "text": payload.decode()}, len(payload))
-                    else:
-                        self._deliver({"type": "websocket.receive", "bytes": payload}, len(payload))
+                    self._deliver(first & 0x0F == 1, payload)
                 except (UnicodeDecodeError, PayloadTooBig, ProtocolError) as error:
                     self._fail_for(error)
                     return
@@ -590,12 +591,13 @@ class WebSocketProtocol(asyncio.Protocol):
             self._finish(wire.close_rcvd.code, wire.close_rcvd.reason)
         elif not self._rest and self._fragments is None and self._phase is not CLOSING and self._fast:
             self._wire = None
+            forget(wire)
 
     def _defragment(self, frame: Frame) -> None:
         """Put a message together (RFC 6455 section 5.4); text is checked as it comes (section 8.1)."""
         if frame.opcode is not Opcode.CONT:
             if frame.fin:
-                self._deliver_bytes(frame.opcode is Opcode.TEXT, bytes(frame.data))
+                self._deliver(frame.opcode is Opcode.TEXT, bytes(frame.data))
                 return
             # One piece of memory: a list of them may take many times what is in it.
             self._fragments = bytearray()
@@ -607,12 +609,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if frame.fin:
             is_text, data = self._decoder is not None, bytes(self._fragments)
             self._fragments = self._decoder = None
-            self._deliver_bytes(is_text, data)
-
-    def _deliver_bytes(self, is_text: bool, data: bytes) -> None:
-        message: dict[str, Any] = {"type": "websocket.receive"}
-        message.update({"text": data.decode()} if is_text else {"bytes": data})
-        self._deliver(message, len(data))
+            self._deliver(is_text, data)
 
     def _made_wire(self) -> ServerProtocol:
         """The `websockets` library's idea of a connection that is open, between two messages."""
@@ -623,15 +620,23 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # Back-pressure
 
-    def _deliver(self, message: dict[str, Any], size: int) -> None:
+    def _deliver(self, is_text: bool, data: bytes) -> None:
         """Hand a message to the app, and stop when it has enough."""
-        self._messages.append(message)
-        self._size += size
+        if is_text:
+            self._messages.append({"type": "websocket.receive", "text": data.decode()})
+        else:
+            self._messages.append({"type": "websocket.receive", "bytes": data})
+        self._size += len(data)
+        if self._readers:
+            self._wake_readers()
+        if self._size >= MAX_QUEUE or len(self._messages) >= self._max_queue:
+            self._stop()
+
+    def _wake_readers(self) -> None:
         for reader in self._readers:
             if not reader.done():
                 reader.set_result(None)
-        if self._size >= MAX_QUEUE or len(self._messages) >= self._max_queue:
-            self._stop()
+        self._readers.clear()
 
     def _stop(self) -> None:
         self._stopped = True
@@ -662,6 +667,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._drained is not None:
             self._drained.set()
             self._drained = None
+        self._direct = self._phase is OPEN and self._ending is None and self._fast and self._deflate is None
 
     # Frames to the client
 
@@ -669,14 +675,22 @@ class WebSocketProtocol(asyncio.Protocol):
         if data and self._phase is not LOST:
             self._transport.write(data)
 
-    def _framed_by_wire(self, first: int, data: bytes) -> bytes:
-        wire = self._wire
-        assert wire is not None
-        if first == TEXT:
-            wire.send_text(data)
-        else:
-            wire.send_binary(data)
-        return b"".join(wire.data_to_send())
+    def _frame_of(self, message: Any) -> bytes:
+        """The frame for a `websocket.send`."""
+        if (prepared := message.get("prepared")) is not None:
+            # Not compressed, for nobody: which messages are is the sender's choice (RFC 7692 section 6), and
+            # a context of its own in every connection would make every frame another.
+            if (frame := prepared.get("frame")) is None:
+                frame = prepared["frame"] = framed(*payload_of(message))
+            return cast(bytes, frame)
+        first, data = payload_of(message)
+        if not self._fast:
+            assert self._wire is not None
+            (self._wire.send_text if first == TEXT else self._wire.send_binary)(data)
+            return b"".join(self._wire.data_to_send())
+        if self._deflate is not None:
+            return framed(first | COMPRESSED, self._deflate.compressed(data))
+        return framed(first, data)
 
     # Keep-alive (RFC 6455 section 5.5.2)
 
@@ -720,9 +734,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._ending["reason"] = reason
         self._cancel_timer()
         self._release_senders()
-        for reader in self._readers:
-            if not reader.done():
-                reader.set_result(None)
+        self._wake_readers()
 
     def _close(self, code: int, reason: str) -> None:
         """Send a close frame, and wait for the client's (section 7.1.2)."""
@@ -890,6 +902,11 @@ MEM_LEVEL = 5
 DEFLATE: Final = ServerPerMessageDeflateFactory(server_max_window_bits=12, client_max_window_bits=12)
 EMPTY_BLOCK: Final = b"\x00\x00\xff\xff"
 DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+
+
+def forget(wire: ServerProtocol) -> None:
+    """Give its memory back at once: its parser is a generator, and refers to it."""
+    vars(wire).clear()
 
 
 # Messages of the app
