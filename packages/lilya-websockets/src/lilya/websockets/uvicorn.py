@@ -113,7 +113,6 @@ class WebSocketProtocol(asyncio.Protocol):
         "_decoder",
         "_deflate",
         "_denial",
-        "_direct",
         "_drained",
         "_ending",
         "_fast",
@@ -127,8 +126,10 @@ class WebSocketProtocol(asyncio.Protocol):
         "_pending",
         "_phase",
         "_pinged",
+        "_plain",
         "_pong",
         "_readers",
+        "_ready",
         "_response",
         "_rest",
         "_server",
@@ -176,7 +177,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._readers: list[asyncio.Future[None]] = []  # calls of `receive` that wait
         self._ending: dict[str, Any] | None = None  # the `websocket.disconnect`
         # To the client
-        self._direct = False  # whether a text can be written without a second look
+        self._plain = False  # whether frames are made here, and not compressed
+        self._ready = False  # whether the next message can be written: open, and nobody waits
         self._drained: asyncio.Event | None = None  # for which `send` waits
         self._timer: asyncio.TimerHandle | None = None  # of the next ping, or of a pong, or of the end
         self._pong: bytes | None = None  # what the client should answer
@@ -213,7 +215,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Let senders wait: the client does not read as fast as the app writes."""
         if self._phase is OPEN:
             self._drained = asyncio.Event()
-            self._direct = False
+            self._ready = False
 
     def resume_writing(self) -> None:
         """Let senders go on."""
@@ -285,24 +287,29 @@ class WebSocketProtocol(asyncio.Protocol):
             RuntimeError: The message has no place here, or nothing in it.
             ValueError: Something in the message cannot be sent.
         """
-        transport = self._transport
-        if (
-            self._direct
-            and len(message) == 2
-            and message["type"] == "websocket.send"
-            and (text := message.get("text")) is not None
-        ):
-            data = text.encode()
-            length = len(data)
-            transport.write(TEXT_HEADS[length] + data if length < 126 else framed(TEXT, data))
-        elif message["type"] == "websocket.send":
+        if message["type"] != "websocket.send":
+            return self._answer(message)
+        if not self._ready:
             while self._drained is not None:
                 await self._drained.wait()
             if self._phase is not OPEN:
                 raise self._misplaced("websocket.send")
-            transport.write(self._frame_of(message))
+        transport = self._transport
+        if (prepared := message.get("prepared")) is not None:
+            # Not compressed, for nobody: which messages are is the sender's choice (RFC 7692 section 6), and
+            # with a context of its own, every connection would need a frame of its own.
+            if (frame := prepared.get("frame")) is None:
+                frame = prepared["frame"] = b"".join(framed(*payload_of(message)))
+            transport.write(frame)
+        elif self._plain and (text := message.get("text")) is not None and message.get("bytes") is None:
+            data = text.encode()
+            length = len(data)
+            if length < 126:
+                transport.write(TEXT_HEADS[length] + data)
+            else:
+                self._write_frame(TEXT, data)
         else:
-            return self._answer(message)
+            self._send_payload(*payload_of(message))
         if transport.is_closing():
             # The write has failed. An app that does nothing but send would never let the loop tell it.
             await asyncio.sleep(0)
@@ -444,6 +451,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._transport.write(b"".join((self._response, defaults, lines, b"\r\n")))
         self._response = b""
         self._phase = OPEN
+        self._plain = self._fast and self._deflate is None
         self._release_senders()
         logger.info("connection open")
         if not self._fast:
@@ -564,7 +572,9 @@ class WebSocketProtocol(asyncio.Protocol):
                 # In whatever pieces it comes: what is wrong with it is found at once.
                 self._rest = stop - at
         if at < end:
-            self._pending = data if at == 0 and isinstance(data, bytearray) else bytearray(data[at:])
+            self._pending = (
+                data if at == 0 and isinstance(data, bytearray) else bytearray(memoryview(data)[at:])
+            )
             self._missing = missing
 
     def _parse_by_wire(self, data: bytes | bytearray) -> None:
@@ -667,7 +677,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._drained is not None:
             self._drained.set()
             self._drained = None
-        self._direct = self._phase is OPEN and self._ending is None and self._fast and self._deflate is None
+        self._ready = self._phase is OPEN and self._ending is None
 
     # Frames to the client
 
@@ -675,22 +685,22 @@ class WebSocketProtocol(asyncio.Protocol):
         if data and self._phase is not LOST:
             self._transport.write(data)
 
-    def _frame_of(self, message: Any) -> bytes:
-        """The frame for a `websocket.send`."""
-        if (prepared := message.get("prepared")) is not None:
-            # Not compressed, for nobody: which messages are is the sender's choice (RFC 7692 section 6), and
-            # a context of its own in every connection would make every frame another.
-            if (frame := prepared.get("frame")) is None:
-                frame = prepared["frame"] = framed(*payload_of(message))
-            return cast(bytes, frame)
-        first, data = payload_of(message)
+    def _send_payload(self, first: int, data: bytes) -> None:
         if not self._fast:
-            assert self._wire is not None
-            (self._wire.send_text if first == TEXT else self._wire.send_binary)(data)
-            return b"".join(self._wire.data_to_send())
-        if self._deflate is not None:
-            return framed(first | COMPRESSED, self._deflate.compressed(data))
-        return framed(first, data)
+            wire = self._wire
+            assert wire is not None
+            (wire.send_text if first == TEXT else wire.send_binary)(data)
+            self._write(b"".join(wire.data_to_send()))
+        elif self._deflate is not None:
+            self._write_frame(first | COMPRESSED, self._deflate.compressed(data))
+        else:
+            self._write_frame(first, data)
+
+    def _write_frame(self, first: int, data: bytes) -> None:
+        if len(data) < 16384:
+            self._transport.write(b"".join(framed(first, data)))
+        else:
+            self._transport.writelines(framed(first, data))  # does not copy it
 
     # Keep-alive (RFC 6455 section 5.5.2)
 
@@ -921,14 +931,14 @@ def payload_of(message: Any) -> tuple[int, bytes]:
     raise RuntimeError("Expected 'text' or 'bytes' in ASGI message 'websocket.send', but got neither.")
 
 
-def framed(first: int, data: bytes) -> bytes:
-    """A frame of the server (RFC 6455 section 5.2)."""
+def framed(first: int, data: bytes) -> tuple[bytes, bytes]:
+    """A frame of the server (RFC 6455 section 5.2), in two parts."""
     length = len(data)
     if length < 126:
-        return bytes((first, length)) + data
+        return bytes((first, length)), data
     if length < 65536:
-        return b"%c\x7e%b%b" % (first, length.to_bytes(2, "big"), data)
-    return b"%c\x7f%b%b" % (first, length.to_bytes(8, "big"), data)
+        return b"%c\x7e%b" % (first, length.to_bytes(2, "big")), data
+    return b"%c\x7f%b" % (first, length.to_bytes(8, "big")), data
 
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
