@@ -45,7 +45,7 @@ from uvicorn.protocols.utils import (
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -471,8 +471,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._log_answer(str(status))
 
     def _deny_with(self, message: Any) -> None:
-        assert self._denial is not None
-        status, lines, body = self._denial
+        status, lines, body = cast("tuple[int, bytes, list[bytes]]", self._denial)
         body.append(message.get("body", b""))
         if not message.get("more_body", False):
             self._by_app = True
@@ -561,8 +560,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 )
                 try:
                     if first & COMPRESSED:
-                        assert self._deflate is not None
-                        payload = self._deflate.inflated(payload, self._max_size)
+                        payload = cast(Deflate, self._deflate).inflated(payload, self._max_size)
                     self._deliver(first & 0x0F == 1, payload)
                 except (UnicodeDecodeError, PayloadTooBig, ProtocolError) as error:
                     self._fail_for(error)
@@ -612,12 +610,12 @@ class WebSocketProtocol(asyncio.Protocol):
             # One piece of memory: a list of them may take many times what is in it.
             self._fragments = bytearray()
             self._decoder = codecs.getincrementaldecoder("utf-8")() if frame.opcode is Opcode.TEXT else None
-        assert self._fragments is not None
-        self._fragments += frame.data
+        fragments = cast(bytearray, self._fragments)
+        fragments += frame.data
         if self._decoder is not None:
             self._decoder.decode(frame.data, frame.fin)
         if frame.fin:
-            is_text, data = self._decoder is not None, bytes(self._fragments)
+            is_text, data = self._decoder is not None, bytes(fragments)
             self._fragments = self._decoder = None
             self._deliver(is_text, data)
 
@@ -687,8 +685,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _send_payload(self, first: int, data: bytes) -> None:
         if not self._fast:
-            wire = self._wire
-            assert wire is not None
+            wire = cast(ServerProtocol, self._wire)
             (wire.send_text if first == TEXT else wire.send_binary)(data)
             self._write(b"".join(wire.data_to_send()))
         elif self._deflate is not None:
@@ -776,8 +773,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def _failed(self, wire: ServerProtocol) -> None:
         """End, but read on for a while, and throw it away: closed with data unread, TCP would answer with a
         reset, and the client might never see the close frame (section 7.1.1)."""
-        close = wire.close_sent
-        assert close is not None
+        close = cast(Close, wire.close_sent)
         self._end(close.code, close.reason)
         if self._phase is LOST:
             return

@@ -1,0 +1,315 @@
+"""The two paths of `lilya.websockets.uvicorn` agree with one another, and with the `websockets` library."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from lilya.websockets import uvicorn as subject
+from lilya.websockets.uvicorn import Deflate, WebSocketProtocol
+
+REQUEST = (
+    b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n%b\r\n"
+)
+OFFER = b"sec-websocket-extensions: permessage-deflate\r\n"
+MAX_SIZE = 70_000
+
+
+class Transport(asyncio.Transport):
+    """Notes what is done to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.done: list[str] = []
+        self.reading = True
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def writelines(self, pieces: Any) -> None:
+        for piece in pieces:
+            self.written += piece
+
+    def is_closing(self) -> bool:
+        return "close" in self.done or "abort" in self.done
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.done.append("eof")
+
+    def close(self) -> None:
+        self.done.append("close")
+
+    def abort(self) -> None:
+        self.done.append("abort")
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+
+class Outcome(NamedTuple):
+    """What came of some bytes."""
+
+    events: list[dict[str, Any]]
+    written: bytes
+    done: list[str]
+
+
+async def played(
+    pieces: Sequence[bytes], *, fast: bool, deflate: bool, echo: bool = True, slow: bool = False
+) -> Outcome:
+    """Let a client send these pieces, one by one, and then leave.
+
+    Args:
+        fast: Whether the fast path is taken.
+        deflate: Whether the client offers compression.
+        echo: Whether the app answers.
+        slow: Whether the app begins to read when everything is there.
+    """
+    events: list[dict[str, Any]] = []
+    everything = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        if slow:
+            await everything.wait()
+        while True:
+            events.append(await receive())
+            if events[-1]["type"] == "websocket.disconnect":
+                break
+            if echo:
+                await send(events[-1] | {"type": "websocket.send"})
+        assert await receive() == events[-1]
+
+    class Protocol(WebSocketProtocol):
+        pass
+
+    Protocol.fast = fast
+    config = Config(app, ws_max_size=MAX_SIZE, ws_max_queue=3, ws_ping_interval=None, log_config=None)
+    state, transport = ServerState(), Transport()
+    protocol = Protocol(config, state, {})
+    protocol.connection_made(transport)
+    protocol.data_received(REQUEST % (OFFER if deflate else b""))
+    (task,) = state.tasks
+    await settled(task)
+    del transport.written[: transport.written.index(b"\r\n\r\n") + 4]
+    waiting = list(pieces)
+    while waiting and not transport.is_closing():
+        if transport.reading:
+            protocol.data_received(waiting.pop(0))
+        elif slow and not everything.is_set():
+            everything.set()
+        await settled(task)
+    protocol.connection_lost(None)
+    everything.set()
+    await asyncio.wait_for(task, 30)
+    assert not state.connections
+    return Outcome(events, bytes(transport.written), transport.done)
+
+
+async def settled(task: asyncio.Task[None]) -> None:
+    """Let the app go on as far as it can."""
+    for _ in range(12):
+        await asyncio.sleep(0)
+
+
+def by_websockets(data: bytes, *, deflate: bool) -> Outcome:
+    """What the `websockets` library makes of these bytes, with what it leaves to its user added: text."""
+    wire = ServerProtocol(state=State.OPEN, max_size=MAX_SIZE)
+    if deflate:
+        wire.extensions = [PerMessageDeflate(False, False, 15, 12, {"memLevel": 5})]
+    events: list[dict[str, Any]] = []
+    wire.receive_data(data)
+    ending: tuple[int, str] | None = None
+    message, is_text = b"", False
+    for frame in cast("list[Frame]", wire.events_received()):
+        if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            continue
+        if frame.opcode is not Opcode.CONT:
+            message, is_text = b"", frame.opcode is Opcode.TEXT
+        message += frame.data
+        if is_text:
+            try:
+                message.decode()
+            except UnicodeDecodeError as error:
+                if frame.fin or error.reason != "unexpected end of data":
+                    return Outcome([*events, {"code": 1007}], b"", [])
+        if frame.fin:
+            payload: dict[str, Any] = {"text": message.decode()} if is_text else {"bytes": message}
+            events.append({"type": "websocket.receive", **payload})
+    for close in (wire.close_rcvd if wire.parser_exc is None else None, wire.close_sent):
+        if close is not None:
+            ending = (close.code, close.reason)
+            break
+    events.append({"code": 1006} if ending is None else {"code": ending[0], "reason": ending[1]})
+    return Outcome(events, b"".join(wire.data_to_send()), [])
+
+
+# Frames, right and wrong
+
+
+class Sent(NamedTuple):
+    """A frame, before a client masks it."""
+
+    first: int
+    payload: bytes
+    masked: bool = True
+    compressed: bool = False
+    declared: int | None = None
+
+
+def encoded(frames: Sequence[Sent], deflate: bool) -> bytes:
+    """The bytes of frames; the mask is of the position, so that they can be made again."""
+    compressor = zlib.compressobj(wbits=-12)
+    data = bytearray()
+    for number, frame in enumerate(frames):
+        first, payload = frame.first, frame.payload
+        if frame.compressed and deflate:
+            first |= 0x40 if first & 0x0F else 0
+            payload = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+            if first & 0x80:
+                payload = payload[:-4]
+        length = len(payload) if frame.declared is None else frame.declared
+        bit = 0x80 if frame.masked else 0
+        if length < 126:
+            data += bytes((first, bit | length))
+        elif length < 65536:
+            data += bytes((first, bit | 126)) + length.to_bytes(2, "big")
+        else:
+            data += bytes((first, bit | 127)) + length.to_bytes(8, "big")
+        if frame.masked:
+            mask = (number * 2654435761 % 2**32).to_bytes(4, "big")
+            data += mask
+            payload = masked(payload, mask)
+        data += payload
+    return bytes(data)
+
+
+def masked(payload: bytes, mask: bytes) -> bytes:
+    """RFC 6455 section 5.3."""
+    length = len(payload)
+    whole = mask * (length // 4 + 1)
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(whole[:length], "big")).to_bytes(length, "big")
+
+
+TEXTS = st.text(max_size=30).map(str.encode)
+LENGTHS = st.sampled_from([0, 1, 125, 126, 127, 4095, 4096])
+PAYLOADS = TEXTS | st.binary(max_size=10) | LENGTHS.map(lambda length: b"x" * length)
+WHOLE = st.tuples(st.sampled_from([0x81, 0x82]), PAYLOADS, st.just(True), st.booleans()).map(
+    lambda fields: Sent(*fields)
+)
+CONTROL = st.tuples(st.sampled_from([0x89, 0x8A]), st.binary(max_size=125)).map(lambda fields: Sent(*fields))
+CLOSE = st.builds(
+    lambda code, reason: Sent(0x88, code.to_bytes(2, "big") + reason),
+    st.sampled_from([1000, 1001, 1005, 1006, 1011, 2999, 3000, 4999]),
+    st.sampled_from([b"", b"bye", "été".encode(), b"\xff"]),
+) | st.sampled_from([Sent(0x88, b""), Sent(0x88, b"\x03")])
+WRONG = st.one_of(
+    st.tuples(st.integers(0, 255), st.binary(max_size=200), st.booleans(), st.booleans()).map(
+        lambda fields: Sent(*fields)
+    ),
+    st.sampled_from(
+        [
+            Sent(0x81, b"\xff"),
+            Sent(0x82, b"x" * (MAX_SIZE + 1)),
+            Sent(0x82, b"x" * (MAX_SIZE + 1), compressed=True),
+            Sent(0x82, b"", declared=2**63 + 5),
+            Sent(0x81, b"abc", masked=False),
+            Sent(0xC1, b"\xff\xff"),
+        ]
+    ),
+)
+
+
+@st.composite
+def fragmented(draw: st.DrawFn) -> list[Sent]:
+    """A message in several frames, with control frames between them."""
+    payload = draw(st.text(max_size=12).map(str.encode) | st.binary(max_size=12))
+    cuts = sorted(draw(st.lists(st.integers(0, len(payload)), min_size=1, max_size=3)))
+    parts = [payload[a:b] for a, b in zip([0, *cuts], [*cuts, len(payload)], strict=True)]
+    compressed = draw(st.booleans())
+    frames = [Sent(draw(st.sampled_from([0x01, 0x02])), parts[0], compressed=compressed)]
+    for number, part in enumerate(parts[1:], 2):
+        frames += draw(st.lists(CONTROL, max_size=1))
+        frames.append(Sent(0x80 if number == len(parts) else 0x00, part, compressed=compressed))
+    return frames
+
+
+FRAMES = st.lists(
+    st.one_of(*[WHOLE.map(lambda frame: [frame])] * 4, fragmented(), CONTROL.map(lambda frame: [frame])),
+    max_size=8,
+).map(lambda groups: [frame for group in groups for frame in group])
+# Most sessions end well, or in one of the many ways in which they do not.
+SESSIONS = st.tuples(FRAMES, st.lists(CLOSE | WRONG, max_size=1), st.lists(WHOLE, max_size=2)).map(
+    lambda parts: [*parts[0], *parts[1], *parts[2]]
+)
+
+
+@st.composite
+def split(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    """The same bytes, in pieces."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=6)))
+    return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+def run(coroutine: Any) -> Any:
+    return asyncio.run(coroutine)
+
+
+@settings(max_examples=200)
+@given(st.data(), SESSIONS, st.booleans(), st.booleans())
+def test_both_paths_agree(data: st.DataObject, frames: list[Sent], deflate: bool, slow: bool) -> None:
+    whole = encoded(frames, deflate)
+    pieces = data.draw(split(whole))
+
+    async def both() -> tuple[Outcome, Outcome]:
+        return (
+            await played(pieces, fast=True, deflate=deflate, slow=slow),
+            await played(pieces, fast=False, deflate=deflate, slow=slow),
+        )
+
+    one, other = run(both())
+    assert one == other
+
+
+@settings(max_examples=200)
+@given(st.data(), SESSIONS, st.booleans())
+@example(None, [Sent(0x82, b"x" * 65536), Sent(0x82, b"x" * 65535), Sent(0x82, b"x" * MAX_SIZE)], False)
+def test_they_agree_with_the_library(data: Any, frames: list[Sent], deflate: bool) -> None:
+    whole = encoded(frames, deflate)
+    pieces = [whole] if data is None else data.draw(split(whole))
+    outcome = run(played(pieces, fast=True, deflate=deflate, echo=False))
+    expected = by_websockets(whole, deflate=deflate)
+    assert outcome.events[:-1] == expected.events[:-1]
+    ending = outcome.events[-1]
+    assert ending["type"] == "websocket.disconnect"
+    if expected.events[-1] == {"code": 1007}:
+        assert ending["code"] == 1007
+        assert outcome.done == ["eof"]
+    else:
+        assert {"type": "websocket.disconnect", **expected.events[-1]} == ending
+        assert outcome.written == expected.written
