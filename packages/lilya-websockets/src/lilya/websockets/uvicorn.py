@@ -25,7 +25,7 @@ import re
 import zlib
 from codecs import IncrementalDecoder
 from collections.abc import Iterable
-from contextvars import Context
+from contextvars import Context, copy_context
 from enum import IntEnum
 from http import HTTPStatus
 from random import getrandbits
@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
 from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.utils import (
     ClientDisconnected,
     get_client_addr,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-__all__ = ["WebSocketProtocol"]
+__all__ = ["HTTPProtocol", "WebSocketProtocol"]
 
 logger = logging.getLogger("uvicorn.error")  # where uvicorn's own protocols write, access lines included
 
@@ -73,6 +74,8 @@ STEP = 1048576  # bytes that are inflated at once
 
 # The first byte of a frame: final, and its opcode; for a compressed message RSV1 (RFC 7692 section 6).
 TEXT, BINARY, COMPRESSED = 0x81, 0x82, 0x40
+PLAIN: Final = frozenset((TEXT, BINARY))
+DEFLATED: Final = frozenset((TEXT | COMPRESSED, BINARY | COMPRESSED))
 TEXT_HEADS: Final = [bytes((TEXT, length)) for length in range(126)]
 
 
@@ -388,24 +391,22 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._refuse(400, b"", b"Bad Request", 1006)
             return
         request = cast(Request, events[0])
-        response = wire.accept(request)
-        if response.status_code != 101:
-            wire.send_response(response)
+        answer = wire.accept(request)
+        if answer.status_code != 101:
+            wire.send_response(answer)
             self._transport.write(b"".join(wire.data_to_send()))
             self._finish(1006)
             return
-        del response.headers["Date"]  # uvicorn has its own
-        self._response = response.serialize()[:-2]
+        del answer.headers["Date"]  # uvicorn has its own
+        self._response = answer.serialize()[:-2]
         if wire.extensions:
             self._deflate = Deflate(cast(PerMessageDeflate, wire.extensions[0]))
         forget(wire)
         self.scope = self._scope_of(request)
         self._phase = ASKED
         self._messages.append({"type": "websocket.connect"})
-        context = Context().run if self._config.reset_contextvars else None
-        task = (
-            context(self._loop.create_task, self._run()) if context else self._loop.create_task(self._run())
-        )
+        context = Context() if self._config.reset_contextvars else copy_context()
+        task = context.run(self._loop.create_task, self._run())
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
         if early:
@@ -447,7 +448,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 raise ValueError(f"{subprotocol!r} cannot be a subprotocol")
             lines += b"sec-websocket-protocol: %b\r\n" % subprotocol.encode()
         self._log_answer("[accepted]")
-        defaults = b"".join(b"%s: %s\r\n" % pair for pair in self._server.default_headers)
+        defaults = b"".join(b"%b: %b\r\n" % pair for pair in self._server.default_headers)
         self._transport.write(b"".join((self._response, defaults, lines, b"\r\n")))
         self._response = b""
         self._phase = OPEN
@@ -479,20 +480,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _refuse(self, status: int, lines: bytes, body: bytes, code: int) -> None:
         """Answer the request with an ordinary response, and end."""
-        try:
-            phrase = HTTPStatus(status).phrase
-        except ValueError:
-            phrase = ""
-        head = [f"HTTP/1.1 {status} {phrase}\r\n".encode()]
-        head += [b"%s: %s\r\n" % pair for pair in self._server.default_headers]
-        head += [lines, b"connection: close\r\n"]
-        if status in (204, 304):  # these have no body (RFC 9110 section 6.4.1)
-            body = b""
-        else:
-            head.append(b"content-length: %d\r\n" % len(body))
-            if b"\ncontent-type: " not in b"\n" + lines:
-                head.append(b"content-type: text/plain; charset=utf-8\r\n")
-        self._transport.write(b"".join((*head, b"\r\n", body)))
+        self._transport.write(response(status, self._server.default_headers, lines, body))
         self._finish(code)
 
     # Bytes from the client
@@ -545,11 +533,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._wire is None
                 and second > 0x7F
                 and length <= self._max_size
-                and (
-                    first == TEXT
-                    or first == BINARY
-                    or (self._deflate is not None and first & ~COMPRESSED in (TEXT, BINARY))
-                )
+                and (first in PLAIN or (first in DEFLATED and self._deflate is not None))
             ):
                 if stop > end:
                     missing = stop - end
@@ -806,8 +790,80 @@ class WebSocketProtocol(asyncio.Protocol):
     def _trace(self, what: str) -> None:
         if logger.level <= TRACE_LOG_LEVEL:
             client = get_remote_addr(self._transport)
-            prefix = "%s:%d - " % client if client else ""
+            prefix = f"{client[0]}:{client[1]} - " if client else ""
             logger.log(TRACE_LOG_LEVEL, "%sWebSocket %s", prefix, what)
+
+
+class HTTPProtocol(asyncio.Protocol):
+    """Who opens the door: waits for the head of the first request, and hands over to uvicorn's own protocol.
+
+    uvicorn's HTTP protocols see a request before any WebSocket protocol does, and wait for its end without a
+    limit in time, the faster one of them without a limit in size. Given with `--http`, this class puts both.
+
+    Args:
+        config: uvicorn's.
+        server_state: uvicorn's.
+        app_state: What the lifespan of the app has left.
+    """
+
+    head_timeout: ClassVar[float] = 10.0
+    """Seconds that a client has for the head of its first request."""
+
+    __slots__ = ("_arguments", "_head", "_server", "_timer", "_transport")
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._arguments = (config, server_state, app_state, _loop)
+        self._server = server_state
+        self._head = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let the time begin."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connections.add(cast(Any, self))
+        loop = self._arguments[3] or asyncio.get_running_loop()
+        self._timer = loop.call_later(self.head_timeout, self._too_late)
+
+    def data_received(self, data: bytes) -> None:
+        """Collect the head, and hand over when it is whole."""
+        start = max(0, len(self._head) - 3)
+        self._head += data
+        if END_OF_HEAD.search(self._head, start):
+            self._leave()
+            protocol = cast(Any, AutoHTTPProtocol)(*self._arguments)
+            protocol.connection_made(self._transport)
+            self._transport.set_protocol(protocol)
+            protocol.data_received(bytes(self._head))
+        elif len(self._head) > MAX_HEAD:
+            self._refuse(431 if b"\n" in self._head else 414)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._leave()
+
+    def shutdown(self) -> None:
+        """The server stops."""
+        self._transport.close()
+
+    def _too_late(self) -> None:
+        if self._head:
+            self._refuse(408)
+        else:
+            self._transport.close()
+
+    def _refuse(self, status: int) -> None:
+        body = HTTPStatus(status).phrase.encode()
+        self._transport.write(response(status, self._server.default_headers, b"", body))
+        self._transport.close()
+
+    def _leave(self) -> None:
+        self._server.connections.discard(cast(Any, self))
+        self._timer.cancel()
 
 
 class Deflate(Extension):
@@ -937,7 +993,24 @@ def framed(first: int, data: bytes) -> tuple[bytes, bytes]:
     return b"%c\x7f%b" % (first, length.to_bytes(8, "big")), data
 
 
+def response(status: int, defaults: Iterable[tuple[bytes, bytes]], lines: bytes, body: bytes) -> bytes:
+    """An ordinary response, the last one of a connection."""
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    head = [f"HTTP/1.1 {status} {phrase}\r\n".encode()]
+    head += [b"%b: %b\r\n" % pair for pair in defaults]
+    head += [lines, b"connection: close\r\n"]
+    if status in (204, 304):  # these have no body (RFC 9110 section 6.4.1)
+        return b"".join((*head, b"\r\n"))
+    if b"\ncontent-type: " not in b"\n" + lines:
+        head.append(b"content-type: text/plain; charset=utf-8\r\n")
+    return b"".join((*head, b"content-length: %d\r\n\r\n" % len(body), body))
+
+
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+END_OF_HEAD = re.compile(rb"\n\r?\n")
 VALUE = re.compile(rb"[^\x00\r\n]*")
 
 
@@ -951,7 +1024,7 @@ def header_lines(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     for name, value in pairs:
         if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
             raise ValueError(f"{name!r}: {value!r} cannot be a header")
-        lines.append(b"%s: %s\r\n" % (name.lower(), value))
+        lines.append(b"%b: %b\r\n" % (name.lower(), value))
     return b"".join(lines)
 
 
