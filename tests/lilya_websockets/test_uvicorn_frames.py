@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import tracemalloc
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from uvicorn.config import Config
 from uvicorn.server import ServerState
-from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from lilya.websockets import uvicorn as subject
-from lilya.websockets.uvicorn import Deflate, WebSocketProtocol
+from lilya.websockets.uvicorn import WebSocketProtocol
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
