@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from uvicorn.config import Config
@@ -309,3 +311,62 @@ def test_they_agree_with_the_library(data: Any, frames: list[Sent], deflate: boo
     else:
         assert {"type": "websocket.disconnect", **expected.events[-1]} == ending
         assert outcome.written == expected.written
+
+
+@settings(max_examples=300)
+@given(
+    st.binary(max_size=300) | st.binary(max_size=60).map(lambda data: REQUEST % OFFER + data),
+    st.integers(1, 50),
+)
+def test_any_bytes_at_all(data: bytes, size: int) -> None:
+    async def fuzz() -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "websocket.accept"})
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+
+        state, transport = ServerState(), Transport()
+        protocol = WebSocketProtocol(Config(app, ws_max_size=MAX_SIZE, log_config=None), state, {})
+        protocol.connection_made(transport)
+        for at in range(0, len(data), size):
+            protocol.data_received(data[at : at + size])
+            await asyncio.sleep(0)
+        protocol.connection_lost(None)
+        for task in list(state.tasks):
+            await asyncio.wait_for(task, 30)
+        assert len(protocol._pending or b"") <= len(data)
+
+    run(fuzz())
+
+
+@pytest.mark.parametrize(
+    "piece", [b"\x02\x80\0\0\0\0", b"\x00\x80\0\0\0\0", b"\x00\x82\0\0\0\0xy", b"\x8a\x80\0\0\0\0"]
+)
+def test_small_frames_do_not_pile_up(piece: bytes) -> None:
+    async def flood() -> int:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "websocket.accept"})
+            await receive()
+            await receive()
+
+        state, transport = ServerState(), Transport()
+        config = Config(app, ws_max_size=2**20, ws_ping_interval=None, log_config=None)
+        protocol = WebSocketProtocol(config, state, {})
+        protocol.connection_made(transport)
+        protocol.data_received(REQUEST % b"")
+        await asyncio.sleep(0)
+        if piece[0] == 0:
+            protocol.data_received(b"\x02\x80\0\0\0\0")
+        tracemalloc.start()
+        try:
+            for _ in range(20):
+                protocol.data_received(piece * 1000)
+            held = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        protocol.connection_lost(None)
+        for task in list(state.tasks):
+            await asyncio.wait_for(task, 30)
+        return held
+
+    assert run(flood()) < 4 * 20_000 * 2  # twice the payload, at most
