@@ -242,7 +242,14 @@ def a_close(code: int, reason: str = "") -> bytes:
 async def test_messages_of_all_sizes(compression: str | None, http: str) -> None:
     sizes = (0, 1, 125, 126, 127, 4095, 4096, 65535, 65536, 300_000)
     async with connected(Handler(), compression=compression, http=http) as connection:
-        for payload in ("", "été", b"", *("x" * size for size in sizes), *(b"y" * size for size in sizes)):
+        payloads: list[str | bytes] = [
+            "",
+            "été",
+            b"",
+            *("x" * size for size in sizes),
+            *(b"y" * size for size in sizes),
+        ]
+        for payload in payloads:
             await connection.send(payload)
             assert await connection.recv() == payload
         await connection.send(["frag", "men", "ted"])
@@ -320,13 +327,15 @@ async def test_accepting() -> None:
     async with connected(
         handler, subprotocols=["a", "b"], headers=[("X-Default", "yes")], server_header=True
     ) as connection:
-        headers = connection.response.headers if connection.response else {}
+        response = connection.response
+        assert response is not None
+        headers = response.headers
         assert connection.subprotocol == "b"
         assert headers["X-One"] == "1"
         assert headers["x-default"] == "yes"
         assert headers["server"] == "uvicorn"
-        assert len(headers.get_all("date")) == 1  # type: ignore[union-attr]
-        assert headers.get_all("set-cookie") == ["a=b", "c=d"]  # type: ignore[union-attr]
+        assert len(headers.get_all("date")) == 1
+        assert headers.get_all("set-cookie") == ["a=b", "c=d"]
     assert handler.scope["subprotocols"] == ["a", "b"]
 
 
@@ -858,7 +867,7 @@ async def test_one_message_at_a_time_never_pauses() -> None:
     async with serving(Handler()) as server, Raw.to(server.port) as connection:
         await connection.shake()
         (protocol,) = server.server_state.connections
-        paused = []
+        paused: list[bool] = []
         protocol._transport = Spy(protocol._transport, paused)
         for _ in range(20):
             connection.frame(TEXT, b"x")
@@ -1113,7 +1122,8 @@ async def test_a_handshake_that_is_refused(path: str, more: str, status: bytes) 
 async def test_a_head_in_pieces() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
-            return await Handler()(scope, receive, send)
+            await Handler()(scope, receive, send)
+            return
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 import zlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -18,6 +19,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from lilya.websockets import uvicorn as subject
 from lilya.websockets.uvicorn import WebSocketProtocol
 
 REQUEST = (
@@ -36,6 +38,7 @@ class Transport(asyncio.Transport):
         self.written = bytearray()
         self.done: list[str] = []
         self.reading = True
+        self.lost = False
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -284,6 +287,10 @@ def test_both_paths_agree(data: st.DataObject, frames: list[Sent], deflate: bool
     whole = encoded(frames, deflate)
     pieces = data.draw(split(whole))
 
+    compare(pieces, deflate, slow)
+
+
+def compare(pieces: Sequence[bytes], deflate: bool = False, slow: bool = False) -> None:
     async def both() -> tuple[Outcome, Outcome]:
         return (
             await played(pieces, fast=True, deflate=deflate, slow=slow),
@@ -292,6 +299,34 @@ def test_both_paths_agree(data: st.DataObject, frames: list[Sent], deflate: bool
 
     one, other = run(both())
     assert one == other
+
+
+A_BIT_IN_A_CONTINUATION = [Sent(0x01, b"a", compressed=True), Sent(0xC0, b"b")]
+NO_FRAME = [Sent(0x81, b"a"), Sent(0xA1, b"b")]
+TOO_LARGE = [Sent(0x82, b"x" * (MAX_SIZE + 1))]
+
+
+@pytest.mark.parametrize("frames", [A_BIT_IN_A_CONTINUATION, NO_FRAME, TOO_LARGE])
+def test_they_agree_on_what_is_wrong(frames: list[Sent]) -> None:
+    compare([encoded(frames, True)], deflate=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "planted", "frames"),
+    [
+        ("PLAIN", {0x81, 0x82, 0x01}, [Sent(0x01, b"a"), Sent(0x80, b"b")]),
+        ("PLAIN", {0x81, 0x82, 0xA1}, NO_FRAME),
+        ("PLAIN", {0x81, 0x82, 0x89}, [Sent(0x89, b"a")]),
+        ("apply_mask", lambda data, mask: bytes(data), [Sent(0x81, b"a"), Sent(0x81, b"b")]),
+        ("TEXT_HEADS", [b"\x82\x01"] * 126, [Sent(0x81, b"a")]),
+    ],
+)
+def test_a_planted_fault_is_found(
+    name: str, planted: Any, frames: list[Sent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, name, planted)
+    with pytest.raises((AssertionError, TypeError, UnicodeDecodeError)):
+        compare([encoded(frames, False)])
 
 
 @settings(max_examples=200)
@@ -359,7 +394,7 @@ def test_small_frames_do_not_pile_up(piece: bytes) -> None:
             protocol.data_received(b"\x02\x80\0\0\0\0")
         tracemalloc.start()
         try:
-            for _ in range(20):
+            for _ in range(5):
                 protocol.data_received(piece * 1000)
             held = tracemalloc.get_traced_memory()[0]
         finally:
@@ -369,4 +404,157 @@ def test_small_frames_do_not_pile_up(piece: bytes) -> None:
             await asyncio.wait_for(task, 30)
         return held
 
-    assert run(flood()) < 4 * 20_000 * 2  # twice the payload, at most
+    assert run(flood()) < 65536  # there are 5,000 of them
+
+
+# What a real transport does rarely
+
+
+@asynccontextmanager
+async def made(app: Any, request: bytes = REQUEST % b"", **options: Any) -> AsyncIterator[Any]:
+    """A protocol on a transport that notes what is done to it."""
+    state, transport = ServerState(), Transport()
+    arguments = {"ws_ping_interval": None, "log_config": None, "date_header": False} | options
+    protocol = WebSocketProtocol(Config(app, **arguments), state, {})
+    protocol.connection_made(transport)
+    if request:
+        protocol.data_received(request)
+    yield protocol
+    if not transport.lost:
+        protocol.connection_lost(None)
+    for task in list(state.tasks):
+        await asyncio.wait_for(task, 30)
+    assert not state.connections
+
+
+async def nothing(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+
+
+def test_a_head_in_pieces() -> None:
+    async def main() -> None:
+        async with made(nothing, b"") as protocol:
+            for byte in REQUEST % b"":
+                protocol.data_received(bytes((byte,)))
+            assert protocol.scope["path"] == "/"
+        async with made(nothing, b"") as protocol:
+            protocol.data_received(b"GET / HTTP/1.1\r\nx: " + b"y" * 66_000)
+            protocol.data_received(b"z")
+            assert protocol._transport.written.startswith(b"HTTP/1.1 431 ")
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("last", "code"),
+    [
+        (Sent(0x88, b"\x0f\xa0"), 4000),
+        (Sent(0x81, b"\xff"), 1007),
+        (Sent(0x83, b""), 1002),
+        (Sent(0x89, b""), 1006),
+    ],
+)
+def test_what_had_arrived_before_the_end_is_not_lost(last: Sent, code: int) -> None:
+    events: list[Any] = []
+    go = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await go.wait()
+        while not events or events[-1]["type"] != "websocket.disconnect":
+            events.append(await receive())
+
+    async def main() -> None:
+        async with made(app, ws_max_queue=2) as protocol:
+            await asyncio.sleep(0)
+            protocol.data_received(encoded([Sent(0x81, b"a")] * 5 + [last], False))
+            assert protocol._stopped
+            protocol.data_received(b"")  # as TLS may
+            written = len(protocol._transport.written)
+            protocol._transport.lost = True
+            protocol.connection_lost(None)
+            go.set()
+        assert len(protocol._transport.written) == written
+
+    run(main())
+    assert [event.get("text", event.get("code")) for event in events] == ["a"] * 5 + [code]
+
+
+def test_much_that_comes_before_the_answer() -> None:
+    got: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0)
+        await receive()
+        assert not protocols[0]._transport.reading
+        await send({"type": "websocket.accept"})
+        got.append(await receive())
+
+    protocols: list[Any] = []
+
+    async def main() -> None:
+        async with made(app) as protocol:
+            protocols.append(protocol)
+            protocol.data_received(encoded([Sent(0x82, b"x" * MAX_SIZE)], False))
+            (task,) = protocol._server.tasks
+            await settled(task)
+
+    run(main())
+    assert got == [{"type": "websocket.receive", "bytes": b"x" * MAX_SIZE}]
+
+
+def test_much_from_a_client_that_leaves_before_the_answer() -> None:
+    got: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0)
+        got.extend([await receive(), await receive()])
+
+    async def main() -> None:
+        async with made(app) as protocol:
+            protocol.data_received(encoded([Sent(0x82, b"x" * MAX_SIZE)], False))
+
+    run(main())
+    assert got == [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}]
+
+
+def test_ends_that_meet() -> None:
+    async def main() -> None:
+        async with made(nothing) as protocol:
+            protocol._accept({})
+            protocol.shutdown()
+            protocol.shutdown()
+            protocol.pause_writing()
+            assert protocol._drained is None
+            assert bytes(protocol._transport.written).count(b"\x88\x02\x03\xf4") == 1
+
+    run(main())
+
+
+def test_a_sender_lets_the_loop_tell_that_the_transport_has_failed() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        protocols[0]._transport.done.append("abort")
+        asyncio.get_running_loop().call_soon(protocols[0].connection_lost, None)
+        protocols[0]._transport.lost = True
+        await send({"type": "websocket.send", "text": "into the void"})
+        with pytest.raises(OSError):  # noqa: PT011  # it says nothing
+            await send({"type": "websocket.send", "text": "never"})
+        ended.append(True)
+
+    protocols: list[Any] = []
+    ended: list[bool] = []
+
+    async def main() -> None:
+        async with made(app) as protocol:
+            protocols.append(protocol)
+            await asyncio.sleep(0.01)
+
+    run(main())
+    assert ended
+
+
+def test_headers_of_every_version_of_the_library() -> None:
+    assert subject.octets("\xe9") == b"\xe9"
+    assert subject.octets("\udce9") == b"\xe9"

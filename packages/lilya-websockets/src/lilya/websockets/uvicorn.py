@@ -208,7 +208,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._phase = LOST
         self._cancel_timer()
         self._release_senders()
-        if not self._stopped:
+        if not self._stopped or self._response:
             self._end(1006)  # else `_go_on` comes to it, after what had arrived
         if not self._response:
             logger.info("connection closed")
@@ -638,8 +638,8 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Read on: first what is here, then from the transport."""
-        if self._phase is ASKED:
-            return
+        if self._response:
+            return  # not accepted yet, or never
         self._stopped = False
         data, self._pending = self._pending, None
         if data is not None:
@@ -903,7 +903,7 @@ class Deflate(Extension):
                 self._compressor = compressor
         return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
-    def inflated(self, data: bytes, max_size: int | None, final: bool = True) -> bytes:
+    def inflated(self, data: bytes, max_size: int, final: bool = True) -> bytes:
         """What is in the payload of a frame (section 7.2.2).
 
         Raises:
@@ -920,17 +920,15 @@ class Deflate(Extension):
                 inflated += decompressor.decompress(decompressor.unconsumed_tail)
         except zlib.error as error:
             raise ProtocolError("decompression failed") from error
-        if max_size is not None and len(inflated) > max_size:
+        if len(inflated) > max_size:
             raise PayloadTooBig(None, max_size)
         if decompressor.eof or (final and self._remote_once):
             # Ended by the client (section 7.2.3.4), it would take nothing more.
             self._decompressor = None
         return inflated
 
-    def _measure(self, decompressor: zlib._Decompress, size: int, max_size: int | None) -> None:
+    def _measure(self, decompressor: zlib._Decompress, size: int, max_size: int) -> None:
         """Inflate a copy of the context and keep nothing: 65 KB may become 64 MB."""
-        if max_size is None:
-            return
         copy, data = decompressor.copy(), decompressor.unconsumed_tail
         while piece := copy.decompress(data, 65536):
             size += len(piece)
@@ -955,7 +953,7 @@ class Deflate(Extension):
             self._continued = frame.rsv1
         if frame.opcode not in DATA or not self._continued:
             return frame
-        data = self.inflated(bytes(frame.data), max_size, frame.fin)
+        data = self.inflated(bytes(frame.data), cast(int, max_size), frame.fin)
         return Frame(frame.opcode, data, frame.fin, rsv2=frame.rsv2, rsv3=frame.rsv3)
 
 
