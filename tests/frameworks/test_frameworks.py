@@ -1,9 +1,12 @@
-"""The test client over apps of other frameworks, in an environment of their own."""
+"""The test client and uvicorn with our protocol over apps of other frameworks, in their own environment."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -68,6 +71,18 @@ def litestar_app() -> Any:
     return litestar.Litestar([litestar.websocket("/echo")(echo)])
 
 
+def quart_app() -> Any:
+    from quart import Quart, websocket
+
+    async def echo() -> None:
+        while True:
+            await websocket.send(f"You said: {await websocket.receive()}")
+
+    app = Quart(__name__)
+    app.websocket("/echo")(echo)
+    return app
+
+
 @pytest.fixture(params=[lilya_app, starlette_app, fastapi_app, litestar_app])
 def app(request: pytest.FixtureRequest) -> Any:
     make: Callable[[], Any] = request.param
@@ -108,3 +123,52 @@ def test_in_a_thread(app: Any, backend: str) -> None:
 def test_an_address_that_is_not_there_is_refused(make: Callable[[], Any]) -> None:
     with pytest.raises(WebSocketDisconnect), TestClient(make()).websocket_connect("/nowhere"):
         raise AssertionError("not reached")
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[tuple[Any, int]]:
+    """uvicorn with our protocol on a free port; it has ended when the block is left."""
+    import uvicorn
+
+    from lilya.websockets.uvicorn import HTTPProtocol, WebSocketProtocol
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(app, ws=WebSocketProtocol, http=HTTPProtocol, log_level="critical")
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield server, listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("make", [lilya_app, starlette_app, fastapi_app, litestar_app, quart_app])
+def test_over_uvicorn(make: Callable[[], Any]) -> None:
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
+    from websockets.sync.client import connect
+
+    from lilya.websockets.uvicorn import WebSocketProtocol
+
+    with serving(make()) as (server, port):
+        for name in ("one", "x" * 70_000):
+            with connect(f"ws://127.0.0.1:{port}/echo", proxy=None) as connection:
+                connection.send(name)
+                assert connection.recv(timeout=30) == f"You said: {name}"
+                assert [type(each) for each in server.server_state.connections] == [WebSocketProtocol]
+        with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{port}/nowhere", proxy=None):
+            raise AssertionError("not reached")
+        # Lilya's handler fails there, on every server.
+        expected = {lilya_app: 500, quart_app: 404}.get(make, 403)
+        assert refused.value.response.status_code == expected
+        with connect(f"ws://127.0.0.1:{port}/echo", proxy=None) as last:
+            last.send("still here")
+            assert last.recv(timeout=30) == "You said: still here"
+            server.should_exit = True
+            with pytest.raises(ConnectionClosed) as closed:
+                last.recv(timeout=30)
+    assert closed.value.rcvd
+    assert closed.value.rcvd.code == 1012
