@@ -202,7 +202,7 @@ if nox is not None:
 
     @nox.session
     def frameworks(session: nox.Session) -> None:
-        """The test client over apps of Lilya, Starlette, FastAPI and Litestar."""
+        """The test client and the protocol for uvicorn over apps of Lilya and of other frameworks."""
         # As a wheel, and last: an editable install beside Lilya is shadowed by Lilya's own module.
         session.install(*nox.project.dependency_groups(PYPROJECT, "frameworks"))
         session.install("--force-reinstall", "--no-deps", f"./{CORE}")

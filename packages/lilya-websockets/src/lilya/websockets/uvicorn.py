@@ -47,7 +47,7 @@ from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import Close, Frame, Opcode
-from websockets.http11 import Request
+from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import ExtensionName
@@ -376,6 +376,13 @@ class WebSocketProtocol(asyncio.Protocol):
                 return
             self._pending, self._missing = bytearray(data), 1
             return
+        line, *lines = head.split(b"\r\n")
+        if len(line) > MAX_LINE_LENGTH:
+            self._refuse(414, b"", b"URI Too Long", 1006)
+            return
+        if len(lines) > MAX_NUM_HEADERS or any(len(line) > MAX_LINE_LENGTH for line in lines):
+            self._refuse(431, b"", b"Request Header Fields Too Large", 1006)
+            return
         wire = ServerProtocol(
             extensions=[DEFLATE] if self._config.ws_per_message_deflate else None,
             max_size=self._max_size,
@@ -384,11 +391,7 @@ class WebSocketProtocol(asyncio.Protocol):
         wire.receive_data(head + blank)
         events = wire.events_received()
         if not events:
-            if output := b"".join(wire.data_to_send()):
-                self._transport.write(output)  # 414 or 431
-                self._finish(1006)
-            else:
-                self._refuse(400, b"", b"Bad Request", 1006)
+            self._refuse(400, b"", b"Bad Request", 1006)
             return
         request = cast(Request, events[0])
         answer = wire.accept(request)

@@ -1,0 +1,5 @@
+> connect /
+< accept
+> text It is done
+< text News: It is done
+> close 1000
