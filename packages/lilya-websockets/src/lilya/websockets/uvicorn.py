@@ -209,7 +209,9 @@ class WebSocketProtocol(asyncio.Protocol):
         self._cancel_timer()
         self._release_senders()
         if not self._stopped or self._response:
-            self._end(1006)  # else `_go_on` comes to it, after what had arrived
+            self._end(1006)
+        elif not self._messages:
+            self._go_on()  # else `receive` comes to it, after what had arrived
         if not self._response:
             logger.info("connection closed")
         self._trace("lost")
@@ -223,6 +225,8 @@ class WebSocketProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Let senders go on."""
         self._release_senders()
+        if self._stopped and not self._messages and self._phase is OPEN:
+            self._go_on()
 
     # uvicorn's side
 
@@ -577,7 +581,11 @@ class WebSocketProtocol(asyncio.Protocol):
                     self._defragment(frame)
                 except UnicodeDecodeError as error:
                     failure = error
-        self._write(b"".join(wire.data_to_send()))  # a pong, the answer to a close, or why it ends
+        answer = b"".join(wire.data_to_send())  # a pong, the answer to a close, or why it ends
+        if self._phase is not CLOSING:
+            self._write(answer)
+        if answer and self._drained is not None:
+            self._stop()  # or a client that pings and does not read would fill the memory
         if failure is not None:
             self._fail_for(failure)
         elif wire.parser_exc is not None:
