@@ -959,47 +959,6 @@ async def test_a_close_does_not_wait_for_a_client_that_does_not_read() -> None:
     assert handler.events == [{"type": "websocket.disconnect", "code": 4000, "reason": ""}]
 
 
-async def test_a_client_that_pings_and_does_not_read_is_held_back() -> None:
-    handler = Handler()
-    async with serving(handler) as server, Raw.to(server.port, size=65536) as connection:
-        await connection.shake()
-        (protocol,) = server.server_state.connections
-        sent = 0
-
-        async def pings() -> None:
-            nonlocal sent
-            while True:
-                connection.frame(PING, bytes(125))
-                sent += 1
-                await connection.writer.drain()
-
-        flood = asyncio.create_task(pings())
-        await until(lambda: protocol._paused)
-        assert protocol._transport.get_write_buffer_size() < 2**20
-        flood.cancel()
-        for _ in range(sent):
-            assert await asyncio.wait_for(connection.reader.readexactly(127), LIMIT) == bytes(
-                (PONG, 125)
-            ) + bytes(125)
-        connection.frame(TEXT, b"still here")
-        assert await asyncio.wait_for(connection.reader.readexactly(12), LIMIT) == b"\x81\x0astill here"
-
-
-async def test_a_client_that_pings_and_then_resets() -> None:
-    handler = Handler()
-    async with serving(handler) as server, Raw.to(server.port, size=65536) as connection:
-        await connection.shake()
-        (protocol,) = server.server_state.connections
-        while not protocol._paused:
-            for _ in range(100):
-                connection.frame(PING, bytes(125))
-            await asyncio.sleep(0)
-        connection.reset()
-        protocol._transport.abort()  # which a transport that does not read may find out late
-        await handler.wait()
-    assert handler.events == [{"type": "websocket.disconnect", "code": 1006}]
-
-
 async def test_a_close_that_nobody_answers() -> None:
     async with raw(Handler(nothing)) as connection:
         connection.frame(TEXT, b"not an answer")

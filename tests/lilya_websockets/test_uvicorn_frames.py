@@ -555,6 +555,43 @@ def test_a_sender_lets_the_loop_tell_that_the_transport_has_failed() -> None:
     assert ended
 
 
+PINGS = encoded([Sent(0x89, b"x" * 125)] * 100, False)
+
+
+@pytest.mark.parametrize("resets", [False, True])
+def test_a_client_that_pings_and_does_not_read_is_held_back(resets: bool) -> None:
+    events: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while not events or events[-1]["type"] != "websocket.disconnect":
+            events.append(await receive())
+
+    async def main() -> None:
+        async with made(app) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            transport = protocol._transport
+            before = len(transport.written)
+            protocol.pause_writing()
+            protocol.data_received(PINGS)
+            assert not transport.reading
+            assert len(transport.written) - before == 127  # one was answered; that it must stop, it saw then
+            protocol.data_received(encoded([Sent(0x81, b"last")], False))
+            if resets:
+                transport.lost = True
+                protocol.connection_lost(None)
+                assert len(transport.written) - before == 127
+            else:
+                protocol.resume_writing()
+                assert transport.reading
+                assert len(transport.written) - before == 100 * 127
+
+    run(main())
+    assert [event.get("text", event.get("code")) for event in events] == ["last", 1006]
+
+
 def test_headers_of_every_version_of_the_library() -> None:
     assert subject.octets("\xe9") == b"\xe9"
     assert subject.octets("\udce9") == b"\xe9"

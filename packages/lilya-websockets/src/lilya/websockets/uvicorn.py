@@ -560,6 +560,17 @@ class WebSocketProtocol(asyncio.Protocol):
             else:
                 # In whatever pieces it comes: what is wrong with it is found at once.
                 self._rest = stop - at
+        wire = self._wire
+        if (
+            wire is not None
+            and self._fast
+            and not self._rest
+            and self._fragments is None
+            and self._phase is not CLOSING
+        ):
+            # Here, not after the frame: many pings that come at once share one.
+            self._wire = None
+            forget(wire)
         if at < end:
             self._pending = (
                 data if at == 0 and isinstance(data, bytearray) else bytearray(memoryview(data)[at:])
@@ -592,9 +603,6 @@ class WebSocketProtocol(asyncio.Protocol):
             self._failed(wire)
         elif wire.close_rcvd is not None:
             self._finish(wire.close_rcvd.code, wire.close_rcvd.reason)
-        elif not self._rest and self._fragments is None and self._phase is not CLOSING and self._fast:
-            self._wire = None
-            forget(wire)
 
     def _defragment(self, frame: Frame) -> None:
         """Put a message together (RFC 6455 section 5.4); text is checked as it comes (section 8.1)."""
