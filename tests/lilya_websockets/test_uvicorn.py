@@ -34,7 +34,7 @@ pytestmark = pytest.mark.anyio
 Body = Callable[[Any, Any, Any], Awaitable[Any]]
 PEM = Path(__file__).with_name("localhost.pem")
 LIMIT = 8.0  # seconds for whatever a test waits for
-START = 60.0  # seconds for a process to start, or to end
+PATIENCE = 60.0  # seconds for a process to start, or to end
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 
 LOOPS = [pytest.param(("asyncio", {}), id="asyncio")]
@@ -1146,8 +1146,8 @@ async def test_a_head_in_pieces() -> None:
             assert await connection.rest() == b""
 
 
-# In processes of their own: coroutines that pytest does not see, because starting one may take longer than the
-# limit on every coroutine test
+# In processes of their own: pytest does not see these coroutines, because a start may take longer than the limit
+# on every coroutine test
 
 APP = """
 import os
@@ -1184,7 +1184,7 @@ async def program(folder: Path, *options: str) -> AsyncIterator[tuple[asyncio.su
 
 async def greeting(port: int) -> tuple[ClientConnection, list[str]]:
     """A connection to a server that may still be starting, and what it says first."""
-    async with asyncio_timeout(START):
+    async with asyncio_timeout(PATIENCE):
         while True:
             try:
                 connection = await client(f"ws://127.0.0.1:{port}/", proxy=None)
@@ -1202,8 +1202,8 @@ async def workers_and_a_signal(tmp_path: Path) -> None:
         connection, (_, pid) = await greeting(port)
         assert int(pid) != process.pid
         process.terminate()
-        assert await seen(connection, START) == (1012, "")
-        assert await asyncio.wait_for(process.wait(), START) == 0
+        assert await seen(connection, PATIENCE) == (1012, "")
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
 
 
 def test_reloading(tmp_path: Path) -> None:
@@ -1215,7 +1215,7 @@ async def reloading(tmp_path: Path) -> None:
         connection, (version, _) = await greeting(port)
         assert version == "VERSION"
         (tmp_path / "app.py").write_text(APP.replace("VERSION", "CHANGED"))
-        assert await seen(connection, START) == (1012, "")
+        assert await seen(connection, PATIENCE) == (1012, "")
         while version == "VERSION":
             connection, (version, _) = await greeting(port)
             await connection.close()
@@ -1230,4 +1230,4 @@ import lilya.websockets.uvicorn as subject
 assert subject.apply_mask.__module__ == "websockets.utils", subject.apply_mask
 assert subject.apply_mask(b"abcde", bytes(4)) == b"abcde"
 """
-    subprocess.run([sys.executable, "-c", source], check=True, timeout=START)
+    subprocess.run([sys.executable, "-c", source], check=True, timeout=PATIENCE)
