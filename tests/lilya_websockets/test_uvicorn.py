@@ -1146,7 +1146,7 @@ async def test_a_head_in_pieces() -> None:
             assert await connection.rest() == b""
 
 
-# In processes of their own: pytest does not see these coroutines, because a start may take longer than the limit
+# In processes of their own: pytest does not see these coroutines, since a start may take longer than the limit
 # on every coroutine test
 
 APP = """
