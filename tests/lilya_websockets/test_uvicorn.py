@@ -1146,8 +1146,8 @@ async def test_a_head_in_pieces() -> None:
             assert await connection.rest() == b""
 
 
-# In processes of their own: pytest does not see these coroutines, since a start may take longer than the limit
-# on every coroutine test
+# In processes of their own. pytest does not see these coroutines: a start may take longer than the limit on
+# every coroutine test.
 
 APP = """
 import os
