@@ -232,6 +232,61 @@ if nox is not None:
         )
 
     @nox.session
+    def conformance(session: nox.Session) -> None:
+        """The protocol for uvicorn: every case in every chopping on every loop, and uvicorn's own tests."""
+        install(session, CORE, DOCTEST, groups=("conformance",))
+        session.run(
+            "pytest",
+            "tests/lilya_websockets/test_uvicorn_conformance.py",
+            "tests/lilya_websockets/test_uvicorn_fuzz.py",
+            *PARALLEL,
+            *session.posargs,
+            env={"CONFORMANCE": "exhaustive"},
+        )
+        # The tests are in the source distribution. They are run from there; nothing of them is kept.
+        asked = session.run("python", "-c", "import uvicorn; print(uvicorn.__version__)", silent=True)
+        name = f"uvicorn-{str(asked).strip()}"
+        folder = Path(session.create_tmp()).resolve()
+        shutil.rmtree(folder / name, ignore_errors=True)
+        session.run(
+            *(
+                "python",
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-binary=:all:",
+            ),
+            *("--no-deps", f"--dest={folder}", name.replace("-", "==")),
+        )
+        session.run("python", "-m", "tarfile", "-e", str(folder / f"{name}.tar.gz"), str(folder))
+        suite = folder / name
+        if not (suite / "tests/protocols/test_websocket.py").exists():
+            session.error(f"The source distribution of {name} has no tests/protocols/test_websocket.py.")
+        shutil.rmtree(suite / "uvicorn")  # the installed one is what is tested
+        session.chdir(suite)
+        for classes in (("wsproto", "websockets-sansio"), ("lilya",)):
+            session.run(
+                *(
+                    "pytest",
+                    "-c",
+                    "pyproject.toml",
+                    "-o",
+                    "addopts=",
+                    "-p",
+                    "no:cacheprovider",
+                    "-rx",
+                    *PARALLEL,
+                ),
+                *("-p", "uvicorn_suite.plugin", *(f"--ws-class={each}" for each in classes)),
+                "tests/protocols/test_websocket.py",
+                "tests/middleware/test_logging.py",
+                "tests/middleware/test_proxy_headers.py",
+                env={"PYTHONPATH": str(ROOT / "tests")},
+            )
+
+    @nox.session
     def bench(session: nox.Session) -> None:
         """Beside others: `-- core`, `-- testing` or `-- wire` (over loopback); all three without that."""
         install(session, CORE, groups=("bench",))

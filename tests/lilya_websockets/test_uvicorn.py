@@ -721,7 +721,7 @@ async def test_the_end_of_the_server() -> None:
         waiting = asyncio.create_task(asks())
         await until(lambda: refused.scope)
     assert await seen(connection) == (1012, "")
-    assert handler.events == [{"type": "websocket.disconnect", "code": 1012, "reason": ""}]
+    assert handler.events == [{"type": "websocket.disconnect", "code": 1012}]
     assert refused.events == [{"type": "websocket.disconnect", "code": 1012}]
     with pytest.raises(InvalidStatus) as caught:
         await waiting
@@ -1073,10 +1073,10 @@ async def test_every_frame_is_logged_at_level_trace(caplog: pytest.LogCaptureFix
         logger.setLevel(level)
     messages = [record.getMessage() for record in caplog.records if record.name == "uvicorn.error"]
     for expected in (
-        "WebSocket made",
+        "WebSocket connection made",
         "< TEXT 'hello' [5 bytes]",
         "> TEXT 'hello' [5 bytes]",
-        "WebSocket lost",
+        "WebSocket connection lost",
     ):
         assert any(message.endswith(expected) for message in messages), expected
 

@@ -43,7 +43,7 @@ from uvicorn.protocols.utils import (
     is_ssl,
 )
 
-from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.exceptions import NegotiationError, PayloadTooBig, ProtocolError
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import Close, Frame, Opcode
@@ -71,6 +71,12 @@ PREPARED: Final = "lilya.websocket.prepared"
 MAX_HEAD = 65536  # bytes of a request before its empty line; h11 has the same limit
 MAX_QUEUE = 262144  # bytes of messages that wait for the app, which is what one read of a loop brings
 STEP = 1048576  # bytes that are inflated at once
+PARSED: Final = (
+    "connection",
+    "upgrade",
+    *(f"sec-websocket-{name}" for name in ("key", "version", "extensions")),
+)
+MAX_STREAMS = 16  # blocks with BFINAL set in a frame: what follows each is copied
 
 # The first byte of a frame: final, and its opcode; for a compressed message RSV1 (RFC 7692 section 6).
 TEXT, BINARY, COMPRESSED = 0x81, 0x82, 0x40
@@ -193,7 +199,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Take over a connection."""
         self._transport = cast(asyncio.Transport, transport)
         self._server.connections.add(cast(Any, self))
-        self._trace("made")
+        self._trace("connection made")
 
     def data_received(self, data: bytes) -> None:
         """Take what the client has sent."""
@@ -214,7 +220,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._go_on()  # else `receive` comes to it, after what had arrived
         if not self._response:
             logger.info("connection closed")
-        self._trace("lost")
+        self._trace("connection lost")
 
     def pause_writing(self) -> None:
         """Let senders wait: the client does not read as fast as the app writes."""
@@ -235,7 +241,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._phase <= ASKED:
             self._refuse(503, b"", b"Service Unavailable", 1012)
         elif self._phase is OPEN:
-            self._close(1012, "")
+            self._close(1012, None)
 
     async def _run(self) -> None:
         """Run the app, and end the connection when it has not."""
@@ -398,6 +404,13 @@ class WebSocketProtocol(asyncio.Protocol):
             self._refuse(400, b"", b"Bad Request", 1006)
             return
         request = cast(Request, events[0])
+        if request.headers.get_all("Sec-WebSocket-Version") not in ([], ["13"]):
+            self._refuse(426, b"sec-websocket-version: 13\r\n", b"Upgrade Required", 1006)  # section 4.4
+            return
+        if not all(value.isascii() for name, value in request.headers.raw_items() if name.lower() in PARSED):
+            # None of them may have such a byte. `websockets` before its version 17 raises at it.
+            self._refuse(400, b"", b"Bad Request", 1006)
+            return
         answer = wire.accept(request)
         if answer.status_code != 101:
             wire.send_response(answer)
@@ -560,6 +573,9 @@ class WebSocketProtocol(asyncio.Protocol):
             else:
                 # In whatever pieces it comes: what is wrong with it is found at once.
                 self._rest = stop - at
+                if first & 0x0F == Opcode.CLOSE and self._wire is not None:
+                    # A close may come inside a message (section 5.4); `websockets` would take it for a fault.
+                    self._wire.current_size = None
         wire = self._wire
         if (
             wire is not None
@@ -683,7 +699,8 @@ class WebSocketProtocol(asyncio.Protocol):
     # Frames to the client
 
     def _write(self, data: bytes) -> None:
-        if data and self._phase is not LOST:
+        # asyncio logs each write after one that failed: a client that pings and resets would fill the log.
+        if data and self._phase is not LOST and not self._transport.is_closing():
             self._transport.write(data)
 
     def _send_payload(self, first: int, data: bytes) -> None:
@@ -746,11 +763,11 @@ class WebSocketProtocol(asyncio.Protocol):
         self._release_senders()
         self._wake_readers()
 
-    def _close(self, code: int, reason: str) -> None:
+    def _close(self, code: int, reason: str | None) -> None:
         """Send a close frame, and wait for the client's (section 7.1.2)."""
         wire = self._wire or self._made_wire()
         try:
-            wire.send_close(code, reason)
+            wire.send_close(code, reason or "")
         except ProtocolError as error:
             raise ValueError(f"cannot close with code {code!r} and reason {reason!r}: {error}") from error
         self._wire = wire
@@ -929,22 +946,33 @@ class Deflate(Extension):
             PayloadTooBig: It is more than `max_size`.
             ProtocolError: It is no such thing.
         """
-        decompressor = self._decompressor
-        if decompressor is None:
-            decompressor = self._decompressor = zlib.decompressobj(wbits=-self._remote_bits)
-        try:
-            inflated = decompressor.decompress(data + EMPTY_BLOCK if final else data, STEP)
-            if len(inflated) == STEP or decompressor.unconsumed_tail:
-                self._measure(decompressor, len(inflated), max_size)
-                inflated += decompressor.decompress(decompressor.unconsumed_tail)
-        except zlib.error as error:
-            raise ProtocolError("decompression failed") from error
-        if len(inflated) > max_size:
-            raise PayloadTooBig(None, max_size)
-        if decompressor.eof or (final and self._remote_once):
-            # Ended by the client (section 7.2.3.4), it would take nothing more.
+        result = b""
+        if final:
+            data += EMPTY_BLOCK
+        for _ in range(MAX_STREAMS):
+            decompressor = self._decompressor
+            if decompressor is None:
+                decompressor = self._decompressor = zlib.decompressobj(wbits=-self._remote_bits)
+            try:
+                inflated = decompressor.decompress(data, STEP)
+                if len(inflated) == STEP or decompressor.unconsumed_tail:
+                    self._measure(decompressor, len(result) + len(inflated), max_size)
+                    inflated += decompressor.decompress(decompressor.unconsumed_tail)
+            except zlib.error as error:
+                raise ProtocolError("decompression failed") from error
+            result = result + inflated if result else inflated
+            if len(result) > max_size:
+                raise PayloadTooBig(None, max_size)
+            if not decompressor.eof:
+                if final and self._remote_once:
+                    self._decompressor = None
+                return result
+            # A block with BFINAL set (section 7.2.1): zlib takes nothing more, but the message may go on.
             self._decompressor = None
-        return inflated
+            data = decompressor.unused_data
+            if not data:
+                return result
+        raise ProtocolError(f"more than {MAX_STREAMS} blocks with BFINAL set in a frame")
 
     def _measure(self, decompressor: zlib._Decompress, size: int, max_size: int) -> None:
         """Inflate a copy of the context and keep nothing: 65 KB may become 64 MB."""
@@ -976,9 +1004,19 @@ class Deflate(Extension):
         return Frame(frame.opcode, data, frame.fin, rsv2=frame.rsv2, rsv3=frame.rsv3)
 
 
+class DeflateFactory(ServerPerMessageDeflateFactory):
+    """The negotiation of `websockets`, for its versions before 17, too."""
+
+    def process_request_params(self, params: Any, accepted_extensions: Any) -> Any:
+        """Decline a window of 8 bits, which zlib cannot make; it would be an HTTP 500."""
+        if ("server_max_window_bits", "8") in params:
+            raise NegotiationError("unsupported server_max_window_bits = 8")
+        return super().process_request_params(params, accepted_extensions)
+
+
 # What uvicorn's own class and `websockets` negotiate: 12 bits are 4 KiB of window.
 MEM_LEVEL = 5
-DEFLATE: Final = ServerPerMessageDeflateFactory(server_max_window_bits=12, client_max_window_bits=12)
+DEFLATE: Final = DeflateFactory(server_max_window_bits=12, client_max_window_bits=12)
 EMPTY_BLOCK: Final = b"\x00\x00\xff\xff"
 DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
