@@ -263,6 +263,15 @@ async def test_messages_of_all_sizes(compression: str | None, http: str) -> None
         assert [await connection.recv() for _ in range(200)] == [str(number) for number in range(200)]
 
 
+async def test_a_small_frame_waits_for_nothing() -> None:
+    async with serving(Handler()) as server, Raw.to(server.port) as connection:
+        await connection.shake()
+        (protocol,) = server.server_state.connections
+        sock = protocol._transport.get_extra_info("socket")
+        # As with `--workers`: the listening socket does not name its protocol, and asyncio looks at that.
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_bytes_like_payloads() -> None:
     async def body(events: Any, receive: Any, send: Any) -> None:
         for data in (bytearray(b"ab"), memoryview(b"cd")):

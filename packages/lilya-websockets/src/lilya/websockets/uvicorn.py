@@ -22,6 +22,7 @@ import asyncio
 import codecs
 import logging
 import re
+import socket
 import zlib
 from codecs import IncrementalDecoder
 from collections.abc import Iterable
@@ -199,6 +200,11 @@ class WebSocketProtocol(asyncio.Protocol):
         """Take over a connection."""
         self._transport = cast(asyncio.Transport, transport)
         self._server.connections.add(cast(Any, self))
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            # asyncio does it only where the socket names its protocol, and those of `--workers` do not.
+            # Without it a small frame waits until the client has acknowledged the one before.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._trace("connection made")
 
     def data_received(self, data: bytes) -> None:
