@@ -37,7 +37,7 @@ from .types import Message, Receive, Send
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-__all__ = ["Conversation", "checked_number", "limited"]
+__all__ = ["Conversation", "checked_count", "checked_number", "limited"]
 
 T = TypeVar("T")
 
@@ -115,10 +115,12 @@ class Conversation(Generic[W]):
         else:
             self._heartbeat_message["bytes"] = checked_bytes(heartbeat_message)
         self._heartbeat_timeout = _checked_period("heartbeat_timeout", heartbeat_timeout)
-        self._max_size = None if max_message_size is None else _counted("max_message_size", max_message_size)
+        self._max_size = (
+            None if max_message_size is None else checked_count("max_message_size", max_message_size)
+        )
         self._rate = _checked_period("max_messages_per_second", max_messages_per_second)
-        self._max_messages = _counted("buffer_messages", buffer_messages)
-        self._max_bytes = _counted("buffer_bytes", buffer_bytes, least=1)
+        self._max_messages = checked_count("buffer_messages", buffer_messages)
+        self._max_bytes = checked_count("buffer_bytes", buffer_bytes, least=1)
         self._close_timeout = checked_number("close_timeout", close_timeout)
         self._websocket = websocket
         self._accept_with = (subprotocol, headers)
@@ -507,18 +509,24 @@ class Conversation(Generic[W]):
         if self._cancels and not self._closed_by_app and not self._leaving:
             self._body.cancel()
 
-    async def _enforce(self, code: int, reason: str, ended: str) -> None:
-        """End the conversation, as the options say."""
+    async def shut_down(self, code: int, reason: str, seconds: float) -> bool:
+        """End the conversation because the server shuts down; whether the client was told in time."""
+        return await self._enforce(code, reason, "the server shut down", seconds)
+
+    async def _enforce(self, code: int, reason: str, ended: str, seconds: float = math.inf) -> bool:
+        """End the conversation, as the options say; whether it has ended, and the client was told."""
         if self._done or self._websocket._application_state is not CONNECTED:
-            return
+            return True
         self._websocket._end_unseen({"code": code, "reason": reason}, ended)
         self._finish({"type": "websocket.disconnect", "code": code, "reason": reason})
         try:
             # Shielded, because the body may leave at once, and that ends this task.
-            with anyio.move_on_after(self._close_timeout, shield=True):
+            with anyio.move_on_after(min(self._close_timeout, seconds), shield=True) as limit:
                 await self._server_send({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as error:
             logger.debug("the server refused to close", exc_info=error)
+            return False
+        return not limit.cancelled_caught
 
     async def _watch_idle(self, seconds: float) -> None:
         while not self._done:
@@ -587,7 +595,7 @@ def _checked_period(name: str, value: float | None) -> float | None:
     return None if value is None else checked_number(name, value)
 
 
-def _counted(name: str, value: object, *, least: int = 0) -> int:
+def checked_count(name: str, value: object, *, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be int, got {type(value).__name__}")
     if value < least:

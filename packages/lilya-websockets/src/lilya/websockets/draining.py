@@ -1,0 +1,460 @@
+"""Shutting down: every open WebSocket is closed in batches, before the server ends them all at once.
+
+    from lilya.websockets.draining import drain
+
+    app = drain(app, within=10)
+
+Servers give an app no notice of their stop: uvicorn closes every connection first, all at the same instant,
+and tells the app by `lifespan.shutdown` when they have gone, which it waits for without a limit. So `drain`
+learns of the stop where the server does, by the signal, and hands it on when it is done.
+
+The rules of this file:
+
+- A message costs one coroutine more in each direction, and nothing else: no task and no scope of its own.
+- Nothing here waits without a limit. `within` has three parts: the batches, the time in which what is still
+  running is cancelled, and before either of them the time that the last close may take.
+- A handler of signals does nothing but wake the event loop. It may run between any two bytecodes.
+
+It needs AnyIO: install `lilya-websockets[anyio]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import signal
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from types import FrameType
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from ._conversation import checked_count, checked_number
+from ._messages import checked_close
+from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE
+from ._websocket import WebSocket
+from .exceptions import WebSocketDisconnect, WebSocketRuntimeError
+from .types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["close_all", "drain"]
+
+T = TypeVar("T")
+
+logger: Final = logging.getLogger("lilya.websockets")
+
+# Seconds that a close may take, and that what is cancelled has to end; less if `within` is short.
+_CLOSING: Final = 1.0
+# Seconds between two looks at what a client has taken.
+_LOOK: Final = 0.02
+
+_AFTER: Final = {
+    "websocket.accept": CONNECTED,
+    "websocket.close": DISCONNECTED,
+    "websocket.http.response.start": RESPONSE,
+}
+# What servers report after a close of the app's own, besides its code.
+_NO_CODE: Final = (None, 1005, 1006)
+
+
+async def close_all(
+    websockets: Iterable[WebSocket],
+    code: int = 1012,
+    reason: str | None = None,
+    *,
+    within: float = 10.0,
+    batch: int = 100,
+    interval: float = 0.1,
+    jitter: float = 0.5,
+) -> list[WebSocket]:
+    """Close many WebSockets in batches, so that their clients do not all come back at the same instant.
+
+    A handler in a block sees the end as when the server shuts down. One without a block sees it as after a
+    `close` by another task. What has ended already is left alone. Cancelled, the rest stays open.
+
+    Args:
+        websockets: Any number of them. They are taken as they are now.
+        code: The close code, see `WebSocket.close`. Default: 1012, the service restarts.
+        reason: At most 123 bytes of UTF-8. Default: none.
+        within: Seconds after which all is done. The intervals are made shorter if there are too many.
+        batch: WebSockets to close at once, 1 or more.
+        interval: Seconds from one batch to the next.
+        jitter: The part of an interval, 0 to 1, by which each batch comes later at random.
+
+    Returns:
+        Those that could not be told in a second: their clients do not read.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: An argument out of range, or a code or a reason that must not be sent.
+
+    RFC 6455 section 7.4; 1012 is of IANA's registry.
+    """
+    code, reason = checked_close(code, reason)
+    pace = _Pace(within, batch, interval, jitter)
+    missed: list[WebSocket] = []
+
+    async def close(websocket: WebSocket) -> None:
+        if not await _told(websocket, code, reason, pace.closing):
+            missed.append(websocket)
+
+    await pace.go(list(websockets), close)
+    return missed
+
+
+async def _told(websocket: WebSocket, code: int, reason: str, seconds: float) -> bool:
+    """Close one; whether it has ended, and its client was told."""
+    conversation = websocket._conversation
+    if conversation is not None and conversation.active:
+        return await conversation.shut_down(code, reason, seconds)
+    with anyio.move_on_after(seconds):
+        try:
+            await websocket.close(code, reason)
+        except WebSocketRuntimeError:
+            pass  # it was closed before, or is being denied
+        except Exception as error:
+            logger.warning("the server refused to close", exc_info=error)
+            return False
+        return True
+    return False
+
+
+class _Pace:
+    """How fast many are closed."""
+
+    def __init__(self, within: float, batch: int, interval: float, jitter: float) -> None:
+        self.within = checked_number("within", within)
+        self.batch = checked_count("batch", batch, least=1)
+        self.interval = checked_number("interval", interval, least=0.0)
+        self.jitter = checked_number("jitter", jitter, least=0.0)
+        if self.jitter > 1:
+            raise ValueError(f"jitter must be from 0 to 1, got {jitter!r}")
+        self.closing = min(_CLOSING, self.within / 4)
+
+    async def go(self, items: Sequence[T], call: Callable[[T], Coroutine[Any, Any, None]]) -> None:
+        """Call with each, a batch at a time; every call takes `closing` seconds at most."""
+        start = anyio.current_time()
+        batches = math.ceil(len(items) / self.batch)
+        interval = min(self.interval, (self.within - 2 * self.closing) / max(batches, 1))
+        async with anyio.create_task_group() as group:
+            for number in range(batches):
+                # Later than planned, never sooner, by a part of one interval: the order stays.
+                await anyio.sleep_until(start + interval * (number + self.jitter * random.random()))
+                for item in items[number * self.batch : (number + 1) * self.batch]:
+                    group.start_soon(call, item)
+
+
+def drain(
+    app: ASGIApp,
+    *,
+    within: float = 10.0,
+    batch: int = 100,
+    interval: float = 0.1,
+    jitter: float = 0.5,
+    code: int = 1012,
+    reason: str | None = None,
+) -> ASGIApp:
+    """Wrap an app, so that its open WebSockets are closed in batches when the server is told to stop.
+
+    The stop is learned from the signal, SIGINT or SIGTERM: at the app's startup this steps before the
+    server's handler, and hands the signal on when all connections have ended, or the time is up. Meanwhile
+    new connections are denied with 503. A second signal is handed on at once. Where there is no such handler,
+    the stop is learned from `lifespan.shutdown`.
+
+    A handler receives the disconnect of a server that shuts down, 1012. It is cancelled if it has not ended
+    shortly before the time is up, and at once if its client does not take the close within a second.
+
+    Args:
+        app: Any ASGI app, with a lifespan or without one.
+        within: Seconds from the signal to its handing on. The intervals are made shorter if there are too
+            many connections.
+        batch: Connections to close at once, 1 or more.
+        interval: Seconds from one batch to the next.
+        jitter: The part of an interval, 0 to 1, by which each batch comes later at random.
+        code: The close code for the clients, see `WebSocket.close`. Default: 1012, the service restarts.
+        reason: At most 123 bytes of UTF-8. Default: none.
+
+    Returns:
+        The app to serve. It must be the outermost: what is around it may hide the server from it.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: An argument out of range, or a code or a reason that must not be sent.
+
+    ASGI spec, "Lifespan Protocol"; RFC 6455 section 7.4.
+    """
+    if not callable(app):
+        raise TypeError(f"app must be an ASGI app, got {type(app).__name__}")
+    code, reason = checked_close(code, reason)
+    return _Drain(app, _Pace(within, batch, interval, jitter), code, reason)
+
+
+class _Drained(ConnectionError):
+    """What a send raises after the drain has closed its connection."""
+
+
+class _Connection:
+    """One connection, between server and app."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, code: int, reason: str) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._code = code
+        self._reason = reason
+        self._state = CONNECTING
+        self.closed = False  # by the drain
+        self.running = anyio.CancelScope()
+
+    async def receive(self) -> Message:
+        """In place of the server's: it receives the same, and after the drain's close the end of a stop."""
+        message = await self._receive()
+        if not self.closed or message["type"] != "websocket.disconnect":
+            return message
+        if message.get("code") not in (*_NO_CODE, self._code):
+            return message  # the client was faster
+        return {"type": "websocket.disconnect", "code": 1012, "reason": ""}
+
+    async def send(self, message: Message) -> None:
+        """In place of the server's, until the drain's close."""
+        message_type = message["type"]
+        if self.closed:
+            if message_type == "websocket.close":
+                return  # the goal is reached
+            raise _Drained("the server is shutting down, and has closed the connection")
+        after = _AFTER.get(message_type)
+        if after is not None:
+            self._state = after
+        try:
+            await self._send(message)
+        except Exception as error:
+            if self.closed:
+                raise _Drained("the server is shutting down, and has closed the connection") from error
+            raise
+
+    async def close(self, seconds: float, retry_after: int) -> None:
+        """Close, or deny what is not accepted yet; what the client does not take in time is cut off."""
+        if self._state not in (CONNECTING, CONNECTED):
+            return  # the app has ended it, or is about to
+        self.closed = True
+        with anyio.move_on_after(seconds) as limit:
+            try:
+                if self._state is CONNECTED:
+                    await self._send({"type": "websocket.close", "code": self._code, "reason": self._reason})
+                else:
+                    await _deny(self._scope, self._receive, self._send, retry_after)
+            except Exception as error:
+                logger.debug("the server refused to close", exc_info=error)
+            while self._unsent():  # noqa: ASYNC110 - the server does not tell
+                await anyio.sleep(_LOOK)
+        if limit.cancelled_caught:
+            self.cut()
+
+    def cut(self) -> None:
+        """Cancel the app, and drop the connection if there is something that the client does not take.
+
+        ASGI has no message for the latter, and a server may wait for that client for ever: uvicorn does. But
+        its `send` is a method of a protocol, which has its transport at hand.
+        """
+        self.running.cancel()
+        if self._unsent():
+            self._transport.abort()
+
+    @property
+    def _transport(self) -> Any:
+        return getattr(getattr(self._send, "__self__", None), "transport", None)
+
+    def _unsent(self) -> int:
+        """The bytes that the server has for the client; 0 if it does not tell."""
+        size = getattr(self._transport, "get_write_buffer_size", None)
+        return 0 if size is None else size()
+
+
+async def _deny(scope: Scope, receive: Receive, send: Send, retry_after: int) -> None:
+    await WebSocket(scope, receive, send).deny(503, headers={"retry-after": str(retry_after)})
+
+
+class _Drain:
+    """What `drain` returns."""
+
+    def __init__(self, app: ASGIApp, pace: _Pace, code: int, reason: str) -> None:
+        self._app = app
+        self._pace = pace
+        self._code = code
+        self._reason = reason
+        self._connections: dict[_Connection, None] = {}  # a set that is in order
+        self._gone: anyio.Event | None = None  # somebody waits for the last connection
+        self._until: float | None = None  # when a drain that has begun must be done
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif scope["type"] != "websocket":
+            await self._app(scope, receive, send)
+        elif self._until is not None:
+            await _deny(scope, receive, send, self._retry_after())
+        else:
+            await self._converse(scope, receive, send)
+
+    async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = _Connection(scope, receive, send, self._code, self._reason)
+        self._connections[connection] = None
+        try:
+            with connection.running:
+                await self._app(scope, connection.receive, connection.send)
+        except (WebSocketDisconnect, _Drained):
+            if not connection.closed:
+                raise
+            # The app was told of its end, and passed it on: that is no fault, and nothing for a log.
+        finally:
+            del self._connections[connection]
+            if self._gone is not None and not self._connections:
+                self._gone.set()
+
+    # The server's life
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The lifespan of the app, and in place of an app without one."""
+        self._until = None  # also of an app that is started once more
+        self._over = anyio.Event()
+        self._patience = anyio.CancelScope()
+        signals = _Signals(self._patience.cancel)
+        asked = False
+
+        async def told_receive() -> Message:
+            nonlocal asked
+            asked = True
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await self._drain()  # the app's own shutdown comes after the last handler
+            return message
+
+        async def told_send(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                signals.stand()
+            await send(message)
+
+        failure: Exception | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch, signals)
+            try:
+                await self._app(scope, told_receive, told_send)
+            except Exception as error:
+                failure = error
+            try:
+                if not asked:
+                    # An app that knows no lifespan leaves at once, mostly by an exception.
+                    logger.debug("the app has no lifespan", exc_info=failure)
+                    failure = None
+                    await receive()
+                    await told_send({"type": "lifespan.startup.complete"})
+                    await told_receive()
+                    await told_send({"type": "lifespan.shutdown.complete"})
+            finally:
+                signals.leave()
+                group.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _watch(self, signals: _Signals) -> None:
+        await signals.came.wait()
+        await self._drain()
+        signals.hand_on()
+
+    async def _drain(self) -> None:
+        """Close all, once; whoever comes second waits for the end of it."""
+        if self._until is not None:
+            await self._over.wait()
+            return
+        now = anyio.current_time()
+        self._until = now + self._pace.within
+        with self._patience:
+            with anyio.CancelScope(deadline=self._until - self._pace.closing):
+                await self._pace.go(list(self._connections), self._close)
+                await self._none_left()
+        if self._patience.cancelled_caught:  # the server closes them itself now
+            with anyio.move_on_after(self._pace.closing):
+                await self._none_left()
+        for connection in self._connections:
+            connection.cut()
+        with anyio.move_on_after(self._pace.closing):
+            await self._none_left()
+        if self._connections:
+            logger.warning("%d handlers did not end when they were cancelled", len(self._connections))
+        self._over.set()
+
+    async def _close(self, connection: _Connection) -> None:
+        await connection.close(self._pace.closing, self._retry_after())
+
+    async def _none_left(self) -> None:
+        if self._connections:
+            self._gone = anyio.Event()
+            await self._gone.wait()
+
+    def _retry_after(self) -> int:
+        """Seconds after which this server will have gone, and perhaps another one is in its place."""
+        left = (self._until or 0.0) - anyio.current_time()
+        return max(math.ceil(left), 0) + 1
+
+
+class _Signals:
+    """Stands before the server's handlers of signals.
+
+    Args:
+        hurry: Called in the event loop at the second signal.
+    """
+
+    def __init__(self, hurry: Callable[[], None]) -> None:
+        self.came = anyio.Event()
+        self._hurry = hurry
+        self._wake = _waker()
+        self._servers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._seen = False
+        self._held: int | None = None
+
+    def stand(self) -> None:
+        """Step before the handlers that are there now. Where there is none, it stays so."""
+        for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            handler = None if number is None else signal.getsignal(number)
+            # Also not before Python's own for Ctrl+C: there is no server then that would stop gracefully.
+            if number is None or not callable(handler) or handler is signal.default_int_handler:
+                continue
+            try:
+                signal.signal(number, self._handle)
+            except ValueError:  # not the main thread
+                return
+            self._servers[number] = handler
+
+    def leave(self) -> None:
+        """Give the places back, unless somebody else has taken them."""
+        for number, handler in self._servers.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler)
+
+    def hand_on(self) -> None:
+        """Tell the server of the signal that was held back."""
+        number, self._held = self._held, None
+        if number is not None:
+            self._servers[number](number, None)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self._seen:
+            self._seen = True
+            self._held = number
+            self._wake(self.came.set)
+            return
+        self._held = None  # this one goes in its place
+        self._wake(self._hurry)
+        self._servers[number](number, frame)
+
+
+def _waker() -> Callable[[Callable[[], Any]], Any]:
+    """What has something called in the running event loop, from a handler of signals. AnyIO has none."""
+    try:
+        return asyncio.get_running_loop().call_soon_threadsafe
+    except RuntimeError:
+        import trio
+
+        return trio.lowlevel.current_trio_token().run_sync_soon
