@@ -21,7 +21,20 @@ import zlib
 from collections.abc import Sequence
 from types import TracebackType
 
-__all__ = ["BINARY", "TEXT", "Crowd", "deflated", "frame", "handshakes", "reply"]
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "TEXT",
+    "Crowd",
+    "answered",
+    "connected",
+    "deflated",
+    "frame",
+    "handshakes",
+    "reply",
+    "request",
+    "reset",
+]
 
 LIMIT = 20.0  # seconds for anything to come
 WINDOW = 64  # handshakes under way at the same time
@@ -72,7 +85,7 @@ def deflated(payload: bytes) -> bytes:
     return (compress.compress(payload) + compress.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-def _request(port: int, path: str, *, deflate: bool = False) -> bytes:
+def request(port: int, path: str, *, deflate: bool = False) -> bytes:
     return (
         f"GET {path} HTTP/1.1\r\n"
         f"Host: 127.0.0.1:{port}\r\n"
@@ -87,7 +100,7 @@ def _request(port: int, path: str, *, deflate: bool = False) -> bytes:
     ).encode()
 
 
-def _connect(port: int, number: int) -> socket.socket:
+def connected(port: int, number: int = 0) -> socket.socket:
     connection = socket.socket()
     connection.settimeout(LIMIT)
     try:
@@ -101,7 +114,7 @@ def _connect(port: int, number: int) -> socket.socket:
     return connection
 
 
-def _answer(connection: socket.socket, *, deflate: bool = False) -> None:
+def answered(connection: socket.socket, *, deflate: bool = False) -> None:
     """Read the answer to the handshake, and nothing of what may follow it."""
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
@@ -118,7 +131,7 @@ def _answer(connection: socket.socket, *, deflate: bool = False) -> None:
         )
 
 
-def _reset(connection: socket.socket) -> None:
+def reset(connection: socket.socket) -> None:
     """Leave without a goodbye, so that neither side keeps the port."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
@@ -126,24 +139,24 @@ def _reset(connection: socket.socket) -> None:
 
 def handshakes(port: int, seconds: float) -> int:
     """Open and close connections for a time, by the handshakes of RFC 6455 sections 4 and 7; how many."""
-    request, goodbye = _request(port, "/echo"), frame(struct.pack("!H", 1000), CLOSE)
+    opening, goodbye = request(port, "/echo"), frame(struct.pack("!H", 1000), CLOSE)
     done = 0
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline:
         connections: list[socket.socket] = []
         try:
             for _ in range(WINDOW):
-                connections.append(_connect(port, done))
-                connections[-1].sendall(request)
+                connections.append(connected(port, done))
+                connections[-1].sendall(opening)
             for connection in connections:
-                _answer(connection)
+                answered(connection)
                 connection.sendall(goodbye)
             for connection in connections:
                 while connection.recv(65536):
                     pass
         finally:
             for connection in connections:
-                _reset(connection)
+                reset(connection)
         done += WINDOW
     return done
 
@@ -164,7 +177,7 @@ class Crowd:
     def __init__(self, port: int, path: str = "/echo", count: int = 1, *, deflate: bool = False) -> None:
         self.port = port
         self.connections: list[socket.socket] = []
-        self._request = _request(port, path, deflate=deflate)
+        self._request = request(port, path, deflate=deflate)
         self._deflate = deflate
         self._poll = select.epoll()
         try:
@@ -184,7 +197,7 @@ class Crowd:
     def close(self) -> None:
         """Reset all connections."""
         for connection in self.connections:
-            _reset(connection)
+            reset(connection)
         self.connections.clear()
         self._poll.close()
 
@@ -192,10 +205,10 @@ class Crowd:
         """Open connections until there are so many."""
         while (have := len(self.connections)) < count:
             for number in range(have, min(have + WINDOW, count)):
-                self.connections.append(_connect(self.port, number))
+                self.connections.append(connected(self.port, number))
                 self.connections[-1].sendall(self._request)
             for connection in self.connections[have:]:
-                _answer(connection, deflate=self._deflate)
+                answered(connection, deflate=self._deflate)
                 connection.setblocking(False)
                 self._poll.register(connection, select.EPOLLIN)
 

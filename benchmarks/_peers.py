@@ -208,10 +208,14 @@ class Server:
                     raise RuntimeError("it did not start") from error
             time.sleep(0.05)
 
-    def said(self) -> str:
-        """The end of what it has printed."""
+    def printed(self) -> str:
+        """What it has printed."""
         self._log.seek(0)
-        return self._log.read()[-4000:].decode(errors="replace")
+        return self._log.read().decode(errors="replace")
+
+    def said(self) -> str:
+        """The end of it."""
+        return self.printed()[-4000:]
 
     def stop(self) -> None:
         """End it and everything that it has started."""
