@@ -336,24 +336,24 @@ class _Drain:
             await send(message)
 
         failure: Exception | None = None
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._watch, signals)
-            try:
-                await self._app(scope, told_receive, told_send)
-            except Exception as error:
-                failure = error
-            try:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._watch, signals)
+                try:
+                    await self._app(scope, told_receive, told_send)
+                except Exception as error:  # kept out of the group, which would wrap it
+                    failure = error
                 if not asked:
                     # An app that knows no lifespan leaves at once, mostly by an exception.
                     logger.debug("the app has no lifespan", exc_info=failure)
                     failure = None
-                    await receive()
+                    await told_receive()
                     await told_send({"type": "lifespan.startup.complete"})
                     await told_receive()
                     await told_send({"type": "lifespan.shutdown.complete"})
-            finally:
-                signals.leave()
                 group.cancel_scope.cancel()
+        finally:
+            signals.leave()
         if failure is not None:
             raise failure
 
@@ -415,11 +415,14 @@ class _Signals:
 
     def stand(self) -> None:
         """Step before the handlers that are there now. Where there is none, it stays so."""
+        # Who has none for SIGTERM is no server that stops gracefully: what there is for Ctrl+C then is
+        # Python's, or the event loop's.
+        if not callable(signal.getsignal(signal.SIGTERM)):
+            return
         for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
             number = getattr(signal, name, None)
             handler = None if number is None else signal.getsignal(number)
-            # Also not before Python's own for Ctrl+C: there is no server then that would stop gracefully.
-            if number is None or not callable(handler) or handler is signal.default_int_handler:
+            if number is None or not callable(handler):
                 continue
             try:
                 signal.signal(number, self._handle)
