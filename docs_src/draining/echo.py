@@ -1,0 +1,12 @@
+from lilya.websockets import WebSocket
+from lilya.websockets.draining import drain
+from lilya.websockets.types import Receive, Scope, Send
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    async with WebSocket(scope, receive, send) as websocket:
+        async for text in websocket.iter_text():
+            await websocket.send_text(f"You said: {text}")
+
+
+app = drain(echo, within=20)
