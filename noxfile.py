@@ -288,20 +288,23 @@ if nox is not None:
 
     @nox.session
     def bench(session: nox.Session) -> None:
-        """Beside others: `-- core`, `-- testing` or `-- wire` (over loopback); all three without that."""
+        """Beside others: `-- core`, `-- testing` or `-- wire` (over loopback); all three without that.
+
+        `-- soak` alone wears a server out, for 10 minutes.
+        """
         install(session, CORE, groups=("bench",))
         arguments = list(session.posargs)
-        if arguments[:1] and arguments[0] in ("core", "testing", "wire"):
+        if arguments[:1] and arguments[0] in ("core", "testing", "wire", "soak"):
             chosen = [arguments.pop(0)]
         else:
             chosen = ["core", "wire"] if "--write" in arguments else ["core", "testing", "wire"]
-        if "wire" in chosen:
+        if "wire" in chosen or "soak" in chosen:
             folder = Path(session.virtualenv.location)
             # Lilya, and over it our package: put before the environment's own, which has upstream's.
             shutil.rmtree(folder / "ours", ignore_errors=True)
             lilya = next(name for name in PYPROJECT["dependency-groups"]["bench"] if name.startswith("lilya"))
             session.install("--no-deps", "--target", str(folder / "ours"), lilya, f"./{CORE}")
-            if shutil.which("npm"):
+            if "wire" in chosen and shutil.which("npm"):
                 session.run(
                     "npm", "install", "--silent", "--prefix", str(folder / "node"), "ws@8", external=True
                 )

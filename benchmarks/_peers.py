@@ -86,7 +86,8 @@ print(*filter(missing, sys.argv[1:]))
 
 
 def uvicorn(name: str, protocol: str, app: str = "raw", *needs: str, ours: bool = False) -> Peer:
-    arguments = ("-W", "ignore", "-m", "uvicorn", f"benchmarks.servers.{app}:app", "--ws", protocol)
+    module = app if ":" in app else f"benchmarks.servers.{app}:app"
+    arguments = ("-W", "ignore", "-m", "uvicorn", module, "--ws", protocol)
     # No pings: the client counts bytes, and opening 10,000 connections may take longer than the interval.
     quiet = [
         "--no-access-log",

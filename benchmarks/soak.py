@@ -1,14 +1,14 @@
 """Many short connections: whether anything of them stays behind in the server.
 
-    python3 noxfile.py -s bench -- soak                    200,000 cycles, 10 to 20 minutes
+    python3 noxfile.py -s bench -- soak                    200,000 cycles, 5 to 20 minutes
     python3 noxfile.py -s bench -- soak --cycles 20000     a look
 
 A cycle is a connection that is opened, echoes one message, and ends: one third by a close with a code, one
 third by a close without one, one third by a reset, and every other of these without reading the echo. The
-server is uvicorn in a process of its own, with a handler in a block (`benchmarks/servers/soak.py`). After a
+server is uvicorn in a process of its own, with a handler in a block (`benchmarks/_soaked.py`). After a
 warm-up, in which caches fill and the allocator finds its size, it must not grow: its own memory (anonymous,
-from the system's accounting, after a collection of garbage) by less than 1 MB, its tasks and its descriptors
-not at all, and it must print nothing.
+from the system's accounting, after a collection of garbage) by less than 1 MB, the number of its objects by a
+few, its tasks and its descriptors not at all, and it must print nothing.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ CYCLES = 200_000
 WARM_UP = 20_000
 WINDOW = 48  # connections at the same time
 GROWTH = 1_000_000  # bytes that the server may grow by
+OBJECTS = 300  # by which the number of objects moves to and fro
 LIMIT = 20.0  # seconds for what is left to go
 MESSAGE = b"x" * 32
 
-SOAKED = "uvicorn, soaked"
+SOAKED = "benchmarks._soaked:app"
 
 
 class Tally(NamedTuple):
@@ -69,6 +70,11 @@ class Outcome(NamedTuple):
             before, after = getattr(self.before, name), getattr(self.after, name)
             if after > before:
                 found.append(f"there were {before} {name}, and now there are {after}")
+        if self.after.objects > self.before.objects + OBJECTS:
+            found.append(
+                f"there were {self.before.objects} objects of Python, and now there are "
+                f"{self.after.objects}; {OBJECTS} more may be"
+            )
         if self.printed:
             found.append(f"the server printed:\n{self.printed[:2000]}")
         return found
@@ -187,7 +193,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.cycles < 1 or arguments.warm_up < 1:
         parser.error("there must be at least one cycle, and one before")
-    peer = uvicorn(SOAKED, arguments.ws, "soak", ours=True)
+    peer = uvicorn("uvicorn", arguments.ws, SOAKED, ours=True)
     outcome = run(peer, arguments.cycles, arguments.warm_up, lambda line: print(line, flush=True))
     print(
         f"{outcome.cycles:,} cycles in {outcome.seconds / 60:.1f} minutes. Memory: {outcome.grown:+,} bytes"
