@@ -3,12 +3,18 @@
     python3 noxfile.py -s bench -- core                 40 rounds of everything
     python3 noxfile.py -s bench -- core --rounds 5      a quick look
     python3 noxfile.py -s bench -- core --instructions  counted by valgrind, not timed
+    python3 noxfile.py -s bench -- core --block         a block beside a connection by hand, on an event loop
+    python3 noxfile.py -s bench -- core --ours          without the peers
+    python3 noxfile.py -s bench -- core --package ../x  the package of another checkout
     python3 noxfile.py -s bench -- core --write         what the page *Performance* shows
 
 Every round runs every implementation once, one after the other, so that a disturbance of the machine hits
 them alike. Shown are the median over the rounds of the time per operation, and the median of the ratios that
 were formed within each round. No event loop takes part: the coroutines are driven by hand, and the server is
 two functions that wait for nothing, so the figures are the cost of the layer itself.
+
+With `--block` an event loop takes part, because the reader of a block is a task: a server hands each message
+over from the loop, when the echo of the one before has been sent, to both alike.
 
 An operation is: for echoes, one message received and one sent; for accept-and-close, a whole connection, the
 making of its scope included, which no server is spared; for the others, the first access on a new connection.
@@ -17,6 +23,7 @@ making of its scope included, which no server is spared; for the others, the fir
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import importlib.util
 import json
@@ -48,9 +55,9 @@ Scope = dict[str, Any]
 App = Callable[[Scope, Any, Any], Coroutine[Any, Any, None]]
 
 
-def load_ours() -> ModuleType:
+def load_ours(checkout: Path) -> ModuleType:
     """Our package under a name of its own: `lilya.websockets` is upstream's here, to compare with."""
-    folder = ROOT / "packages/lilya-websockets/src/lilya/websockets"
+    folder = checkout / "packages/lilya-websockets/src/lilya/websockets"
     spec = importlib.util.spec_from_file_location(
         "lilya_websockets", folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
@@ -61,7 +68,6 @@ def load_ours() -> ModuleType:
     return module
 
 
-OurWebSocket = load_ours().WebSocket
 if LilyaWebSocket.__module__ != "lilya.websockets" or not hasattr(LilyaWebSocket, "raise_for_disconnect"):
     sys.exit("lilya.websockets is not upstream's here: run this with `python3 noxfile.py -s bench`")
 
@@ -219,6 +225,17 @@ def accept_close(cls: Any) -> App:
     return own(app)
 
 
+def block_echo(cls: Any, kind: str) -> App:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        async with cls(scope, receive, send) as websocket:
+            messages = getattr(websocket, f"iter_{kind}")()
+            answer = getattr(websocket, f"send_{kind}")
+            async for message in messages:
+                await answer(message)
+
+    return own(app)
+
+
 # The measurements: each returns nanoseconds per operation
 
 
@@ -227,6 +244,27 @@ def per_message(app: App, payload: Scope) -> float:
     start = time.perf_counter_ns()
     step(coroutine)
     return (time.perf_counter_ns() - start) / MESSAGES
+
+
+def per_message_on_a_loop(app: App, payload: Scope) -> float:
+    async def serve() -> float:
+        call_soon = asyncio.get_running_loop().call_soon
+        arrived: asyncio.Queue[Any] = asyncio.Queue()
+        message = {"type": "websocket.receive", **payload}
+        left = MESSAGES
+
+        async def send(sent: Any) -> None:
+            nonlocal left
+            if sent["type"] != "websocket.close":  # then the client has seen the accept, or an echo
+                left -= 1
+                call_soon(arrived.put_nowait, message if left >= 0 else {"type": "websocket.disconnect"})
+
+        arrived.put_nowait({"type": "websocket.connect"})
+        start = time.perf_counter_ns()
+        await app(new_scope(), arrived.get, send)
+        return (time.perf_counter_ns() - start) / MESSAGES
+
+    return asyncio.run(serve())
 
 
 def per_connection(app: App) -> float:
@@ -250,8 +288,29 @@ PEERS = {"Starlette": StarletteWebSocket, "Litestar": LitestarWebSocket, "Lilya"
 OURS = "lilya-websockets"
 
 
-def cases() -> Cases:
+def cases(choice: argparse.Namespace) -> Cases:
     """What is measured, by implementation; the first implementation of each is the base of its ratios."""
+    ours = load_ours(choice.package).WebSocket
+    found = block_cases(ours) if choice.block else class_cases(ours)
+    if choice.ours:
+        found = {
+            case: {name: run for name, run in implementations.items() if name not in PEERS}
+            for case, implementations in found.items()
+        }
+    return found
+
+
+def block_cases(ours: Any) -> Cases:
+    return {
+        f"echo {kind}": {
+            name: partial(per_message_on_a_loop, make(ours, kind), payload)
+            for name, make in (("by hand", echo), ("async with", block_echo))
+        }
+        for kind, payload in (("text", {"text": "x" * 32}), ("bytes", {"bytes": b"x" * 32}))
+    }
+
+
+def class_cases(ours: Any) -> Cases:
     document = '{"type":"message","room":"blue","text":"hello, world","id":1234}'
     found: Cases = {}
     for kind, raw, payload in (
@@ -259,12 +318,12 @@ def cases() -> Cases:
         ("bytes", raw_bytes, {"bytes": b"x" * 32}),
         ("json", raw_json, {"text": document}),
     ):
-        apps = {"raw ASGI": raw, OURS: echo(OurWebSocket, kind), "Starlette": echo(StarletteWebSocket, kind)}
+        apps = {"raw ASGI": raw, OURS: echo(ours, kind), "Starlette": echo(StarletteWebSocket, kind)}
         if kind != "json":  # Litestar decodes JSON through its route handlers, which there are none of here
             apps["Litestar"] = litestar_echo(kind)
         apps["Lilya"] = echo(LilyaWebSocket, kind)
         found[f"echo {kind}"] = {name: partial(per_message, app, payload) for name, app in apps.items()}
-    apps = {"raw ASGI": raw_accept_close, OURS: accept_close(OurWebSocket)}
+    apps = {"raw ASGI": raw_accept_close, OURS: accept_close(ours)}
     apps |= {name: accept_close(cls) for name, cls in PEERS.items()}
     found["accept and close"] = {name: partial(per_connection, app) for name, app in apps.items()}
     reads: dict[str, Callable[[Any], Any]] = {
@@ -273,14 +332,13 @@ def cases() -> Cases:
         "first str(url)": lambda websocket: str(websocket.url),
         "first cookie": lambda websocket: websocket.cookies["theme"],
     }
-    readers = {"Starlette": StarletteWebSocket, OURS: OurWebSocket, **PEERS}
+    readers = {"Starlette": StarletteWebSocket, OURS: ours, **PEERS}
     for case, read in reads.items():
         found[case] = {name: partial(first_access, cls, read) for name, cls in readers.items()}
     return found
 
 
-def measure(rounds: int) -> dict[str, dict[str, list[float]]]:
-    found = cases()
+def measure(rounds: int, found: Cases) -> dict[str, dict[str, list[float]]]:
     times: dict[str, dict[str, list[float]]] = {
         case: {name: [] for name in implementations} for case, implementations in found.items()
     }
@@ -340,16 +398,16 @@ def as_text(found: _report.Results) -> str:
 FEW, MANY = 200, 1200
 
 
-def count_instructions() -> None:
+def count_instructions(found: Cases, options: list[str]) -> None:
     """Print the instructions per operation, as ratios; each is the difference of two runs under valgrind."""
     if shutil.which("valgrind") is None:
         sys.exit("valgrind is not installed; without --instructions the same is timed")
     print(f"{platform.python_implementation()} {platform.python_version()}\n")
     print(f"{'':24}{'implementation':20}{'instructions':>12}  ratio", flush=True)
-    for case, implementations in cases().items():
+    for case, implementations in found.items():
         first = 0.0
         for name in implementations:
-            few, many = (_instructions(case, name, operations) for operations in (FEW, MANY))
+            few, many = (_instructions(case, name, operations, options) for operations in (FEW, MANY))
             each = (many - few) / (MANY - FEW)
             first = first or each
             print(
@@ -359,11 +417,12 @@ def count_instructions() -> None:
             )
 
 
-def _instructions(case: str, name: str, operations: int) -> int:
+def _instructions(case: str, name: str, operations: int, options: list[str]) -> int:
     done = subprocess.run(
         [
             *("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"),
             *(sys.executable, "-m", "benchmarks.core", "--operations", str(operations), "--only", case, name),
+            *options,
         ],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": "0"},
@@ -386,22 +445,29 @@ def main() -> None:
     )
     parser.add_argument("--instructions", action="store_true", help="count instead of timing (slow)")
     parser.add_argument("--write", action="store_true", help="write the figures into the page Performance")
+    parser.add_argument("--block", action="store_true", help="a block beside a connection by hand")
+    parser.add_argument("--ours", action="store_true", help="this project and raw ASGI only")
+    parser.add_argument("--package", type=Path, default=ROOT, help="another checkout, to compare with it")
     # For the processes that --instructions starts.
     parser.add_argument("--operations", type=int, default=MESSAGES, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {arguments.rounds}")
+    if arguments.write and (arguments.block or arguments.ours or arguments.package != ROOT):
+        parser.error("--write is for all that is on the page, of this checkout")
     MESSAGES = CONNECTIONS = arguments.operations
+    chosen = cases(arguments)
     if arguments.only:
         case, name = arguments.only
-        cases()[case][name]()
+        chosen[case][name]()
         return
     if arguments.instructions:
-        count_instructions()
+        options = ["--package", str(arguments.package.resolve()), *(["--block"] if arguments.block else [])]
+        count_instructions(chosen, options)
         return
     start, before = time.perf_counter(), _system.waited(os.getpid())
-    times = measure(arguments.rounds)
+    times = measure(arguments.rounds, chosen)
     share = (_system.waited(os.getpid()) - before) / (time.perf_counter() - start)
     found = results(times, arguments.rounds, share)
     print(as_text(found))

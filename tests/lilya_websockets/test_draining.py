@@ -680,6 +680,30 @@ async def test_a_second_signal_goes_on_at_once(closes_it: bool, handed_on: Hande
     assert [closes(server) for server in servers] == [[(1012, "")], [], []]
 
 
+@pytest.mark.contract("drain-signal", "drain-within")
+@pytest.mark.parametrize("takes", [True, False])
+async def test_after_a_second_signal_clients_who_do_not_read_are_dropped(
+    takes: bool, handed_on: HandedOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has closed them itself, and their apps have ended; but it would wait for the clients."""
+    monkeypatch.setattr(random, "random", lambda: 0.5)  # its batch would come after two seconds
+    async with served(drain(by_hand, batch=1, interval=4, jitter=1)) as serving:
+        server = Client()
+        server.transport = transport = Transport(70_000)  # type: ignore[attr-defined]
+        await serving.connect(server)
+        told()
+        await anyio.sleep(1)
+        signal.raise_signal(signal.SIGINT)
+        server.push(disconnect(1012))
+        await until(lambda: serving.ended)
+        await anyio.sleep(0.5)
+        if takes:
+            transport.unsent = 0
+        assert not transport.aborted
+        await serving.life.stop()
+    assert transport.aborted is not takes
+
+
 @pytest.mark.contract("drain-signal")
 async def test_the_apps_own_shutdown_comes_after_the_last_handler(handed_on: HandedOn) -> None:
     events = []

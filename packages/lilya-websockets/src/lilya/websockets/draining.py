@@ -246,10 +246,14 @@ class _Connection:
                     await _deny(self._scope, self._receive, self._send, retry_after)
             except Exception as error:
                 logger.debug("the server refused to close", exc_info=error)
-            while self._unsent():  # noqa: ASYNC110 - the server does not tell
-                await anyio.sleep(_LOOK)
+            await self.taken()
         if limit.cancelled_caught:
             self.cut()
+
+    async def taken(self) -> None:
+        """Wait until the client has taken what there is for it, if the server tells."""
+        while self._unsent():  # noqa: ASYNC110 - it does not tell when
+            await anyio.sleep(_LOOK)
 
     def cut(self) -> None:
         """Cancel the app, and drop the connection if there is something that the client does not take.
@@ -369,14 +373,19 @@ class _Drain:
             return
         now = anyio.current_time()
         self._until = now + self._pace.within
+        connections = list(self._connections)
         with self._patience:
             with anyio.CancelScope(deadline=self._until - self._pace.closing):
-                await self._pace.go(list(self._connections), self._close)
+                await self._pace.go(connections, self._close)
                 await self._none_left()
         if self._patience.cancelled_caught:  # the server closes them itself now
             with anyio.move_on_after(self._pace.closing):
                 await self._none_left()
-        for connection in self._connections:
+                for connection in connections:
+                    await connection.taken()
+        for (
+            connection
+        ) in connections:  # also those whose app has ended: the server may wait for their clients
             connection.cut()
         with anyio.move_on_after(self._pace.closing):
             await self._none_left()
