@@ -14,10 +14,10 @@ WITHIN, BATCH, INTERVAL = 4.0, 20, 0.15
 sent = 0  # messages that went out to clients who do not read
 
 
-async def floods(websocket: WebSocket) -> None:
+async def floods(websocket: WebSocket, seconds: float | None = None) -> None:
     global sent
     while True:
-        await websocket.send_bytes(b"x" * 65536)
+        await websocket.send_bytes(b"x" * 65536, timeout=seconds)
         sent += 1
 
 
@@ -31,6 +31,12 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
     elif path == "/block/floods":
         async with websocket:
             await floods(websocket)
+    elif path == "/block/gives-up":  # and its connection stays until the client has taken what there is
+        async with websocket:
+            try:
+                await floods(websocket, 0.2)
+            except TimeoutError:
+                pass
     else:
         await websocket.accept()
         if path == "/hand/floods":

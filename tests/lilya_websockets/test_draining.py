@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -31,7 +33,7 @@ from lilya.websockets.draining import close_all, drain
 from lilya.websockets.types import ASGIApp
 
 from .draining_app import BATCH, INTERVAL, WITHIN
-from .server import DENIAL, ClientDisconnected, Server, disconnect
+from .server import DENIAL, ClientDisconnected, Server, disconnect, text
 from .test_conversation import closes, until
 from .test_conversation_time import Clock, VirtualLoop
 
@@ -530,6 +532,49 @@ async def test_what_the_client_has_not_taken_yet(seconds: float | None, handed_o
 
 
 @pytest.mark.contract("drain-within")
+@pytest.mark.parametrize("seconds", [0.3, None])
+async def test_a_client_who_has_not_taken_all_when_its_app_ended(
+    seconds: float | None, handed_on: HandedOn
+) -> None:
+    async with served(drain(Kept(block=True, body=receives), within=8, jitter=0)) as serving:
+        server = Client(text("a"))
+        server.transport = transport = Transport(10)  # type: ignore[attr-defined]
+        await serving.app(server.scope, server.receive, server.send)
+        other = Client()
+        await serving.connect(other)
+        stopped = told()
+        if seconds is not None:
+            await anyio.sleep(seconds)
+            transport.unsent = 0
+        await handed_on.wait()
+        assert (stopped == 1) is (seconds is None)
+    assert transport.aborted is (seconds is None)
+    assert closes(server) == [(1000, "")]
+    assert closes(other) == [(1012, "")]
+
+
+@pytest.mark.contract("drain-within")
+async def test_what_was_taken_is_forgotten() -> None:
+    async def once(scope: Any, receive: Any, send: Any) -> None:
+        async with WebSocket(scope, receive, send) as websocket:
+            await websocket.receive_text()
+
+    app = drain(once)
+    for _ in range(2):
+        server = Client(text("a"))
+        server.transport = transport = Transport(10)  # type: ignore[attr-defined]
+        await app(server.scope, server.receive, server.send)
+        transport.unsent = 0
+        forgotten = weakref.ref(transport)
+        del server, transport
+        Server.made.clear()
+        server = Client(text("a"))
+        await app(server.scope, server.receive, server.send)
+        gc.collect()
+        assert forgotten() is None
+
+
+@pytest.mark.contract("drain-within")
 async def test_a_handler_that_cannot_be_cancelled(
     handed_on: HandedOn, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -931,6 +976,8 @@ async def test_close_all_tells_whom_it_could_not_tell(block: bool, caplog: pytes
 
 logger = logging.getLogger(__name__)
 PATIENCE = 60.0  # seconds for anything on a machine that is slow
+# What is sent to those who do not read: by ten handlers that wait for them, and two that have given up.
+DEAF = ["/hand/floods", "/block/floods"] * 5 + ["/block/gives-up"] * 2
 MARGIN = 6.0  # seconds by which the end may come later than the limit; the page has what was measured
 
 
@@ -1009,7 +1056,7 @@ async def stop(server: Process, readers: int, floods: int, patience: float) -> S
         while len(opened) < readers:
             opened.append(await joined(server.port, paths[len(opened) % 4]))
         while len(deaf) < floods:
-            deaf.append(not_reading(server.port, ("/hand/floods", "/block/floods")[len(deaf) % 2]))
+            deaf.append(not_reading(server.port, DEAF[len(deaf)]))
         await blocked(opened[0])
         start = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
@@ -1087,7 +1134,7 @@ def stopped(app: str, implementation: str, readers: int, floods: int, patience: 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM that a process could get")
 @pytest.mark.parametrize("implementation", ["websockets-sansio", "wsproto", "websockets"])
 def test_uvicorn_with_200_connections_of_which_10_do_not_read(implementation: str) -> None:
-    outcome = stopped("app", implementation, 190, 10, PATIENCE)
+    outcome = stopped("app", implementation, 190, len(DEAF), PATIENCE)
     told = max(outcome.seconds)
     logger.info("the last was told after %.2f s, the end was after %.2f s", told, outcome.took)
     outcome.check()

@@ -235,24 +235,29 @@ class _Connection:
 
     async def close(self, seconds: float, retry_after: int) -> None:
         """Close, or deny what is not accepted yet; what the client does not take in time is cut off."""
-        if self._state not in (CONNECTING, CONNECTED):
-            return  # the app has ended it, or is about to
-        self.closed = True
         with anyio.move_on_after(seconds) as limit:
-            try:
-                if self._state is CONNECTED:
-                    await self._send({"type": "websocket.close", "code": self._code, "reason": self._reason})
-                else:
-                    await _deny(self._scope, self._receive, self._send, retry_after)
-            except Exception as error:
-                logger.debug("the server refused to close", exc_info=error)
+            if self._state in (CONNECTING, CONNECTED):  # else the app has ended it, or is about to
+                self.closed = True
+                try:
+                    if self._state is CONNECTED:
+                        await self._send(
+                            {"type": "websocket.close", "code": self._code, "reason": self._reason}
+                        )
+                    else:
+                        await _deny(self._scope, self._receive, self._send, retry_after)
+                except Exception as error:
+                    logger.debug("the server refused to close", exc_info=error)
             await self.taken()
         if limit.cancelled_caught:
             self.cut()
 
+    def leave(self) -> None:
+        """The app has ended: what it has not closed is the server's to close."""
+        self._state = DISCONNECTED
+
     async def taken(self) -> None:
         """Wait until the client has taken what there is for it, if the server tells."""
-        while self._unsent():  # noqa: ASYNC110 - it does not tell when
+        while self.unsent():  # noqa: ASYNC110 - it does not tell when
             await anyio.sleep(_LOOK)
 
     def cut(self) -> None:
@@ -262,14 +267,14 @@ class _Connection:
         its `send` is a method of a protocol, which has its transport at hand.
         """
         self.running.cancel()
-        if self._unsent():
+        if self.unsent():
             self._transport.abort()
 
     @property
     def _transport(self) -> Any:
         return getattr(getattr(self._send, "__self__", None), "transport", None)
 
-    def _unsent(self) -> int:
+    def unsent(self) -> int:
         """The bytes that the server has for the client; 0 if it does not tell."""
         size = getattr(self._transport, "get_write_buffer_size", None)
         return 0 if size is None else size()
@@ -288,6 +293,8 @@ class _Drain:
         self._code = code
         self._reason = reason
         self._connections: dict[_Connection, None] = {}  # a set that is in order
+        # Their apps have ended, but their clients have not taken all, and the server may wait for that.
+        self._untaken: list[_Connection] = []
         self._gone: anyio.Event | None = None  # somebody waits for the last connection
         self._until: float | None = None  # when a drain that has begun must be done
 
@@ -312,7 +319,9 @@ class _Drain:
                 raise
             # The app was told of its end, and passed it on: that is no fault, and nothing for a log.
         finally:
+            connection.leave()
             del self._connections[connection]
+            self._untaken = [other for other in (*self._untaken, connection) if other.unsent()]
             if self._gone is not None and not self._connections:
                 self._gone.set()
 
@@ -373,7 +382,7 @@ class _Drain:
             return
         now = anyio.current_time()
         self._until = now + self._pace.within
-        connections = list(self._connections)
+        connections = [*self._untaken, *self._connections]
         with self._patience:
             with anyio.CancelScope(deadline=self._until - self._pace.closing):
                 await self._pace.go(connections, self._close)
@@ -383,9 +392,7 @@ class _Drain:
                 await self._none_left()
                 for connection in connections:
                     await connection.taken()
-        for (
-            connection
-        ) in connections:  # also those whose app has ended: the server may wait for their clients
+        for connection in connections:
             connection.cut()
         with anyio.move_on_after(self._pace.closing):
             await self._none_left()
