@@ -31,7 +31,7 @@ CYCLES = 200_000
 WARM_UP = 20_000
 WINDOW = 48  # connections at the same time
 GROWTH = 1_000_000  # bytes that the server may grow by
-OBJECTS = 300  # by which the number of objects moves to and fro
+OBJECTS = 1000  # by which the number of objects moves to and fro
 LIMIT = 20.0  # seconds for what is left to go
 MESSAGE = b"x" * 32
 

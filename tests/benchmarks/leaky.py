@@ -23,7 +23,7 @@ def leaked() -> Any:
         case "memory":
             return bytearray(b"x" * 65_536)
         case "objects":
-            return [None]
+            return [[], [], [], []]
         case "tasks":
             return asyncio.create_task(asyncio.sleep(3600))
         case "descriptors":

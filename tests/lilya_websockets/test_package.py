@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import lilya.websockets
-from lilya.websockets import datastructures, exceptions, types
+from lilya.websockets import datastructures, draining, exceptions, types
 
 PACKAGE = Path(__file__).parents[2] / "packages" / "lilya-websockets"
 SOURCES = sorted((PACKAGE / "src" / "lilya" / "websockets").glob("*.py"))
@@ -53,7 +53,7 @@ def test_the_public_names() -> None:
     assert public == set(lilya.websockets.__all__)
 
 
-@pytest.mark.parametrize("module", [datastructures, exceptions, types])
+@pytest.mark.parametrize("module", [datastructures, draining, exceptions, types])
 def test_the_names_of_public_modules_exist(module: object) -> None:
     names = vars(module)["__all__"]
     assert len(set(names)) == len(names)
