@@ -272,7 +272,9 @@ class _Connection:
 
     @property
     def _transport(self) -> Any:
-        return getattr(getattr(self._send, "__self__", None), "transport", None)
+        protocol = getattr(self._send, "__self__", None)
+        # uvicorn's own protocols call it by the first name, ours (`uvicorn.py`) by the second.
+        return getattr(protocol, "transport", None) or getattr(protocol, "_transport", None)
 
     def unsent(self) -> int:
         """The bytes that the server has for the client; 0 if it does not tell."""
