@@ -138,6 +138,7 @@ class Conversation(Generic[W]):
         self._hurried = 0  # who waits for the reader to go on in spite of a full buffer
         self._unyielded = 0
         self._sends: set[anyio.CancelScope] = set()
+        self._closing: anyio.Event | None = None  # a close is under way, and the reader waits for its end
         self._arrival: anyio.Event | None = None  # somebody waits for a message
         self._room: anyio.Event | None = None  # the reader waits for room
         self._answer: anyio.Event | None = None  # the heartbeat waits for any message
@@ -148,6 +149,7 @@ class Conversation(Generic[W]):
         self._outside: anyio.CancelScope  # between what is around the block and its tasks
         self._group: TaskGroup
         self._body: anyio.CancelScope
+        self._reading: anyio.CancelScope
         self._server_receive: Receive
         self._server_send: Send
 
@@ -196,6 +198,7 @@ class Conversation(Generic[W]):
         self._last = anyio.current_time()
         if self._rate is not None:
             self._tokens = max(self._rate, 1.0)
+        self._reading = anyio.CancelScope()
         self._group.start_soon(self._read)
         if self._idle is not None:
             self._group.start_soon(self._watch_idle, self._idle)
@@ -316,7 +319,16 @@ class Conversation(Generic[W]):
     # The reader
 
     async def _read(self) -> None:
-        """Receive from the server until the end, as long as there is room."""
+        """Receive from the server, except while a close is under way: granian closes when nobody receives."""
+        while not self._done:
+            if self._closing is not None:
+                await self._closing.wait()
+                continue
+            with anyio.CancelScope() as self._reading:
+                await self._receive_all()
+
+    async def _receive_all(self) -> None:
+        """Receive until the end, as long as there is room."""
         receive = self._server_receive
         while not self._done:
             if self._full():
@@ -388,15 +400,17 @@ class Conversation(Generic[W]):
 
     async def _wait_for_room(self, *, empty: bool = False) -> None:
         self._paused_at = anyio.current_time()
-        while self._full() or (empty and self._buffer):
-            self._room = anyio.Event()
-            await self._room.wait()
-        now = anyio.current_time()
-        if self._rate is not None:
-            # What came meanwhile is read in one go. It was not sent in one.
-            self._tokens += (now - self._paused_at) * self._rate
-        self._last = now  # the silence was ours
-        self._paused_at = None
+        try:
+            while self._full() or (empty and self._buffer):
+                self._room = anyio.Event()
+                await self._room.wait()
+        finally:
+            now = anyio.current_time()
+            if self._rate is not None:
+                # What came meanwhile is read in one go. It was not sent in one.
+                self._tokens += (now - self._paused_at) * self._rate
+            self._last = now  # the silence was ours
+            self._paused_at = None
 
     # The app's side
 
@@ -450,10 +464,13 @@ class Conversation(Generic[W]):
 
     async def _send_close(self, message: Message) -> None:
         self._closed_by_app = not self._leaving
+        self._closing = anyio.Event()
+        self._reading.cancel()
         try:
             with anyio.move_on_after(self._close_timeout, shield=self._leaving):
                 await self._server_send(message)
         except Exception as error:
+            self._read_again()
             if not (isinstance(error, OSError) or await self._is_over(error)):
                 if not self._leaving:
                     self._closed_by_app = False
@@ -466,6 +483,12 @@ class Conversation(Generic[W]):
             self._finish_own(message)
             raise
         self._finish_own(message)
+
+    def _read_again(self) -> None:
+        """The server did not take a close: it may be asked for messages again, and for the reason."""
+        if self._closing is not None:
+            self._closing.set()
+            self._closing = None
 
     def _finish_own(self, message: Message) -> None:
         if not self._done:
@@ -519,6 +542,7 @@ class Conversation(Generic[W]):
             return True
         self._websocket._end_unseen({"code": code, "reason": reason}, ended)
         self._finish({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self._reading.cancel()  # as for a close by the app; in the reader itself the shield holds it off
         try:
             # Shielded, because the body may leave at once, and that ends this task.
             with anyio.move_on_after(min(self._close_timeout, seconds), shield=True) as limit:
