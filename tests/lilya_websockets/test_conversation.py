@@ -647,12 +647,101 @@ async def test_a_server_that_refuses_the_apps_own_close() -> None:
     websocket = server.websocket()
     async with websocket:
         server.fail(RuntimeError("no"))
-        with pytest.raises(RuntimeError, match="no"):
+        server.fail(RuntimeError("nor 1000"), after=1)
+        with pytest.raises(RuntimeError, match="^no$") as caught:
             await websocket.close(4000)
+        assert caught.value.__cause__ is None
         assert websocket.close_code is None
         assert await websocket.receive_text() == "1"
         await websocket.send_text("a")
+        server.push(text("2"))
+        assert await websocket.receive_text() == "2"  # the reader goes on
     assert closes(server) == [(1000, "")]
+
+
+class Picky(Server):
+    """A server that closes with 1000 only, as daphne does, and not while a receive waits, as granian does."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.close":
+            while self.receiving:
+                await anyio.sleep(0.001)
+            if message["code"] != 1000:
+                raise ValueError(f"invalid close code {message['code']}")
+        await super().send(message)
+
+
+@pytest.mark.contract("block-close-code-refused", "block-closes-alone")
+@pytest.mark.parametrize("buffer_messages", [1, 2])
+async def test_a_server_that_refuses_the_code_of_the_apps_close(buffer_messages: int) -> None:
+    """The reader waits for the server in one of two cases, and for room in the other."""
+    server = Picky(text("1"))
+    websocket = server.websocket()
+    async with websocket.open(buffer_messages=buffer_messages, close_timeout=5):
+        await until(lambda: websocket.messages_received)
+        await websocket.close(1008, "no")
+    assert closes(server) == [(1000, "no")]
+    assert (websocket.close_code, websocket.close_reason, websocket.closed_by) == (1008, "no", "server")
+
+
+@pytest.mark.contract("block-close-code-refused")
+async def test_a_server_that_refuses_the_code_for_a_cancellation(caplog: pytest.LogCaptureFixture) -> None:
+    server = Picky()
+    websocket = server.websocket()
+    with anyio.CancelScope() as scope:
+        async with websocket:
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert closes(server) == [(1000, "")]
+    assert websocket.close_code == 1012
+    assert caplog.records == []
+
+
+@pytest.mark.contract("block-close-code-refused")
+async def test_a_server_that_refuses_the_code_for_an_error() -> None:
+    """It gets the exception, and may close with 1011 by itself."""
+    server = Picky()
+    websocket = server.websocket()
+    with pytest.raises(Boom):
+        async with websocket:
+            raise Boom
+    assert closes(server) == []
+    assert websocket.close_code == 1011
+
+
+@pytest.mark.contract("block-close-code-refused", "block-closes-alone")
+@pytest.mark.parametrize(("options", "code"), [({"idle_timeout": 0.01}, 1001), ({"heartbeat": 0.01}, 1011)])
+async def test_a_limit_on_a_server_that_refuses_its_code(options: dict[str, Any], code: int) -> None:
+    server = Picky()
+    websocket = server.websocket()
+    async with websocket.open(**options, close_timeout=5):
+        await until(lambda: closes(server))  # the body goes on, and its reader does not hold the close
+    assert [message["code"] for message in server.sent if message["type"] == "websocket.close"] == [1000]
+    assert websocket.close_code == code
+
+
+@pytest.mark.contract("block-closes-alone", "block-nothing-lost", "block-idle")
+async def test_a_reader_that_waited_for_room_goes_on_after_a_refused_close() -> None:
+    server = Server(text("1"), text("2"), text("3"))
+    websocket = server.websocket()
+    async with websocket.open(buffer_messages=1, idle_timeout=0.1):  # less than a close takes to be refused
+        await until(lambda: websocket.messages_received)
+        server.fail(RuntimeError("no"))
+        with pytest.raises(RuntimeError, match="no"):
+            await websocket.close()
+        assert [await websocket.receive_text() for _ in range(3)] == ["1", "2", "3"]
+        await websocket.wait_disconnected()  # its clock runs again
+    assert websocket.close_code == 1001
+
+
+@pytest.mark.contract("block-closes-alone")
+async def test_closing_before_the_reader_has_begun() -> None:
+    server = Picky(text("1"))
+    websocket = server.websocket()
+    async with websocket.open(close_timeout=5):
+        await websocket.close(1000)
+    assert closes(server) == [(1000, "")]
+    assert server.receives == 1  # `websocket.connect`
 
 
 @pytest.mark.contract("block-cleanups")

@@ -468,7 +468,7 @@ class Conversation(Generic[W]):
         self._reading.cancel()
         try:
             with anyio.move_on_after(self._close_timeout, shield=self._leaving):
-                await self._server_send(message)
+                await self._have_closed(message)
         except Exception as error:
             self._read_again()
             if not (isinstance(error, OSError) or await self._is_over(error)):
@@ -483,6 +483,22 @@ class Conversation(Generic[W]):
             self._finish_own(message)
             raise
         self._finish_own(message)
+
+    async def _have_closed(self, message: Message) -> None:
+        """Have the server close: with 1000 if it refuses the code, so that the client is not left connected."""
+        try:
+            await self._server_send(message)
+        except OSError:
+            raise
+        except Exception as error:
+            # daphne sends 1000 and 3000-4999 only, and 1011 by itself when an exception reaches it.
+            if message["code"] == 1000 or (self._leaving and message["code"] == 1011):
+                raise
+            logger.debug("the server refused to close with %d", message["code"], exc_info=error)
+            try:
+                await self._server_send({**message, "code": 1000})
+            except Exception:
+                raise error from None
 
     def _read_again(self) -> None:
         """The server did not take a close: it may be asked for messages again, and for the reason."""
@@ -546,7 +562,7 @@ class Conversation(Generic[W]):
         try:
             # Shielded, because the body may leave at once, and that ends this task.
             with anyio.move_on_after(min(self._close_timeout, seconds), shield=True) as limit:
-                await self._server_send({"type": "websocket.close", "code": code, "reason": reason})
+                await self._have_closed({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as error:
             logger.debug("the server refused to close", exc_info=error)
             return False
@@ -557,6 +573,9 @@ class Conversation(Generic[W]):
             # While the reader waits for the app, the silence is the app's.
             last = anyio.current_time() if self._paused_at is not None else self._last
             if last + seconds <= anyio.current_time():
+                if self._closing is not None:  # the server may refuse
+                    await self._closing.wait()
+                    continue
                 await self._enforce(
                     self._idle_code, "idle", f"the client sent nothing for {seconds:g} seconds"
                 )

@@ -53,6 +53,7 @@ from ._state import (
     after_receive,
     after_send,
 )
+from ._servers import is_loss, warn_of_dropped_headers
 from .exceptions import (
     WebSocketClosed,
     WebSocketDataError,
@@ -194,7 +195,7 @@ class WebSocket(Connection):
         Args:
             subprotocol: One of `scope["subprotocols"]`, the client's offer. Default: none.
             headers: Headers of the handshake's answer, pairs or a mapping of `bytes` or `str`. Not every
-                server sends them.
+                server sends them: a `RuntimeWarning` tells, once, where it is known.
 
         Raises:
             TypeError: An argument of another type.
@@ -205,6 +206,8 @@ class WebSocket(Connection):
         ASGI spec, "Accept - send event".
         """
         checked = [] if headers is None else checked_headers(headers, of_handshake=True)
+        if checked:
+            warn_of_dropped_headers(self.scope, checked)
         if subprotocol is not None:
             subprotocol = self._checked_subprotocol(subprotocol)
         if self._application_state is not CONNECTING or self._client_state is DISCONNECTED:
@@ -586,6 +589,8 @@ class WebSocket(Connection):
                 subprotocol = self._checked_subprotocol(subprotocol)
             headers = message.get("headers")
             headers = [] if headers is None else checked_headers(headers, of_handshake=True)
+            if headers:
+                warn_of_dropped_headers(self.scope, headers)
             checked = {**message, "subprotocol": subprotocol, "headers": headers}
         elif message_type == "websocket.send":
             checked = {"type": message_type, **checked_payload(message)}
@@ -1043,7 +1048,10 @@ class WebSocket(Connection):
 
     def _record_end(self, message: Message) -> None:
         code, reason = message.get("code"), message.get("reason")
-        code = code if isinstance(code, int) else 1005  # RFC 6455 section 7.1.5
+        if not isinstance(code, int):
+            code = 1005  # RFC 6455 section 7.1.5
+        elif code == 1005 and is_loss(self.scope, message):
+            code = 1006
         self._record(_BY.get(code, _BY_CLIENT), code, reason if isinstance(reason, str) else "")
 
     def _end_unseen(self, end: Message | None, ended: str | None = None) -> None:
