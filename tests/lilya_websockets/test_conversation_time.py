@@ -160,6 +160,7 @@ async def test_a_server_that_refuses_to_close_a_silent_client() -> None:
     server = Server()
     async with server.websocket().open(idle_timeout=2) as websocket:
         server.fail(RuntimeError("no"))
+        server.fail(RuntimeError("nor 1000"), after=1)
         with pytest.raises(WebSocketDisconnect):
             await websocket.receive_text()
     assert closes(server) == []

@@ -100,7 +100,8 @@ class Client:
 
     def body(self, headers: dict[str, str]) -> str:
         """The body of a response that denies."""
-        while self.more():
+        length = int(headers.get("content-length", "-1"))
+        while len(self.received) - self._start != length and self.more():
             pass
         body = bytes(self.received[self._start :])
         if headers.get("transfer-encoding") == "chunked":

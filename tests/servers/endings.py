@@ -6,9 +6,14 @@ a server makes different, each with the reason.
 
 from __future__ import annotations
 
+import math
 import select
 import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
 from .client import BINARY, CLOSE, Client, close_frame, described, frame
@@ -89,7 +94,9 @@ def resets(server: Server, client: Client, number: str) -> str:
 
 def sends_too_much(server: Server, client: Client, number: str) -> str:
     client.send(frame(bytes(MOST + 1), BINARY) + close_frame(1000))
-    return client.end()
+    seen = client.end()
+    # The reason is in the server's own words.
+    return " ".join(seen.split()[:2]) if seen.startswith("close 1009") else seen
 
 
 def vanishes(server: Server, client: Client, number: str) -> str:
@@ -123,7 +130,9 @@ def floods(server: Server, client: Client, number: str) -> str:
     client.end()
     client.figures["MiB taken"] = sent / 2**20
     told = server.notes.wait_for(number, "received")
-    server.notes.say(number, "nothing lost" if told["data"] == frames else f"{told['data']} of {frames} received")
+    server.notes.say(
+        number, "nothing lost" if told["data"] == frames else f"{told['data']} of {frames} received"
+    )
     return held
 
 
@@ -146,13 +155,39 @@ def echoed(server: Server, client: Client, number: str) -> str:
     return ", ".join(seen)
 
 
+def denied(server: Server, client: Client, number: str) -> str:
+    """The HTTP response, or what comes instead."""
+    status, headers = client.response()
+    if status == 101:
+        return f"accepted, {client.end()}"
+    body = client.body(headers)
+    with_header = f" x-a: {headers['x-a']}" if "x-a" in headers else ""
+    return f"HTTP {status}{with_header} {body}".rstrip()
+
+
+def refused(server: Server, client: Client, number: str) -> str:
+    """The same without the body, which is the server's own."""
+    status, _ = client.response()
+    return f"accepted, {client.end()}" if status == 101 else f"HTTP {status}"
+
+
+def accepted(server: Server, client: Client, number: str) -> str:
+    _, headers = client.response()
+    agreed = [f"{name}: {headers[name]}" for name in ("sec-websocket-protocol", "x-a") if name in headers]
+    return ", ".join([*agreed, client.end()])
+
+
 # What the handler sees
 
 
-def ended(server: Server, number: str) -> str:
+def ended(server: Server, number: str, limit: float | None = None) -> str:
     """How the handler was left, and what the WebSocket tells of the end."""
-    note = server.notes.wait_for(number, "ended")
-    told = " ".join(str(part) for part in (note["by"], note["code"], note["reason"]) if part not in (None, ""))
+    note = server.notes.wait_for(number, "ended", limit=limit)
+    if note["by"] == "client" and note["code"] in (1007, 1009):
+        note["reason"] = ""  # the server's own words
+    told = " ".join(
+        str(part) for part in (note["by"], note["code"], note["reason"]) if part not in (None, "")
+    )
     return "; ".join([note["left"], told or "no end", *map(noted, server.notes.of(number))])
 
 
@@ -170,7 +205,7 @@ class Ending(NamedTuple):
     title: str
     """For a reader."""
     path: str
-    """The handler, as the app's path has it after `block` or `hand`."""
+    """The handler, as the app's path has it after `block` or `hand`; or the whole path."""
     act: Act
     same: Outcome
     """What client and handler see, with a block, unless the server makes it impossible."""
@@ -179,60 +214,354 @@ class Ending(NamedTuple):
 
     def run(self, server: Server, way: str = "block") -> Seen:
         number = server.number()
-        with server.connect(f"{way}/{self.path}", number) as client:
+        whole = "/" in self.path
+        with server.connect(
+            self.path if whole else f"{way}/{self.path}", number, "superchat, chat"
+        ) as client:
             if way == "hand":
                 client.patience = PATIENCE
-            status, _ = client.response()
-            assert status == 101
-            server.notes.wait_for(number, "open")
-            seen = self.act(server, client, number)
-            handler = ended(server, number)
-            return Seen(Outcome(seen, handler), bytes(client.received), client.figures)
+            if not whole:
+                status, _ = client.response()
+                assert status == 101
+                server.notes.wait_for(number, "open")
+            outcome = Outcome(self.act(server, client, number), ended(server, number))
+            return Seen(outcome, bytes(client.received), client.figures)
+
+
+LEAVING: list[tuple[str, str, Act, str, str]] = [
+    (
+        "closes-4001",
+        "It closes with 4001 and a reason",
+        closes(4001, "été"),
+        "close 4001 été",
+        "client 4001 été",
+    ),
+    ("closes-1000", "It closes with 1000", closes(1000), "close 1000", "client 1000"),
+    ("closes", "It closes without a code", closes(), "close without a code", "client 1005"),
+    ("resets", "It resets the connection", resets, NOTHING, "network 1006"),
+    ("vanishes", "It vanishes, without a close frame", vanishes, "no close frame", "network 1006"),
+]
+HANDLERS = {
+    "reads": "; got ['before']",
+    "feeds": "",
+    "waits": "",
+    "sleeps": "",
+}
 
 
 def _leaving() -> Iterator[Ending]:
     """A client that leaves, from every kind of handler."""
-    ways: list[tuple[str, str, Act, str, str]] = [
-        ("closes-4001", "The client closes with 4001 and a reason", closes(4001, "été"), "close 4001 été", "client 4001 été"),
-        ("closes-1000", "The client closes with 1000", closes(1000), "close 1000", "client 1000"),
-        ("closes", "The client closes without a code", closes(), "close without a code", "client 1005"),
-        ("resets", "The client resets the connection", resets, NOTHING, "network 1006"),
-        ("vanishes", "The client vanishes: TCP ends, no close frame", vanishes, "no close frame", "network 1006"),
-    ]
-    for name, title, act, client, handler in ways:
-        for path, does, received in (
-            ("reads", "and the handler receives", "; got ['before']"),
-            ("feeds", "and the handler only sends", ""),
-            ("waits", "and the handler waits for the end", ""),
-            ("sleeps", "and the handler is cancelled by it", ""),
-        ):
-            yield Ending(
-                f"{name}-{path}",
-                f"{title}, {does}",
-                path,
-                act,
-                Outcome(client, f"quietly; {handler}{received}"),
-                by_hand=path in ("reads", "feeds"),
-            )
+    for name, title, act, client, told in LEAVING:
+        for path, received in HANDLERS.items():
+            same = Outcome(client, f"quietly; {told}{received}")
+            yield Ending(f"{name}-{path}", title, path, act, same, path in ("reads", "feeds"))
 
 
-ENDINGS = {
-    ending.name: ending
-    for ending in (
-        Ending("returns", "The handler returns", "returns", go, Outcome("close 1000", "quietly; server 1000"), True),
-        Ending("raises", "The handler raises", "raises", go, Outcome("close 1011", "ValueError; server 1011"), True),
-        Ending("raises-in-group", "A task of the handler raises", "raises-in-group", go, Outcome("close 1011", "ValueError; server 1011"), True),
-        Ending("cancelled", "The handler is cancelled", "cancelled", released, Outcome("close 1012", "CancelledError; server 1012"), True),
-        Ending("app-closes", "The handler closes with 4000 and a reason", "closes", go, Outcome("close 4000 été", "quietly; server 4000 été"), True),
-        *_leaving(),
-        Ending("bad-utf8", "The client sends text that is not UTF-8", "reads", sends(frame(b"\xff\xfe")), Outcome("close 1007", "quietly; client 1007; got []"), True),
-        Ending("over-server", "A message above the server's limit", "reads", sends_too_much, Outcome("close 1009", "quietly; client 1009; got []"), True),
-        Ending("too-big", "A message above `max_message_size`", "too-big", sends(frame(b"before"), frame(b"x" * 1001)), Outcome("close 1009 message too big", "quietly; server 1009 message too big; got ['before']")),
-        Ending("too-many", "More than `max_messages_per_second`", "too-many", sends(*(frame(b"x") for _ in range(11))), Outcome("close 1008 too many messages", f"quietly; server 1008 too many messages; got {['x'] * 10}")),
-        Ending("idle", "Nothing for `idle_timeout`", "idle", nothing, Outcome("close 1001 idle", "quietly; server 1001 idle; got []")),
-        Ending("heartbeat", "No answer to a heartbeat", "heartbeat", nothing, Outcome("close 1011 no answer", "quietly; server 1011 no answer; got []")),
-        Ending("floods", "The client floods, and the handler does not receive", "holds", floods, Outcome("held back", "quietly; client 1000; nothing lost"), True),
-        Ending("pours", "The handler floods, and the client does not read", "pours", stays_away, Outcome("no close frame", "quietly; server 1000; blocked"), True),
-        Ending("echoes", "Messages of every form", "echoes", echoed, Outcome("'été', 0x00ff, 'in parts', '', 0x", "quietly; client 1000"), True),
-    )
+def _handlers() -> Iterator[Ending]:
+    """What the handler does, or is done to it."""
+    failed = Outcome("close 1011", "ValueError; server 1011")
+    yield Ending("returns", "It returns", "returns", go, Outcome("close 1000", "quietly; server 1000"), True)
+    yield Ending("raises", "It raises", "raises", go, failed, True)
+    yield Ending("raises-in-group", "A task of it raises", "raises-in-group", go, failed, True)
+    stopped = Outcome("close 1012", "CancelledError; server 1012")
+    yield Ending("cancelled", "It is cancelled", "cancelled", released, stopped, True)
+    closed = Outcome("close 4000 été", "quietly; server 4000 été")
+    yield Ending("app-closes", "It closes with 4000 and a reason", "closes", go, closed, True)
+
+
+def _limits() -> Iterator[Ending]:
+    for name, title, act, end, received in (
+        ("too-big", "`max_message_size`", sends(frame(b"x" * 1001)), "1009 message too big", []),
+        (
+            "too-many",
+            "`max_messages_per_second`",
+            sends(*(frame(b"x") for _ in range(11))),
+            "1008 too many messages",
+            ["x"] * 10,
+        ),
+        ("idle", "`idle_timeout`", nothing, "1001 idle", []),
+        ("heartbeat", "`heartbeat`", nothing, "1011 no answer", []),
+    ):
+        yield Ending(
+            name, title, name, act, Outcome(f"close {end}", f"quietly; server {end}; got {received}")
+        )
+
+
+def _frames() -> Iterator[Ending]:
+    """What the client sends, or does not read."""
+    forms = Outcome("'été', 0x00ff, 'in parts', '', 0x", "quietly; client 1000")
+    yield Ending("echoes", "Messages of every form come back", "echoes", echoed, forms, True)
+    not_text = Outcome("close 1007", "quietly; client 1007; got []")
+    yield Ending("bad-utf8", "Text that is not UTF-8", "reads", sends(frame(b"\xff\xfe")), not_text, True)
+    over = Outcome("close 1009", "quietly; client 1009; got []")
+    yield Ending("over-server", "A message above the server's limit", "reads", sends_too_much, over, True)
+    held = Outcome("held back", "quietly; client 1000; nothing lost")
+    yield Ending("floods", "It sends, and the handler does not receive", "holds", floods, held, True)
+    blocked = Outcome("close 1000", "quietly; server 1000; blocked")
+    yield Ending("pours", "The handler sends, and it does not read", "pours", stays_away, blocked, True)
+
+
+def _handshakes() -> Iterator[Ending]:
+    agreed = Outcome("sec-websocket-protocol: chat, x-a: b, close 1000", "quietly; server 1000")
+    yield Ending("headers", "Accepting with a subprotocol and headers", "accepting/headers", accepted, agreed)
+    response = Outcome("HTTP 401 x-a: b Sign in first.", "quietly; server")
+    yield Ending("denies", "`deny(401, …)` with body and header", "accepting/deny", denied, response)
+    forbidden = Outcome("HTTP 403", "quietly; server 1000")
+    yield Ending("refuses", "`close()` before accepting", "accepting/refuse", refused, forbidden)
+    failed = Outcome("HTTP 500", "ValueError; no end")
+    yield Ending("raises-before", "An exception before accepting", "accepting/raise", refused, failed)
+
+
+GROUPS = {
+    "The handler": tuple(_handlers()),
+    "The client leaves": tuple(_leaving()),
+    "What the client sends, and does not read": tuple(_frames()),
+    "Limits of the block": tuple(_limits()),
+    "The handshake": tuple(_handshakes()),
 }
+ENDINGS = {ending.name: ending for group in GROUPS.values() for ending in group}
+
+
+# A server that is told to stop
+
+
+class Stop(NamedTuple):
+    """A handler that is running when the server is told to stop."""
+
+    title: str
+    path: str
+    same: Outcome
+
+
+STOPS = {
+    "stop-reads": Stop("It receives", "reads", Outcome("close 1012", "quietly; server 1012; got []")),
+    "stop-sleeps": Stop(
+        "It works, with `cancel_on_disconnect`", "sleeps", Outcome("close 1012", "quietly; server 1012")
+    ),
+    "stop-sleeps-on": Stop(
+        "It works, without it", "sleeps-on", Outcome("close 1012", "CancelledError; server 1012")
+    ),
+    "stop-pours": Stop(
+        "A send waits for a client that does not read",
+        "pours-on",
+        Outcome("no close frame", "quietly; server 1012"),
+    ),
+}
+EACH = 2  # connections of each
+GIVE_UP = 10.0  # seconds after which a server counts as one that does not stop
+
+
+def stop(server: Server, way: str = "block") -> tuple[dict[str, Seen], float]:
+    """Tell a server to stop while handlers of every kind are running; what was seen, and how long it took."""
+    with ExitStack() as stack:
+        clients = {}
+        for name, (_, path, _) in STOPS.items():
+            if way == "hand" and path == "sleeps":
+                continue
+            for _ in range(EACH):
+                number = server.number()
+                client = stack.enter_context(server.connect(f"{way}/{path}", number))
+                client.response()
+                server.notes.wait_for(number, "open")
+                if path == "pours-on":
+                    server.notes.wait_for(number, "much")
+                clients[number] = (name, client)
+        started = time.monotonic()
+        server.terminate()
+        saw = {number: client.end() for number, (name, client) in clients.items() if name != "stop-pours"}
+        try:
+            server.process.wait(GIVE_UP)
+            took = time.monotonic() - started
+        except subprocess.TimeoutExpired:
+            took = math.inf
+        saw |= {number: client.end() for number, (name, client) in clients.items() if name == "stop-pours"}
+        found: dict[str, set[Outcome]] = {}
+        received: dict[str, bytes] = {}
+        for number, (name, client) in clients.items():
+            try:
+                told = ended(server, number, limit=0.5)
+            except TimeoutError:
+                told = "ended with the process"
+            found.setdefault(name, set()).add(Outcome(saw[number], told))
+            received[name] = received.get(name, b"") + bytes(client.received)
+        return {
+            name: Seen(
+                Outcome(
+                    " or ".join(sorted({outcome.client for outcome in outcomes})),
+                    " or ".join(sorted({outcome.handler for outcome in outcomes})),
+                ),
+                received[name],
+                {},
+            )
+            for name, outcomes in found.items()
+        }, took
+
+
+# What a server makes different
+
+
+class Difference(NamedTuple):
+    """Cells of the matrix that are the server's doing: what is seen there instead, and why."""
+
+    server: str
+    endings: tuple[str, ...]
+    """Their names, with wildcards."""
+    why: str
+    client: str | None = None
+    told: str | None = None
+    """What the WebSocket tells of the end."""
+    handler: str | None = None
+    """All that is seen there, if more is different."""
+
+    def of(self, same: Outcome) -> Outcome:
+        left, _, *rest = same.handler.split("; ")
+        handler = same.handler if self.told is None else "; ".join([left, self.told, *rest])
+        return Outcome(same.client if self.client is None else self.client, self.handler or handler)
+
+
+WSPROTO, LEGACY = "uvicorn wsproto", "uvicorn websockets"
+_FROM_CLIENT = ("closes-*", "floods", "echoes")
+_NO_ACCEPT_HEADERS = (
+    "It sends the subprotocol of an acceptance, and no headers. The package warns of it, once in a process."
+)
+_UNREAD = (
+    "It takes no close frame while the client does not read. The block gives up after `close_timeout`, and "
+    "the connection ends without one."
+)
+_KILLED = (
+    "It ends the connections and the process at once: no close frame, no cancellation, and no chance for a "
+    "handler to clean up."
+)
+_NO_CODE_OF_FAILURE = "It ends the connection without a close frame, and tells the app 1006."
+
+DIFFERENCES = (
+    Difference("uvicorn", ("pours",), _UNREAD, client="no close frame"),
+    Difference(WSPROTO, ("pours",), _UNREAD, client="no close frame"),
+    Difference(
+        WSPROTO, ("bad-utf8",), "It ends the connection without a close frame.", client="no close frame"
+    ),
+    Difference(
+        LEGACY, ("bad-utf8", "over-server"), "The client gets the code, the app 1006.", told="network 1006"
+    ),
+    Difference(
+        LEGACY,
+        ("stop-pours",),
+        "It sends no close frame behind what is not read, and ends before the handler has.",
+        handler="ended with the process",
+    ),
+    Difference(
+        "hypercorn",
+        _FROM_CLIENT,
+        "It tells the app 1006 and no reason, however the client has left.",
+        told="network 1006",
+    ),
+    Difference("hypercorn", ("bad-utf8",), _NO_CODE_OF_FAILURE, client="no close frame", told="network 1006"),
+    Difference("hypercorn", ("over-server",), "The client gets the code, the app 1006.", told="network 1006"),
+    *(
+        Difference(
+            "hypercorn",
+            (f"stop-{name}",),
+            "It tells nobody that it stops. After `graceful_timeout` it cancels the handlers, and the block "
+            "closes with 1012.",
+            client="close 1012",
+            handler=f"CancelledError; server 1012{received}",
+        )
+        for name, received in (("reads", "; got []"), ("sleeps", ""), ("pours", ""))
+    ),
+    Difference("granian", ("closes-4001-*",), "It tells the app no reasons.", told="client 4001"),
+    Difference(
+        "granian",
+        ("resets-*", "vanishes-*"),
+        "It tells the app 1005, as for a close frame without a code.",
+        told="client 1005",
+    ),
+    Difference(
+        "granian",
+        ("bad-utf8",),
+        "It closes without a code, and tells the app 1005.",
+        client="close without a code",
+        told="client 1005",
+    ),
+    Difference(
+        "granian",
+        ("over-server",),
+        "It has no limit that can be set: use `max_message_size`.",
+        client="close 1000",
+        handler=f"quietly; client 1000; got ['{MOST + 1} bytes']",
+    ),
+    Difference("granian", ("pours",), _UNREAD, client="no close frame"),
+    Difference(
+        "granian",
+        ("headers",),
+        _NO_ACCEPT_HEADERS,
+        client="sec-websocket-protocol: chat, close 1000",
+        handler="quietly; server 1000; warned by RuntimeWarning",
+    ),
+    Difference("granian", ("raises-before",), "It answers 403 to an app that fails.", client="HTTP 403"),
+    Difference("granian", ("stop-*",), _KILLED, client="no close frame", handler="ended with the process"),
+    Difference("daphne", ("app-closes",), "It sends no reasons.", client="close 4000"),
+    Difference(
+        "daphne",
+        ("closes-4001-*",),
+        "It answers every close with 1000, and tells the app no reasons.",
+        client="close 1000",
+        told="client 4001",
+    ),
+    *(
+        Difference("daphne", (f"closes-{name}",), "It answers every close with 1000.", client="close 1000")
+        for name in HANDLERS
+    ),
+    Difference(
+        "daphne",
+        ("cancelled", "too-big", "too-many", "idle", "heartbeat"),
+        "It sends no codes but 1000 and 3000-4999, and 1011 for an exception that reaches it. The block "
+        "closes with 1000 then.",
+        client="close 1000",
+    ),
+    Difference("daphne", ("bad-utf8",), _NO_CODE_OF_FAILURE, client="no close frame", told="network 1006"),
+    Difference("daphne", ("over-server",), _NO_CODE_OF_FAILURE, client="no close frame", told="network 1006"),
+    Difference(
+        "daphne",
+        ("floods",),
+        "It has no flow control: what comes is kept in memory.",
+        client="never held back",
+    ),
+    Difference(
+        "daphne",
+        ("pours",),
+        "It has no flow control: what is sent is kept in memory, and no send ever waits.",
+        handler="quietly; server 1000; never blocked",
+    ),
+    Difference(
+        "daphne", ("echoes",), "It drops empty messages of the app.", client="'été', 0x00ff, 'in parts'"
+    ),
+    Difference(
+        "daphne",
+        ("headers",),
+        _NO_ACCEPT_HEADERS,
+        client="sec-websocket-protocol: chat, close 1000",
+        handler="quietly; server 1000; warned by RuntimeWarning",
+    ),
+    Difference(
+        "daphne",
+        ("denies",),
+        "It has no denial responses: `deny()` closes, and the client gets 403.",
+        client="HTTP 403",
+        handler="quietly; server 1000",
+    ),
+    Difference("daphne", ("stop-*",), _KILLED, client="no close frame", handler="ended with the process"),
+)
+
+
+def difference(server: str, ending: str) -> Difference | None:
+    """What the server makes different of an ending, if it does."""
+    for found in DIFFERENCES:
+        if found.server == server and any(fnmatch(ending, pattern) for pattern in found.endings):
+            return found
+    return None
+
+
+def expected(server: str, ending: str) -> Outcome:
+    same = STOPS[ending].same if ending in STOPS else ENDINGS[ending].same
+    found = difference(server, ending)
+    return same if found is None else found.of(same)

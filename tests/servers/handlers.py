@@ -16,11 +16,12 @@ from urllib.parse import parse_qs
 
 import anyio
 
-from lilya.websockets import WebSocket, WebSocketDisconnect
+from lilya.websockets import WebSocket, WebSocketDisconnect, _servers
 from lilya.websockets.types import Receive, Scope, Send
 
 SECRET = "xyzzy-what-no-peer-may-see"
 CHUNK = b"x" * 65536
+MUCH = 3 * 2**20  # bytes after which a server that stops a handler at all is about to
 MOST = 48 * 2**20  # bytes that a handler sends to a client that does not read; then it gives up
 SENDS = 200  # of a handler by hand that only sends; then it gives up
 SHORT = 0.3  # seconds of a time limit that is to pass
@@ -33,15 +34,6 @@ notes.connect(os.environ["LILYA_SERVERS_NOTES"])
 
 # What holds a handler until the test lets it go, by the test's number.
 gates: dict[str, anyio.Event] = {}
-warned: list[str] = []
-
-
-def remember(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    warned.append(category.__name__)
-
-
-warnings.simplefilter("default")
-warnings.showwarning = remember
 
 
 def say(number: str, event: str, **fields: Any) -> None:
@@ -130,13 +122,15 @@ async def holds(number: str, websocket: WebSocket, note: Note) -> None:
     note("received", data=count)
 
 
-async def pours(websocket: WebSocket, note: Note, *, timeout: float | None = SHORT) -> None:
+async def pours(websocket: WebSocket, note: Note, *, limit: float | None = SHORT) -> None:
     """Sends to a client that does not read."""
     sent = 0
     try:
         while sent < MOST:
-            await websocket.send_bytes(CHUNK, timeout=timeout)
+            await websocket.send_bytes(CHUNK, timeout=limit)
             sent += len(CHUNK)
+            if limit is None and sent == MUCH:
+                note("much")
     except TimeoutError:
         note("blocked", sent=sent)
         return
@@ -152,6 +146,7 @@ BODIES: dict[str, Body] = {
     "reads": reads,
     "feeds": feeds,
     "sleeps": sleeps,
+    "sleeps-on": sleeps,
     "waits": waits,
     "echoes": echoes,
     "too-big": reads,
@@ -159,7 +154,7 @@ BODIES: dict[str, Body] = {
     "idle": reads,
     "heartbeat": reads,
     "pours": pours,
-    "pours-on": partial(pours, timeout=None),
+    "pours-on": partial(pours, limit=None),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "sleeps": {"cancel_on_disconnect": True},
@@ -221,14 +216,24 @@ async def accepting(name: str, number: str, websocket: WebSocket) -> None:
     elif name == "raise":
         raise ValueError(SECRET)
     elif name == "headers":
-        warned.clear()
-        async with websocket.open("chat", {"X-A": "b"}):
-            await websocket.send_text(str(websocket.accepted_subprotocol))
-        say(number, "warned", warnings=warned)
+        _servers._warned.clear()  # once in a process, and this one runs it more than once
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            async with websocket.open("chat", {"X-A": "b"}):
+                pass
+        if caught:
+            say(number, f"warned by {', '.join(warning.category.__name__ for warning in caught)}")
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    for answer in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{answer}.complete"})
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] != "websocket":
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
         return
     (number,) = parse_qs(scope["query_string"].decode())["number"]
     _, way, name = scope["path"].split("/")

@@ -58,7 +58,7 @@ def _found(module: str) -> bool:
 
 def _uvicorn(name: str, ws: str, library: str, *modules: str) -> Kind:
     command = (
-        f"uvicorn handlers:app --port {{port}} --ws {ws} --ws-max-size {MOST} --lifespan off --no-access-log "
+        f"uvicorn handlers:app --port {{port}} --ws {ws} --ws-max-size {MOST} --no-access-log "
         f"--log-level critical --timeout-graceful-shutdown {STOP}"
     )
     return Kind(name, command, ("uvicorn", *([library] if library else [])), ("uvicorn", *modules))
@@ -123,7 +123,6 @@ class Notes:
                 came = [note for note in self.kept if note["number"] == number]
                 raise TimeoutError(f"no {' or '.join(events)} of {number}, but {came}") from None
 
-
     def of(self, number: str) -> list[dict[str, Any]]:
         """What came of a handler, and was not waited for."""
         found = [note for note in self.kept if note["number"] == number]
@@ -170,7 +169,8 @@ def running(kind: Kind) -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="servers-"))  # short, as the path of a Unix socket must be
     notes = Notes(folder / "notes")
     (folder / "hypercorn.toml").write_text(
-        f"websocket_max_message_size = {MOST}\ngraceful_timeout = {STOP}\nloglevel = 'CRITICAL'\n"
+        f"websocket_max_message_size = {MOST}\ngraceful_timeout = {STOP}\nshutdown_timeout = {STOP}\n"
+        "loglevel = 'CRITICAL'\n"
     )
     # What measures coverage here has no business there.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
@@ -199,7 +199,7 @@ def running(kind: Kind) -> Iterator[Server]:
             finally:
                 _end(process)
         raise RuntimeError(
-            f"{kind.name} did not start: {' '.join(arguments)}\n{(folder / 'log').read_text(errors='replace')}"
+            f"{kind.name} did not start: {' '.join(arguments)}\n{(folder / 'log').read_text()}"
         )
     finally:
         notes.socket.close()

@@ -572,15 +572,12 @@ class Conversation(Generic[W]):
         while not self._done:
             # While the reader waits for the app, the silence is the app's.
             last = anyio.current_time() if self._paused_at is not None else self._last
-            if last + seconds <= anyio.current_time():
-                if self._closing is not None:  # the server may refuse
-                    await self._closing.wait()
-                    continue
-                await self._enforce(
-                    self._idle_code, "idle", f"the client sent nothing for {seconds:g} seconds"
-                )
-                return
-            await anyio.sleep_until(last + seconds)
+            if last + seconds > anyio.current_time():
+                await anyio.sleep_until(last + seconds)
+                continue
+            await self._enforce(self._idle_code, "idle", f"the client sent nothing for {seconds:g} seconds")
+            if not self._done:  # the app is closing, and the server may refuse
+                await anyio.sleep(_GRACE)
 
     async def _beat(self, seconds: float) -> None:
         limit = self._heartbeat_timeout or seconds
