@@ -153,6 +153,18 @@ class Client:
             pass  # reset before it was answered
         return closed
 
+    def answer(self) -> str:
+        """Read until the close frame that answers one's own, and leave, as clients do."""
+        try:
+            while (found := self.frame()) is not None and found.opcode != CLOSE:
+                pass
+            self.socket.shutdown(socket.SHUT_WR)
+        except TimeoutError:
+            return "no answer"
+        except OSError:
+            pass  # the server was faster
+        return "no close frame" if found is None else described(found.payload)
+
     def reset(self) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
-from .client import BINARY, CLOSE, Client, close_frame, described, frame
+from .client import BINARY, Client, close_frame, frame
 from .running import MOST, Server
 
 SECRET = b"xyzzy-what-no-peer-may-see"
@@ -76,12 +76,7 @@ def closes(code: int | None = None, reason: str = "") -> Act:
 
     def act(server: Server, client: Client, number: str) -> str:
         client.send(frame(b"before") + close_frame(code, reason))
-        try:
-            while (found := client.frame()) is not None and found.opcode != CLOSE:
-                pass
-        except TimeoutError:
-            return "no answer"
-        return described(found.payload) if found is not None else "no close frame"
+        return client.answer()
 
     return act
 
