@@ -285,6 +285,23 @@ if nox is not None:
                 "tests/middleware/test_proxy_headers.py",
                 env={"PYTHONPATH": str(ROOT / "tests")},
             )
+    def servers(session: nox.Session) -> None:
+        """The same handlers on every server. `-- --write` makes the page *Servers* anew."""
+        install(session, CORE, groups=("servers",))
+        arguments = [argument for argument in session.posargs if argument != "--write"]
+        writes = len(arguments) < len(session.posargs)
+        session.run(
+            "pytest",
+            "-c",
+            "tests/servers/pytest.ini",
+            "--rootdir=.",
+            "-p",
+            "no:cacheprovider",
+            *(arguments or ["tests/servers"]),
+            env={"LILYA_SERVERS_WRITE": "1"} if writes else {},
+        )
+        if writes:
+            session.run("python", "docs/servers_tables.py")
 
     @nox.session
     def bench(session: nox.Session) -> None:

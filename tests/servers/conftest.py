@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from .endings import ENDINGS, GIVE_UP, GROUPS, STOPS, Ending, difference
 from .running import KINDS, REQUIRED, Kind, Server, running
 
 FILE = Path(__file__).parents[2] / "docs" / "servers.json"
@@ -56,13 +57,65 @@ def server(kind: Kind) -> Iterator[Server]:
         yield server
 
 
+def as_written(found: dict[str, Any]) -> dict[str, Any]:
+    """What was seen, in the form of the file: rows as the page shows them."""
+    kinds = [kind for kind in KINDS.values() if kind.is_there]
+    groups = {title: [row(found, names) for names in merged(group)] for title, group in GROUPS.items()} | {
+        "The server is told to stop": [row(found, [name]) for name in STOPS]
+    }
+    return {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "servers": {kind.name: kind.versions for kind in kinds},
+        "groups": groups,
+        "by hand": by_hand(found["hand"]),
+        "figures": found["figures"],
+        "stop": found["stop"],
+        "give up": GIVE_UP,
+    }
+
+
+HOW = {"reads": ", handler receives", "feeds": ", handler only sends"}
+
+
+def by_hand(seen: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The same rows without a block, as far as they were looked at."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for title, group in GROUPS.items():
+        for ending in group:
+            if ending.name in seen:
+                how = HOW.get(ending.path, "") if "leaves" in title else ""
+                groups.setdefault(title, []).append({"title": ending.title + how, "seen": seen[ending.name]})
+    stops = [{"title": stop.title, "seen": seen[name]} for name, stop in STOPS.items() if name in seen]
+    return {**groups, "The server is told to stop": stops}
+
+
+def merged(group: tuple[Ending, ...]) -> list[list[str]]:
+    """Endings that have one title are one row: a client that leaves, from handlers of every kind."""
+    titles: dict[str, list[str]] = {}
+    for ending in group:
+        titles.setdefault(ending.title, []).append(ending.name)
+    return list(titles.values())
+
+
+def row(found: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """A row of the page; the first of the endings is shown, and they agree in what is different."""
+    ending = ENDINGS.get(names[0]) or STOPS[names[0]]
+    why = {}
+    for kind in KINDS.values():
+        differences = {difference(kind.name, name) for name in names}
+        if kind.is_there and differences != {None}:
+            texts = {entry.why if entry else "" for entry in differences}
+            (why[kind.name],) = texts
+    return {
+        "title": ending.title,
+        "same": list(ending.same),
+        "seen": found["block"][names[0]],
+        "why": why,
+    }
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write down what was seen, if `nox -s servers -- --write` asks for it and all was as it must be."""
     if os.environ.get("LILYA_SERVERS_WRITE") and exitstatus == 0:
-        kinds = [kind for kind in KINDS.values() if kind.is_there]
-        results = {
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "servers": {kind.name: kind.versions for kind in kinds},
-            **found,
-        }
+        results = as_written(found)
         FILE.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
