@@ -69,9 +69,7 @@ def test_the_file_can_be_read_by_readers(site: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["same", "matrix", "reasons", "by-hand", "figures", "run"])
-def test_planted_change_in_a_table(
-    name: str, script: ModuleType, results: dict[str, Any], page: str
-) -> None:
+def test_planted_change_in_a_table(name: str, script: ModuleType, results: dict[str, Any], page: str) -> None:
     block = script.blocks(results)[name]
     assert block in page
     faulty = page.replace(block, block.replace("e", "E", 1))

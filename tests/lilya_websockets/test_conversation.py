@@ -648,7 +648,7 @@ async def test_a_server_that_refuses_the_apps_own_close() -> None:
     async with websocket:
         server.fail(RuntimeError("no"))
         server.fail(RuntimeError("nor 1000"), after=1)
-        with pytest.raises(RuntimeError, match="^no$") as caught:
+        with pytest.raises(RuntimeError, match=r"^no$") as caught:
             await websocket.close(4000)
         assert caught.value.__cause__ is None
         assert websocket.close_code is None
@@ -662,13 +662,47 @@ async def test_a_server_that_refuses_the_apps_own_close() -> None:
 class Picky(Server):
     """A server that closes with 1000 only, as daphne does, and not while a receive waits, as granian does."""
 
+    refuses = 0  # closes of any code
+
     async def send(self, message: Any) -> None:
         if message["type"] == "websocket.close":
-            while self.receiving:
-                await anyio.sleep(0.001)
-            if message["code"] != 1000:
+            await until(lambda: not self.receiving)
+            if self.refuses or message["code"] != 1000:
+                self.refuses = max(self.refuses - 1, 0)
+                await anyio.lowlevel.checkpoint()
                 raise ValueError(f"invalid close code {message['code']}")
         await super().send(message)
+
+
+@pytest.mark.contract("block-send-learns", "block-nothing-lost")
+async def test_a_server_that_goes_on_after_it_has_failed_a_send() -> None:
+    """The end was told, and nothing comes after it."""
+    server = Left(vice="oserror", tells=False)
+    websocket = server.websocket()
+    async with websocket:
+        server.leave()
+        with pytest.raises(WebSocketDisconnect):
+            await websocket.send_text("a")
+        server.push(text("late"))
+        await until(lambda: not server.events)
+        await anyio.lowlevel.checkpoint()
+        with pytest.raises(WebSocketClosed):
+            await websocket.receive_text()
+    assert websocket.messages_received == 0
+
+
+@pytest.mark.contract("block-closes-alone", "close-server-error")
+async def test_the_reader_goes_on_after_a_close_that_was_refused_late() -> None:
+    server = Picky()
+    websocket = server.websocket()
+    async with websocket:
+        await server.waiting.wait()
+        server.refuses = 1
+        with pytest.raises(ValueError, match="invalid close code 1000"):
+            await websocket.close()
+        server.push(text("1"))
+        assert await websocket.receive_text() == "1"
+    assert closes(server) == [(1000, "")]
 
 
 @pytest.mark.contract("block-close-code-refused", "block-closes-alone")

@@ -464,13 +464,15 @@ class Conversation(Generic[W]):
 
     async def _send_close(self, message: Message) -> None:
         self._closed_by_app = not self._leaving
-        self._closing = anyio.Event()
+        closing = self._closing = anyio.Event()
         self._reading.cancel()
         try:
             with anyio.move_on_after(self._close_timeout, shield=self._leaving):
                 await self._have_closed(message)
         except Exception as error:
-            self._read_again()
+            # It may be asked for messages again, and for the reason.
+            self._closing = None
+            closing.set()
             if not (isinstance(error, OSError) or await self._is_over(error)):
                 if not self._leaving:
                     self._closed_by_app = False
@@ -485,7 +487,7 @@ class Conversation(Generic[W]):
         self._finish_own(message)
 
     async def _have_closed(self, message: Message) -> None:
-        """Have the server close: with 1000 if it refuses the code, so that the client is not left connected."""
+        """Have the server close: with 1000 if it refuses the code, so that nobody stays connected."""
         try:
             await self._server_send(message)
         except OSError:
@@ -499,12 +501,6 @@ class Conversation(Generic[W]):
                 await self._server_send({**message, "code": 1000})
             except Exception:
                 raise error from None
-
-    def _read_again(self) -> None:
-        """The server did not take a close: it may be asked for messages again, and for the reason."""
-        if self._closing is not None:
-            self._closing.set()
-            self._closing = None
 
     def _finish_own(self, message: Message) -> None:
         if not self._done:

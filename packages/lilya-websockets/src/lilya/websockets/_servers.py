@@ -52,8 +52,9 @@ def warn_of_dropped_headers(scope: Scope, headers: list[tuple[bytes, bytes]]) ->
             _warned.add(server)
             names = ", ".join(sorted({name.decode() for name, _ in headers}))
             warnings.warn(
-                f"{server} sends no headers with accept(): the client does not get {names}. Send what it says "
-                "in a message, set cookies in an HTTP response before the WebSocket, or use another server",
+                f"{server} sends no headers with accept(): the client does not get {names}. Send what it "
+                "says in a message, set cookies in an HTTP response before the WebSocket, or use another "
+                "server",
                 RuntimeWarning,
                 stacklevel=3,
             )

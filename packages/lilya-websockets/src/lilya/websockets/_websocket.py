@@ -43,6 +43,7 @@ from ._messages import (
     encode_json,
     loads,
 )
+from ._servers import is_loss, warn_of_dropped_headers
 from ._state import (
     CONNECTED,
     CONNECTING,
@@ -53,7 +54,6 @@ from ._state import (
     after_receive,
     after_send,
 )
-from ._servers import is_loss, warn_of_dropped_headers
 from .exceptions import (
     WebSocketClosed,
     WebSocketDataError,
