@@ -103,7 +103,7 @@ def row(found: dict[str, Any], names: list[str]) -> dict[str, Any]:
     why = {}
     for kind in KINDS.values():
         differences = {difference(kind.name, name) for name in names}
-        if kind.is_there and differences != {None}:
+        if kind.name in found["block"][names[0]] and differences != {None}:
             texts = {entry.why if entry else "" for entry in differences}
             (why[kind.name],) = texts
     return {
