@@ -292,9 +292,11 @@ def _frames() -> Iterator[Ending]:
     over = Outcome("close 1009", "quietly; client 1009; got []")
     yield Ending("over-server", "A message above the server's limit", "reads", sends_too_much, over, True)
     held = Outcome("held back", "quietly; client 1000; nothing lost")
-    yield Ending("floods", "It sends, and the handler does not receive", "holds", floods, held, True)
+    yield Ending("floods", "The client sends, and the handler does not receive", "holds", floods, held, True)
     blocked = Outcome("close 1000", "quietly; server 1000; blocked")
-    yield Ending("pours", "The handler sends, and it does not read", "pours", stays_away, blocked, True)
+    yield Ending(
+        "pours", "The handler sends, and the client does not read", "pours", stays_away, blocked, True
+    )
 
 
 def _handshakes() -> Iterator[Ending]:
