@@ -59,20 +59,13 @@ def at_the_client(seen: str) -> str:
 
 def results_of(results: Results) -> str:
     """What is the same."""
+    head = ["", "the client sees", "the handler: how it ends, and by whom"]
     lines = []
-    for title, rows in results["groups"].items():
-        lines += [
-            f"**{title}**",
-            "",
-            table(
-                ["", "the client sees", "the handler: how it ends, and by whom"],
-                [
-                    [row["title"], at_the_client(row["same"][0]), at_the_handler(row["same"][1])]
-                    for row in rows
-                ],
-            ),
-            "",
+    for title, group in results["groups"].items():
+        rows = [
+            [row["title"], at_the_client(row["same"][0]), at_the_handler(row["same"][1])] for row in group
         ]
+        lines += [f"**{title}**", "", wide(table(head, rows)), ""]
     return "\n".join(lines).strip()
 
 
