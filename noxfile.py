@@ -285,6 +285,7 @@ if nox is not None:
                 "tests/middleware/test_proxy_headers.py",
                 env={"PYTHONPATH": str(ROOT / "tests")},
             )
+
     def servers(session: nox.Session) -> None:
         """The same handlers on every server. `-- --write` makes the page *Servers* anew."""
         install(session, CORE, groups=("servers",))

@@ -138,15 +138,11 @@ LAYERS = {
     "datastructures": {"types"},
     "_connection": {"datastructures", "exceptions", "types"},
     "_conversation": {"_messages", "_state", "exceptions", "types"},
-<<<<<<< HEAD
-    "_websocket": {"_connection", "_conversation", "_messages", "_state", "exceptions", "types"},
-    "draining": {"_conversation", "_messages", "_state", "_websocket", "exceptions", "types"},
-=======
     "_websocket": {
         *("_connection", "_conversation", "_messages", "_servers", "_state"),
         *("exceptions", "types"),
     },
->>>>>>> 18297a6 (Warn where a server drops the headers of an acceptance; tell a lost connection from a close on uvicorn; close with 1000 where a code is refused)
+    "draining": {"_conversation", "_messages", "_state", "_websocket", "exceptions", "types"},
     "_pytest_plugin": {"testing", "types"},  # pytest's, not the core's
     "uvicorn": set[str](),  # a server's side: the core and it know nothing of one another
     "__init__": {"_messages", "_state", "_websocket", "datastructures", "exceptions"},
