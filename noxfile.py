@@ -286,6 +286,7 @@ if nox is not None:
                 env={"PYTHONPATH": str(ROOT / "tests")},
             )
 
+    @nox.session
     def servers(session: nox.Session) -> None:
         """The same handlers on every server. `-- --write` makes the page *Servers* anew."""
         install(session, CORE, groups=("servers",))
