@@ -54,11 +54,14 @@ def test_planted_fault(planted: str) -> None:
     assert [problem(line) is not None for line in found] == [True]
 
 
-def test_the_error_that_the_page_shows() -> None:
+@pytest.mark.parametrize(
+    ("name", "old", "new"), [("room", "> json", "> jsn"), ("story", "bob > text", "carl > text")]
+)
+def test_the_errors_that_the_page_shows(name: str, old: str, new: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    file = ROOT / "docs_src" / "transcripts" / "room.ws"
+    file = ROOT / "docs_src" / "transcripts" / f"{name}.ws"
     text = file.read_text(encoding="utf-8")
-    assert "> json" in text
+    assert old in text
     with pytest.raises(TranscriptError) as caught:
-        parse(text.replace("> json", "> jsn", 1), file.relative_to(ROOT).as_posix())
+        parse(text.replace(old, new, 1), file.relative_to(ROOT).as_posix())
     assert f"\n{caught.value}\n" in page

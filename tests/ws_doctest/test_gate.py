@@ -114,6 +114,26 @@ PAGE, APP, SCRIPT, EXPECTED = (
 )
 
 
+TWO = """\
+ann > connect /chat
+ann < accept
+bob > connect /chat
+bob < accept
+ann > text a
+ann < text A
+ann > close
+bob > close
+"""
+
+STARTUP = """\
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({{"type": "lifespan.startup.{answer}"}})
+        {then}
+    await receive()
+"""
+
+
 @dataclass
 class Project:
     """A small repository with docs."""
@@ -335,6 +355,43 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
     "misspelt transcript line": (
         change(SCRIPT, "> text hello", "> txt hello"),
         ["docs_src/talk/echo.ws:4: after `>` comes one of connect, *; this line says '> txt hello'"],
+    ),
+    "another order of what several clients see": (
+        create(SCRIPT, TWO.replace("ann > text a\nann < text A\n", "ann < text A\nann > text a\n")),
+        [
+            "docs_src/talk/echo.ws:5: timed out after 0.5 s, waiting for `ann < text A`",
+            "the handler of ann was *",
+        ],
+    ),
+    "what one client sees, seen by another": (
+        create(SCRIPT, TWO.replace("ann < text A\n", "bob < text A\n")),
+        ["docs_src/talk/echo.ws:6: timed out after 0.5 s, waiting for `bob < text A`"],
+    ),
+    "a client who is not connected": (
+        create(SCRIPT, TWO.replace("bob > connect /chat\nbob < accept\n", "")),
+        ["docs_src/talk/echo.ws:6: bob is not connected: *; this line says 'bob > close'"],
+    ),
+    "a client who never closes": (
+        create(SCRIPT, TWO.replace("bob > close\n", "")),
+        [
+            "docs_src/talk/echo.ws:4: timed out * bob's connection to end (if the client ends it, `bob > close` is *"
+        ],
+    ),
+    "a line without a name": (
+        create(SCRIPT, TWO + "> close\n"),
+        ["docs_src/talk/echo.ws:9: where several clients talk, each line begins with the name of one; *"],
+    ),
+    "a startup that fails": (
+        change(APP, "    await receive()\n", STARTUP.format(answer="failed", then="return")),
+        ["the app's startup failed", "(docs_src/talk/echo.ws, memory-trio, *)"],
+    ),
+    "a shutdown that fails": (
+        change(
+            APP,
+            "    await receive()\n",
+            STARTUP.format(answer="complete", then='raise KeyError((await receive())["type"])'),
+        ),
+        ["the app raised an exception in its lifespan:", "KeyError: 'lifespan.shutdown'"],
     ),
     "illegal message": (
         change(
@@ -618,6 +675,13 @@ def test_update_writes_what_is_seen_and_keeps_the_rest(project: Project) -> None
         "# mine\n[connection]\npath = '/chat/ada'  # yes\n\n[snippets.Path.values]\n"
         "'channel.scope[\"path\"]' = \"'/chat/ada'\"\n'await receive()' = \"{'type': 'websocket.connect'}\"\n"
     )
+    project.run().assert_outcomes(passed=13, skipped=1)
+
+
+def test_update_writes_what_several_clients_see(project: Project) -> None:
+    project.write(SCRIPT, "".join(line + "\n" for line in TWO.splitlines() if ">" in line))
+    project.run("--ws-update").assert_outcomes(passed=13, skipped=1)
+    assert project.read(SCRIPT) == TWO
     project.run().assert_outcomes(passed=13, skipped=1)
 
 

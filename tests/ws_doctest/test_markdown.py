@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import markdown
 import pytest
 
 from ws_doctest._pages import PageError
+from ws_doctest.markdown import run_note
 
 APP = "async def app(scope, receive, send):\n    await receive()\n\n    # <&>\n"
 MKDOCS = """
@@ -103,6 +105,20 @@ def test_a_build_expands_every_include_and_equals_what_is_executed(project: Path
         "<code>ws://127.0.0.1:8000/live/talk/echo/chat?a=1&amp;b=2</code></p>"
     )
     assert html.count(note) == 2
+
+
+def test_the_note_names_where_each_client_connects(tmp_path: Path) -> None:
+    example = tmp_path / "docs_src" / "room.py"
+    example.parent.mkdir()
+    example.write_text("app = None\n")
+    example.with_suffix(".ws").write_text("ann > connect /?ann\nbob > connect /?bob\nann > connect /?ann\n")
+    note = run_note(example, tmp_path, server="localhost", live="/live") or ""
+    talk = [f"python -m websockets ws://localhost/?{name}" for name in ("ann", "bob")]
+    assert re.findall("<code>(.*?)</code>", note) == [
+        "uvicorn docs_src.room:app",
+        *talk,
+        "ws://localhost/live/room/?ann",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,14 @@ def replayed(
 ) -> Outcome:
     here = Path(__file__)
     script = transcript.parse(text, "session.ws")
+
+    async def websockets_only(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        await app(scope, receive, send)
+
     return _memory.run_replay(
-        lambda: app, script, here.parent, here, backend=backend, limit=limit, update=update
+        lambda: websockets_only, script, here.parent, here, backend=backend, limit=limit, update=update
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import socket
@@ -16,6 +17,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from ws_doctest import serve
+
 APP = """
 import json
 
@@ -28,6 +31,35 @@ async def app(scope, receive, send):
     await send({"type": "websocket.send", "text": json.dumps(seen)})
     while (await receive())["type"] != "websocket.disconnect":
         pass
+"""
+
+
+PAGE = """
+import sys
+
+started = 0
+
+
+async def app(scope, receive, send):
+    global started
+    message = await receive()
+    if scope["type"] == "lifespan":
+        started += 1
+        scope["state"]["word"] = "started"
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("shut down", file=sys.stderr)
+        await send({"type": "lifespan.shutdown.complete"})
+    elif scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": str(started)})
+        await send({"type": "websocket.close"})
+    elif scope["query_string"] != b"nothing":
+        text = f"{scope['state']['word']}, at {scope['path']}"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["query_string"] == b"raise":
+            raise LookupError("half a page")
+        await send({"type": "http.response.body", "body": text.encode()})
 """
 
 
@@ -116,6 +148,54 @@ def test_an_example_is_mounted_as_asgi_says(serving: Serving) -> None:
                 "root_path": "/live/talk/echo",
                 "query": query.lstrip("?"),
             }
+
+
+def test_what_an_example_answers_over_http_is_served(project: Path) -> None:
+    (project / "docs_src/talk/page.py").write_text(PAGE)
+    serving = Serving(project)
+    try:
+        assert serving.get("/live/talk/page") == (200, "started, at /live/talk/page")
+        assert serving.get("/live/talk/page/x")[1] == "started, at /live/talk/page/x"
+        # Started up once, for both kinds.
+        with connect(f"ws://{serving.address}/live/talk/page", proxy=None) as websocket:
+            assert websocket.recv(timeout=10) == "1"
+        with pytest.raises(http.client.IncompleteRead):
+            serving.get("/live/talk/page?raise")
+        assert "This is a WebSocket" in serving.get("/live/talk/page?nothing")[1]
+        assert "This is a WebSocket" in serving.get("/live/talk/echo")[1]
+    finally:
+        status, log = serving.interrupt()
+    assert (status, "shut down" in log, "LookupError: half a page" in log) == (0, True, True), log
+
+
+def test_an_example_that_does_not_start_up_is_refused_and_logged(project: Path) -> None:
+    (project / "docs_src/talk/page.py").write_text(
+        PAGE.replace('startup.complete"})', 'startup.failed"})\n        return')
+    )
+    (project / "docs_src/talk/stay.py").write_text(
+        PAGE.replace('print("shut down", file=sys.stderr)', "1 / 0")
+    )
+    serving = Serving(project)
+    try:
+        for _ in range(2):
+            with pytest.raises(InvalidStatus):
+                connect(f"ws://{serving.address}/live/talk/page", proxy=None)
+        assert serving.get("/live/talk/stay")[0] == 200
+    finally:
+        status, log = serving.interrupt()
+    assert status == 0
+    assert log.count("The example at /live/talk/page does not start up: the app's startup failed") == 2
+    assert "The example at /live/talk/stay does not shut down: the app raised an exception" in log
+    assert "ZeroDivisionError" in log
+
+
+def test_the_help_names_where_each_client_connects(project: Path) -> None:
+    examples = project / "docs_src"
+    (examples / "talk/echo.ws").write_text("ann > connect /?ann\nbob > connect /?bob\n")
+    site = serve.Site(project / "site", serve.find_examples(examples), project)
+    text = site.help("/live/talk/echo", {"headers": [(b"host", b"localhost:8000")]})
+    for name in ("ann", "bob"):
+        assert f"    python -m websockets ws://localhost:8000/live/talk/echo/?{name}\n" in text
 
 
 def test_an_unknown_live_address_is_refused_and_logged(serving: Serving) -> None:

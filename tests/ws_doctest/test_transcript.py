@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -80,7 +81,25 @@ def sessions(draw: st.DrawFn) -> tuple[Step, ...]:
     return (*steps, Step(draw(st.booleans()), end))
 
 
-@given(sessions())
+NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,5}", fullmatch=True)
+
+
+@st.composite
+def sessions_of_several(draw: st.DrawFn) -> tuple[Step, ...]:
+    """Draw what several clients do and see; some come again after their end."""
+    waiting = {
+        name: [replace(step, name=name) for session in own for step in session]
+        for name, own in draw(
+            st.dictionaries(NAMES, st.lists(sessions(), min_size=1, max_size=2), min_size=1, max_size=2)
+        ).items()
+    }
+    steps: list[Step] = []
+    while any(waiting.values()):
+        steps.append(waiting[draw(st.sampled_from([name for name in waiting if waiting[name]]))].pop(0))
+    return tuple(steps)
+
+
+@given(sessions() | sessions_of_several())
 def test_text_and_steps_agree_in_both_directions(steps: tuple[Step, ...]) -> None:
     text = transcript.format_steps(steps)
     parsed = transcript.parse(text)
@@ -88,12 +107,12 @@ def test_text_and_steps_agree_in_both_directions(steps: tuple[Step, ...]) -> Non
     assert parsed.format() == text
 
 
-@given(sessions())
+@given(sessions() | sessions_of_several())
 def test_every_transcript_can_be_coloured(steps: tuple[Step, ...]) -> None:
     text = transcript.format_steps(steps)
     tokens = list(get_lexer_by_name("ws", stripnl=False, ensurenl=False).get_tokens(text))
     assert "".join(value for _, value in tokens) == text
-    assert not [value for kind, value in tokens if kind is Error and value.startswith((">", "<"))]
+    assert not [value for kind, value in tokens if kind is Error]
 
 
 def test_comments_and_blank_lines_are_kept() -> None:
@@ -151,7 +170,65 @@ def test_a_frame_takes_the_form_of_the_transcript(
     assert Step(False, transcript.fit(seen, wanted)).format() == ("< " + shown,)
 
 
+def test_the_paths_are_those_of_the_first_connections() -> None:
+    text = "a > connect /x\nb > connect /y\nc > connect /x\na < deny 403\na > connect /z\n"
+    assert transcript.parse(text).paths == ("/x", "/y")
+    assert transcript.parse("> connect /x\n").paths == ("/x",)
+
+
+def test_a_client_may_come_again() -> None:
+    text = f"{ANN}ann < close 1012\nann > connect /?since=1\nann < accept\nann > close\n"
+    assert transcript.parse(text).format() == text
+    # Without what is seen it cannot be told whether a connection has ended.
+    transcript.parse("ann > connect /\nann > text bye\nann > connect /\n")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seen", "found"),
+    [
+        ('{"id": "$a"}', '{"id": "17"}', {"$a": "17"}),
+        ('{"id": "$a"}', '{"id": 17}', {"$a": 17}),
+        ('{"$a": "x", "b": ["$a", "$c"]}', '{"k": "x", "b": ["k", null]}', {"$a": "k", "$c": None}),
+        ('["$known"]', '["before"]', {}),
+        ('["$known"]', '["after"]', None),
+        ('["$a", "$a"]', "[1, 2]", None),
+        ('{"id": "$a", "n": 1}', '{"id": "17", "n": 2}', None),
+        ('{"id": "$a", "n": 1}', '{"n": 1, "id": "17"}', None),
+        ('{"id": "$a"}', '{"id": "17", "n": 2}', None),
+        ('["$a"]', "[1, 2]", None),
+        ('["$a"]', '{"a": 1}', None),
+        ('["$a", 1]', "[1, true]", None),
+        ('["$a"]', "[{}]", None),  # a value, not a part of the message
+        ('["$a"]', "no JSON", None),
+        ('["$a"]', "[" * 100_000, None),
+        ('["$ a", "$", "a$b"]', '["x", "y", "z"]', None),
+        ("[1]", "[1]", None),  # there is nothing to bind
+    ],
+)
+def test_a_name_stands_for_a_value(wanted: str, seen: str, found: dict[str, object] | None) -> None:
+    known: dict[str, object] = {"$known": "before"}
+    event = Text(wanted, json=True)
+    assert transcript.bind(event, Text(seen), known) == (None if found is None else event)
+    assert known == {"$known": "before", **(found or {})}  # nothing of what did not fit
+    as_bytes = Bytes(wanted.encode(), json=True)
+    assert transcript.bind(as_bytes, Text(seen), {}) is None
+    assert transcript.bind(Text(wanted), Text(seen), {}) is None
+    assert transcript.bind(None, Text(seen), {}) is None
+
+
+def test_a_value_is_put_in_the_place_of_its_name() -> None:
+    known = {"$a": "1-2 é", "$n": 7}
+    assert transcript.fill(Connect("/?since=$a&$b=$n"), known) == Connect("/?since=1-2%20%C3%A9&$b=7")
+    filled = transcript.fill(Text('{"$a": ["$a", "$b", "$n"]}', json=True), known)
+    assert filled == Text('{"1-2 é": ["1-2 é", "$b", 7]}', json=True)
+    assert transcript.fill(Bytes(b'["$n"]', json=True), known) == Bytes(b"[7]", json=True)
+    for event in (Text("$a"), Bytes(b"$a"), Close(1000, "$a"), Text('["$b"]', json=True)):
+        assert transcript.fill(event, known) == event
+
+
 OPEN = "> connect /\n< accept\n"
+ANN = "ann > connect /\nann < accept\n"
+BOB = "bob > connect /\n"
 
 
 @pytest.mark.parametrize(
@@ -192,6 +269,32 @@ OPEN = "> connect /\n< accept\n"
         ("> connect /\n> subprotocol a,b\n", 2, "`> subprotocol NAME`"),
         ("> connect /\n> subprotocol a\n> subprotocol a\n", 3, "offered once"),
         ("> connect /\n< deny 99\n", 2, "an HTTP status from 200 to 599"),
+        # several clients
+        (
+            ANN + "bob > text hi\n",
+            3,
+            "bob is not connected: the first line of a client is `bob > connect PATH`",
+        ),
+        (ANN + "> text hi\n", 3, "where several clients talk, each line begins with the name of one"),
+        (OPEN + "ann > text hi\n", 3, "where one line begins with the name of a client, all do"),
+        ("ann < accept\n", 1, "starts with `> connect PATH`"),
+        (
+            ANN + BOB + "ann > connect /\n",
+            4,
+            "ann is connected since line 1, and connects again after the end",
+        ),
+        (
+            ANN + BOB + "ann > close\nann > text x\n",
+            5,
+            "ann's session has ended in line 4, nothing can follow but another `ann > connect PATH`",
+        ),
+        (ANN + BOB + "bob < text hi\n", 4, "the first thing a client sees is `< accept` or `< deny`"),
+        (ANN + BOB + "ann < accept\n", 4, "accepted or denied once"),
+        (ANN + BOB + "ann < header a: b\n", 4, "`header` belongs directly below"),
+        (ANN + "1st > connect /\n", 3, "in ASCII letters, digits, `-` and `_`"),
+        (ANN + "ann> text hi\n", 3, "a line starts with `> `"),
+        (ANN + "ann text hi\n", 3, "a line starts with `> `"),
+        (ANN + "ann > txt hi\n", 3, "after `>` comes one of connect,"),
     ],
 )
 def test_a_misspelt_line_is_refused_with_its_place(text: str, line: int, expected: str) -> None:

@@ -96,6 +96,7 @@ async def app(scope, receive, send):
 import anyio
 
 async def app(scope, receive, send):
+    assert scope["type"] == "websocket"
     await anyio.sleep_forever()
 """,
     "counter": """
@@ -103,6 +104,7 @@ count = 0
 
 async def app(scope, receive, send):
     global count
+    assert scope["type"] == "websocket"
     count += 1
     await receive()
     await send({"type": "websocket.accept"})
@@ -241,7 +243,7 @@ def test_an_app_that_cannot_be_loaded_is_a_failure(server: UvicornProcess) -> No
             "silent",
             "> connect /\n< accept\n> close\n",
             "1: *waiting for `< accept`",
-            "silent.py:5, `await anyio.sleep_for",
+            "silent.py:6, `await anyio.sleep_for",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import importlib.util
 import linecache
 import shlex
@@ -11,6 +12,10 @@ import traceback
 import types
 from pathlib import Path
 
+import anyio
+
+from lilya.websockets import testing
+from lilya.websockets.testing import LifespanError, WebSocketTimeout
 from lilya.websockets.types import ASGIApp
 from ws_doctest._tests import is_test
 
@@ -95,11 +100,40 @@ def load_app(root: Path, example: Path) -> ASGIApp:
 def describe_error(error: BaseException, root: Path) -> str:
     """Return the traceback of an app's exception, from the first line of the app on."""
     tb = error.__traceback__
-    inside = Path(__file__).parent
+    inside = (Path(__file__).parent, Path(testing.__file__).parent)
     while tb is not None:
         file = tb.tb_frame.f_code.co_filename
-        if Path(file).parent != inside and not file.startswith("<frozen importlib"):
+        if Path(file).parent not in inside and not file.startswith("<frozen importlib"):
             break
         tb = tb.tb_next
     text = "".join(traceback.format_exception(type(error), error, tb))
     return text.replace(f'"{root}/', '"').rstrip()
+
+
+def describe_lifespan_error(error: BaseException, root: Path) -> str:
+    """Return what went wrong when an app was started up or shut down."""
+    if isinstance(error, LifespanError | WebSocketTimeout):
+        return str(error)
+    return "the app raised an exception in its lifespan:\n" + describe_error(error, root)
+
+
+async def at_rest() -> None:
+    """Wait until every other task of this event loop waits for something that is not there yet."""
+    try:
+        this = asyncio.current_task()
+    except RuntimeError:  # trio, which knows
+        await anyio.wait_all_tasks_blocked()
+        return
+    # AnyIO's own function sleeps a tenth of a second between two looks, and there is a look for every line
+    # of a transcript. Two looks in a row: between them run the callbacks that were due at the first.
+    quiet = 0
+    while quiet < 2:
+        await asyncio.sleep(0)
+        busy = any(_can_go_on(task) for task in asyncio.all_tasks() if task is not this)
+        quiet = 0 if busy else quiet + 1
+
+
+def _can_go_on(task: asyncio.Task[object]) -> bool:
+    # What a task waits for: an attribute that is not documented, and the only way to know.
+    waiter: asyncio.Future[object] | None = getattr(task, "_fut_waiter", None)
+    return waiter is None or waiter.done()

@@ -25,7 +25,11 @@ class TranscriptLexer(RegexLexer):
         "root": [
             (r"[ \t]*\n", Whitespace),
             (r"[ \t]*#.*\n", Comment.Single),
-            (r"([ \t]*[<>])([ \t]+)", _groups(Operator, Whitespace), "step"),
+            (
+                r"([ \t]*)((?:[A-Za-z][A-Za-z0-9_-]*)?)([ \t]*)([<>])([ \t]+)",
+                _groups(Whitespace, Name.Label, Whitespace, Operator, Whitespace),
+                "step",
+            ),
             (r".+\n", Error),
         ],
         "step": [

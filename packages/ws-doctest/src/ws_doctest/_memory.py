@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 
 from lilya.websockets import testing
-from lilya.websockets.testing import LoopThread, MemoryConnection, WebSocketTimeout
+from lilya.websockets.testing import Lifespan, LoopThread, MemoryConnection, WebSocketTimeout
 from lilya.websockets.types import ASGIApp, Message, Scope
 from ws_doctest import _apps
 from ws_doctest._replay import Outcome, Seen, record, replay, visible_headers
@@ -29,16 +29,24 @@ from ws_doctest.transcript import (
 
 # What a reader sees who runs the example alone: uvicorn's default address.
 HOST = "127.0.0.1:8000"
+FIRST_PORT = 50000  # of a client; the next one has the next
 
 
-def websocket_scope(request: Connect, extra: Mapping[str, Any] | None = None) -> Scope:
+def websocket_scope(
+    request: Connect,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    port: int = FIRST_PORT,
+    state: Mapping[str, Any] | None = None,
+) -> Scope:
     """Return the scope of a connection, as uvicorn on its default address would make it."""
     return testing.websocket_scope(
         request.path,
         subprotocols=request.subprotocols,
         headers=request.headers,
         base_url=f"ws://{HOST}",
-        client=("127.0.0.1", 50000),
+        client=("127.0.0.1", port),
+        state=state,
         scope=extra,
     )
 
@@ -157,6 +165,35 @@ async def connect(
         await session.connection.stop(0)
 
 
+class MemoryStage:
+    """An app that has started up.
+
+    Args:
+        app: the app.
+        state: what its lifespan has left for the connections.
+        root: the project's root, to shorten paths in messages.
+        example: the app's file, preferred when saying where it waits.
+    """
+
+    def __init__(self, app: ASGIApp, state: Mapping[str, Any], root: Path, example: Path) -> None:
+        self.app = app
+        self.state = state
+        self.root = root
+        self.example = example
+        self.connections = 0
+
+    def connect(self, request: Connect) -> AbstractAsyncContextManager[MemorySession]:
+        """Open a connection."""
+        port = FIRST_PORT + self.connections
+        self.connections += 1
+        scope = websocket_scope(request, port=port, state=self.state)
+        return connect(self.app, scope, self.root, self.example)
+
+    async def at_rest(self) -> None:
+        """Wait until the app can do nothing more of itself."""
+        await _apps.at_rest()
+
+
 def _visible(message: Message) -> tuple[tuple[str, str], ...]:
     headers: Sequence[tuple[bytes, bytes]] = message.get("headers") or ()
     return visible_headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
@@ -192,14 +229,31 @@ def run_replay(
             return Outcome(
                 broken_off=True, problem="the app cannot be loaded:\n" + _apps.describe_error(exc, root)
             )
-        session = connect(loaded, websocket_scope(script.connect), root, example)
-        if update:
-            return await record(session, script, limit=limit, outcome=outcome)
-        return await replay(session, script, limit=limit, outcome=outcome)
+        lifespan = Lifespan(loaded, limit)
+        try:
+            started = await lifespan.start()
+        except Exception as exc:
+            return Outcome(broken_off=True, problem=_apps.describe_lifespan_error(exc, root))
+        stage = MemoryStage(loaded, lifespan.state, root, example)
+        failure: BaseException | None = None
+        try:
+            play = record if update else replay
+            return await play(stage, script, limit=limit, outcome=outcome)
+        except BaseException as exc:
+            failure = exc
+            raise
+        finally:
+            if started:
+                try:
+                    await lifespan.stop(failure)
+                except Exception as exc:
+                    if not outcome.broken_off:  # with handlers that were cancelled it proves nothing
+                        problem = _apps.describe_lifespan_error(exc, root)
+                        outcome.problem = "\n".join(filter(None, [outcome.problem, problem]))
 
-    # Each step has its own limit within; only a handler that blocks the event loop gets past
-    # those.
-    limit_of_all = limit * (len(script.steps) + 2)
+    # Each step has its own limits within, up to three where there are several clients; only a handler that
+    # blocks the event loop gets past those.
+    limit_of_all = limit * ((3 if script.steps[0].name else 1) * len(script.steps) + 4)
     result = run_in_thread(main, backend, limit_of_all, root, example)
     if not isinstance(result, Outcome):
         line = script.steps[min(len(outcome.steps), len(script.steps) - 1)].line

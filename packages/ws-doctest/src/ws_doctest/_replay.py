@@ -3,20 +3,24 @@
 This module knows no server. A `Session` is one connection as its client sees it; `_memory` and
 `_wire` make them. Whatever the transport, the verdict is the same: the two texts are equal, and
 the handler has ended without an exception.
+
+Where several clients talk to one app, each sees its own lines in their order. Between clients the
+order is made here, not looked at: what a client does, it does when everything above that line has
+been seen and the app is at rest; and what several then see, they see in any order.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 
 from ws_doctest import transcript
-from ws_doctest.transcript import Accept, Bytes, Close, Deny, Event, Step, Text, Transcript, Wait
+from ws_doctest.transcript import Accept, Bytes, Close, Connect, Deny, Event, Step, Text, Transcript, Wait
 
 Seen = Accept | Deny | Text | Bytes | Close
 
@@ -64,77 +68,100 @@ class Outcome:
     broken_off: bool = False  # a time-out or the like: what would have come after it is unknown
 
 
+SessionT_co = TypeVar("SessionT_co", bound=Session, covariant=True)
+
+
+class Stage(Protocol[SessionT_co]):
+    """An app that runs, and what clients connect to."""
+
+    def connect(self, request: Connect) -> AbstractAsyncContextManager[SessionT_co]:
+        """Open a connection."""
+
+    async def at_rest(self) -> None:
+        """Wait until the app can do nothing more of itself."""
+
+
 async def replay(
-    session: AbstractAsyncContextManager[Session],
-    script: Transcript,
-    *,
-    limit: float,
-    outcome: Outcome | None = None,
+    stage: Stage[Session], script: Transcript, *, limit: float, outcome: Outcome | None = None
 ) -> Outcome:
-    """Drive the client's steps of a transcript, waiting where it says that something is seen.
+    """Drive the clients' steps of a transcript, waiting where it says that something is seen.
 
     Args:
-        session: the connection, not yet entered.
+        stage: the app.
         script: the transcript.
         limit: seconds that one step may take.
         outcome: where to note what is seen, for somebody who watches.
     """
-    player = _Player(script, limit, outcome)
-    await player.run(session, player.replay)
+    player = _Player(stage, script, limit, outcome)
+    await player.run(player.replay)
     return player.outcome
 
 
 async def record(
-    session: AbstractAsyncContextManager[RecordingSession],
-    script: Transcript,
-    *,
-    limit: float,
-    outcome: Outcome | None = None,
+    stage: Stage[RecordingSession], script: Transcript, *, limit: float, outcome: Outcome | None = None
 ) -> Outcome:
-    """Drive the client's steps of a transcript and note all that is seen, whatever it says.
+    """Drive the clients' steps of a transcript and note all that is seen, whatever it says.
 
     Args:
-        session: the connection, not yet entered.
-        script: the transcript, of which the ``<`` lines are ignored but for their form.
+        stage: the app.
+        script: the transcript, of which the ``<`` lines are ignored but for their form, and for the
+            order of what several clients see at a time.
         limit: seconds that one step may take.
         outcome: where to note what is seen, for somebody who watches.
     """
-    player = _Player(script, limit, outcome)
-    await player.run(session, player.record)
+    player = _Recorder(stage, script, limit, outcome)
+    await player.run(player.record)
     return player.outcome
 
 
 SessionT = TypeVar("SessionT", bound=Session)
 
 
-class _Player:
-    """The client of one session, until a close or a denial is seen or its own close answered."""
+class _Client(Generic[SessionT]):
+    """One client, until a close or a denial is seen or its own close answered."""
 
-    def __init__(self, script: Transcript, limit: float, outcome: Outcome | None) -> None:
+    def __init__(self, session: SessionT, step: Step, promised: list[Event]) -> None:
+        self.session = session
+        self.step = step  # its last one
+        self.promised = promised
+        self.waiting: list[Seen | None] = []  # what came before a line asked for it
+        self.opened = False
+        self.over = False
+        self.ended = False  # the handler has
+
+    @property
+    def name(self) -> str:
+        return self.step.name
+
+    async def receive(self) -> Seen | None:
+        return self.waiting.pop(0) if self.waiting else await self.session.receive()
+
+
+class _Player(Generic[SessionT]):
+    """The clients of one transcript."""
+
+    def __init__(
+        self, stage: Stage[SessionT], script: Transcript, limit: float, outcome: Outcome | None
+    ) -> None:
+        self.stage = stage
         self.script = script
         self.limit = limit
         self.step = script.steps[0]
         self.outcome = outcome or Outcome()
-        self.outcome.steps.append(self.step)
-        self.promised = [step.event for step in script.steps if not step.client]
-        self.opened = False
-        self.over = False
+        self.stack = AsyncExitStack()
+        self.clients: dict[str, _Client[SessionT]] = {}
+        self.handlers: list[_Client[SessionT]] = []  # those of all connections, in their order
+        self.known: dict[str, Any] = {}  # values that have a name in the transcript
         self.doing = "the server to answer"
 
-    async def run(
-        self,
-        session: AbstractAsyncContextManager[SessionT],
-        play: Callable[[SessionT], Awaitable[None]],
-    ) -> None:
+    async def run(self, play: Callable[[], Awaitable[None]]) -> None:
         try:
-            async with session as connection:
+            async with self.stack:
                 try:
-                    await play(connection)
-                    self.doing = "the handler to end, after the connection's end"
-                    with anyio.fail_after(self.limit):
-                        self.outcome.problem = await connection.ended()
+                    await play()
+                    await self.ends()
                 except TimeoutError:
-                    await self.explain_timeout(connection)
+                    await self.explain_timeout()
                 except SessionError as exc:  # caught here, too: a task group would wrap it on its way out
                     self.break_off(str(exc))
         except SessionError as exc:  # the connection could not even be started
@@ -142,89 +169,227 @@ class _Player:
 
     def break_off(self, problem: str) -> None:
         self.outcome.broken_off = True
-        self.outcome.problem = f"{self.script.name}:{self.step.line}: {problem}"
+        self.complain(f"{self.script.name}:{self.step.line}: {problem}")
 
-    async def replay(self, session: Session) -> None:
-        for step in self.script.steps[1:]:
-            self.step = step
-            if not self.step.client:
-                await self.see(session, self.step.event)
-            else:
-                if not self.opened:  # the transcript forgot to say so; the diff will
-                    await self.see(session, None)
-                if not self.over:
-                    await self.act(session, self.step)
-            if self.over:
-                return
-        # Whatever comes after the last line was not promised by the transcript.
-        self.doing = "the connection to end"
-        if not isinstance(self.step.event, Close):
-            self.doing += " (if the client ends it, `> close` is missing)"
-        while not self.over:
-            await self.see(session, None)
+    def complain(self, problem: str) -> None:
+        before = [self.outcome.problem] if self.outcome.problem else []
+        self.outcome.problem = "\n".join([*before, problem])
 
-    async def record(self, session: RecordingSession) -> None:
-        client_steps = [step for step in self.script.steps[1:] if step.client]
-        for step in client_steps:
+    async def replay(self) -> None:
+        for step in self.script.steps:
             self.step = step
-            await self.note_all(session)
-            if self.over:
-                raise SessionError(f"the session had ended before `{self.step}`")
-            await self.act(session, self.step)
-            if isinstance(step.event, Wait):  # in a replay the line behind it says for what
-                self.doing = "something to see"
-                await self.see(session, None)
-                if self.over:
+            if isinstance(step.event, Connect):
+                await self.connect(step, step.event)
+                continue
+            client = self.clients[step.name]
+            if not step.client:
+                if not client.over:
+                    client.step = step
+                    await self.see(client, step.event)
+                if step.name and client.over and not isinstance(step.event, Close | Deny):
+                    await self.too_early(client)
+                continue
+            await self.rest()
+            client.step = step
+            if not client.opened:  # the transcript forgot to say so; the diff will
+                await self.see(client, None)
+            if client.over:
+                if not step.name:
                     return
-        while not self.over:
-            await self.note_all(session)
-            if not self.over and not (client_steps and isinstance(client_steps[-1].event, Close)):
-                raise SessionError(
-                    "the handler waits for more after the last line: end the transcript with `> close`"
-                )
+                await self.too_early(client)
+            await self.act(client, step)
+            if step.name and isinstance(step.event, Close):
+                await self.see_the_end(client)
+        # Whatever comes after the last line was not promised by the transcript.
+        for client in self.clients.values():
+            self.step = client.step
+            await self.see_the_end(client)
 
-    async def act(self, session: Session, step: Step) -> None:
+    async def too_early(self, client: _Client[SessionT]) -> None:
+        """Do not wait for what the others might see without this client."""
+        await self.ends()  # what went wrong in the handler says more
+        raise SessionError(f"{client.name}'s session had ended before `{self.step}`")
+
+    async def see_the_end(self, client: _Client[SessionT]) -> None:
+        self.doing = f"{_of(client.name)} connection to end"
+        if not isinstance(client.step.event, Close):
+            mark = f"{client.name} > close".lstrip()
+            self.doing += f" (if the client ends it, `{mark}` is missing)"
+        while not client.over:
+            await self.see(client, None)
+
+    async def connect(self, step: Step, request: Connect) -> None:
+        await self.rest()
+        before = self.clients.get(step.name)
+        if before is not None and not before.over:
+            raise SessionError(f"{step.name}'s session had not ended before `{step}`")
+        self.outcome.steps.append(step)
+        promised = [other.event for other in self.session_of(step) if not other.client]
+        filled = transcript.fill(request, self.known)
+        assert isinstance(filled, Connect)  # as it was
+        session = await self.stack.enter_async_context(self.stage.connect(filled))
+        client = _Client(session, step, promised)
+        self.clients[step.name] = client
+        self.handlers.append(client)
+        if step.name:
+            # As on a wire, where nothing can be done before the server has answered.
+            self.doing = f"`{step.name} < accept` or `{step.name} < deny`"
+            with anyio.fail_after(self.limit):
+                client.waiting.append(await session.receive())
+
+    def session_of(self, connect: Step) -> Iterator[Step]:
+        """Yield the steps of one connection; a client may have several, one after the other."""
+        started = False
+        for step in self.script.steps:
+            if started and step.name == connect.name and isinstance(step.event, Connect):
+                return
+            started = started or step is connect
+            if started and step.name == connect.name:
+                yield step
+
+    async def rest(self) -> None:
+        """Before a client does something: let the app do all that it can, where others could see it."""
+        if not self.step.name:
+            return
+        await self.ends()
+        self.doing = f"the app to come to rest before `{self.step}`"
+        with anyio.fail_after(self.limit):
+            await self.stage.at_rest()
+
+    async def ends(self) -> None:
+        """Wait for the handlers of all connections that have ended."""
+        for client in self.handlers:
+            if client.over and not client.ended:
+                self.doing = f"the handler{_to(client.name)} to end, after the connection's end"
+                with anyio.fail_after(self.limit):
+                    problem = await client.session.ended()
+                client.ended = True
+                if problem:
+                    self.complain(f"{client.name}: {problem}" if client.name else problem)
+
+    async def act(self, client: _Client[SessionT], step: Step) -> None:
         self.doing = f"`{step}` to be taken"
-        event = step.event
+        event = transcript.fill(step.event, self.known)
         with anyio.fail_after(self.limit):
             if isinstance(event, Text | Bytes):
-                await session.send(event.data)
+                await client.session.send(event.data)
             elif isinstance(event, Close):
-                await session.close(None if event.code == transcript.NO_CODE else event.code, event.reason)
+                code = None if event.code == transcript.NO_CODE else event.code
+                await client.session.close(code, event.reason)
         self.outcome.steps.append(step)
 
-    async def see(self, session: Session, wanted: Event | None) -> None:
+    async def see(self, client: _Client[SessionT], wanted: Event | None) -> None:
         if wanted is not None:
-            self.doing = f"`{Step(False, wanted)}`"
+            self.doing = f"`{Step(False, wanted, name=client.name)}`"
         with anyio.fail_after(self.limit):
-            seen = await session.receive()
-        self.note(seen, wanted)
+            seen = await client.receive()
+        self.note(client, seen, wanted)
 
-    async def note_all(self, session: RecordingSession) -> None:
-        self.doing = "the handler to wait for the client"
-        with anyio.fail_after(self.limit):
-            for seen in await session.settled():
-                self.note(seen, None)
-
-    def note(self, seen: Seen | None, wanted: Event | None) -> None:
-        self.opened = True
-        self.over = self.over or seen is None or isinstance(seen, Close | Deny)
+    def note(self, client: _Client[SessionT], seen: Seen | None, wanted: Event | None) -> None:
+        promised = client.promised
+        client.opened = True
+        client.over = client.over or seen is None or isinstance(seen, Close | Deny)
         if isinstance(seen, Text | Bytes):
+            for event in (wanted, *promised):
+                seen = transcript.bind(event, seen, self.known) or seen
+                if seen is event:
+                    break
+        if isinstance(seen, Text | Bytes) and seen not in promised:
             # Out of step, after an extra or a missing message, the form of any line will do that
             # says the same.
-            forms = [transcript.fit(seen, event) for event in (wanted, *self.promised)]
-            seen = next((form for form in forms if form in self.promised), transcript.fit(seen))
+            forms = [transcript.fit(seen, event) for event in (wanted, *promised)]
+            seen = next((form for form in forms if form in promised), transcript.fit(seen))
         elif isinstance(seen, Deny):
-            seen = _shown_denial(seen, self.promised[0] if self.promised else None)
+            seen = _shown_denial(seen, promised[0] if promised else None)
         if seen is not None:
-            self.outcome.steps.append(Step(False, seen))
+            self.outcome.steps.append(Step(False, seen, name=client.name))
 
-    async def explain_timeout(self, session: Session) -> None:
-        with anyio.CancelScope(shield=True):
-            where = await session.where()
-        self.break_off(
-            f"timed out after {self.limit:g} s, waiting for {self.doing}\nthe handler was waiting in {where}"
-        )
+    async def explain_timeout(self) -> None:
+        places = []
+        for client in self.handlers:
+            if not client.ended:
+                with anyio.CancelScope(shield=True):
+                    where = await client.session.where()
+                places.append(f"\nthe handler{_to(client.name)} was waiting in {where}")
+        self.break_off(f"timed out after {self.limit:g} s, waiting for {self.doing}" + "".join(places))
+
+
+class _Recorder(_Player[RecordingSession]):
+    """The clients of a transcript that is being written."""
+
+    acted = ""  # who did something last
+
+    async def record(self) -> None:
+        promised: list[Step] = []  # the `<` lines since the last `>` line
+        for step in self.script.steps:
+            if not step.client:
+                promised.append(step)
+                continue
+            self.step = step
+            await self.note_all(promised)
+            promised = []
+            self.acted = step.name
+            if isinstance(step.event, Connect):
+                await self.connect(step, step.event)
+                continue
+            client = self.clients[step.name]
+            if client.over:
+                raise SessionError(f"{_of(step.name)} session had ended before `{step}`")
+            await self.rest()
+            client.step = step
+            await self.act(client, step)
+            if isinstance(step.event, Wait):  # in a replay the line behind it says for what
+                self.doing = "something to see"
+                await self.see(client, None)
+                if client.over and not step.name:
+                    return
+            elif step.name and isinstance(step.event, Close):
+                while not client.over:
+                    await self.note_all([])
+        while not all(client.over for client in self.clients.values()):
+            await self.note_all(promised)
+            for client in self.clients.values():
+                if not client.over and not isinstance(client.step.event, Close):
+                    self.step = client.step
+                    mark = f"{client.name} > close".lstrip()
+                    raise SessionError(
+                        f"the handler{_to(client.name)} waits for more after the last line: "
+                        f"end the transcript with `{mark}`"
+                    )
+
+    async def note_all(self, promised: Sequence[Step]) -> None:
+        """Note what has come, in the order of the lines that promised it, if there were any."""
+        if self.step.name:
+            await self.ends()
+        self.doing = "the handler to wait for the client"
+        clients = [client for client in self.clients.values() if not client.over]
+        clients.sort(key=lambda client: client.name != self.acted)  # who did it sees it first
+        while True:
+            came = False
+            for client in clients:
+                if None in client.waiting or any(isinstance(seen, Close | Deny) for seen in client.waiting):
+                    continue
+                with anyio.fail_after(self.limit):
+                    settled = await client.session.settled()
+                client.waiting += settled
+                came = came or bool(settled)
+            # What the handler of one client does, others see.
+            if not came or len(clients) == 1:
+                break
+        named = [self.clients[step.name] for step in promised]
+        rest = [client for client in clients for _ in client.waiting]
+        for client in [*named, *rest]:
+            if client.waiting:
+                self.note(client, client.waiting.pop(0), None)
+
+
+def _of(name: str) -> str:
+    """Say whose something is, where there are several clients."""
+    return f"{name}'s" if name else "the"
+
+
+def _to(name: str) -> str:
+    return f" of {name}" if name else ""
 
 
 def _shown_denial(seen: Deny, wanted: Event | None) -> Deny:

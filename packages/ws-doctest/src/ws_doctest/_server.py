@@ -3,7 +3,7 @@ started it.
 
 Started as ``python -m ws_doctest._server IMPLEMENTATION PORT ROOT``. It connects back to PORT, and
 the two speak JSON lines: it reports the port it serves on, and each handler's end with its
-traceback; it is told which app serves the next connection, and asked where the handler waits. When
+traceback; it is told which app to start up and to shut down, and asked where a handler waits. When
 the line breaks, the process ends: whatever became of the gate, no server is left behind.
 """
 
@@ -23,22 +23,32 @@ from typing import Any
 
 import uvicorn
 
-from lilya.websockets.testing import describe_frames, frames_of
-from lilya.websockets.types import Message, Receive, Scope, Send
+from lilya.websockets.testing import Lifespan, describe_frames, frames_of
+from lilya.websockets.types import ASGIApp, Message, Receive, Scope, Send
 from ws_doctest import _apps
 
 
 class Stage:
-    """The app that every connection to this server meets: the one which was put on last."""
+    """The app that every connection to this server meets: the one which was put on last.
+
+    An app is started up when it is put on, and shut down when it leaves, as uvicorn does it with an app of
+    its own: ``lifespan="auto"``.
+    """
 
     def __init__(self, line: socket.socket, root: Path, implementation: str) -> None:
         self.line = line
         self.implementation = implementation
         self.root = root
         self.lock = threading.Lock()
+        self.loop: asyncio.AbstractEventLoop
         self.example: Path | None = None
-        self.run = 0
-        self.handler: Coroutine[Any, Any, None] | None = None
+        self.loaded: ASGIApp | None = None
+        self.state: dict[str, Any] = {}
+        self.life: asyncio.Task[None] | None = None
+        self.leaving = asyncio.Event()
+        self.connection = 0  # the number of the next one
+        self.handlers: dict[int, Coroutine[Any, Any, None]] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
         self.main_thread = threading.get_ident()
 
     def report(self, **message: object) -> None:
@@ -53,49 +63,104 @@ class Stage:
             for line in lines:
                 message = json.loads(line)
                 if "run" in message:
-                    self.run, self.example = message["run"], Path(message["example"])
-                    self.handler = None
-                    self.report(staged=self.run)
+                    self.example = Path(message["example"])
+                    self.handlers.clear()
+                    self.loop.call_soon_threadsafe(self.put_on, message["run"], message["limit"])
+                elif "leave" in message:
+                    self.loop.call_soon_threadsafe(self.leaving.set)
+                elif "connection" in message:
+                    self.connection = message["connection"]
+                    self.report(expecting=self.connection)
+                elif "at_rest" in message:
+                    self.loop.call_soon_threadsafe(self.start, self.rest())
                 elif "where" in message:
-                    self.report(where=self.where())
+                    self.report(where=self.where(message["where"]))
         os._exit(0)  # whatever the handlers are doing, nobody is interested any more
 
-    def where(self) -> str:
-        """Say where the handler is: in a line that runs, or at the await it is suspended at."""
-        handler = self.handler
-        if handler is None:
-            return "no handler: the connection did not reach the app"
-        if getattr(handler, "cr_running", False):
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task, and hold it: the event loop does not."""
+        task = self.loop.create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def put_on(self, run: int, limit: float) -> None:
+        """Start the example up; one that has not left before is thrown out."""
+        if self.life is not None:
+            self.life.cancel()
+        self.leaving = asyncio.Event()
+        self.loaded = None
+        self.life = self.start(self.live(run, limit, self.leaving))
+
+    async def live(self, run: int, limit: float, leaving: asyncio.Event) -> None:
+        """Be there from the startup of the example to its shutdown."""
+        assert self.example is not None  # it came with the run
+        problem: str | None
+        try:
+            app = _apps.load_app(self.root, self.example)
+        except Exception as exc:
+            problem = "the app cannot be loaded:\n" + _apps.describe_error(exc, self.root)
+            self.report(staged=run, problem=problem)
+            return
+        problem = None
+        lifespan = Lifespan(app, limit)
+        try:
+            started = await lifespan.start()
+        except Exception as exc:
+            self.report(staged=run, problem=_apps.describe_lifespan_error(exc, self.root))
+            return
+        self.loaded, self.state = app, lifespan.state
+        self.report(staged=run, problem=None)
+        failure: BaseException | None = None
+        try:
+            await leaving.wait()
+        except BaseException as exc:
+            failure = exc
+            raise
+        finally:
+            if started:
+                try:
+                    await lifespan.stop(failure)
+                except Exception as exc:
+                    problem = _apps.describe_lifespan_error(exc, self.root)
+        self.report(left=run, problem=problem)
+
+    async def rest(self) -> None:
+        """Tell when there is nothing more that the app can do of itself."""
+        await _apps.at_rest()
+        self.report(at_rest=True)
+
+    def where(self, connection: int) -> str:
+        """Say where a handler is: in a line that runs, or at the await it is suspended at."""
+        handler = self.handlers.get(connection)
+        if (handler is None and not connection) or getattr(handler, "cr_running", False):
             running = sys._current_frames()[self.main_thread]
             frames = [frame for frame, _ in traceback.walk_stack(running)][::-1]
             return describe_frames(frames, self.root, self.example) + " (it blocks the event loop)"
+        if handler is None:
+            return "no handler: the connection did not reach the app"
         return describe_frames(frames_of(handler), self.root, self.example)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app on stage, and report its end."""
-        run, example = self.run, self.example
-        if scope["type"] != "websocket" or example is None:
+        app, connection = self.loaded, self.connection
+        if scope["type"] != "websocket" or app is None:
             raise RuntimeError(f"nothing is on stage for a connection of type {scope['type']!r}")
-        try:
-            app = _apps.load_app(self.root, example)
-        except Exception as exc:
-            self.report(ended=run, error="the app cannot be loaded:\n" + _apps.describe_error(exc, self.root))
-            raise
-
+        scope["state"] = dict(self.state)
         if self.implementation == "websockets":
             send = _denials_whole(send)
 
         async def handle() -> None:
             await app(scope, receive, send)
 
-        self.handler = handler = handle()
+        self.handlers[connection] = handler = handle()
         try:
             await handler
         except BaseException as exc:
             error = "the handler raised an exception:\n" + _apps.describe_error(exc, self.root)
-            self.report(ended=run, error=error)
+            self.report(ended=connection, error=error)
             raise
-        self.report(ended=run, error=None)
+        self.report(ended=connection, error=None)
 
 
 def _denials_whole(send: Send) -> Send:
@@ -131,6 +196,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then report the port."""
+        self.stage.loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self.stage.report(port=self.servers[0].sockets[0].getsockname()[1])
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,9 @@ class UvicornProcess:
         self.implementation = implementation
         self.root = root
         self.runs = 0
+        self.connections = 0
         self.messages: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.kept: list[dict[str, Any]] = []  # handlers that ended while something else was waited for
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         self.line: socket.socket | None = None
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -67,7 +69,7 @@ class UvicornProcess:
             atexit.register(self.stop)
             try:
                 self._meet(listener)
-                self.port = int(self._wait_for("port", START_LIMIT))
+                self.port = int(self._wait_for("port", START_LIMIT)["port"])
             except BaseException:
                 self.stop()
                 raise
@@ -93,8 +95,12 @@ class UvicornProcess:
                 self.messages.put(json.loads(text))
         self.messages.put({"gone": True})
 
-    def _wait_for(self, key: str, limit: float, value: object = None) -> Any:
-        """Return the message's value for ``key``; messages about earlier runs are dropped."""
+    def _wait_for(self, key: str, limit: float, value: object = None) -> dict[str, Any]:
+        """Return the message that has ``key``; those about earlier runs are dropped."""
+        for message in self.kept:
+            if key in message and value in (None, message[key]):
+                self.kept.remove(message)
+                return message
         while True:
             try:
                 message = self.messages.get(timeout=limit)
@@ -105,7 +111,9 @@ class UvicornProcess:
                     self.process.wait(5)
                 raise ServerError(self._obituary())
             if key in message and value in (None, message[key]):
-                return message.get("error") if key == "ended" else message[key]
+                return message
+            if "ended" in message:
+                self.kept.append(message)
 
     def _obituary(self) -> str:
         self.output.seek(0)
@@ -123,22 +131,48 @@ class UvicornProcess:
         except OSError:
             raise ServerError(self._obituary()) from None
 
-    def stage(self, example: Path) -> int:
-        """Put an example on, for the next connection; return the number of the run."""
+    def stage(self, example: Path, limit: float) -> str | None:
+        """Put an example on: load it and start it up. Return what went wrong."""
         self.runs += 1
-        self._tell(run=self.runs, example=str(example))
-        self._wait_for("staged", START_LIMIT, self.runs)
-        return self.runs
+        self.kept.clear()
+        self._tell(run=self.runs, example=str(example), limit=limit)
+        return self._started_or_ended("staged", limit)
 
-    def wait_for_end(self, run: int, limit: float) -> str | None:
-        """Wait for the end of a run's handler; return its error."""
-        error: str | None = self._wait_for("ended", limit, run)
+    def leave(self, limit: float) -> str | None:
+        """Shut the example down. Return what went wrong."""
+        self._tell(leave=self.runs)
+        return self._started_or_ended("left", limit)
+
+    def _started_or_ended(self, key: str, limit: float) -> str | None:
+        # Within its limit the app tells by itself; beyond it, and however long an import may take, something
+        # blocks the event loop.
+        try:
+            problem: str | None = self._wait_for(key, limit + START_LIMIT, self.runs)["problem"]
+        except TimeoutError:
+            return f"timed out: the app blocks the event loop in {self.where(0)}"
+        return problem
+
+    def expect(self) -> int:
+        """Announce a connection; return its number."""
+        self.connections += 1
+        self._tell(connection=self.connections)
+        self._wait_for("expecting", START_LIMIT, self.connections)
+        return self.connections
+
+    def at_rest(self, limit: float) -> None:
+        """Wait until the app can do nothing more of itself."""
+        self._tell(at_rest=True)
+        self._wait_for("at_rest", limit)
+
+    def wait_for_end(self, connection: int, limit: float) -> str | None:
+        """Wait for the end of a connection's handler; return its error."""
+        error: str | None = self._wait_for("ended", limit, connection)["error"]
         return error
 
-    def where(self) -> str:
-        """Ask where the handler is waiting."""
-        self._tell(where=True)
-        return str(self._wait_for("where", 5.0))
+    def where(self, connection: int) -> str:
+        """Ask where the handler of a connection is waiting."""
+        self._tell(where=connection)
+        return str(self._wait_for("where", 5.0)["where"])
 
     def stop(self) -> None:
         """End the process, and wait until it is gone."""
@@ -167,9 +201,9 @@ class _Client(websockets_connect):
 class WireSession:
     """One connection to an app behind a real server."""
 
-    def __init__(self, server: UvicornProcess, run: int, limit: float) -> None:
+    def __init__(self, server: UvicornProcess, number: int, limit: float) -> None:
         self.server = server
-        self.run = run
+        self.number = number
         self.limit = limit
         self.first: Accept | Deny | None = None
         self.connection: ClientConnection | None = None
@@ -216,7 +250,7 @@ class WireSession:
         return f"{reason}\n{error}" if error else reason
 
     async def _in_thread_wait_for_end(self) -> str | None:
-        return await anyio.to_thread.run_sync(self.server.wait_for_end, self.run, self.limit)
+        return await anyio.to_thread.run_sync(self.server.wait_for_end, self.number, self.limit)
 
     async def send(self, data: str | bytes) -> None:
         """Send one frame."""
@@ -237,7 +271,9 @@ class WireSession:
                 self.connection.protocol.send_close()
             await self.connection.wait_closed()
         else:
-            await self.connection.close(code, reason)
+            # A server that has closed is seen by the next receive.
+            with contextlib.suppress(ConnectionClosed):
+                await self.connection.close(code, reason)
 
     async def receive(self) -> Seen | None:
         """Return the next thing to see."""
@@ -263,18 +299,16 @@ class WireSession:
     async def where(self) -> str:
         """Ask the server where the handler is waiting."""
         try:
-            return await anyio.to_thread.run_sync(self.server.where)
+            return await anyio.to_thread.run_sync(self.server.where, self.number)
         except (TimeoutError, ServerError) as exc:
             return f"a place that cannot be told: {exc}"
 
 
 @asynccontextmanager
-async def connect(
-    server: UvicornProcess, example: Path, request: Connect, limit: float
-) -> AsyncIterator[WireSession]:
-    """Open a connection to an example behind ``server``."""
+async def connect(server: UvicornProcess, request: Connect, limit: float) -> AsyncIterator[WireSession]:
+    """Open a connection to the example that is on in ``server``."""
     try:
-        session = WireSession(server, server.stage(example), limit)
+        session = WireSession(server, server.expect(), limit)
         # The handshake is part of the session: that it takes too long is for `replay` to tell.
         try:
             with anyio.fail_after(limit):
@@ -294,10 +328,40 @@ async def connect(
         raise SessionError(str(exc)) from exc
 
 
+class WireStage:
+    """The example that is on in a server."""
+
+    def __init__(self, server: UvicornProcess, limit: float) -> None:
+        self.server = server
+        self.limit = limit
+
+    def connect(self, request: Connect) -> AbstractAsyncContextManager[WireSession]:
+        """Open a connection."""
+        return connect(self.server, request, self.limit)
+
+    async def at_rest(self) -> None:
+        """Wait until the app can do nothing more of itself."""
+        try:
+            await anyio.to_thread.run_sync(self.server.at_rest, self.limit)
+        except ServerError as exc:
+            raise SessionError(str(exc)) from exc
+
+
 def run_replay(server: UvicornProcess, script: Transcript, example: Path, *, limit: float) -> Outcome:
     """Replay a transcript over the wire."""
 
     async def main() -> Outcome:
-        return await replay(connect(server, example, script.connect, limit), script, limit=limit)
+        return await replay(WireStage(server, limit), script, limit=limit)
 
-    return anyio.run(main)
+    try:
+        problem = server.stage(example, limit)
+        if problem:
+            return Outcome(problem=problem, broken_off=True)
+        outcome = anyio.run(main)
+        # Broken off, a handler may run on. Nobody waits for it: who goes on with this server starts another.
+        problem = None if outcome.broken_off else server.leave(limit)
+    except ServerError as exc:
+        return Outcome(problem=str(exc), broken_off=True)
+    if problem:
+        outcome.problem = "\n".join(filter(None, [outcome.problem, problem]))
+    return outcome

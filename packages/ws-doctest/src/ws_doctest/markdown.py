@@ -109,18 +109,22 @@ def run_note(example: Path, root: Path, *, server: str, live: str) -> str | None
     if not scripts:
         return None
     try:
-        path = transcript.parse(
+        paths = transcript.parse(
             scripts[0].read_text(encoding="utf-8"), scripts[0].relative_to(root).as_posix()
-        ).connect.path
+        ).paths
     except transcript.TranscriptError as exc:
         raise _error(str(exc)) from exc
     rows = [
         ("Run it", f"uvicorn {_apps.module_name(root, example)}:app"),
-        ("Talk to it", _apps.client_command(f"ws://{server}{path}")),
+        *(
+            ("and" if number else "Talk to it", _apps.client_command(f"ws://{server}{path}"))
+            for number, path in enumerate(paths)
+        ),
     ]
     if live:
         relative = "/".join(example.relative_to(root).with_suffix("").parts[1:])
-        rows.append(("Live", f"ws://{server}{live.rstrip('/')}/{relative}{'' if path == '/' else path}"))
+        path = "" if paths[0] == "/" else paths[0]
+        rows.append(("Live", f"ws://{server}{live.rstrip('/')}/{relative}{path}"))
     cells = "<br>".join(
         f'<span class="ws-doctest-run-label">{label}:</span> <code>{html.escape(code)}</code>'
         for label, code in rows

@@ -2,26 +2,32 @@
 
 An example is served at an address derived from its place: docs_src/websockets/example.py is at
 /live/websockets/example and below. It sees a mount, as the ASGI specification describes it:
-``root_path`` is the address, ``path`` the whole path, which begins with it.
+``root_path`` is the address, ``path`` the whole path, which begins with it. It is started up at its
+first use, and shut down at the end of the process. What it answers over HTTP is served, too; one that
+is for WebSockets only has a page that says how to talk to it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import socket
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.staticfiles import StaticFiles
 
-from lilya.websockets.types import ASGIApp, Receive, Scope, Send
+from lilya.websockets.testing import Lifespan
+from lilya.websockets.types import ASGIApp, Message, Receive, Scope, Send
 from ws_doctest import _apps, transcript
 
 LIVE = "/live"
+LIMIT = 3.0  # seconds for the startup of an example, and for its shutdown
 
 _log = logging.getLogger("uvicorn.error")
 
@@ -31,7 +37,40 @@ class ServeError(Exception):
 
 
 class _Unavailable(Exception):
-    """An example cannot be loaded here; the message says which and why."""
+    """An example cannot run here; the message says which and why."""
+
+
+class _NoHTTP(Exception):
+    """An app answers a request with something that is no HTTP."""
+
+
+class _Example:
+    """An example that runs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.state: dict[str, Any] = {}
+        self.leaving = asyncio.Event()
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.task = asyncio.create_task(self.live())
+
+    async def live(self) -> None:
+        """Be there from startup to shutdown."""
+        lifespan = Lifespan(self.app, LIMIT)
+        try:
+            started = await lifespan.start()
+        except Exception as exc:
+            self.started.set_exception(exc)
+            return
+        self.state = lifespan.state
+        self.started.set_result(None)
+        if started:
+            await self.leaving.wait()
+            await lifespan.stop(None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or connection."""
+        await self.app({**scope, "state": dict(self.state)}, receive, send)
 
 
 class Site:
@@ -43,18 +82,17 @@ class Site:
         self.examples = examples
         self.root = root
         self.loaded: dict[str, ASGIApp] = {}
+        self.running: dict[str, _Example] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or connection."""
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
         path: str = scope["path"]
         address = next((a for a in self.examples if path == a or path.startswith(a + "/")), None)
         if scope["type"] == "websocket":
             try:
                 if address is not None:
-                    await self.example(address)(_mounted(scope, address), receive, send)
+                    example = await self.example(address)
+                    await example(_mounted(scope, address), receive, send)
                     return
                 known = ", ".join(self.examples) or "none"
                 _log.warning("No example is live at %r; the live addresses are: %s", path, known)
@@ -63,14 +101,14 @@ class Site:
             await receive()
             await send({"type": "websocket.close"})
         elif address is not None:
-            await _answer(send, 200, self.help(address, scope))
+            await self.page(address, scope, receive, send)
         elif path == LIVE or path.startswith(LIVE + "/"):
             lines = [f"No example is live at {path}. The live examples:", *self.examples]
             await _answer(send, 404, "\n".join(lines) + "\n")
         else:
             await self.pages(scope, receive, send)
 
-    def example(self, address: str) -> ASGIApp:
+    def load(self, address: str) -> ASGIApp:
         """Return the app at an address, loaded once that succeeds."""
         if address not in self.loaded:
             try:
@@ -81,14 +119,63 @@ class Site:
                 raise _Unavailable(f"{address} cannot be loaded: {type(exc).__name__}: {exc}") from None
         return self.loaded[address]
 
+    async def example(self, address: str) -> _Example:
+        """Return the example at an address, started up at its first use."""
+        if address not in self.running:
+            self.running[address] = _Example(self.load(address))
+        example = self.running[address]
+        try:
+            await asyncio.shield(example.started)  # others may wait for it, too
+        except Exception as exc:
+            self.running.pop(address, None)  # the next one tries again
+            why = _apps.describe_lifespan_error(exc, self.root)
+            raise _Unavailable(f"{address} does not start up: {why}") from None
+        return example
+
+    async def page(self, address: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request with what the example answers, or else with how to talk to it."""
+        begun = False
+
+        async def answer(message: Message) -> None:
+            nonlocal begun
+            if not message["type"].startswith("http."):
+                raise _NoHTTP(f"it sent {message['type']!r}")
+            begun = True
+            await send(message)
+
+        problem: Exception | None = None
+        try:
+            example = await self.example(address)
+            await example(_mounted(scope, address), receive, answer)
+        except Exception as exc:
+            if begun:
+                raise
+            problem = exc
+        if not begun:
+            _log.info("The example at %s answers no request over HTTP: %r", address, problem)
+            await _answer(send, 200, self.help(address, scope))
+
+    async def close(self) -> None:
+        """Shut every example down."""
+        for example in self.running.values():
+            example.leaving.set()
+        ends = await asyncio.gather(
+            *(example.task for example in self.running.values()), return_exceptions=True
+        )
+        for address, end in zip(self.running, ends, strict=True):
+            if end is not None:
+                why = _apps.describe_lifespan_error(end, self.root)
+                _log.warning("The example at %s does not shut down: %s", address, why)
+
     def help(self, address: str, scope: Scope) -> str:
         """Return what a browser sees that opens a live address as a page."""
         file = self.examples[address]
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"127.0.0.1:8000").decode("latin-1")
+        talk = [f"    {_apps.client_command(f'ws://{host}{address}{path}')}\n" for path in _paths_of(file)]
         return (
             f"This is a WebSocket: {file.relative_to(self.root).as_posix()}, live.\n\n"
-            f"Talk to it:\n    {_apps.client_command(f'ws://{host}{address}{_path_of(file)}')}\n\n"
+            f"Talk to it:\n{''.join(talk)}\n"
             f"Run it alone:\n    uvicorn {_apps.module_name(self.root, file)}:app\n"
         )
 
@@ -102,15 +189,15 @@ def find_examples(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _path_of(example: Path) -> str:
-    """Return the path that an example's transcript connects to, below its live address."""
+def _paths_of(example: Path) -> list[str]:
+    """Return the paths that the clients of an example's transcript connect to, below its live address."""
     for file in _apps.transcripts_of(example):
         try:
-            path = transcript.parse(file.read_text(encoding="utf-8"), file.name).connect.path
+            paths = transcript.parse(file.read_text(encoding="utf-8"), file.name).paths
         except transcript.TranscriptError:
-            return ""  # the gate says so; the address itself can be served
-        return "" if path == "/" else path
-    return ""
+            break  # the gate says so; the address itself can be served
+        return ["" if path == "/" else path for path in paths]
+    return [""]
 
 
 def _mounted(scope: Scope, address: str) -> Scope:
@@ -124,14 +211,6 @@ def _mounted(scope: Scope, address: str) -> Scope:
     return mounted
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": message["type"] + ".complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
-
-
 async def _answer(send: Send, status: int, text: str) -> None:
     body = text.encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
@@ -141,6 +220,15 @@ async def _answer(send: Send, status: int, text: str) -> None:
 
 class _Server(uvicorn.Server):
     """Ends at the first Ctrl-C, open connections or not: nobody waits for a reader's browser."""
+
+    def __init__(self, config: uvicorn.Config, site: Site) -> None:
+        super().__init__(config)
+        self.site = site
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the connections, then shut the examples down."""
+        await super().shutdown(sockets)
+        await self.site.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.should_exit = self.force_exit = True
@@ -184,9 +272,9 @@ def serve(site: Path, examples: Path, *, host: str = "127.0.0.1", port: int = 80
         print(f"The site:       http://{address}/")  # noqa: T201 - this is what the command is for
         for path, file in live.items():
             try:
-                app.example(path)
-                print(f"Live example:   ws://{address}{path}{_path_of(file)}")  # noqa: T201 - the same
+                app.load(path)
+                print(f"Live example:   ws://{address}{path}{_paths_of(file)[0]}")  # noqa: T201 - the same
             except _Unavailable as exc:
                 print(f"Not live:       {exc}")  # noqa: T201 - the same
         sys.stdout.flush()
-        _Server(config).run(sockets=[listener])
+        _Server(config, app).run(sockets=[listener])

@@ -11,6 +11,19 @@ Markdown.
     < text Message text was: {'hello': 'world'}
     > close 1000
 
+Where several clients talk to one app, each line begins with the name of the client:
+
+    ann > connect /chat
+    ann < accept
+    bob > connect /chat
+    bob < accept
+    ann > text hi
+    bob < text hi
+
+A string ``"$name"`` in JSON that is seen stands for a value that is another one each time. What it
+stood for is known from there on: it is the same wherever the name stands again, and is put in where a
+client sends it or connects.
+
 Every step has exactly one canonical text, and `parse` of that text gives the step back. Two
 sessions are the same when their canonical texts are the same, which is what a reader would say,
 too.
@@ -21,8 +34,10 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
 
 __all__ = [
     "Accept",
@@ -36,6 +51,8 @@ __all__ = [
     "Transcript",
     "TranscriptError",
     "Wait",
+    "bind",
+    "fill",
     "fit",
     "format_steps",
     "parse",
@@ -131,10 +148,11 @@ class Step:
     event: Event
     line: int = field(default=0, compare=False)
     source: tuple[str, ...] = field(default=(), compare=False)
+    name: str = ""  # of the client, where there are several
 
     def format(self) -> tuple[str, ...]:
         """Return the canonical lines of this step."""
-        mark = "> " if self.client else "< "
+        mark = f"{self.name} {'>' if self.client else '<'} ".lstrip()
         return tuple(mark + line for line in _format_event(self.event))
 
     def __str__(self) -> str:
@@ -160,6 +178,15 @@ class Transcript:
         if not isinstance(event, Connect):  # parse() refuses a file that starts otherwise
             raise TypeError(f"a transcript starts with a connect, not with {event!r}")
         return event
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths to which the clients connect first, each once."""
+        first: dict[str, str] = {}
+        for step in self.steps:
+            if isinstance(step.event, Connect):
+                first.setdefault(step.name, step.event.path)
+        return tuple(dict.fromkeys(first.values()))
 
     def format(self) -> str:
         """Return the file's text as it was written."""
@@ -251,6 +278,74 @@ def fit(seen: Text | Bytes, wanted: Event | None = None) -> Text | Bytes:
     return Bytes(canonical.encode(), json=True)
 
 
+def bind(wanted: Event | None, seen: Text | Bytes, known: dict[str, Any]) -> Text | Bytes | None:
+    """Return what is wanted if what is seen is the same but for the values that have a name.
+
+    Args:
+        wanted: a step of the transcript.
+        seen: what came.
+        known: the values by name. Those that are new are added, if the two are the same.
+    """
+    if not isinstance(wanted, Text | Bytes) or not wanted.json or type(wanted) is not type(seen):
+        return None
+    if not _NAMED.search(_text_of(wanted)):
+        return None
+    try:
+        value = json.loads(_text_of(seen))
+    except (ValueError, RecursionError):
+        return None
+    found = dict(known)
+    if not _binds(json.loads(_text_of(wanted)), value, found):
+        return None
+    known.update(found)
+    return wanted
+
+
+def fill(event: Event, known: Mapping[str, Any]) -> Event:
+    """Put the values that are known in the place of their names."""
+    if isinstance(event, Connect):
+        path = _NAMED.sub(
+            lambda found: quote(str(known[found[0]]), safe="") if found[0] in known else found[0], event.path
+        )
+        return replace(event, path=path)
+    if isinstance(event, Text | Bytes) and event.json and known:
+        _, text = _canonical_json(json.dumps(_filled(json.loads(_text_of(event)), known)))
+        return Text(text, json=True) if isinstance(event, Text) else Bytes(text.encode(), json=True)
+    return event
+
+
+_NAMED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _text_of(frame: Text | Bytes) -> str:
+    return frame.data if isinstance(frame, Text) else frame.data.decode()
+
+
+def _binds(wanted: object, seen: object, known: dict[str, Any]) -> bool:
+    if isinstance(wanted, str) and _NAMED.fullmatch(wanted):
+        return not isinstance(seen, dict | list) and known.setdefault(wanted, seen) == seen
+    if type(wanted) is not type(seen):
+        return False
+    if isinstance(wanted, dict) and isinstance(seen, dict):
+        return len(wanted) == len(seen) and all(
+            _binds(key, other, known) and _binds(wanted[key], seen[other], known)
+            for key, other in zip(wanted, seen, strict=True)
+        )
+    if isinstance(wanted, list) and isinstance(seen, list):
+        return len(wanted) == len(seen) and all(
+            _binds(one, other, known) for one, other in zip(wanted, seen, strict=True)
+        )
+    return wanted == seen
+
+
+def _filled(value: Any, known: Mapping[str, Any]) -> Any:
+    if isinstance(value, dict):
+        return {known.get(key, key): _filled(inner, known) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, known) for inner in value]
+    return known.get(value, value) if isinstance(value, str) else value
+
+
 # Writing
 
 
@@ -332,17 +427,31 @@ _CLIENT_WORDS = "connect, header, subprotocol, text, json, json-binary, bytes, w
 _SERVER_WORDS = "accept, header, deny, body, body-bytes, text, json, json-binary, bytes, close"
 
 
+# The mark, and before it the name of the client, where there are several.
+_LINE = re.compile(r"(?:(?P<name>[A-Za-z][A-Za-z0-9_-]*)[ \t]+)?(?P<mark>[<>])(?:[ \t]+(?P<rest>.*))?")
+
+
+@dataclass
+class _Session:
+    """How far one client is."""
+
+    name: str
+    start: int  # the line of its connect
+    opened: bool = False  # an accept was read
+    ended: int | None = None  # the line of a close or deny
+
+
 class _Parser:
     """Reads line by line; continuation lines are folded into the step before them."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.items: list[Step | str] = []
-        self.opened = False  # an accept was read
-        self.ended: int | None = None  # the line of a close or deny
+        self.sessions: dict[str, _Session] = {}
         self.number = 0
         # The step that continuation lines may still extend: the one directly above.
         self.open_step: Step | None = None
+        self.position = 0  # its place in the items
 
     def feed(self, number: int, line: str) -> None:
         self.number = number
@@ -350,23 +459,31 @@ class _Parser:
         if not stripped or stripped.startswith("#"):
             self.items.append(line)
             return
-        mark, _, rest = stripped.partition(" ")
-        if mark not in (">", "<"):
+        found = _LINE.fullmatch(stripped)
+        if found is None:
             raise self.error(
-                "a line starts with `> ` (the client does), `< ` (the client sees) or `#` (a comment)",
+                "a line starts with `> ` (the client does), `< ` (the client sees) or `#` (a comment); "
+                "before the mark may stand the name of a client, in ASCII letters, digits, `-` and `_`",
                 line,
             )
-        word, _, argument = rest.strip().partition(" ")
-        client = mark == ">"
-        if self.continues(client, word, argument.strip(), line):
+        name, client = found["name"] or "", found["mark"] == ">"
+        if self.sessions and bool(name) != ("" not in self.sessions):
+            raise self.error(
+                "where one line begins with the name of a client, all do"
+                if name
+                else "where several clients talk, each line begins with the name of one",
+                line,
+            )
+        word, _, argument = (found["rest"] or "").strip().partition(" ")
+        if self.continues(name, client, word, argument.strip(), line):
             return
         event = self.event(client, word, argument.strip(), line)
-        self.check_order(client, event, line)
-        self.open_step = Step(client, event, number, (line,))
+        self.check_order(name, client, event, line)
+        self.open_step, self.position = Step(client, event, number, (line,), name), len(self.items)
         self.items.append(self.open_step)
 
     def finish(self, lines: int) -> Transcript:
-        if not any(isinstance(item, Step) for item in self.items):
+        if not self.sessions:
             self.number = max(lines, 1)
             raise self.error("a transcript starts with `> connect PATH`", "")
         return Transcript(self.name, tuple(self.items))
@@ -375,13 +492,13 @@ class _Parser:
         came = f"this line says {line.strip()!r}" if line.strip() else "the file has no steps"
         return TranscriptError(self.name, self.number, f"{expected}; {came}")
 
-    def continues(self, client: bool, word: str, argument: str, line: str) -> bool:
+    def continues(self, name: str, client: bool, word: str, argument: str, line: str) -> bool:
         """Fold a header, subprotocol or body line into the step it belongs to."""
         if word not in {"header", "subprotocol", "body", "body-bytes"}:
             return False
         if (client and word.startswith("body")) or (not client and word == "subprotocol"):
             return False
-        event = self.open_step.event if self.open_step else None
+        event = self.open_step.event if self.open_step and self.open_step.name == name else None
         if (word == "header" and client and isinstance(event, Connect)) or (
             word == "header" and not client and isinstance(event, Accept | Deny)
         ):
@@ -397,7 +514,7 @@ class _Parser:
         elif word == "body" and isinstance(event, Deny):
             text = self.text(argument, "`< body TEXT`", line)
             body_written = self.open_step is not None and any(
-                source.strip()[1:].split()[0].startswith("body") for source in self.open_step.source
+                source.partition("<")[2].split()[0].startswith("body") for source in self.open_step.source
             )
             try:
                 event = replace(event, body=event.body + (b"\n" if body_written else b"") + text.encode())
@@ -412,11 +529,10 @@ class _Parser:
             }.get(word, "`< deny`")
             raise self.error(f"`{word}` belongs directly below {belongs}", line)
         assert self.open_step is not None  # event was its event
-        position = self.items.index(self.open_step)
         # Comments between a step and its continuation lines move above the step's later lines:
         # they stay.
         self.open_step = replace(self.open_step, event=event, source=(*self.open_step.source, line))
-        self.items[position] = self.open_step
+        self.items[self.position] = self.open_step
         return True
 
     def event(self, client: bool, word: str, argument: str, line: str) -> Event:
@@ -453,23 +569,38 @@ class _Parser:
         words = _CLIENT_WORDS if client else _SERVER_WORDS
         raise self.error(f"after `{'>' if client else '<'}` comes one of {words}", line)
 
-    def check_order(self, client: bool, event: Event, line: str) -> None:
-        first = not any(isinstance(item, Step) for item in self.items)
-        if first != isinstance(event, Connect):
+    def check_order(self, name: str, client: bool, event: Event, line: str) -> None:
+        session = self.sessions.get(name)
+        if isinstance(event, Connect):
+            if session is not None and not name:
+                raise self.error("a transcript has one `> connect`", line)
+            # Before its `<` lines are filled in, a transcript does not show that an app closed.
+            if session is not None and session.opened and session.ended is None:
+                raise self.error(
+                    f"{name} is connected since line {session.start}, and connects again after the end", line
+                )
+            self.sessions[name] = _Session(name, self.number)
+            return
+        if session is None:
             raise self.error(
-                "a transcript starts with `> connect PATH`" if first else "a transcript has one `> connect`",
+                f"{name} is not connected: the first line of a client is `{name} > connect PATH`"
+                if name and self.sessions
+                else "a transcript starts with `> connect PATH`",
                 line,
             )
-        if self.ended is not None:
-            raise self.error(f"the session has ended in line {self.ended}, nothing can follow", line)
+        if session.ended is not None:
+            over = f"session has ended in line {session.ended}, nothing can follow"
+            raise self.error(
+                f"{name}'s {over} but another `{name} > connect PATH`" if name else f"the {over}", line
+            )
         if isinstance(event, Accept | Deny):
-            if self.opened:
+            if session.opened:
                 raise self.error("a connection is accepted or denied once", line)
-            self.opened = True
-        elif not client and not self.opened:
+            session.opened = True
+        elif not client and not session.opened:
             raise self.error("the first thing a client sees is `< accept` or `< deny`", line)
         if isinstance(event, Close | Deny):
-            self.ended = self.number
+            session.ended = self.number
 
     # Arguments
 

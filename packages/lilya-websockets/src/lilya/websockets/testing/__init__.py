@@ -29,6 +29,7 @@ from ._errors import (
     WebSocketDenialResponse,
     WebSocketTimeout,
 )
+from ._lifespan import Lifespan
 from ._loop import LoopThread
 from ._session import WebSocketSession, connect
 from ._where import describe_frames, frames_of
@@ -37,6 +38,7 @@ __all__ = [
     "ASGIViolation",
     "AsyncTestClient",
     "ClientDisconnected",
+    "Lifespan",
     "LifespanError",
     "LoopThread",
     "MemoryConnection",
