@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
+from importlib.util import find_spec
 from typing import Any
 
 import anyio
 import pytest
 from hypothesis import HealthCheck, settings
 
+from lilya.websockets.channels import Channels
+
+from .redis_server import NO_SERVER, RedisServer, redis_binary
 from .server import Server
 
 LIMIT = 10  # seconds; each test needs a fraction of one
@@ -28,6 +32,7 @@ settings.load_profile("lilya_websockets")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "contract(*rows): the rows of the contract that the test checks")
+    config.addinivalue_line("markers", "limit(seconds): the test starts processes, and has this time for all")
     config.addinivalue_line("markers", "violations: the test wants the server to object")
 
 
@@ -36,19 +41,50 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def _limited(function: Callable[..., Any]) -> Callable[..., Any]:
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis for all tests that leave it as it was, and take its keys for their own."""
+    if find_spec("redis") is None:
+        pytest.skip("the client of Redis is not installed: the extra `redis` brings it")
+    if redis_binary() is None:
+        pytest.skip(NO_SERVER)
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "redis"])
+def make_channels(request: pytest.FixtureRequest) -> Callable[..., Channels]:
+    """Makes channels, on every backend in turn. Those of one test are on one."""
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        server.ask("FLUSHALL")
+        return partial(Channels, server.url)
+    return partial(Channels, f"{request.param}://")
+
+
+def _limited(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
     @wraps(function)
     async def limited(*args: Any, **kwargs: Any) -> None:
-        with anyio.fail_after(LIMIT):
+        with anyio.fail_after(seconds):
             await function(*args, **kwargs)
 
     return limited
 
 
+def _is_possible(item: pytest.Item) -> bool:
+    """The client of Redis is asyncio's; that it says so on trio has a test of its own."""
+    parameters = (
+        item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    )
+    return (parameters.get("make_channels"), parameters.get("anyio_backend")) != ("redis", "trio")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = filter(_is_possible, items)
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-            item.obj = _limited(item.obj)
+            marker = item.get_closest_marker("limit")
+            item.obj = _limited(item.obj, marker.args[0] if marker else LIMIT)
 
 
 @pytest.fixture(autouse=True)

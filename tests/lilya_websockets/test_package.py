@@ -17,6 +17,7 @@ from lilya.websockets import datastructures, draining, exceptions, types
 
 PACKAGE = Path(__file__).parents[2] / "packages" / "lilya-websockets"
 SOURCES = sorted((PACKAGE / "src" / "lilya" / "websockets").glob("*.py"))
+CHANNELS = sorted((PACKAGE / "src" / "lilya" / "websockets" / "channels").glob("*.py"))
 TESTING = sorted((PACKAGE / "src" / "lilya" / "websockets" / "testing").glob("*.py"))
 
 
@@ -81,8 +82,9 @@ def test_the_wheel_holds_nothing_else_under_lilya(wheel: zipfile.Path) -> None:
     names = [name for name in wheel.root.namelist() if not name.endswith("/")]
     modules = {name for name in names if ".dist-info/" not in name}
     testing = {f"lilya/websockets/testing/{path.name}" for path in TESTING}
+    channels = {f"lilya/websockets/channels/{path.name}" for path in CHANNELS}
     core = {f"lilya/websockets/{path.name}" for path in SOURCES}
-    assert modules == core | testing | {"lilya/websockets/py.typed"}
+    assert modules == core | channels | testing | {"lilya/websockets/py.typed"}
     licences = [name for name in names if name.endswith("/LICENSE")]
     assert len(licences) == 1
     assert wheel.root.read(licences[0]) == (PACKAGE / "LICENSE").read_bytes()
@@ -95,6 +97,11 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.Path) -> None:
         "Requires-Dist: multidict<8,>=6.0.5",
         "Requires-Dist: anyio>=4.4; extra == 'anyio'",
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'anyio'",
+        "Requires-Dist: anyio>=4.4; extra == 'channels'",
+        "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'channels'",
+        "Requires-Dist: anyio>=4.4; extra == 'redis'",
+        "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'redis'",
+        "Requires-Dist: redis>=5; extra == 'redis'",
         "Requires-Dist: anyio>=4.4; extra == 'testing'",
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'testing'",
         "Requires-Dist: uvicorn>=0.54; extra == 'uvicorn'",
@@ -125,6 +132,21 @@ print([name for name in lilya.websockets.__all__ if "vicorn" in name])
     assert python(source).splitlines() == ["uvicorn.protocols.utils True", "[]"]
 
 
+def test_channels_load_anyio_and_no_broker() -> None:
+    source = """
+import sys
+import multidict, anyio, anyio.abc, anyio.lowlevel, anyio._backends._asyncio
+before = set(sys.modules)
+import lilya.websockets.draining
+ours = set(sys.modules)
+import lilya.websockets.channels
+lilya.websockets.channels.Channels()
+foreign = {name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names
+print(sorted(foreign), any("channels" in name for name in ours))
+"""
+    assert python(source).strip() == "['lilya'] False"
+
+
 def test_the_namespace_is_not_ours_alone() -> None:
     assert python("import lilya; print(getattr(lilya, '__file__', None))").strip() == "None"
 
@@ -149,6 +171,33 @@ LAYERS = {
 }
 
 
+# By module of `channels/`: those beside it, and those of the core, also those that are only for annotations.
+CHANNEL_LAYERS = {
+    "_backend": (set[str](), {"_messages"}),
+    "_memory": ({"_backend"}, set[str]()),
+    "_redis": ({"_backend"}, None),
+    "_outbox": ({"_backend"}, {"_messages"}),
+    "_writers": ({"_backend", "_outbox", "_receivers"}, {"_websocket"}),
+    "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions"}),
+    "_channels": (
+        {"_backend", "_memory", "_outbox", "_receivers", "_writers"},
+        {"_conversation", "_messages", "_websocket", "draining", "exceptions"},
+    ),
+    "__init__": ({"_backend", "_channels", "_outbox", "_receivers"}, set[str]()),
+}
+
+
+@pytest.mark.parametrize("path", CHANNELS, ids=lambda path: path.stem)
+def test_the_layers_of_channels(path: Path) -> None:
+    imported: tuple[set[str], set[str]] = (set(), set())
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            imported[node.level - 1].add(node.module or "")
+    beside, core = CHANNEL_LAYERS[path.stem]
+    assert imported[0] == beside
+    assert core is None or imported[1] == core
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_imports_point_down_only(path: Path) -> None:
     imported = {
@@ -159,11 +208,13 @@ def test_imports_point_down_only(path: Path) -> None:
     assert imported == LAYERS[path.stem]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*SOURCES, *CHANNELS], ids=lambda path: path.stem)
 @pytest.mark.contract("exceptions-no-assert")
 def test_nothing_is_asserted(path: Path) -> None:
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     assert not [node for node in nodes if isinstance(node, ast.Assert)]
+    if path in CHANNELS:
+        return
     if path.stem not in ("_websocket", "_conversation", "draining", "uvicorn"):
         assert not [node for node in nodes if isinstance(node, ast.Await)]
 

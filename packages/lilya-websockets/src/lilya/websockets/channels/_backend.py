@@ -1,0 +1,307 @@
+"""What keeps the events of channels and who is in them: the interface, and the values that go through it.
+
+A backend knows nothing of subscribers, sockets and outboxes. It keeps events in order, gives them back from a
+position on, and keeps members until their time is over. `Channels` does the rest, once for every backend.
+
+The rules of a backend:
+
+- **Order.** The events of a channel have one order, the same for every reader in every process.
+- **Position.** The id of an event is also the position just after it. An id is opaque to users; `order_of` is
+  the only thing that `Channels` asks of one.
+- **Acknowledged is kept.** When `publish` returns, the event is in the history, and every reader will be
+  given it, or a `Gap` in its place.
+- **Nothing is skipped silently.** Where history does not reach back to a position, `history` says so by
+  `complete=False`, and `read` by a `Gap`. So does an entry that cannot be decoded.
+- **Channel names are data.** Any `str` that encodes to UTF-8 may come, and no name may reach the keys of
+  another channel, of the members, or of another prefix.
+- **One event loop.** A backend is started, used and stopped on one event loop. `publish`, `history` and the
+  methods of presence are called by many tasks at once, `read` by one at a time.
+- **Cancelling** any method leaves nothing behind. A cancelled `publish` may have published; a cancelled
+  `read` has lost nothing, because the next one is given the same positions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+import anyio
+
+from .._messages import loads
+
+__all__ = [
+    "Backend",
+    "BrokerError",
+    "ChannelsError",
+    "Event",
+    "Gap",
+    "History",
+    "Id",
+    "Member",
+    "presence_event",
+    "presence_of",
+]
+
+
+class ChannelsError(Exception):
+    """Something about channels failed that is no mistake of the caller."""
+
+
+class BrokerError(ChannelsError):
+    """The broker is not there, or refuses: it says why. What was to be done counts as not done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What was published.
+
+    Args:
+        channel: The channel's name.
+        id: Where it stands in the channel; what `since` takes.
+        data: What was published, of the same type.
+    """
+
+    channel: str
+    id: str
+    data: str | bytes
+
+    def json(self) -> Any:
+        """The data decoded as JSON, as `publish_json` encodes it.
+
+        Raises:
+            ValueError: They are no JSON.
+        """
+        return loads(self.data if isinstance(self.data, str) else self.data.decode())
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Events of a channel are missing here, and cannot be had any more.
+
+    Args:
+        channel: The channel's name.
+        since: The position behind which events are missing.
+        id: The position to go on from, as that of an event: what comes next comes after it.
+    """
+
+    channel: str
+    since: str
+    id: str
+
+
+class History(NamedTuple):
+    """What `Backend.history` found."""
+
+    events: Sequence[Event]
+    """In order."""
+
+    complete: bool
+    """Whether nothing is missing between `since` and the first of the events."""
+
+    position: str
+    """Where to read on: the id of the channel's newest event, in these events or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One who is in a channel.
+
+    Args:
+        channel: The channel's name.
+        id: Which one, unique among all processes.
+        info: What the app says about it, as JSON text.
+    """
+
+    channel: str
+    id: str
+    info: str
+
+    def json(self) -> Any:
+        """What the app says about it, decoded."""
+        return loads(self.info)
+
+
+_PRESENCE: Final = "\0presence:"
+
+
+def presence_of(channel: str) -> str:
+    """The companion of a channel, in which its joins and leaves are events.
+
+    Names of users never start with a NUL, so this one is nobody's. `presence_event` makes the data of its
+    events: `{"type": "join" or "leave", "id": the member's, "info": what the app said about it}`.
+    """
+    return _PRESENCE + channel
+
+
+def presence_event(kind: Literal["join", "leave"], member: Member) -> str:
+    """The data of an event in the companion of a channel."""
+    return f'{{"type":"{kind}","id":{json.dumps(member.id)},"info":{member.info}}}'
+
+
+_ID: Final = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,17})-([0-9a-f]{8})", re.ASCII).fullmatch
+
+
+class Id(NamedTuple):
+    """An id as both of our backends write it: `1764106141000-42-9f3c01d2`.
+
+    `seq` has no holes within an epoch, so a hole in what was read is a gap. Time does not go backwards: where
+    the clock does, the time of the event before is taken again. So both, time and number, are in the order of
+    the channel, and history can be trimmed by either.
+    """
+
+    ms: int
+    """When it was published, in milliseconds since 1970; 0 in the position before the first event."""
+
+    seq: int
+    """The how many-th event of the channel in its epoch, from 1; 0 before the first."""
+
+    epoch: str
+    """Which life of the channel, eight hexadecimal digits: another one after its history was lost."""
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}-{self.epoch}"
+
+    @classmethod
+    def parse(cls, text: object) -> Id:
+        """An id from its text.
+
+        Raises:
+            TypeError: Not a `str`.
+            ValueError: It is none.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"an event's id must be str, got {type(text).__name__}")
+        match = _ID(text)
+        if match is None:
+            raise ValueError(
+                f"an event's id looks like '1764106141000-42-9f3c01d2', got {text[:80]!r}: "
+                "take the id of an event or of a gap, or a subscription's position"
+            )
+        return cls(int(match[1]), int(match[2]), match[3])
+
+
+class Backend(ABC):
+    """Where events and members are kept. Subclass it for another broker.
+
+    A backend takes its options in `__init__`, which neither connects nor needs an event loop. `Channels`
+    makes its own by the scheme of the URL, and hands on what it is given: `RedisBackend(url, history=1000,
+    max_age=None, prefix="lilya", **options)`. A wrong option is a `TypeError` or a `ValueError` there.
+    """
+
+    ready: anyio.Event
+    """Set while the broker can be reached; another one, not set, while it cannot. There from `start` on."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Connect. Cancelled or failed, nothing is left behind, and it can be started again.
+
+        Raises:
+            BrokerError: The broker is not there, or refuses.
+        """
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Disconnect. Nothing is called after it but `start`. A `read` was cancelled before."""
+
+    @abstractmethod
+    async def publish(self, channel: str, data: str | bytes) -> str:
+        """Append an event to a channel, and return its id. When it returns, the event is kept.
+
+        Raises:
+            BrokerError: It could not be kept within the time limit.
+        """
+
+    @abstractmethod
+    async def history(self, channel: str, *, last: int = 0, since: str | None = None) -> History:
+        """What a channel has kept.
+
+        Args:
+            channel: The channel's name; it may have had no event yet.
+            last: How many of the newest events to give, 0 for none.
+            since: Give all events after this position instead; `last` is not used. If they are not all kept,
+                or the position belongs to another epoch, give all that are kept, and `complete=False`.
+
+        Returns:
+            The events, and the position at their end. Without `since`, `complete` is true.
+
+        Raises:
+            ValueError: `since` is no id of this backend.
+            BrokerError: The broker does not answer within the time limit.
+        """
+
+    @abstractmethod
+    async def read(self, positions: Mapping[str, str]) -> Sequence[Event | Gap]:
+        """Wait until there is something after one of the positions, and give it.
+
+        It never fails because the broker is away: it waits until that is back, and goes on from the
+        positions.
+
+        Args:
+            positions: The channels to read, and where each of them was read up to. It is the same mapping at
+                each call, changed between the calls and while one waits; `wake` is called after a channel was
+                added or removed.
+
+        Returns:
+            Events and gaps, those of a channel in order, and at most some hundred. The position of a channel
+            is the id of the last of them. After a `wake`, it may be empty.
+        """
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Make the `read` that waits, or the next one, look at the positions anew. Called often: must be
+        cheap.
+        """
+
+    @abstractmethod
+    async def appear(self, members: Collection[Member], ttl: float) -> None:
+        """Keep members for so many seconds from now; those who are kept already, for longer.
+
+        Called once for each who joins, and every third of `ttl` for all of this process. Who was not there
+        gets a join event in `presence_of(member.channel)`.
+
+        Args:
+            members: Who is there.
+            ttl: Seconds after which a member is gone, if it does not appear again.
+
+        Raises:
+            BrokerError: The broker does not answer within the time limit.
+        """
+
+    @abstractmethod
+    async def vanish(self, members: Collection[Member]) -> None:
+        """Remove members. Who was there gets a leave event, one in all.
+
+        Raises:
+            BrokerError: The broker does not answer within the time limit.
+        """
+
+    @abstractmethod
+    async def members(self, channel: str) -> Sequence[Member]:
+        """Who is in a channel, in the order of joining. Those whose time is over are removed first, as in
+        `reap`.
+
+        Raises:
+            BrokerError: The broker does not answer within the time limit.
+        """
+
+    @abstractmethod
+    async def reap(self, channels: Collection[str]) -> None:
+        """Remove the members of these channels whose time is over. Each gets a leave event, one in all
+        processes.
+
+        Raises:
+            BrokerError: The broker does not answer within the time limit.
+        """
+
+    def order_of(self, id: str) -> tuple[int, int]:
+        """What orders the ids of a channel.
+
+        Raises:
+            ValueError: It is no id of this backend.
+        """
+        ms, seq, _ = Id.parse(id)
+        return ms, seq

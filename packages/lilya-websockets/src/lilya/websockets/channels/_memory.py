@@ -1,0 +1,237 @@
+"""`memory://`: events and members of this process alone."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+from typing import Final, Literal
+
+import anyio
+import anyio.lowlevel
+
+from ._backend import Backend, Event, Gap, History, Id, Member, presence_event, presence_of
+
+__all__ = ["MemoryBackend"]
+
+# Events that the reader may be behind, before a publisher waits for it. Not more than history, so that what
+# is trimmed was read.
+_AHEAD: Final = 64
+
+
+class _Log:
+    """The events of one channel."""
+
+    __slots__ = ("epoch", "events", "ms", "seq")
+
+    def __init__(self, epoch: str) -> None:
+        self.epoch = epoch
+        self.seq = 0  # of the newest event, kept or not
+        self.ms = 0
+        self.events: deque[Event] = deque()
+
+    @property
+    def position(self) -> Id:
+        return Id(self.ms, self.seq, self.epoch)
+
+    def after(self, seq: int) -> tuple[list[Event], bool]:
+        """What is kept after an event, and whether that is everything."""
+        wanted = max(self.seq - seq, 0)
+        kept = len(self.events)
+        # From the right: a reader is at most a few events behind, and the middle of a deque is far away.
+        newest = list(islice(reversed(self.events), min(wanted, kept)))
+        newest.reverse()
+        return newest, wanted <= kept
+
+
+class MemoryBackend(Backend):
+    """Keeps everything in this process: for one worker, for development, and for tests. asyncio and trio.
+
+    Args:
+        history: Events kept of each channel, at least 1.
+        max_age: Seconds that an event is kept. `None`: until newer ones take its place. Then a channel that
+            once had an event is never forgotten.
+    """
+
+    def __init__(self, *, history: int, max_age: float | None) -> None:
+        self._history = history
+        self._max_age = max_age
+        self._ahead = min(_AHEAD, history)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._epoch = secrets.token_hex(4)  # of the channels that had no event yet
+        self._logs: OrderedDict[str, _Log] = OrderedDict()  # the one that was published to last is the last
+        self._members: dict[str, dict[str, tuple[Member, float]]] = {}
+        self._positions: Mapping[str, str] = {}
+        self._fresh: set[str] = set()  # channels that have events which were not read
+        self._unread = 0
+        self._woken = False
+        self._arrival: anyio.Event | None = None  # the reader waits
+        self._room: anyio.Event | None = None  # publishers wait for the reader
+
+    async def start(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._clear()
+        self.ready = anyio.Event()
+        self.ready.set()
+
+    async def stop(self) -> None:
+        self._clear()
+
+    # Events
+
+    async def publish(self, channel: str, data: str | bytes) -> str:
+        await anyio.lowlevel.checkpoint()
+        while self._unread >= self._ahead and channel in self._positions:
+            if self._room is None:
+                self._room = anyio.Event()
+            await self._room.wait()
+        return self._append(channel, data)
+
+    def _append(self, channel: str, data: str | bytes) -> str:
+        now = time.time_ns() // 1_000_000
+        log = self._logs.get(channel)
+        if log is None:
+            log = self._logs[channel] = _Log(self._epoch)
+        else:
+            self._logs.move_to_end(channel)
+        log.seq += 1
+        log.ms = max(log.ms, now)
+        event = Event(channel, f"{log.ms}-{log.seq}-{log.epoch}", data)
+        log.events.append(event)
+        if len(log.events) > self._history:
+            log.events.popleft()
+        self._forget(now)
+        if channel in self._positions:
+            self._fresh.add(channel)
+            self._unread += 1
+            if self._arrival is not None:
+                self._arrival.set()
+        return event.id
+
+    def _forget(self, now: int) -> None:
+        """Drop the channels that are silent for longer than events are kept."""
+        if self._max_age is None:
+            return
+        oldest = now - self._max_age * 1000
+        while True:  # one was published to just now
+            channel, log = next(iter(self._logs.items()))
+            if log.ms >= oldest:
+                return
+            if channel in self._positions:  # being read: it goes on where it was
+                log.events.clear()
+                log.ms = now
+                self._logs.move_to_end(channel)
+                continue
+            del self._logs[channel]
+            self._epoch = secrets.token_hex(4)  # what comes back is not taken for what was
+
+    def _trim(self, log: _Log) -> None:
+        if self._max_age is None:
+            return
+        oldest = time.time_ns() // 1_000_000 - self._max_age * 1000
+        while log.events and Id.parse(log.events[0].id).ms < oldest:
+            log.events.popleft()
+
+    async def history(self, channel: str, *, last: int = 0, since: str | None = None) -> History:
+        position = None if since is None else Id.parse(since)
+        await anyio.lowlevel.checkpoint()
+        log = self._logs.get(channel)
+        if log is None:
+            log = _Log(self._epoch)
+        self._trim(log)
+        if position is None:
+            events, _ = log.after(log.seq - last)
+            return History(events, True, str(log.position))
+        # A number that was never given out belongs to another life, too.
+        known = position.epoch == log.epoch and position.seq <= log.seq
+        events, complete = log.after(position.seq if known else 0)
+        return History(events, complete and known, str(log.position))
+
+    async def read(self, positions: Mapping[str, str]) -> Sequence[Event | Gap]:
+        await anyio.lowlevel.checkpoint()
+        if positions is not self._positions:
+            self._positions = positions
+            self._woken = True
+        while not self._fresh and not self._woken:
+            self._arrival = anyio.Event()
+            try:
+                await self._arrival.wait()
+            finally:
+                self._arrival = None
+        # From here to the end without an `await`: nothing can be lost.
+        fresh = list(positions) if self._woken else [name for name in self._fresh if name in positions]
+        self._woken = False
+        self._fresh.clear()
+        self._unread = 0
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+        found: list[Event | Gap] = []
+        for channel in fresh:
+            log = self._logs.get(channel)
+            if log is not None:
+                self._collect(channel, log, positions[channel], found)
+        return found
+
+    def _collect(self, channel: str, log: _Log, since: str, found: list[Event | Gap]) -> None:
+        position = Id.parse(since)
+        # Nobody can have missed the beginning of a channel that was watched before it began.
+        same = position.epoch == log.epoch or position.seq == 0
+        events, complete = log.after(position.seq if same else 0)
+        if not (same and complete):
+            first = Id.parse(events[0].id) if events else log.position
+            before = str(first._replace(seq=first.seq - 1)) if events else str(first)
+            found.append(Gap(channel, since, before))
+        found += events
+
+    def wake(self) -> None:
+        self._woken = True
+        if self._arrival is not None:
+            self._arrival.set()
+
+    # Presence
+
+    async def appear(self, members: Collection[Member], ttl: float) -> None:
+        await anyio.lowlevel.checkpoint()
+        deadline = anyio.current_time() + ttl
+        for member in members:
+            present = self._members.setdefault(member.channel, {})
+            if member.id not in present:
+                self._tell("join", member)
+            present[member.id] = (member, deadline)
+
+    async def vanish(self, members: Collection[Member]) -> None:
+        await anyio.lowlevel.checkpoint()
+        for member in members:
+            self._remove(member)
+
+    async def members(self, channel: str) -> Sequence[Member]:
+        await anyio.lowlevel.checkpoint()
+        self._reap(channel)
+        return [member for member, _ in self._members.get(channel, {}).values()]
+
+    async def reap(self, channels: Collection[str]) -> None:
+        await anyio.lowlevel.checkpoint()
+        for channel in channels:
+            self._reap(channel)
+
+    def _reap(self, channel: str) -> None:
+        now = anyio.current_time()
+        for member, deadline in list(self._members.get(channel, {}).values()):
+            if deadline <= now:
+                self._remove(member)
+
+    def _remove(self, member: Member) -> None:
+        present = self._members.get(member.channel, {})
+        if present.pop(member.id, None) is None:
+            return
+        if not present:
+            del self._members[member.channel]
+        self._tell("leave", member)
+
+    def _tell(self, kind: Literal["join", "leave"], member: Member) -> None:
+        self._append(presence_of(member.channel), presence_event(kind, member))

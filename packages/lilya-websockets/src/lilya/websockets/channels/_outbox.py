@@ -1,0 +1,244 @@
+"""What waits for one receiver, within bounds, and what happens when they are reached.
+
+Nothing here awaits. `put` is called once for every receiver of every event: what it costs, a broadcast costs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from .._messages import PreparedMessage
+from ._backend import ChannelsError, Event, Gap, Member
+
+__all__ = [
+    "Dropped",
+    "Encode",
+    "Entry",
+    "Form",
+    "Item",
+    "Outbox",
+    "OutboxFull",
+    "Policy",
+    "Presence",
+    "checked_policy",
+]
+
+Policy: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Events are missing here, because the outbox was full. They may still be in the history.
+
+    Args:
+        count: How many.
+    """
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Somebody has joined a channel, or has left it.
+
+    Args:
+        type: Which of the two.
+        member: Who.
+    """
+
+    type: Literal["join", "leave"]
+    member: Member
+
+    @property
+    def channel(self) -> str:
+        """The channel's name."""
+        return self.member.channel
+
+
+Item: TypeAlias = Event | Gap | Dropped | Presence
+"""What a receiver is given."""
+
+Encode: TypeAlias = Callable[[Any], "str | bytes | None"]
+"""Makes a message for sockets of an item; `None` if there is to be none."""
+
+Form: TypeAlias = tuple[Encode, tuple[str, ...]]
+"""What makes the messages of some sockets the same: how they are encoded, and the server's extensions."""
+
+
+class OutboxFull(ChannelsError):
+    """A subscription has ended, because its outbox was full. Nothing before that is missing.
+
+    Args:
+        positions: The last event of each channel that was given: `since` for another subscription.
+    """
+
+    def __init__(self, positions: dict[str, str]) -> None:
+        super().__init__(positions)
+        self.positions = positions
+
+    def __str__(self) -> str:
+        return (
+            "the subscription has ended: its outbox is full, because its events were not taken as fast as "
+            "they came. Subscribe again with `since=error.positions`, with a larger outbox, or with a policy "
+            "that drops"
+        )
+
+
+class Entry:
+    """An item in an outbox; the same object in all of them."""
+
+    __slots__ = ("_messages", "item", "size", "source")
+
+    def __init__(self, item: Item, size: int = 0, source: Event | Gap | None = None) -> None:
+        self.item = item
+        self.size = size
+        self.source = source  # what the backend has given; `None` if this is of the outbox itself
+        self._messages: dict[Encode, PreparedMessage | None] | None = None
+
+    @classmethod
+    def of(cls, event: Event) -> Entry:
+        data = event.data
+        size = len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
+        return cls(event, size, event)
+
+    def message_for(self, form: Form) -> dict[str, Any] | None:
+        """The message of this item for some sockets. It is encoded once for all who encode it alike."""
+        encode, extensions = form
+        if self._messages is None:
+            self._messages = {}
+        if encode not in self._messages:
+            data = encode(self.item)
+            self._messages[encode] = None if data is None else PreparedMessage(data)
+        message = self._messages[encode]
+        return None if message is None else message.message_for(extensions)
+
+
+class Outbox:
+    """What waits for one receiver.
+
+    Args:
+        policy: What to do when it is full.
+        max_messages: Events that may wait, at least 1.
+        max_bytes: Bytes of their data that may wait. One event alone may have more.
+    """
+
+    __slots__ = (
+        "backlog",
+        "dropped",
+        "entries",
+        "held",
+        "idle",
+        "max_bytes",
+        "max_messages",
+        "policy",
+        "sent",
+    )
+
+    def __init__(self, policy: Policy, max_messages: int, max_bytes: int) -> None:
+        self.policy = policy
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
+        # Of the history, and before all others. It was asked for, and has no part in the bounds.
+        self.backlog: deque[Entry] = deque()
+        self.entries: deque[Entry] = deque()
+        self.held = 0  # bytes in the entries
+        self.idle = False  # somebody waits to be told of the next entry
+        self.dropped = 0
+        self.sent = 0
+
+    @property
+    def pending(self) -> int:
+        """Events that wait."""
+        return len(self.backlog) + len(self.entries)
+
+    def put(self, entry: Entry) -> None:
+        """Append an entry, or do what the policy says."""
+        entries = self.entries
+        if (
+            (len(entries) >= self.max_messages or self.held + entry.size > self.max_bytes)
+            and entries
+            and not self._makes_room(entry)
+        ):
+            return
+        entries.append(entry)
+        self.held += entry.size
+        if self.idle:
+            self.idle = False
+            self.arrived()
+
+    def take(self) -> Entry | None:
+        """The next entry. If there is none, `arrived` is called when there is."""
+        if self.backlog:
+            return self.backlog.popleft()
+        if self.entries:
+            entry = self.entries.popleft()
+            self.held -= entry.size
+            return entry
+        self.idle = True
+        return None
+
+    def clear(self) -> None:
+        """Drop what waits."""
+        self.dropped += self.pending
+        self.backlog.clear()
+        self.entries.clear()
+        self.held = 0
+
+    def _makes_room(self, entry: Entry) -> bool:
+        """Whether an entry that does not fit can be appended now."""
+        entries = self.entries
+        if self.policy == "close":
+            self.full()
+            return False
+        if self.policy == "drop_newest":
+            # Where the hole is, one entry more says so; it has no bytes.
+            last = entries[-1]
+            if isinstance(last.item, Dropped):
+                last.item = Dropped(last.item.count + 1)
+            else:
+                entries.append(Entry(Dropped(1)))
+            self._count(1)
+            return False
+        count = 0
+        if isinstance(entries[0].item, Dropped):
+            count = entries.popleft().item.count  # type: ignore[union-attr]  # just looked at
+        before = count
+        while entries and (len(entries) >= self.max_messages or self.held + entry.size > self.max_bytes):
+            self.held -= entries.popleft().size
+            count += 1
+        entries.appendleft(Entry(Dropped(count)))
+        if count > before:
+            self._count(count - before)
+        return True
+
+    def _count(self, count: int) -> None:
+        self.dropped += count
+        self.lost(count)
+
+    # For whoever owns it.
+
+    def arrived(self) -> None:
+        """There is an entry, and somebody waits for it."""
+
+    def full(self) -> None:
+        """It is full, and the policy is to close."""
+
+    def lost(self, count: int) -> None:
+        """So many were dropped."""
+
+
+_POLICIES: Final = get_args(Policy)
+
+
+def checked_policy(policy: object) -> Policy:
+    """The policy of an outbox.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    if policy not in _POLICIES:
+        raise ValueError(f"a policy is one of {', '.join(map(repr, _POLICIES))}, got {policy!r}")
+    return policy  # type: ignore[return-value]  # just looked at

@@ -1,0 +1,159 @@
+"""Sending to sockets: as many tasks as there are sends that wait, and no more.
+
+A task for each socket would have to be woken for each message, and that costs more than most sends: servers
+take a message at once unless the client does not read. Here one task, a writer, goes through all sockets of
+an event, one after the other, and sends to those that wait for nothing else; for the others it is put in
+their outboxes. Before each send it has another writer woken. If the send is done at once, that one finds
+nothing to do. If it has to wait, the other goes on with the rest, and this one is the writer of the slow
+socket, for as long as that takes.
+
+So a slow socket keeps nobody waiting, and a fast one costs no task.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from ._backend import Gap
+from ._outbox import Entry, Form
+
+if TYPE_CHECKING:
+    from .._websocket import WebSocket
+    from ._receivers import Membership
+
+__all__ = ["Writers"]
+
+# Sends in a row after which everybody else on the event loop gets a turn.
+_TURN: Final = 250
+
+
+class Writers:
+    """The tasks that send.
+
+    Args:
+        start: Starts a task.
+    """
+
+    def __init__(self, start: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]) -> None:
+        self._start = start
+        self.ready: deque[tuple[Entry | None, Iterator[Membership]]] = deque()
+        """What is to be done: an entry for some sockets, or for each of them what is in its outbox."""
+        self._idle: list[anyio.Event] = []
+        self._coming = False  # a writer was woken, and did not run yet
+        self._emptied: anyio.Event | None = None
+        self.sockets = 0
+        """How many there are: more writers than that never stay."""
+
+    def wake(self) -> None:
+        """See that there is somebody who sends, after something was put in `ready`."""
+        if self.ready and not self._coming:
+            self._call()
+
+    def _call(self) -> None:
+        self._coming = True
+        if self._idle:
+            self._idle.pop().set()
+        else:
+            self._start(self._run)
+
+    async def turn(self) -> None:
+        """Wait until each socket has begun to send, or has it in its outbox; for one task at a time."""
+        while self.ready:
+            self._emptied = anyio.Event()
+            await self._emptied.wait()
+
+    def left(self) -> None:
+        """A socket has gone, and a writer with it if there are too many."""
+        self.sockets -= 1
+        if len(self._idle) > self.sockets:
+            self._idle.pop().set()
+
+    async def _run(self) -> None:
+        self._coming = False
+        scope = None
+        # Cancelled alone, a writer goes on with the next socket.
+        while scope is None or scope.cancel_called:
+            with anyio.CancelScope() as scope:
+                await self._work(scope)
+
+    async def _work(self, scope: anyio.CancelScope) -> None:
+        sends = 0
+        last: Entry | None = None
+        form: Form | None = None
+        message: dict[str, Any] | None = None
+        while not scope.cancel_called:
+            if not self.ready or sends >= _TURN:
+                # Another one goes on, when everybody else on the event loop had a turn.
+                self.wake()
+                if len(self._idle) >= self.sockets:
+                    return
+                woken = anyio.Event()
+                self._idle.append(woken)
+                await woken.wait()
+                self._coming = False
+                sends = 0
+                continue
+            batch = self.ready[0]
+            entry, sockets = batch
+            # Whoever takes over goes on with the same iterator. So each socket is visited once, and in the
+            # order of the batches.
+            for socket in sockets:
+                if socket.over:
+                    continue
+                if entry is not None and not socket.idle:
+                    socket.put(entry)
+                    continue
+                socket.idle = False
+                current = entry if entry is not None else socket.take()
+                error: Exception | None = None
+                socket.writing = scope
+                websocket: WebSocket = socket.websocket
+                try:
+                    while current is not None:
+                        # The socket before had the same, as a rule.
+                        if current is not last or socket.form is not form:
+                            last, form = current, socket.form
+                            message = current.message_for(form)
+                            if type(current.item) is Gap:
+                                last = None
+                                socket.missed(current.item)
+                        if message is not None:
+                            # If this send has to wait, somebody must be there for the others.
+                            if not self._coming:
+                                self._call()
+                            # What `send_prepared` does, less a coroutine.
+                            if not websocket._open:
+                                websocket._after("websocket.send")
+                            send = websocket._send
+                            try:
+                                await send(message.copy())  # servers and middleware may change what they get
+                            except OSError as lost:
+                                await websocket._lost(lost)
+                            socket.sent += 1
+                            sends += 1
+                        if not socket.entries and not socket.backlog:  # what `take` would find
+                            socket.idle = True
+                            current = None
+                        elif sends >= _TURN:
+                            self.ready.appendleft((None, iter((socket,))))
+                            break
+                        else:
+                            current = socket.take()
+                except Exception as raised:
+                    error = raised
+                finally:
+                    socket.writing = None
+                    if error is not None or socket.released is not None:
+                        socket.written(error)
+                if sends >= _TURN or scope.cancel_called:
+                    break
+            else:
+                if self.ready and self.ready[0] is batch:
+                    self.ready.popleft()
+                    if not self.ready and self._emptied is not None:
+                        self._emptied.set()
+                        self._emptied = None

