@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from importlib.util import find_spec
@@ -39,6 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def plain_loggers() -> None:
+    """The loggers of uvicorn as they are before it configures them, which some tests have it do for good."""
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        if not logger.propagate or logger.level == logging.CRITICAL:
+            logger.propagate = True
+            logger.handlers.clear()
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import logging
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import anyio
@@ -23,6 +23,7 @@ from lilya.websockets import (
     WebSocketState,
     testing,
 )
+from lilya.websockets._conversation import _the_rest
 
 from .server import ClientDisconnected, Message, Server, connect, data, disconnect, opened, text
 
@@ -1843,3 +1844,89 @@ async def test_another_object_closes(opens: int) -> None:
     async with objects[opens]:
         await objects[1 - opens].close(4000)
     assert closes(server) == [(4000, "")]
+
+
+class Waits:
+    """A send of a server that waits for two things, and answers an interruption by waiting for a third."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        try:
+            self.seen.append((yield "one"))
+            self.seen.append((yield "two"))
+        except KeyError as error:
+            self.seen.append(error.args)
+            self.seen.append((yield "three"))
+        finally:
+            self.seen.append("left")
+
+
+def begun() -> tuple[Waits, Any]:
+    waits = Waits()
+    sending = waits.__await__()
+    rest = _the_rest(sending, next(sending))
+    assert next(rest) == "one"
+    return waits, rest
+
+
+def test_what_was_begun_by_hand_goes_on() -> None:
+    waits, rest = begun()
+    assert rest.send(1) == "two"
+    with pytest.raises(StopIteration):
+        rest.send(2)
+    assert waits.seen == [1, 2, "left"]
+
+
+def test_what_was_begun_by_hand_is_interrupted() -> None:
+    waits, rest = begun()
+    assert rest.throw(KeyError("no")) == "three"
+    with pytest.raises(StopIteration):
+        rest.send(3)
+    assert waits.seen == [("no",), 3, "left"]
+    waits, rest = begun()
+    with pytest.raises(ValueError, match="other"):
+        rest.throw(ValueError("other"))
+    assert waits.seen == ["left"]
+
+
+def test_what_was_begun_by_hand_is_thrown_away() -> None:
+    waits, rest = begun()
+    rest.close()
+    assert waits.seen == ["left"]
+
+
+@pytest.mark.contract("block-blocked-send")
+async def test_a_send_that_waits_for_nothing_is_not_stopped_by_the_end() -> None:
+    server = Server()
+    async with server.websocket() as websocket:
+        await websocket.send_text("a")
+        assert websocket._conversation is not None
+        assert not websocket._conversation._sends
+        server.held.add("websocket.send")
+        async with anyio.create_task_group() as group:
+            group.start_soon(blocked, websocket)
+            await server.holding.wait()
+            assert len(websocket._conversation._sends) == 1
+            server.push(disconnect(1001))
+        assert not websocket._conversation._sends
+    assert server.types == ["websocket.accept", "websocket.send", "websocket.send"]
+
+
+@pytest.mark.contract("block-blocked-send", "block-counts")
+async def test_a_send_that_waits_goes_out() -> None:
+    server = Server()
+    server.held.add("websocket.send")
+    async with server.websocket() as websocket, anyio.create_task_group() as group:
+        group.start_soon(websocket.send_text, "a")
+        await server.holding.wait()
+        assert websocket.messages_sent == 0
+        server.release()
+    assert (websocket.messages_sent, websocket.bytes_sent) == (1, 1)
+    assert server.types == ["websocket.accept", "websocket.send", "websocket.close"]
+
+
+async def blocked(websocket: WebSocket) -> None:
+    with pytest.raises(WebSocketDisconnect):
+        await websocket.send_text("b")

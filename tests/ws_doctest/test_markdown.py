@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import markdown
@@ -113,8 +114,8 @@ def test_the_note_names_where_each_client_connects(tmp_path: Path) -> None:
     example.write_text("app = None\n")
     example.with_suffix(".ws").write_text("ann > connect /?ann\nbob > connect /?bob\nann > connect /?ann\n")
     note = run_note(example, tmp_path, server="localhost", live="/live") or ""
-    talk = [f"python -m websockets ws://localhost/?{name}" for name in ("ann", "bob")]
-    assert re.findall("<code>(.*?)</code>", note) == [
+    talk = [f"python -m websockets 'ws://localhost/?{name}'" for name in ("ann", "bob")]
+    assert re.findall("<code>(.*?)</code>", unescape(note)) == [
         "uvicorn docs_src.room:app",
         *talk,
         "ws://localhost/live/room/?ann",

@@ -154,7 +154,7 @@ def test_what_an_example_answers_over_http_is_served(project: Path) -> None:
     (project / "docs_src/talk/page.py").write_text(PAGE)
     serving = Serving(project)
     try:
-        assert serving.get("/live/talk/page") == (200, "started, at /live/talk/page")
+        assert serving.get("/live/talk/page") == (200, "started, at /live/talk/page/")
         assert serving.get("/live/talk/page/x")[1] == "started, at /live/talk/page/x"
         # Started up once, for both kinds.
         with connect(f"ws://{serving.address}/live/talk/page", proxy=None) as websocket:
@@ -184,7 +184,7 @@ def test_an_example_that_does_not_start_up_is_refused_and_logged(project: Path) 
     finally:
         status, log = serving.interrupt()
     assert status == 0
-    assert log.count("The example at /live/talk/page does not start up: the app's startup failed") == 2
+    assert log.count("Not live: /live/talk/page does not start up: the app's startup failed") == 2
     assert "The example at /live/talk/stay does not shut down: the app raised an exception" in log
     assert "ZeroDivisionError" in log
 
@@ -195,7 +195,7 @@ def test_the_help_names_where_each_client_connects(project: Path) -> None:
     site = serve.Site(project / "site", serve.find_examples(examples), project)
     text = site.help("/live/talk/echo", {"headers": [(b"host", b"localhost:8000")]})
     for name in ("ann", "bob"):
-        assert f"    python -m websockets ws://localhost:8000/live/talk/echo/?{name}\n" in text
+        assert f"    python -m websockets 'ws://localhost:8000/live/talk/echo/?{name}'\n" in text
 
 
 def test_an_unknown_live_address_is_refused_and_logged(serving: Serving) -> None:

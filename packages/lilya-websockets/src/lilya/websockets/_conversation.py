@@ -21,8 +21,8 @@ import logging
 import math
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
-from types import TracebackType
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType, coroutine
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import anyio
@@ -119,6 +119,8 @@ class Conversation(Generic[W]):
             None if max_message_size is None else checked_count("max_message_size", max_message_size)
         )
         self._rate = _checked_period("max_messages_per_second", max_messages_per_second)
+        # Whether anybody asks when a message came. To look at the clock costs as much as the rest of it.
+        self._timed = self._idle is not None or self._rate is not None
         self._max_messages = checked_count("buffer_messages", buffer_messages)
         self._max_bytes = checked_count("buffer_bytes", buffer_bytes, least=1)
         self._close_timeout = checked_number("close_timeout", close_timeout)
@@ -363,8 +365,7 @@ class Conversation(Generic[W]):
         size = _size(message)
         self.messages_received += 1
         self.bytes_received += size
-        now = anyio.current_time()
-        elapsed, self._last = now - self._last, now
+        elapsed = self._elapsed() if self._timed else 0.0
         if self._answer is not None:
             self._answer.set()
         if self._max_size is not None and size > self._max_size:
@@ -384,6 +385,11 @@ class Conversation(Generic[W]):
             self._put(message, size)
         else:
             await anyio.lowlevel.checkpoint()  # nothing else may make the reader wait
+
+    def _elapsed(self) -> float:
+        """Seconds since the last message, as this one comes."""
+        before, self._last = self._last, anyio.current_time()
+        return self._last - before
 
     def _put(self, item: Any, size: int) -> None:
         self._buffer.append((item, size))
@@ -417,7 +423,8 @@ class Conversation(Generic[W]):
     async def receive(self) -> Message:
         """The next message, in order; in place of the server's `receive`. Cancelling it loses none."""
         while not self._buffer:
-            self._arrival = anyio.Event()
+            # Of the event loop's own class: to have AnyIO look for it would be most of what waiting costs.
+            self._arrival = type(self._over)()
             await self._arrival.wait()
         item, size = self._buffer.popleft()
         self._held -= size
@@ -449,15 +456,22 @@ class Conversation(Generic[W]):
 
     async def _hand_over(self, message: Message) -> bool:
         """Hand the server a message; whether that was before the end."""
-        scope = anyio.CancelScope()
-        self._sends.add(scope)
+        sending = self._server_send(message).__await__()
         try:
-            with scope:
-                await self._server_send(message)
-        finally:
-            self._sends.discard(scope)
-        if scope.cancelled_caught:
-            return False
+            # Most sends wait for nothing. Only those that do get a scope, by which the end stops them.
+            awaited = next(sending)
+        except StopIteration:
+            pass
+        else:
+            scope = anyio.CancelScope()
+            self._sends.add(scope)
+            try:
+                with scope:
+                    await _the_rest(sending, awaited)
+            finally:
+                self._sends.discard(scope)
+            if scope.cancelled_caught:
+                return False
         self.messages_sent += 1
         self.bytes_sent += _size(message)
         return True
@@ -598,6 +612,24 @@ class Conversation(Generic[W]):
                 await self._enforce(
                     1011, "no answer", f"the client did not answer a heartbeat in {limit:g} seconds"
                 )
+
+
+@coroutine
+def _the_rest(begun: Generator[Any, Any, Any], awaited: Any) -> Generator[Any, Any, None]:
+    """Await what has been begun by hand, and waits for something: `yield from` from there on (PEP 380)."""
+    try:
+        while True:
+            try:
+                answer = yield awaited
+            except GeneratorExit:
+                begun.close()
+                raise
+            except BaseException as error:
+                awaited = begun.throw(error)
+            else:
+                awaited = begun.send(answer)
+    except StopIteration:
+        pass
 
 
 async def limited(seconds: float, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
