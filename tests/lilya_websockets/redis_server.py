@@ -124,8 +124,9 @@ class RedisServer:
         command = b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in encoded)
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT) as connection:
-                connection.sendall(command)
-                return connection.recv(65536)
+                connection.sendall(command + b"*1\r\n$4\r\nQUIT\r\n")
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))  # until it hangs up
+                return answer.removesuffix(b"+OK\r\n")  # the one to QUIT
         except OSError:
             return b""
 
