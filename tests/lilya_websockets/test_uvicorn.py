@@ -376,7 +376,7 @@ async def test_an_answer_that_cannot_be_sent(accept: Any) -> None:
 
 async def test_the_scope() -> None:
     handler = Handler()
-    options = {"root_path": "/root", "proxy_headers": True, "forwarded_allow_ips": "*"}
+    options = {"root_path": "/mount", "proxy_headers": True, "forwarded_allow_ips": "*"}
     async with serving(handler, **options) as server, Raw.to(server.port) as connection:
         more = "X-Odd: \xe9\xff\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nx-odd: 2\r\n"
         await connection.shake("/caf%C3%A9/%2F?a=b%20c", more)
@@ -384,8 +384,8 @@ async def test_the_scope() -> None:
     scope = handler.scope
     assert scope["type"] == "websocket"
     assert scope["asgi"] == {"version": "3.0", "spec_version": "2.4"}
-    assert (scope["path"], scope["raw_path"]) == ("/root/café//", b"/root/caf%C3%A9/%2F")
-    assert (scope["root_path"], scope["query_string"]) == ("/root", b"a=b%20c")
+    assert (scope["path"], scope["raw_path"]) == ("/mount/café//", b"/mount/caf%C3%A9/%2F")
+    assert (scope["root_path"], scope["query_string"]) == ("/mount", b"a=b%20c")
     assert (scope["scheme"], scope["client"][0]) == ("wss", "192.0.2.1")
     assert scope["server"] == ("127.0.0.1", server.port)
     assert [pair for pair in scope["headers"] if pair[0] == b"x-odd"] == [
