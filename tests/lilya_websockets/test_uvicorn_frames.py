@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from uvicorn.config import Config
 from uvicorn.server import ServerState
+from websockets.exceptions import PayloadTooBig
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
@@ -595,3 +596,15 @@ def test_a_client_that_pings_and_does_not_read_is_held_back(resets: bool) -> Non
 def test_headers_of_every_version_of_the_library() -> None:
     assert subject.octets("\xe9") == b"\xe9"
     assert subject.octets("\udce9") == b"\xe9"
+
+
+def test_a_fragment_that_ends_with_its_last_block() -> None:
+    """BFINAL (RFC 7692 section 7.2.3.4) at the very end of a fragment: the next one begins anew."""
+    deflate = subject.Deflate(PerMessageDeflate(False, False, 15, 15, {}))
+    compressor = zlib.compressobj(wbits=-15)
+    fragment = compressor.compress(b"Hello") + compressor.flush(zlib.Z_FINISH)
+    assert deflate.inflated(fragment, 10, final=False) == b"Hello"
+    assert deflate.inflated(fragment + b"\0", 10) == b"Hello"
+    assert deflate.inflated(fragment + fragment, 10, final=False) == b"HelloHello"
+    with pytest.raises(PayloadTooBig):
+        deflate.inflated(fragment + fragment, 9, final=False)
