@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from uvicorn.config import Config
 from uvicorn.server import ServerState
-from websockets.exceptions import PayloadTooBig
+from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
@@ -608,3 +608,5 @@ def test_a_fragment_that_ends_with_its_last_block() -> None:
     assert deflate.inflated(fragment + fragment, 10, final=False) == b"HelloHello"
     with pytest.raises(PayloadTooBig):
         deflate.inflated(fragment + fragment, 9, final=False)
+    with pytest.raises(ProtocolError, match="more than 16 blocks"):
+        deflate.inflated(fragment * 17, 1000, final=False)
