@@ -26,17 +26,17 @@ def test_the_command_that_shows_it() -> None:
     assert Path(done.stdout.strip()).as_posix().endswith(found[2])
 
 
-def test_every_example_can_be_live_here() -> None:
+def test_every_example_can_be_live_here(tmp_path: Path) -> None:
     """`nox -s serve` serves from an environment like this one."""
-    site = serve.Site(ROOT / "site", serve.find_examples(ROOT / "docs_src"), ROOT)
+    site = serve.Site(tmp_path, serve.find_examples(ROOT / "docs_src"), ROOT)
     assert len(site.examples) > 20
     for address in site.examples:
-        assert callable(site.example(address))
+        assert callable(site.load(address))
 
 
 @pytest.mark.parametrize("path", ["", "/"])
-def test_an_example_of_lilya_is_live(path: str) -> None:
-    site = serve.Site(ROOT / "site", serve.find_examples(ROOT / "docs_src"), ROOT)
+def test_an_example_of_lilya_is_live(path: str, tmp_path: Path) -> None:
+    site = serve.Site(tmp_path, serve.find_examples(ROOT / "docs_src"), ROOT)
     with TestClient(site).websocket_connect(f"/live/lilya/pool{path}") as session:
         assert session.receive_text() == "working with a session, 0 left"
 
