@@ -28,11 +28,10 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient as StarletteClient
 
-from benchmarks import (
-    core,
-)  # which has loaded our package under a name of its own: `lilya.websockets` is upstream's here
+from benchmarks import core
 
-ours = importlib.import_module(f"{core.OurWebSocket.__module__.partition('.')[0]}.testing")
+# Under a name of its own: `lilya.websockets` is upstream's here.
+ours = importlib.import_module(f"{core.load_ours(core.ROOT).__name__}.testing")
 SESSIONS = 200
 
 
