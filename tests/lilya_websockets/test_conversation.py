@@ -1897,6 +1897,18 @@ def test_what_was_begun_by_hand_is_thrown_away() -> None:
     assert waits.seen == ["left"]
 
 
+@pytest.mark.parametrize("end", [None, KeyError("no"), GeneratorExit()])
+def test_what_was_begun_by_hand_is_an_iterator_and_no_more(end: BaseException | None) -> None:
+    begun: Any = iter(["one", "two"])
+    rest = _the_rest(begun, next(begun))
+    assert next(rest) == "one"
+    if end is None:
+        assert list(rest) == ["two"]
+    else:
+        with pytest.raises(type(end)):
+            rest.throw(end)
+
+
 @pytest.mark.contract("block-blocked-send")
 async def test_a_send_that_waits_for_nothing_is_not_stopped_by_the_end() -> None:
     server = Server()

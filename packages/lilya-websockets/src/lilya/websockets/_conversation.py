@@ -622,12 +622,15 @@ def _the_rest(begun: Generator[Any, Any, Any], awaited: Any) -> Generator[Any, A
             try:
                 answer = yield awaited
             except GeneratorExit:
-                begun.close()
+                if hasattr(begun, "close"):
+                    begun.close()
                 raise
             except BaseException as error:
+                if not hasattr(begun, "throw"):  # an iterator and no more, as granian's
+                    raise
                 awaited = begun.throw(error)
             else:
-                awaited = begun.send(answer)
+                awaited = next(begun) if answer is None else begun.send(answer)
     except StopIteration:
         pass
 
