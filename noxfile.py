@@ -11,8 +11,11 @@ where they are found, and never downloaded.
 
 # No `from __future__ import annotations` here: a Python too old for it could not even say that it is too old.
 
+import argparse
+import errno
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +91,27 @@ def found_pythons() -> dict[str, Path]:
                 found[version] = Path(candidate)
                 break
     return found
+
+
+def refusal(arguments: list[str]) -> str:
+    """Why nothing can listen where `serve` is to; empty if it can. Else it is said after the whole build."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", default="8000")
+    where = parser.parse_known_args(arguments)[0]
+    with socket.socket(socket.AF_INET6 if ":" in where.host else socket.AF_INET) as listener:
+        if sys.platform != "win32":  # as the server does: what is left of connections keeps no port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((where.host, int(where.port)))
+            listener.listen()  # another may be bound to it without listening
+        except OSError as exc:
+            reason = "the port is in use" if exc.errno == errno.EADDRINUSE else exc.strerror or str(exc)
+        except (OverflowError, ValueError):
+            reason = "a port is a number from 0 to 65535"
+        else:
+            return ""
+    return f"cannot serve on {where.host}:{where.port}: {reason}"
 
 
 if nox is not None:
@@ -201,6 +225,9 @@ if nox is not None:
     @nox.session
     def serve(session: nox.Session) -> None:
         """The docs and every example, live on one port. `-- --port 8001` for another port."""
+        why = refusal(session.posargs)
+        if why:
+            session.error(why)
         install_beside_lilya(session, groups=("docs", "serve"))
         session.log("building the docs …")
         session.run("mkdocs", "build", "--strict", "--clean", "--quiet")
@@ -244,7 +271,7 @@ if nox is not None:
             "--rootdir=.",
             "-p",
             "no:cacheprovider",
-            *(session.posargs or ["tests/dropin", "docs/lilya.md"]),
+            *session.posargs,
         )
 
     @nox.session
@@ -315,7 +342,7 @@ if nox is not None:
             "--rootdir=.",
             "-p",
             "no:cacheprovider",
-            *(arguments or ["tests/servers"]),
+            *arguments,
             env={"LILYA_SERVERS_WRITE": "1"} if writes else {},
         )
         if writes:

@@ -1,12 +1,17 @@
-"""What the two commands say when they cannot start, before nox has a part in it."""
+"""What the two commands say when they cannot start, and what sessions make of their arguments."""
 
 import ast
+import configparser
+import os
 import runpy
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -82,3 +87,94 @@ def test_the_arguments_reach_nox(
     python.touch()
     assert run() == "0"
     assert called[-1] == [str(python), "-m", "nox", "-f", str(tmp_path / "noxfile.py"), "-s", "serve"]
+
+
+# The sessions, with a nox that notes what it is asked for
+
+
+class Ended(Exception):
+    """A session ended with this line."""
+
+
+def end(line: str) -> None:
+    raise Ended(line)
+
+
+@pytest.fixture
+def noxfile(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names of the noxfile, sessions among them."""
+    nox = MagicMock()
+    nox.session = lambda function=None, **options: function or (lambda later: later)
+    nox.parametrize = lambda *arguments: lambda function: function
+    monkeypatch.setitem(sys.modules, "nox", nox)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # of which it changes some
+    return runpy.run_path(str(NOXFILE), run_name="noxfile")
+
+
+def asked(noxfile: dict[str, Any], name: str, *arguments: str) -> list[list[str]]:
+    """The commands that a session runs; what it installs is the command `install`."""
+    commands: list[list[str]] = []
+    session = MagicMock(posargs=list(arguments))
+    session.run = lambda *command, **options: commands.append(list(command))
+    session.install = lambda *packages, **options: commands.append(["install"])
+    session.error = end
+    try:
+        noxfile[name](session)
+    except Ended as ended:
+        commands.append(["error", str(ended)])
+    return commands
+
+
+def test_a_busy_port_is_said_before_anything_is_made(noxfile: dict[str, Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = str(busy.getsockname()[1])
+        assert asked(noxfile, "serve", "--port", port) == [
+            ["error", f"cannot serve on 127.0.0.1:{port}: the port is in use"]
+        ]
+    # It is not kept by what is left of connections, nor by the look at it.
+    for _ in range(2):
+        commands = asked(noxfile, "serve", "--port", port)
+        assert commands[0] == ["install"]
+        assert commands[-1][-2:] == ["--port", port]
+
+
+def test_a_port_that_connections_have_left_is_free(noxfile: dict[str, Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            connection = listener.accept()[0]
+            connection.close()  # the first to close: the end that waits
+            assert client.recv(1) == b""
+    assert noxfile["refusal"]([f"--port={port}"]) == ""
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_a_port_that_is_none(noxfile: dict[str, Any], port: str) -> None:
+    said = f"cannot serve on 127.0.0.1:{port}: a port is a number from 0 to 65535"
+    assert asked(noxfile, "serve", f"--port={port}") == [["error", said]]
+
+
+def test_a_host_that_is_none(noxfile: dict[str, Any]) -> None:
+    # for documentation: no machine has it
+    ((_, said),) = asked(noxfile, "serve", "--host", "192.0.2.1", "--port", "0")
+    assert said.startswith("cannot serve on 192.0.2.1:0: ")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("session", ["dropin", "servers", "frameworks"])
+def test_options_keep_the_paths_of_a_session(noxfile: dict[str, Any], session: str) -> None:
+    """An option is added to what runs without it; only a path takes the place of the paths."""
+    (alone,) = (command for command in asked(noxfile, session) if command[0] == "pytest")
+    (with_option,) = (command for command in asked(noxfile, session, "-x") if command[0] == "pytest")
+    assert with_option == [*alone, "-x"]
+
+
+@pytest.mark.parametrize("session", ["dropin", "servers"])
+def test_the_paths_of_a_session_are_there(noxfile: dict[str, Any], session: str) -> None:
+    """Without any in its configuration pytest would take the whole folder."""
+    (command,) = (command for command in asked(noxfile, session) if command[0] == "pytest")
+    parser = configparser.ConfigParser()
+    parser.read(NOXFILE.parent / command[command.index("-c") + 1], encoding="utf-8")
+    paths = parser["pytest"]["testpaths"].split()
+    assert paths
+    assert [path for path in paths if not (NOXFILE.parent / path).exists()] == []
