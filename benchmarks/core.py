@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import importlib.util
 import json
 import os
 import platform
@@ -38,35 +37,21 @@ import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any, cast
 
 from litestar.connection import WebSocket as LitestarWebSocket
 from starlette.websockets import WebSocket as StarletteWebSocket
 
 from benchmarks import _report, _system
+from benchmarks._ours import ROOT, load_ours
 from lilya.websockets import WebSocket as LilyaWebSocket
 
-ROOT = Path(__file__).parent.parent
 MESSAGES = 5000
 CONNECTIONS = 5000
 
 Scope = dict[str, Any]
 App = Callable[[Scope, Any, Any], Coroutine[Any, Any, None]]
-
-
-def load_ours(checkout: Path) -> ModuleType:
-    """Our package under a name of its own: `lilya.websockets` is upstream's here, to compare with."""
-    folder = checkout / "packages/lilya-websockets/src/lilya/websockets"
-    spec = importlib.util.spec_from_file_location(
-        "lilya_websockets", folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    if spec is None or spec.loader is None:
-        raise ImportError(f"no package at {folder}")
-    module = sys.modules["lilya_websockets"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 if LilyaWebSocket.__module__ != "lilya.websockets" or not hasattr(LilyaWebSocket, "raise_for_disconnect"):
     sys.exit("lilya.websockets is not upstream's here: run this with `python3 noxfile.py -s bench`")

@@ -28,10 +28,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient as StarletteClient
 
-from benchmarks import core
+from benchmarks._ours import load_ours
 
-# Under a name of its own: `lilya.websockets` is upstream's here.
-ours = importlib.import_module(f"{core.load_ours(core.ROOT).__name__}.testing")
+ours = importlib.import_module(f"{load_ours().__name__}.testing")
 SESSIONS = 200
 
 
