@@ -113,9 +113,14 @@ def reasons(results: Results) -> str:
                     if client != row["same"][0]:
                         parts.append(f"the client sees {at_the_client(client)}")
                     if handler != row["same"][1]:
-                        parts.append(f"the handler ends {at_the_handler(handler)}")
+                        ends = at_the_handler(handler)
+                        parts.append(
+                            f"the handler {ends.strip('`')}"
+                            if handler.startswith("ended ")
+                            else f"the handler ends {ends}"
+                        )
                     seen.append(" and ".join(parts))
-        told = "; ".join(dict.fromkeys(seen))
+        told = "; in another row ".join(dict.fromkeys(seen))
         lines.append(f'{number}. <span id="why-{number}"></span>**{short(server)}**: {why} Here {told}.')
     return "\n".join(lines)
 

@@ -1,0 +1,102 @@
+"""The built pages in Chromium, on a wide and on a narrow window: nothing is cut off or too small to read."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docs.browser import Browser, Tab, chromium
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(path.stem for path in DOCS.glob("*.md"))
+WIDTHS = (1300, 400)
+FOUND = chromium()
+
+pytestmark = pytest.mark.skipif(
+    FOUND is None, reason="no Chromium or Chrome on PATH: nobody can open the pages"
+)
+
+# What reaches beyond the window although nothing around it scrolls, and the letters of a drawing that are
+# smaller than so many pixels. What is folded has no size.
+LOOK = """(() => {
+    const scrolls = (element) => element && !element.matches('.md-content') && (
+        ['auto', 'scroll'].includes(getComputedStyle(element).overflowX) || scrolls(element.parentElement));
+    const told = (element) => `${element.tagName} ${element.textContent.trim().slice(0, 40)}`;
+    const width = document.documentElement.clientWidth;
+    const content = [...document.querySelectorAll('.md-content *')];
+    return {
+        wide: content.filter((element) => {
+            const place = element.getBoundingClientRect();
+            return place.width && place.right > width + 1 && !scrolls(element.parentElement);
+        }).map(told),
+        small: content.filter((element) => element.matches('svg text')
+            && parseFloat(getComputedStyle(element).fontSize) * element.getScreenCTM().a < 8).map(told),
+    };
+})()"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """Where the built site is served."""
+    handler = functools.partial(Quiet, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert FOUND is not None
+    browser = Browser(FOUND)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def tab(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Tab]:
+    """The page that the test names."""
+    page = request.param
+    tab = Tab(browser, address if page == "index" else f"{address}{page}/")
+    yield tab
+    tab.close()
+
+
+@pytest.mark.parametrize("tab", PAGES, indirect=True)
+def test_a_page_fits_its_window(tab: Tab) -> None:
+    for width in WIDTHS:
+        tab.resize(width, 900, "light")
+        assert tab.run(LOOK) == {"wide": [], "small": []}, width
+    assert tab.complaints() == []
+
+
+@pytest.mark.parametrize(
+    ("tab", "planted", "found"),
+    [
+        (
+            "index",
+            "document.querySelector('.md-content p').innerHTML = '<b style=\"white-space: pre\">'"
+            " + 'too long '.repeat(40) + '</b>'",
+            "wide",
+        ),
+        ("performance", "document.querySelector('svg.figures').style.minWidth = '0'", "small"),
+    ],
+    indirect=["tab"],
+)
+def test_planted_layout(tab: Tab, planted: str, found: str) -> None:
+    tab.resize(WIDTHS[-1], 900, "light")
+    tab.run(f"void ({planted})")
+    assert tab.run(LOOK)[found] != []
