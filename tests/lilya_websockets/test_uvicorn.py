@@ -1181,10 +1181,15 @@ async def program(folder: Path, *options: str) -> AsyncIterator[tuple[asyncio.su
     command += ["--ws", "lilya.websockets.uvicorn:WebSocketProtocol"]
     command += ["--http", "lilya.websockets.uvicorn:HTTPProtocol"]
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, stderr=subprocess.DEVNULL, start_new_session=True
+        *command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )
+    assert process.stdout is not None
     try:
         yield process, port
+        if process.returncode is not None:
+            # The output ends with the last of the group. A helper of the interpreter's ends after all others,
+            # and if it is killed while it writes down its coverage, that file cannot be read.
+            await asyncio.wait_for(process.stdout.read(), PATIENCE)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
