@@ -23,7 +23,7 @@ SECRET = b"xyzzy-what-no-peer-may-see"
 CHUNK = frame(b"x" * 65536, BINARY)
 FLOOD = 512  # of them are sent to a handler that does not read
 STALL = 1.0  # seconds without progress after which a client counts as held back
-PATIENCE = 3.0  # seconds after which a connection by hand counts as left open
+PATIENCE = 5.0  # seconds after which a connection by hand counts as left open; `feeds` takes two at least
 
 NOTHING = "\N{EN DASH}"  # the client has left, and sees nothing more
 

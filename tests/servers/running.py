@@ -25,6 +25,7 @@ FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 MOST = 2**20  # bytes in a message, where the server can be told
 STOP = 2  # seconds that a server gives its handlers to end, where it can be told
+LEFT = 5  # seconds that daphne gives one whose client has left: more than one that only sends goes on for
 
 OURS = "lilya.websockets.uvicorn"
 
@@ -87,7 +88,7 @@ KINDS = {
         Kind(
             "daphne",
             f"daphne handlers:app --port {{port}} --verbosity 0 --websocket-max-message-size {MOST} "
-            f"--websocket-max-frame-size {MOST} --application-close-timeout {STOP}",
+            f"--websocket-max-frame-size {MOST} --application-close-timeout {LEFT}",
             ("daphne", "twisted", "autobahn"),
             ("daphne",),
         ),
