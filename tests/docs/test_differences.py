@@ -213,7 +213,7 @@ async def test_two_receives_at_once() -> None:
             await websocket.receive_text()
         return frame(text="first")
 
-    websocket._receive = ask_again
+    websocket._receive_now = ask_again
     assert await websocket.receive_text() == "first"
 
 

@@ -1388,6 +1388,24 @@ async def test_two_receives_at_the_same_time() -> None:
         server.push(text("1"))
 
 
+@pytest.mark.contract("close-second")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio's tasks take turns at random
+async def test_nothing_is_received_after_the_apps_own_close() -> None:
+    server = Server()
+    websocket = server.websocket()
+    async with websocket, anyio.create_task_group() as tasks:
+        await anyio.wait_all_tasks_blocked()
+        server.held.add("websocket.close")
+        tasks.start_soon(websocket.close)
+        server.push(text("1"), disconnect())  # the reader gets both while the app closes
+        await server.holding.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert websocket.messages_received == 1
+        with pytest.raises(WebSocketClosed, match="the app closed it"):
+            await websocket.receive_text()
+        server.release()
+
+
 @pytest.mark.contract("receive-concurrent")
 async def test_two_receives_at_the_same_time_after_the_end() -> None:
     server = Server(disconnect())

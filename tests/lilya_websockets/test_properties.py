@@ -269,24 +269,24 @@ class SendsAfterClose(WebSocket):
 
 
 class ReceivesAfterTheEnd(WebSocket):
-    async def receive(self, *, timeout: float | None = None) -> Any:
+    async def receive(self, timeout: float | None = None) -> Any:
         return await self._receive()
 
 
 class ForgetsItsState(WebSocket):
-    async def send_text(self, data: str, *, timeout: float | None = None) -> None:
+    async def send_text(self, data: str, timeout: float | None = None) -> None:
         await self._send({"type": "websocket.send", "text": data})
 
 
 class LeaksOSError(WebSocket):
-    async def send_text(self, data: str, *, timeout: float | None = None) -> None:
+    async def send_text(self, data: str, timeout: float | None = None) -> None:
         if not self._open:
             self._after("websocket.send")
         await self._send({"type": "websocket.send", "text": data})
 
 
 class LeaksKeyError(WebSocket):
-    async def receive_text(self, *, timeout: float | None = None) -> str:
+    async def receive_text(self, timeout: float | None = None) -> str:
         message = await self.receive()
         return message["text"]  # type: ignore[no-any-return]
 
@@ -312,7 +312,8 @@ class MovesAfterTheSend(WebSocket):
 class StaysOpen(WebSocket):
     def _arrived(self, message: Any) -> bool:
         ended = super()._arrived(message)
-        self._open = self._open or ended
+        if ended:
+            self._send_now = self._send
         return ended
 
 

@@ -320,12 +320,54 @@ async def test_two_receives_at_the_same_time(first: str, second: str) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(receive)
         await server.waiting.wait()
-        with pytest.raises(WebSocketRuntimeError, match="another task is already receiving"):
-            await call(websocket, second)
+        for _ in range(2):  # a refused one changes nothing
+            with pytest.raises(WebSocketRuntimeError, match="another task is already receiving"):
+                await call(websocket, second)
         server.push(message)
     assert len(received) == 1
     server.push(text("2"))
     assert await websocket.receive_text() == "2"
+
+
+@pytest.mark.contract("receive-concurrent")
+@pytest.mark.parametrize("second", METHODS)
+@pytest.mark.parametrize("raw", [False, True])
+async def test_a_receive_under_way_while_the_app_accepts(raw: bool, second: str) -> None:
+    server = Server()
+    websocket = server.websocket()
+    await websocket.receive()
+    received = []
+
+    async def receive() -> None:
+        received.append(await websocket.receive())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receive)
+        await server.waiting.wait()
+        await (websocket.send({"type": "websocket.accept"}) if raw else websocket.accept())
+        with pytest.raises(WebSocketRuntimeError, match="another task is already receiving"):
+            await call(websocket, second)
+        server.push(text("1"))
+    assert received == [text("1")]
+    server.push(text("2"))
+    assert await websocket.receive_text() == "2"
+
+
+@pytest.mark.contract("receive-concurrent")
+async def test_a_receive_under_way_while_the_app_closes() -> None:
+    websocket, server = opened()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(websocket.receive_text)
+        await server.waiting.wait()
+        await websocket.close()
+        with pytest.raises(WebSocketClosed, match="the app closed it"):
+            await websocket.receive_text()
+        with pytest.raises(WebSocketRuntimeError, match="another task is already receiving"):
+            await websocket.receive()
+        tasks.cancel_scope.cancel()
+    with pytest.raises(WebSocketClosed, match="the app closed it"):
+        await websocket.receive_text()
+    assert server.receives == 2  # with the one of accept
 
 
 @pytest.mark.contract("receive-cancelled")

@@ -83,14 +83,15 @@ async def test_whichever_accepts() -> None:
         await second.close()
 
 
-async def test_each_keeps_its_own_send() -> None:
+@pytest.mark.parametrize("accepts", ["first", "second"])
+async def test_each_keeps_its_own_send(accepts: str) -> None:
     routed = Routed()
     first, second = routed.marking("first"), routed.marking("second")
-    await first.accept()
+    await (first if accepts == "first" else second).accept()
     await second.send_text("a")
     await first.send_bytes(b"b")
     await second.close()
-    assert routed.marked == ["first accept", "second send", "first send", "second close"]
+    assert routed.marked == [f"{accepts} accept", "second send", "first send", "second close"]
 
 
 @pytest.mark.parametrize("adds", [0, 1])

@@ -58,8 +58,8 @@ class Owned(Protocol):
     _receive: Receive
     _send: Send
     _client_state: WebSocketState
-    _application_state: WebSocketState
     _receiving: bool
+    _application_state: WebSocketState
     _unseen: bool
     _conversation: Conversation[Any] | None
 
@@ -194,6 +194,7 @@ class Conversation(Generic[W]):
         self._body.__enter__()
         self._server_receive, websocket._receive = websocket._receive, self.receive
         self._server_send, websocket._send = websocket._send, self.send
+        websocket._move(websocket._client_state, websocket._application_state)  # it calls these from now on
         if self._done:  # the client left before it was accepted
             self._finish(None)
             return websocket

@@ -2,13 +2,16 @@
 
 The rules of this file:
 
-- The common message (text or bytes, either way) takes a fast path: one look at `_open`, one `await` of the
-  server's callable, a look at the message, return. One coroutine per message, so the methods repeat those
-  few lines instead of calling one another: a coroutine more is about a fifth of what the whole layer costs.
-  The server's callable is read into a local variable first: calling it as a method would make the
-  interpreter look for one on the class each time.
-- `_open` is true while both states are CONNECTED. It is derived, and follows them wherever they move: in
-  `_move`, and inlined in `accept`, `close` and `_arrived`, where the call was a measurable part of the cost.
+- The common message (text or bytes, either way) takes a fast path: one `await` of the server's callable, a
+  look at the message, return. One coroutine per message, so the methods repeat those few lines instead of
+  calling one another: a coroutine more is about a fifth of what the whole layer costs. The server's callable
+  is read into a local variable first: calling it as a method would make the interpreter look for one on the
+  class each time. What is not needed for the common message is not in its way: `timeout` may be given by
+  position because a keyword-only argument makes every call slower.
+- The fast path tests no state: it calls `_receive_now` and `_send_now`, and these are the state. They are the
+  server's callables while that is allowed, and else `_no_receive` and `_no_send`, which lead to the slow
+  path. They are derived, and follow the two states wherever these move: in `_move`, and inlined in `accept`
+  and `close`, where the call was a measurable part of the cost.
 - Everything else goes through the tables of `_state.py`.
 - On send the state moves before the `await`, so that of two tasks that close only one puts a close on the
   wire, and it is put back if the server refuses the message. On receive the state moves after the `await`,
@@ -140,7 +143,8 @@ class WebSocket(Connection):
         self._receive = receive
         self._client_state = CONNECTING
         self._application_state = CONNECTING
-        self._open = False
+        self._receive_now: Receive = _no_receive
+        self._send_now: Send = _no_send
         self._receiving = False
         self._ended: str | None = None
         self.close_code = None
@@ -179,7 +183,14 @@ class WebSocket(Connection):
     def _move(self, client: WebSocketState, application: WebSocketState) -> None:
         self._client_state = client
         self._application_state = application
-        self._open = client is CONNECTED and application is CONNECTED
+        both = client is CONNECTED and application is CONNECTED
+        self._receive_now = self._receive if both else _no_receive
+        self._send_now = self._send if both else _no_send
+
+    @property
+    def _open(self) -> bool:
+        """Whether both states are CONNECTED."""
+        return self._send_now is not _no_send
 
     # Accepting
 
@@ -224,10 +235,10 @@ class WebSocket(Connection):
             finally:
                 self._receiving = False
             try:
-                first = _FIRST[message["type"]]
+                connects = message["type"] == "websocket.connect"
             except (KeyError, TypeError):
-                first = None
-            if first is CONNECTED and self._client_state is CONNECTING:
+                connects = False
+            if connects and self._client_state is CONNECTING:
                 self._client_state = CONNECTED
             elif self._arrived(message):
                 await self._run_cleanups()
@@ -235,8 +246,8 @@ class WebSocket(Connection):
             if self._application_state is not CONNECTING:  # another task has closed or denied meanwhile
                 self._after("websocket.accept")
         self._application_state = CONNECTED
-        self._open = True
-        send = self._send
+        self._receive_now = self._receive
+        send = self._send_now = self._send
         try:
             await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": checked})
         except OSError as error:
@@ -403,7 +414,7 @@ class WebSocket(Connection):
 
     # Receiving
 
-    async def receive(self, *, timeout: float | None = None) -> Message:
+    async def receive(self, timeout: float | None = None) -> Message:
         """Receive one raw ASGI message, a disconnect included, and keep the state.
 
         Cancelling it loses no message.
@@ -423,7 +434,7 @@ class WebSocket(Connection):
             return await _limited(timeout, WebSocket.receive, self)
         return await self._next("receive")
 
-    async def receive_text(self, *, timeout: float | None = None) -> str:
+    async def receive_text(self, timeout: float | None = None) -> str:
         """Receive one text message.
 
         Cancelling it loses no message.
@@ -445,9 +456,9 @@ class WebSocket(Connection):
         """
         if timeout is not None:
             return await _limited(timeout, WebSocket.receive_text, self)
-        if not self._open or self._receiving:
-            await self._prepare_to_receive("receive text")
-        receive = self._receive
+        if self._receiving:
+            raise self._second_receive("receive text")
+        receive = self._receive_now
         self._receiving = True
         try:
             message = await receive()
@@ -460,9 +471,9 @@ class WebSocket(Connection):
                 return text  # type: ignore[no-any-return]
         except (KeyError, TypeError):
             pass
-        await self._refuse(message, "text")
+        return await self._receive_otherwise(message, "text", "receive text")  # type: ignore[no-any-return]
 
-    async def receive_bytes(self, *, timeout: float | None = None) -> bytes:
+    async def receive_bytes(self, timeout: float | None = None) -> bytes:
         """Receive one binary message.
 
         Cancelling it loses no message.
@@ -484,9 +495,9 @@ class WebSocket(Connection):
         """
         if timeout is not None:
             return await _limited(timeout, WebSocket.receive_bytes, self)
-        if not self._open or self._receiving:
-            await self._prepare_to_receive("receive bytes")
-        receive = self._receive
+        if self._receiving:
+            raise self._second_receive("receive bytes")
+        receive = self._receive_now
         self._receiving = True
         try:
             message = await receive()
@@ -499,9 +510,9 @@ class WebSocket(Connection):
                 return data  # type: ignore[no-any-return]
         except (KeyError, TypeError):
             pass
-        await self._refuse(message, "bytes")
+        return await self._receive_otherwise(message, "bytes", "receive bytes")  # type: ignore[no-any-return]
 
-    async def receive_json(self, mode: str = "text", *, timeout: float | None = None) -> Any:
+    async def receive_json(self, mode: str = "text", timeout: float | None = None) -> Any:
         """Receive one message and decode it as JSON (RFC 8259; `NaN` and infinities are refused).
 
         Cancelling it loses no message.
@@ -555,7 +566,7 @@ class WebSocket(Connection):
 
     # Sending
 
-    async def send(self, message: Message, *, timeout: float | None = None) -> None:
+    async def send(self, message: Message, timeout: float | None = None) -> None:
         """Send one raw ASGI message and keep the state.
 
         The message is checked as the methods check their arguments; a message type of a denial response may
@@ -574,7 +585,8 @@ class WebSocket(Connection):
             WebSocketRuntimeError: The message is out of turn.
         """
         if timeout is not None:
-            return await _limited(timeout, WebSocket.send, self, message)
+            await _limited(timeout, WebSocket.send, self, message)
+            return
         if not isinstance(message, Mapping) or not isinstance(message.get("type"), str):
             raise TypeError(f"an ASGI message must be a mapping with a 'type', got {message!r}")
         message_type = message["type"]
@@ -615,7 +627,7 @@ class WebSocket(Connection):
         if message_type == "websocket.accept":
             self.accepted_subprotocol = checked["subprotocol"]
 
-    async def send_text(self, data: str, *, timeout: float | None = None) -> None:
+    async def send_text(self, data: str, timeout: float | None = None) -> None:
         """Send one text message.
 
         Cancelled, the message counts as sent: it may have gone out.
@@ -635,21 +647,24 @@ class WebSocket(Connection):
         ASGI spec, "Send - send event".
         """
         if timeout is not None:
-            return await _limited(timeout, WebSocket.send_text, self, data)
+            await _limited(timeout, WebSocket.send_text, self, data)
+            return
         try:
             if not is_ascii(data):
                 data = checked_text(data)
         except TypeError:
             raise TypeError(f"text must be str, got {describe_argument(data)}") from None
-        if not self._open:
-            self._after("websocket.send")
-        send = self._send
+        send = self._send_now
         try:
             await send({"type": "websocket.send", "text": data})
+            return
+        except _NotOpen:
+            pass
         except OSError as error:
             await self._lost(error)
+        await self._send_otherwise({"type": "websocket.send", "text": data})
 
-    async def send_bytes(self, data: bytes | bytearray | memoryview, *, timeout: float | None = None) -> None:
+    async def send_bytes(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
         """Send one binary message.
 
         Cancelled, the message counts as sent: it may have gone out.
@@ -668,18 +683,21 @@ class WebSocket(Connection):
         ASGI spec, "Send - send event".
         """
         if timeout is not None:
-            return await _limited(timeout, WebSocket.send_bytes, self, data)
+            await _limited(timeout, WebSocket.send_bytes, self, data)
+            return
         if type(data) is not bytes:
             data = checked_bytes(data)
-        if not self._open:
-            self._after("websocket.send")
-        send = self._send
+        send = self._send_now
         try:
             await send({"type": "websocket.send", "bytes": data})
+            return
+        except _NotOpen:
+            pass
         except OSError as error:
             await self._lost(error)
+        await self._send_otherwise({"type": "websocket.send", "bytes": data})
 
-    async def send_json(self, data: Any, mode: str = "text", *, timeout: float | None = None) -> None:
+    async def send_json(self, data: Any, mode: str = "text", timeout: float | None = None) -> None:
         """Send one message with JSON: compact, non-ASCII kept, a lone surrogate as its escape.
 
         Cancelled, the message counts as sent: it may have gone out.
@@ -698,7 +716,8 @@ class WebSocket(Connection):
             WebSocketRuntimeError: A bad mode, or not accepted yet.
         """
         if timeout is not None:
-            return await _limited(timeout, WebSocket.send_json, self, data, mode)
+            await _limited(timeout, WebSocket.send_json, self, data, mode)
+            return
         binary = _is_binary(mode)
         encoded = encode_json(data, self.dumps)
         if binary:
@@ -706,7 +725,7 @@ class WebSocket(Connection):
         else:
             await self.send_text(encoded if isinstance(encoded, str) else encoded.decode())
 
-    async def send_prepared(self, message: PreparedMessage, *, timeout: float | None = None) -> None:
+    async def send_prepared(self, message: PreparedMessage, timeout: float | None = None) -> None:
         """Send a message that is sent to many connections. It is made once, and checked once.
 
         A server with the extension `lilya.websocket.prepared` frames it once for all of them. On every other
@@ -726,16 +745,20 @@ class WebSocket(Connection):
             WebSocketRuntimeError: Not accepted yet.
         """
         if timeout is not None:
-            return await _limited(timeout, WebSocket.send_prepared, self, message)
+            await _limited(timeout, WebSocket.send_prepared, self, message)
+            return
         if not isinstance(message, PreparedMessage):
             raise TypeError(f"send_prepared takes a PreparedMessage, got {describe_argument(message)}")
-        if not self._open:
-            self._after("websocket.send")
-        send = self._send
+        made = message.message_for(self.scope.get("extensions") or ())
+        send = self._send_now
         try:
-            await send(message.message_for(self.scope.get("extensions") or ()))
+            await send(made)
+            return
+        except _NotOpen:
+            pass
         except OSError as error:
             await self._lost(error)
+        await self._send_otherwise(made)
 
     # Ending
 
@@ -761,7 +784,8 @@ class WebSocket(Connection):
             reason = ""
         else:
             code, reason = checked_close(code, reason)
-        if not self._open:
+        send = self._send
+        if self._send_now is _no_send:
             # A block's reader may have seen the end before the app has received what came before it.
             left = self._client_state is DISCONNECTED or self._ended is not None
             if left and self._ended not in (_BY_APP, _BY_RESPONSE):
@@ -770,11 +794,11 @@ class WebSocket(Connection):
             self._after("websocket.close")
         before = self._application_state
         self._application_state = DISCONNECTED
-        self._open = False
+        self._receive_now = _no_receive
+        self._send_now = _no_send
         self._ended = _BY_APP
         self.close_code = code
         self.close_reason = reason
-        send = self._send
         try:
             await send({"type": "websocket.close", "code": code, "reason": reason})
         except OSError:
@@ -986,16 +1010,16 @@ class WebSocket(Connection):
         self.close_code = code
         self.close_reason = reason
 
+    def _second_receive(self, attempted: str) -> Exception:
+        """What to raise where another task is receiving: the end comes first."""
+        if self._receive_now is _no_receive and DISCONNECTED in (self._client_state, self._application_state):
+            return self._closed(attempted)
+        return _second_receive(attempted)
+
     async def _prepare_to_receive(self, attempted: str) -> None:
-        """Return if a message may be received although `_open` says no, or say why not."""
-        # A block's reader has seen the end, and what came before it can still be received.
-        unread = self._client_state is CONNECTED and self._ended not in (None, _BY_APP)
-        if not unread and DISCONNECTED in (self._client_state, self._application_state):
+        """Return when messages may be received, although they may not now, or say why not."""
+        if DISCONNECTED in (self._client_state, self._application_state):
             raise self._closed(attempted)
-        if self._receiving:
-            raise _second_receive(attempted)
-        if unread:
-            return
         if self._application_state is not CONNECTED:
             raise WebSocketRuntimeError(
                 f"cannot {attempted}: an HTTP response has been started instead of accepting"
@@ -1037,8 +1061,9 @@ class WebSocket(Connection):
             ) from None
         if self._client_state is DISCONNECTED and message_type in _RECEIVABLE:
             return False  # a send found the client gone during this receive: what still comes is legal
-        state = self._client_state = after_receive(self._client_state, message_type)
-        self._open = state is CONNECTED and self._application_state is CONNECTED
+        state = after_receive(self._client_state, message_type)
+        if state is not self._client_state:
+            self._move(state, self._application_state)
         if state is not DISCONNECTED:
             return False
         self._unseen = False
@@ -1061,14 +1086,23 @@ class WebSocket(Connection):
             self._ended = ended or self._ended
             self._unseen = True
         self._move(self._client_state, DISCONNECTED)
+        if self._client_state is CONNECTED and self._ended not in (_BY_APP, _BY_RESPONSE):
+            self._receive_now = self._receive  # what came before the end can still be received
 
-    async def _refuse(self, message: Message, key: str) -> NoReturn:
-        """Raise what a message means that has no payload under the key."""
+    async def _receive_otherwise(self, message: Message, key: str, attempted: str) -> Any:
+        """What the fast path cannot do: receive after all, or say what a message without a payload means."""
+        if message is _NOTHING:
+            await self._prepare_to_receive(attempted)
+            return await (WebSocket.receive_text if key == "text" else WebSocket.receive_bytes)(self)
         if self._arrived(message):
             await self._run_cleanups()
         if message["type"] == "websocket.disconnect":
             raise self._disconnect()
         raise WebSocketDataError(message, f"expected {_EXPECTED[key]}, got {describe(message)}")
+
+    async def _send_otherwise(self, message: Message) -> None:
+        """Send although the fast path may not, or raise why that is."""
+        await self._deliver(message, self._after("websocket.send"))
 
     async def _lost(self, error: OSError) -> NoReturn:
         """The server says by an `OSError` that the client is gone (ASGI spec, "Disconnected Client")."""
@@ -1121,6 +1155,16 @@ class _OfFirst:
         setattr(websocket._first, self._name, value)
 
 
+class _SendNow(_OfFirst):
+    """`_send_now` of a second object: whether there is one is shared, and which one is its own."""
+
+    def __get__(self, websocket: WebSocket, owner: type) -> Any:
+        return websocket._send if websocket._first._open else _no_send
+
+    def __set__(self, websocket: WebSocket, send: Any) -> None:
+        websocket._first._send_now = _no_send if send is _no_send else websocket._first._send
+
+
 class _Second(WebSocket):
     """A further object over a connection: one state, one `receive` and one list of cleanups with the first.
 
@@ -1131,7 +1175,8 @@ class _Second(WebSocket):
     _receive: Any = _OfFirst()
     _client_state: Any = _OfFirst()
     _application_state: Any = _OfFirst()
-    _open: Any = _OfFirst()
+    _receive_now: Any = _OfFirst()
+    _send_now: Any = _SendNow()
     _receiving: Any = _OfFirst()
     _ended: Any = _OfFirst()
     close_code: Any = _OfFirst()
@@ -1157,9 +1202,9 @@ class _Iterator(Generic[T]):
     async def __anext__(self) -> T:
         websocket = self._websocket
         try:
-            if not websocket._open or websocket._receiving:
-                await websocket._prepare_to_receive("iterate")
-            receive = websocket._receive
+            if websocket._receiving:
+                raise websocket._second_receive("iterate")
+            receive = websocket._receive_now
             websocket._receiving = True
             try:
                 message = await receive()
@@ -1172,7 +1217,7 @@ class _Iterator(Generic[T]):
                     return payload  # type: ignore[no-any-return]
             except (KeyError, TypeError):
                 pass
-            await websocket._refuse(message, self._key)
+            return await websocket._receive_otherwise(message, self._key, "iterate")  # type: ignore[no-any-return]
         except WebSocketDisconnect:
             raise StopAsyncIteration from None
 
@@ -1224,9 +1269,25 @@ class WebSocketClose:
             pass  # the client is gone: the goal is reached
 
 
+class _NotOpen(Exception):
+    """From `_no_send` to the method that called it, and no further."""
+
+
+# What the fast path calls where it must not call the server:
+
+
+async def _no_send(message: Message) -> None:
+    raise _NotOpen
+
+
+async def _no_receive() -> Message:
+    return _NOTHING
+
+
+_NOTHING: Final[Message] = {"type": "nothing was received"}
+
 # The first object over each connection behind a router, by the ids of its scope and its `receive`.
 _FIRST_OVER: Final[WeakValueDictionary[tuple[int, int], WebSocket]] = WeakValueDictionary()
-_FIRST: Final = RECEIVE[CONNECTING]
 # Who ended it, where the code tells; 1012 is what servers say when they shut down.
 _BY: Final = {1006: _BY_NETWORK, 1012: _BY_SHUTDOWN}
 _LOST: Final[Message] = {"code": 1006}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from .._websocket import _no_send
 from ._backend import Gap
 from ._outbox import Entry, Form
 
@@ -126,7 +127,7 @@ class Writers:
                             if not self._coming:
                                 self._call()
                             # What `send_prepared` does, less a coroutine.
-                            if not websocket._open:
+                            if websocket._send_now is _no_send:
                                 websocket._after("websocket.send")
                             send = websocket._send
                             try:
