@@ -1413,9 +1413,13 @@ async def test_two_receives_at_the_same_time_after_the_end() -> None:
     async with websocket:
         await websocket.wait_disconnected()
         websocket._receiving = True
-        with pytest.raises(WebSocketRuntimeError, match="another task is already receiving"):
+        try:
             await websocket.receive_text()
+        except Exception as error:  # the block would take a disconnect for the end, and be quiet
+            refused = error
         websocket._receiving = False
+    assert isinstance(refused, WebSocketRuntimeError)
+    assert "another task is already receiving" in str(refused)
 
 
 @pytest.mark.contract("block-buffer")
