@@ -216,9 +216,11 @@ class WebSocket(Connection):
 
         ASGI spec, "Accept - send event".
         """
-        checked = [] if headers is None else checked_headers(headers, of_handshake=True)
-        if checked:
-            warn_of_dropped_headers(self.scope, checked)
+        checked: list[tuple[bytes, bytes]] = []
+        if headers is not None:
+            checked = checked_headers(headers, of_handshake=True)
+            if checked:
+                warn_of_dropped_headers(self.scope, checked)
         if subprotocol is not None:
             subprotocol = self._checked_subprotocol(subprotocol)
         if self._application_state is not CONNECTING or self._client_state is DISCONNECTED:
