@@ -28,6 +28,7 @@ from codecs import IncrementalDecoder
 from collections.abc import Iterable
 from contextvars import Context, copy_context
 from enum import IntEnum
+from functools import partial
 from http import HTTPStatus
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
@@ -138,7 +139,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_pinged",
         "_plain",
         "_pong",
-        "_readers",
+        "_reader",
         "_ready",
         "_response",
         "_rest",
@@ -184,7 +185,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._size = 0  # bytes in it, since it was empty
         self._stopped = False  # the app has enough to read
         self._paused = False  # and the transport knows
-        self._readers: list[asyncio.Future[None]] = []  # calls of `receive` that wait
+        self._reader: asyncio.Future[None] | None = None  # the call of `receive` that waits, or the last of them
         self._ending: dict[str, Any] | None = None  # the `websocket.disconnect`
         # To the client
         self._plain = False  # whether frames are made here, and not compressed
@@ -284,10 +285,10 @@ class WebSocketProtocol(asyncio.Protocol):
         while not self._messages:
             if self._ending is not None:
                 return self._ending.copy()
-            if self._readers:  # of calls that go on elsewhere, or were cancelled
-                self._readers = [reader for reader in self._readers if not reader.done()]
             reader = self._loop.create_future()
-            self._readers.append(reader)
+            if self._reader is not None:  # another call goes on elsewhere: it is woken with this one
+                reader.add_done_callback(partial(wake, self._reader))
+            self._reader = reader
             await reader
         message = self._messages.pop(0)
         if not self._messages:
@@ -314,19 +315,19 @@ class WebSocketProtocol(asyncio.Protocol):
             if self._phase is not OPEN:
                 raise self._misplaced("websocket.send")
         transport = self._transport
-        if (prepared := message.get("prepared")) is not None:
-            # Not compressed, for nobody: which messages are is the sender's choice (RFC 7692 section 6), and
-            # with a context of its own, every connection would need a frame of its own.
-            if (frame := prepared.get("frame")) is None:
-                frame = prepared["frame"] = b"".join(framed(*payload_of(message)))
-            transport.write(frame)
-        elif self._plain and (text := message.get("text")) is not None and message.get("bytes") is None:
+        if self._plain and len(message) == 2 and (text := message.get("text")) is not None:
             data = text.encode()
             length = len(data)
             if length < 126:
                 transport.write(TEXT_HEADS[length] + data)
             else:
                 self._write_frame(TEXT, data)
+        elif (prepared := message.get("prepared")) is not None:
+            # Not compressed, for nobody: which messages are is the sender's choice (RFC 7692 section 6), and
+            # with a context of its own, every connection would need a frame of its own.
+            if (frame := prepared.get("frame")) is None:
+                frame = prepared["frame"] = b"".join(framed(*payload_of(message)))
+            transport.write(frame)
         else:
             self._send_payload(*payload_of(message))
         if transport.is_closing():
@@ -660,16 +661,12 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             self._messages.append({"type": "websocket.receive", "bytes": data})
         self._size += len(data)
-        if self._readers:
-            self._wake_readers()
-        if self._size >= MAX_QUEUE or len(self._messages) >= self._max_queue:
-            self._stop()
-
-    def _wake_readers(self) -> None:
-        for reader in self._readers:
+        if (reader := self._reader) is not None:
+            self._reader = None
             if not reader.done():
                 reader.set_result(None)
-        self._readers.clear()
+        if self._size >= MAX_QUEUE or len(self._messages) >= self._max_queue:
+            self._stop()
 
     def _stop(self) -> None:
         self._stopped = True
@@ -767,7 +764,8 @@ class WebSocketProtocol(asyncio.Protocol):
             self._ending["reason"] = reason
         self._cancel_timer()
         self._release_senders()
-        self._wake_readers()
+        if self._reader is not None:
+            wake(self._reader)
 
     def _close(self, code: int, reason: str | None) -> None:
         """Send a close frame, and wait for the client's (section 7.1.2)."""
@@ -1025,6 +1023,12 @@ MEM_LEVEL = 5
 DEFLATE: Final = DeflateFactory(server_max_window_bits=12, client_max_window_bits=12)
 EMPTY_BLOCK: Final = b"\x00\x00\xff\xff"
 DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+
+
+def wake(reader: asyncio.Future[None], _: object = None) -> None:
+    """Let a call of `receive` go on, unless it was cancelled."""
+    if not reader.done():
+        reader.set_result(None)
 
 
 def forget(wire: ServerProtocol) -> None:
