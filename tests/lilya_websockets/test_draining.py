@@ -1133,7 +1133,10 @@ def stopped(app: str, implementation: str, readers: int, floods: int, patience: 
 
 @pytest.mark.contract("drain-batches", "drain-within", "drain-denies", "drain-signal")
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM that a process could get")
-@pytest.mark.parametrize("implementation", ["websockets-sansio", "wsproto", "websockets"])
+@pytest.mark.parametrize(
+    "implementation",
+    ["websockets-sansio", "wsproto", "websockets", "lilya.websockets.uvicorn:WebSocketProtocol"],
+)
 def test_uvicorn_with_200_connections_of_which_10_do_not_read(implementation: str) -> None:
     outcome = stopped("app", implementation, 190, len(DEAF), PATIENCE)
     told = max(outcome.seconds)
