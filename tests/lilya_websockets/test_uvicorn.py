@@ -325,6 +325,24 @@ async def test_a_cancelled_receive_loses_nothing() -> None:
     assert sorted(event["text"] for event in handler.events) == ["one", "three", "two"]
 
 
+@pytest.mark.parametrize("cancelled", range(3))
+async def test_of_several_calls_of_receive_any_may_be_cancelled(cancelled: int) -> None:
+    async def body(events: Any, receive: Any, send: Any) -> None:
+        waiting = [asyncio.create_task(receive()) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting.pop(cancelled).cancel()
+        await send({"type": "websocket.send", "text": "now"})
+        events += await asyncio.gather(*waiting)
+
+    handler = Handler(body)
+    async with connected(handler) as connection:
+        await connection.recv()
+        for text in ("one", "two"):
+            await connection.send(text)
+        await handler.wait()
+    assert sorted(event["text"] for event in handler.events) == ["one", "two"]
+
+
 # The handshake
 
 
@@ -865,7 +883,7 @@ async def test_small_messages_are_bounded_in_number() -> None:
         connection.frame(CLOSE, b"\x0f\xa0")
         (protocol,) = server.server_state.connections
         await until(lambda: protocol._paused)
-        assert len(protocol._messages) == 10
+        assert len([protocol._next, *protocol._later]) == 10
         go.set()
         await handler.wait()
     *messages, end = handler.events

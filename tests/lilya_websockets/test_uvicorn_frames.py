@@ -81,7 +81,13 @@ class Outcome(NamedTuple):
 
 
 async def played(
-    pieces: Sequence[bytes], *, fast: bool, deflate: bool, echo: bool = True, slow: bool = False
+    pieces: Sequence[bytes],
+    *,
+    fast: bool,
+    deflate: bool,
+    echo: bool = True,
+    slow: bool = False,
+    max_size: int = MAX_SIZE,
 ) -> Outcome:
     """Let a client send these pieces, one by one, and then leave.
 
@@ -90,6 +96,7 @@ async def played(
         deflate: Whether the client offers compression.
         echo: Whether the app answers.
         slow: Whether the app begins to read when everything is there.
+        max_size: The server's limit of a message.
     """
     events: list[dict[str, Any]] = []
     everything = asyncio.Event()
@@ -111,7 +118,7 @@ async def played(
         pass
 
     Protocol.fast = fast
-    config = Config(app, ws_max_size=MAX_SIZE, ws_max_queue=3, ws_ping_interval=None, log_config=None)
+    config = Config(app, ws_max_size=max_size, ws_max_queue=3, ws_ping_interval=None, log_config=None)
     state, transport = ServerState(), Transport()
     protocol = Protocol(config, state, {})
     protocol.connection_made(transport)
@@ -185,9 +192,14 @@ class Sent(NamedTuple):
 
 
 def encoded(frames: Sequence[Sent], deflate: bool) -> bytes:
-    """The bytes of frames; the mask is of the position, so that they can be made again."""
+    """The bytes of frames, in one piece."""
+    return b"".join(encoded_apart(frames, deflate))
+
+
+def encoded_apart(frames: Sequence[Sent], deflate: bool) -> list[bytes]:
+    """The bytes of each frame; the mask is of the position, so that they can be made again."""
     compressor = zlib.compressobj(wbits=-12)
-    data = bytearray()
+    pieces = []
     for number, frame in enumerate(frames):
         first, payload = frame.first, frame.payload
         if frame.compressed and deflate:
@@ -198,17 +210,17 @@ def encoded(frames: Sequence[Sent], deflate: bool) -> bytes:
         length = len(payload) if frame.declared is None else frame.declared
         bit = 0x80 if frame.masked else 0
         if length < 126:
-            data += bytes((first, bit | length))
+            data = bytes((first, bit | length))
         elif length < 65536:
-            data += bytes((first, bit | 126)) + length.to_bytes(2, "big")
+            data = bytes((first, bit | 126)) + length.to_bytes(2, "big")
         else:
-            data += bytes((first, bit | 127)) + length.to_bytes(8, "big")
+            data = bytes((first, bit | 127)) + length.to_bytes(8, "big")
         if frame.masked:
             mask = (number * 2654435761 % 2**32).to_bytes(4, "big")
             data += mask
             payload = masked(payload, mask)
-        data += payload
-    return bytes(data)
+        pieces.append(data + payload)
+    return pieces
 
 
 def masked(payload: bytes, mask: bytes) -> bytes:
@@ -272,8 +284,11 @@ SESSIONS = st.tuples(FRAMES, st.lists(CLOSE | WRONG, max_size=1), st.lists(WHOLE
 
 
 @st.composite
-def split(draw: st.DrawFn, data: bytes) -> list[bytes]:
-    """The same bytes, in pieces."""
+def split(draw: st.DrawFn, apart: list[bytes]) -> list[bytes]:
+    """The bytes of frames, in pieces: every frame by itself, which is the most common, or anyhow."""
+    if draw(st.booleans()):
+        return apart
+    data = b"".join(apart)
     cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=6)))
     return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
@@ -285,17 +300,16 @@ def run(coroutine: Any) -> Any:
 @settings(max_examples=200)
 @given(st.data(), SESSIONS, st.booleans(), st.booleans())
 def test_both_paths_agree(data: st.DataObject, frames: list[Sent], deflate: bool, slow: bool) -> None:
-    whole = encoded(frames, deflate)
-    pieces = data.draw(split(whole))
-
-    compare(pieces, deflate, slow)
+    compare(data.draw(split(encoded_apart(frames, deflate))), deflate, slow)
 
 
-def compare(pieces: Sequence[bytes], deflate: bool = False, slow: bool = False) -> None:
+def compare(
+    pieces: Sequence[bytes], deflate: bool = False, slow: bool = False, max_size: int = MAX_SIZE
+) -> None:
     async def both() -> tuple[Outcome, Outcome]:
         return (
-            await played(pieces, fast=True, deflate=deflate, slow=slow),
-            await played(pieces, fast=False, deflate=deflate, slow=slow),
+            await played(pieces, fast=True, deflate=deflate, slow=slow, max_size=max_size),
+            await played(pieces, fast=False, deflate=deflate, slow=slow, max_size=max_size),
         )
 
     one, other = run(both())
@@ -304,12 +318,25 @@ def compare(pieces: Sequence[bytes], deflate: bool = False, slow: bool = False) 
 
 A_BIT_IN_A_CONTINUATION = [Sent(0x01, b"a", compressed=True), Sent(0xC0, b"b")]
 NO_FRAME = [Sent(0x81, b"a"), Sent(0xA1, b"b")]
+NOT_MASKED = [Sent(0x81, b"abcd", masked=False), Sent(0x81, b"ab", masked=False)]  # as long as with a mask
 TOO_LARGE = [Sent(0x82, b"x" * (MAX_SIZE + 1))]
 
 
-@pytest.mark.parametrize("frames", [A_BIT_IN_A_CONTINUATION, NO_FRAME, TOO_LARGE])
+@pytest.mark.parametrize("frames", [A_BIT_IN_A_CONTINUATION, NO_FRAME, NOT_MASKED, TOO_LARGE])
 def test_they_agree_on_what_is_wrong(frames: list[Sent]) -> None:
     compare([encoded(frames, True)], deflate=True)
+    compare(encoded_apart(frames, True), deflate=True)
+
+
+@pytest.mark.parametrize("cut", [131, 132, 133, 134])
+def test_they_agree_on_the_beginning_of_a_longer_frame(cut: int) -> None:
+    for length in (126, 127, 200):  # with 126 and 127, a second byte says that more bytes say the length
+        whole = encoded([Sent(0x82, b"x" * length)], False)
+        compare([whole[:cut], whole[cut:]])
+
+
+def test_they_agree_on_a_small_limit_of_size() -> None:
+    compare(encoded_apart([Sent(0x81, b"x" * 10), Sent(0x82, b"x" * 11)], False), max_size=10)
 
 
 @pytest.mark.parametrize(
@@ -326,16 +353,18 @@ def test_a_planted_fault_is_found(
     name: str, planted: Any, frames: list[Sent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subject, name, planted)
-    with pytest.raises((AssertionError, TypeError, UnicodeDecodeError)):
-        compare([encoded(frames, False)])
+    for pieces in ([encoded(frames, False)], encoded_apart(frames, False)):
+        with pytest.raises((AssertionError, TypeError, UnicodeDecodeError)):
+            compare(pieces)
 
 
 @settings(max_examples=200)
 @given(st.data(), SESSIONS, st.booleans())
 @example(None, [Sent(0x82, b"x" * 65536), Sent(0x82, b"x" * 65535), Sent(0x82, b"x" * MAX_SIZE)], False)
 def test_they_agree_with_the_library(data: Any, frames: list[Sent], deflate: bool) -> None:
-    whole = encoded(frames, deflate)
-    pieces = [whole] if data is None else data.draw(split(whole))
+    apart = encoded_apart(frames, deflate)
+    whole = b"".join(apart)
+    pieces = [whole] if data is None else data.draw(split(apart))
     outcome = run(played(pieces, fast=True, deflate=deflate, echo=False))
     expected = by_websockets(whole, deflate=deflate)
     assert outcome.events[:-1] == expected.events[:-1]
@@ -444,6 +473,29 @@ def test_a_head_in_pieces() -> None:
             assert protocol._transport.written.startswith(b"HTTP/1.1 431 ")
 
     run(main())
+
+
+def test_what_comes_while_reading_is_paused_waits() -> None:
+    events: list[Any] = []
+    go = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await go.wait()
+        while len(events) < 5:
+            events.append((await receive())["text"])
+
+    async def main() -> None:
+        async with made(app, ws_max_queue=2) as protocol:
+            await asyncio.sleep(0)
+            for text in (b"1", b"2", b"3", b"4", b"5"):
+                protocol.data_received(encoded([Sent(0x81, text)], False))  # as TLS may
+            assert len([protocol._next, *protocol._later]) == 2
+            go.set()
+
+    run(main())
+    assert events == ["1", "2", "3", "4", "5"]
 
 
 @pytest.mark.parametrize(

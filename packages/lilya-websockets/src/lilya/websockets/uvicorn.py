@@ -3,7 +3,8 @@
 The rules of this file:
 
 - The common frame takes a fast path: masked, whole, data, no larger than allowed, and nothing else under way.
-  It is read in `_parse` and written in `send`, both without a call that could be saved.
+  It is read in `_parse`, or if it came alone in `data_received`, and written in `send`, all of them without a
+  call that could be saved.
 - Every other frame (fragments, pings, pongs, closes, whatever is wrong) goes byte by byte through the
   `websockets` library, `wire`. It is made when the first such frame comes and dropped after the last one:
   kept, it would be the largest part of an idle connection. While `wire` is there, all frames go through it.
@@ -128,11 +129,12 @@ class WebSocketProtocol(asyncio.Protocol):
         "_ending",
         "_fast",
         "_fragments",
+        "_later",
         "_loop",
-        "_max_queue",
+        "_max_later",
         "_max_size",
-        "_messages",
         "_missing",
+        "_next",
         "_paused",
         "_pending",
         "_phase",
@@ -167,7 +169,6 @@ class WebSocketProtocol(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._fast = self.fast and not logger.isEnabledFor(logging.DEBUG)
         self._max_size = config.ws_max_size
-        self._max_queue = config.ws_max_queue
         self._phase = REQUEST
         self._response = b"?"  # to the request; empty once it is out
         self._by_app = False  # whether the app has ended it
@@ -181,11 +182,13 @@ class WebSocketProtocol(asyncio.Protocol):
         self._fragments: bytearray | None = None  # of the message under way
         self._decoder: IncrementalDecoder | None = None  # if that is a text
         # To the app
-        self._messages: list[dict[str, Any]] = []  # short: a list is smaller than a deque, and as fast
-        self._size = 0  # bytes in it, since it was empty
+        self._next: dict[str, Any] | None = None  # the oldest message
+        self._later: list[dict[str, Any]] = []  # the others: for one, a list would allocate and free
+        self._max_later = config.ws_max_queue - 1
+        self._size = 0  # bytes in both, since they were empty
         self._stopped = False  # the app has enough to read
         self._paused = False  # and the transport knows
-        self._reader: asyncio.Future[None] | None = None  # the call of `receive` that waits, or the last of them
+        self._reader: asyncio.Future[None] | None = None  # the last call of `receive` that waits
         self._ending: dict[str, Any] | None = None  # the `websocket.disconnect`
         # To the client
         self._plain = False  # whether frames are made here, and not compressed
@@ -211,7 +214,23 @@ class WebSocketProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what the client has sent."""
         if self._phase is OPEN and self._pending is None:
-            self._parse(data)
+            # Nearly always it is one short frame, whole and alone. `_parse` would do the same with it, but
+            # would take longer to find that out.
+            length = len(data) - 6
+            if (
+                0 <= length < 126
+                and (first := data[0]) in PLAIN
+                and data[1] == 0x80 + length
+                and self._wire is None
+                and not self._stopped
+                and length <= self._max_size
+            ):
+                try:
+                    self._deliver(first == TEXT, apply_mask(data[6:], data[2:6]))
+                except UnicodeDecodeError as error:
+                    self._fail_for(error)
+            else:
+                self._parse(data)
         elif self._phase <= CLOSING:
             self._take(data)
 
@@ -223,7 +242,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._release_senders()
         if not self._stopped or self._response:
             self._end(1006)
-        elif not self._messages:
+        elif self._next is None:
             self._go_on()  # else `receive` comes to it, after what had arrived
         if not self._response:
             logger.info("connection closed")
@@ -238,7 +257,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Let senders go on."""
         self._release_senders()
-        if self._stopped and not self._messages and self._phase is OPEN:
+        if self._stopped and self._next is None and self._phase is OPEN:
             self._go_on()
 
     # uvicorn's side
@@ -273,7 +292,8 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._close(code, "")
             elif self._phase is ASKED:
                 self._refuse(500, b"", b"Internal Server Error", 1006)
-            self._messages.clear()
+            self._next = None
+            self._later.clear()
 
     # The app's side
 
@@ -282,17 +302,19 @@ class WebSocketProtocol(asyncio.Protocol):
 
         Cancelling loses nothing. At the end, every call returns the same `websocket.disconnect`.
         """
-        while not self._messages:
+        while (message := self._next) is None:
             if self._ending is not None:
                 return self._ending.copy()
-            reader = self._loop.create_future()
-            if self._reader is not None:  # another call goes on elsewhere: it is woken with this one
+            # `loop.create_future` makes the same, and takes longer.
+            reader: asyncio.Future[None] = asyncio.Future()
+            if self._reader is not None:  # of a call that goes on elsewhere: it is woken after this one
                 reader.add_done_callback(partial(wake, self._reader))
             self._reader = reader
             await reader
-        message = self._messages.pop(0)
-        if not self._messages:
-            self._size = 0
+        if self._later:
+            self._next = self._later.pop(0)
+        else:
+            self._next = None
             if self._stopped:
                 self._go_on()
         return message
@@ -431,7 +453,7 @@ class WebSocketProtocol(asyncio.Protocol):
         forget(wire)
         self.scope = self._scope_of(request)
         self._phase = ASKED
-        self._messages.append({"type": "websocket.connect"})
+        self._next = {"type": "websocket.connect"}
         context = Context() if self._config.reset_contextvars else copy_context()
         task = context.run(self._loop.create_task, self._run())
         self._server.tasks.add(task)
@@ -657,15 +679,20 @@ class WebSocketProtocol(asyncio.Protocol):
     def _deliver(self, is_text: bool, data: bytes) -> None:
         """Hand a message to the app, and stop when it has enough."""
         if is_text:
-            self._messages.append({"type": "websocket.receive", "text": data.decode()})
+            message = {"type": "websocket.receive", "text": data.decode()}
         else:
-            self._messages.append({"type": "websocket.receive", "bytes": data})
-        self._size += len(data)
-        if (reader := self._reader) is not None:
-            self._reader = None
-            if not reader.done():
-                reader.set_result(None)
-        if self._size >= MAX_QUEUE or len(self._messages) >= self._max_queue:
+            message = {"type": "websocket.receive", "bytes": data}
+        if self._next is None:
+            self._next = message
+            self._size = len(data)
+            if (reader := self._reader) is not None:
+                self._reader = None
+                if not reader.done():
+                    reader.set_result(None)
+        else:
+            self._later.append(message)
+            self._size += len(data)
+        if self._size >= MAX_QUEUE or len(self._later) >= self._max_later:
             self._stop()
 
     def _stop(self) -> None:
