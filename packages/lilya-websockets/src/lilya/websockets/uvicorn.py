@@ -687,8 +687,10 @@ class WebSocketProtocol(asyncio.Protocol):
             self._size = len(data)
             if (reader := self._reader) is not None:
                 self._reader = None
-                if not reader.done():
+                try:
                     reader.set_result(None)
+                except asyncio.InvalidStateError:
+                    pass  # it was cancelled
         else:
             self._later.append(message)
             self._size += len(data)
