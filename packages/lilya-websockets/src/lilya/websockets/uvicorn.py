@@ -678,6 +678,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _deliver(self, is_text: bool, data: bytes) -> None:
         """Hand a message to the app, and stop when it has enough."""
+        message: dict[str, Any]
         if is_text:
             message = {"type": "websocket.receive", "text": data.decode()}
         else:
