@@ -24,6 +24,7 @@ import codecs
 import logging
 import re
 import socket
+import sys
 import zlib
 from codecs import IncrementalDecoder
 from collections.abc import Iterable
@@ -74,6 +75,10 @@ PREPARED: Final = "lilya.websocket.prepared"
 MAX_HEAD = 65536  # bytes of a request before its empty line; h11 has the same limit
 MAX_QUEUE = 262144  # bytes of messages that wait for the app, which is what one read of a loop brings
 STEP = 1048576  # bytes that are inflated at once
+# Bytes from which a payload is not copied into its frame. In these Pythons asyncio never says `pause_writing`
+# after `writelines` (CVE-2024-12254): there, all are.
+PAUSES = not ((3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2))
+APART = 16384 if PAUSES else sys.maxsize
 PARSED: Final = (
     "connection",
     "upgrade",
@@ -747,7 +752,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._write_frame(first, data)
 
     def _write_frame(self, first: int, data: bytes) -> None:
-        if len(data) < 16384:
+        if len(data) < APART:
             self._transport.write(b"".join(framed(first, data)))
         else:
             self._transport.writelines(framed(first, data))  # does not copy it
