@@ -353,7 +353,8 @@ if nox is not None:
         """Beside others: `-- core`, `-- testing` or `-- wire` (over loopback); all three without that.
 
         `-- soak` alone wears a server out, for 10 minutes; `-- channels` alone publishes to many sockets;
-        `-- redis` alone is what channels lose and carry on Redis, and needs a server of it.
+        `-- redis` alone is what channels lose and carry on Redis, and needs a server of it. With `--write`
+        after it, `core`, `wire`, `channels` and `redis` make their parts of the pages anew.
         """
         install(session, CORE, groups=("bench",))
         arguments = list(session.posargs)

@@ -12,13 +12,29 @@ import json
 import os
 import platform
 import re
+import statistics
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-__all__ = ["as_text", "blocks", "machine", "plots", "read", "rounded", "save", "with_blocks", "write"]
+__all__ = [
+    "about",
+    "as_text",
+    "blocks",
+    "machine",
+    "number",
+    "plots",
+    "quiet",
+    "read",
+    "rounded",
+    "save",
+    "spread",
+    "table",
+    "with_blocks",
+    "write",
+]
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -34,6 +50,15 @@ NOTHING = "\N{EN DASH}"  # in a table
 def rounded(value: float) -> float:
     """Three digits: no measurement here is worth more."""
     return float(f"{value:.3g}")
+
+
+def spread(values: Sequence[float]) -> Row:
+    """The median of what was measured several times, and how far it was scattered."""
+    return {
+        "value": rounded(statistics.median(values)),
+        "least": rounded(min(values)),
+        "most": rounded(max(values)),
+    }
 
 
 def machine(packages: Iterable[str], node: Path | None = None) -> Results:
@@ -101,7 +126,7 @@ def save(results: Results, path: Path) -> None:
 
 
 def read(name: str) -> Results:
-    """The committed figures of a run: `wire` or `core`."""
+    """The committed figures of a run: `wire` or `core`, `channels` or `redis`."""
     results: Results = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return results
 
@@ -138,8 +163,8 @@ def blocks(figures: dict[str, Results]) -> dict[str, str]:
     wire, core = figures["wire"], figures["core"]
     cases = wire["cases"]
     return {
-        "quiet": _quiet(figures),
-        "wire-run": _run(wire, f"{_rounds(wire)} in {wire['minutes']:g} minutes"),
+        "quiet": quiet(figures),
+        "wire-run": about(wire, f"{_rounds(wire)} in {wire['minutes']:g} minutes"),
         "load": _servers(
             cases,
             {
@@ -166,7 +191,7 @@ def blocks(figures: dict[str, Results]) -> dict[str, str]:
         "growth": _growth(cases),
         "frameworks": _frameworks(cases["frameworks"]["rows"]),
         "missing": _missing(cases),
-        "core-run": _run(core, _rounds(core)),
+        "core-run": about(core, _rounds(core)),
         "core": _core(core["cases"], ("echo text", "echo bytes", "echo json", "accept and close")),
         "core-first": _core(
             core["cases"], ("first header", "first query parameter", "first str(url)", "first cookie")
@@ -186,7 +211,8 @@ def name_of(label: str) -> str:
     return f"**`{name}`**{comma}{how}" if name.startswith(OURS) else label
 
 
-def _run(results: Results, length: str) -> str:
+def about(results: Results, length: str) -> str:
+    """Where, with what and how long a run was."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     said = f"{results['machine']}; {results['python']}; {length}. {versions}."
     if results.get("samples"):
@@ -201,14 +227,15 @@ def _rounds(results: Results) -> str:
     return f"{results['rounds']} round{'s'[: results['rounds'] > 1]}"
 
 
-def _quiet(figures: dict[str, Results]) -> str:
+def quiet(figures: dict[str, Results]) -> str:
     """Whether to believe the figures."""
     disturbed = [f"`{name}.json`" for name, results in figures.items() if results["disturbed"]]
     if not disturbed:
         return "The machine did nothing else meanwhile."
     return (
         f'!!! warning "From a busy machine"\n\n    Other programs ran while {" and ".join(disturbed)} '
-        "were made. Read the ratios with that in mind, and the times not at all."
+        f"{'were' if len(disturbed) > 1 else 'was'} made. Read the ratios with that in mind, and the times "
+        "not at all."
     )
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Meter", "Sample", "cpu_time", "memory", "processes"]
+__all__ = ["Meter", "Others", "Sample", "cpu_time", "memory", "processes"]
 
 PROC = Path("/proc")
 TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -160,3 +160,25 @@ class Meter:
             self._others / took,
             self._stolen / took,
         )
+
+
+class Others:
+    """Whether others used the cores of this process while a block ran, over all of them."""
+
+    def _read(self) -> tuple[float, float, float]:
+        cores = [core_times(core) for core in os.sched_getaffinity(0)]
+        busy, stolen = (sum(times) for times in zip(*cores, strict=True))
+        return time.perf_counter(), busy - cpu_time(os.getpid()), stolen
+
+    def __enter__(self) -> Others:
+        self._cores = len(os.sched_getaffinity(0))
+        self._before = self._read()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        took, others, stolen = (
+            after - before for after, before in zip(self._read(), self._before, strict=True)
+        )
+        self.share = max(0.0, others) / took / self._cores
+        """Of the cores, that others used."""
+        self.disturbed = self.share > OTHERS or stolen / took / self._cores > STOLEN

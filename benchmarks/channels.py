@@ -1,23 +1,26 @@
 """Publishing one text to many sockets, side by side with what people write today.
 
-    python3 noxfile.py -s bench -- channels             everything, some minutes
+    python3 noxfile.py -s bench -- channels             everything, five minutes
     python3 noxfile.py -s bench -- channels --rounds 2  a look
     python3 noxfile.py -s bench -- channels --only stalled
+    python3 noxfile.py -s bench -- channels --write     what the page *Channels* shows
 
 `fan-out`: a text of 200 bytes to 1,000 sockets in this process. The server is two functions that wait for
 nothing, so the figures are the cost of the way to the server: processor time per message and socket, until
-every socket has it. Each round runs every implementation once, one after the other; shown are the medians
-over the rounds, and the medians of the ratios that were formed within each round.
+every socket has it. Each round runs every implementation once, one after the other, and begins with another
+one; shown are the medians over the rounds, and the medians of the ratios that were formed within each round.
 
-`uvicorn`: the same over loopback. The sockets are those of one uvicorn, in a process of its own, whose
-processor time is counted; the clients are here, and throw away what they get.
+`uvicorn`: the same over loopback. The sockets are those of one uvicorn, in a process and on a core of its
+own, whose processor time is counted; the clients are here, and throw away what they get.
 
 `growth`: as `fan-out`, for channels alone, from 10 to 10,000 sockets on one channel, and for 1,000 sockets on
 1 to 1,000 channels.
 
-`stalled`: 100 sockets, one of which takes nothing. 500 messages per second are published for some seconds;
-the latency is from before `publish` until a socket is sent the message. With and without the stalled one, in
-turns.
+`stalled`: 100 sockets, one of which takes nothing, the first to be sent to. 500 messages per second are
+published for some seconds; the latency is from before `publish` until one of the other 99 is sent the
+message. With and without the stalled one in pairs, in the order A B, B A, A B, …: so a run is also next to
+one of its kind, and how far these two are apart is the noise. What a stalled one holds is measured apart, by
+tracemalloc: the memory that comes back when it leaves.
 """
 
 from __future__ import annotations
@@ -25,28 +28,40 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
 import socket
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from importlib.util import find_spec
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
-from broadcaster import Broadcast
-from litestar.channels import ChannelsPlugin
-from litestar.channels.backends.memory import MemoryChannelsBackend
-from starlette.websockets import WebSocket as StarletteWebSocket
+import anyio
 
-from benchmarks import _report
+from benchmarks import _channels_report, _report, _system
 from lilya.websockets import WebSocket
 from lilya.websockets.channels import Channels
 
 SOCKETS = 1000
 MESSAGES = 50
 TEXT = "x" * 200
+RECEIVERS = (10, 100, 1000, 10_000)
+CHANNELS = (1, 10, 100, 1000)
+STALLED_AMONG = 100
+STALLED_RATE = 500  # messages per second
+# With the first size what waits for a stalled one is bounded by the number of messages, else by their bytes.
+HELD_SIZES = (200, 65_536)
+HELD_AFTER = (1000, 4000)
+KINDS = (("without", False), ("with", True))
+NOTHING = "a server that waits for nothing"
+SERVERS = {
+    "uvicorn": "websockets-sansio",
+    "lilya.websockets.uvicorn": "lilya.websockets.uvicorn:WebSocketProtocol",
+}
 LIMIT = 60.0  # seconds for anything
 
 Publish = Callable[[int], Coroutine[Any, Any, None]]
@@ -56,9 +71,9 @@ Peer = Callable[[int, "Server"], Any]
 class Server:
     """Two functions that wait for nothing, for any number of connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, times: list[float] | None = None) -> None:
         self.sent = 0
-        self.times: list[float] | None = None
+        self.times = times
 
     async def receive(self) -> Any:
         return {"type": "websocket.connect"}
@@ -78,8 +93,13 @@ class Server:
             sockets.append(socket)
         return sockets
 
+    async def connected_to_starlette(self, count: int) -> list[Any]:
+        from starlette.websockets import WebSocket
+
+        return await self.connected(WebSocket, count)
+
     async def until(self, sent: int) -> None:
-        async with asyncio.timeout(LIMIT):
+        with anyio.fail_after(LIMIT):
             while self.sent < sent:  # noqa: ASYNC110 - what is measured must not set an event each time
                 await asyncio.sleep(0)
 
@@ -102,7 +122,7 @@ async def ours(count: int, server: Server, channels: int = 1) -> AsyncIterator[P
 @asynccontextmanager
 async def loop(count: int, server: Server) -> AsyncIterator[Publish]:
     """The `ConnectionManager` of FastAPI's documentation."""
-    sockets = await server.connected(StarletteWebSocket, count)
+    sockets = await server.connected_to_starlette(count)
 
     async def publish(_: int) -> None:
         for each in sockets:
@@ -113,7 +133,7 @@ async def loop(count: int, server: Server) -> AsyncIterator[Publish]:
 
 @asynccontextmanager
 async def gather(count: int, server: Server) -> AsyncIterator[Publish]:
-    sockets = await server.connected(StarletteWebSocket, count)
+    sockets = await server.connected_to_starlette(count)
 
     async def publish(_: int) -> None:
         await asyncio.gather(*(socket.send_text(TEXT) for socket in sockets))
@@ -123,9 +143,12 @@ async def gather(count: int, server: Server) -> AsyncIterator[Publish]:
 
 @asynccontextmanager
 async def litestar(count: int, server: Server) -> AsyncIterator[Publish]:
+    from litestar.channels import ChannelsPlugin
+    from litestar.channels.backends.memory import MemoryChannelsBackend
+
     async with AsyncExitStack() as stack:
         plugin = await stack.enter_async_context(ChannelsPlugin(MemoryChannelsBackend(), channels=["room:0"]))
-        for socket in await server.connected(StarletteWebSocket, count):
+        for socket in await server.connected_to_starlette(count):
             subscriber = await stack.enter_async_context(plugin.start_subscription("room:0"))
 
             async def forward(data: bytes, socket: Any = socket) -> None:
@@ -141,6 +164,8 @@ async def litestar(count: int, server: Server) -> AsyncIterator[Publish]:
 
 @asynccontextmanager
 async def broadcaster(count: int, server: Server) -> AsyncIterator[Publish]:
+    from broadcaster import Broadcast
+
     async with Broadcast("memory://") as hub:
 
         async def forward(socket: Any, entered: asyncio.Semaphore) -> None:
@@ -150,7 +175,7 @@ async def broadcaster(count: int, server: Server) -> AsyncIterator[Publish]:
                     await socket.send_text(event.message)
 
         entered = asyncio.Semaphore(0)
-        sockets = await server.connected(StarletteWebSocket, count)
+        sockets = await server.connected_to_starlette(count)
         tasks = [asyncio.create_task(forward(socket, entered)) for socket in sockets]
         for _ in tasks:
             await entered.acquire()
@@ -188,33 +213,61 @@ async def cost(peer: Peer, count: int, messages: int, reach: int | None = None, 
         return (time.process_time() - began) / (reach * messages) * 1e6
 
 
-def fan_out(rounds: int, messages: int) -> None:
-    samples: dict[str, list[float]] = {name: [] for name in PEERS}
-    for _ in range(rounds):
-        for name, peer in PEERS.items():
-            samples[name].append(asyncio.run(cost(peer, SOCKETS, messages)))
-    print(f"\nfan-out: {len(TEXT)} bytes to {SOCKETS:,} sockets, processor time per message and socket")
-    table(samples)
+Samples = dict[str, list[float]]
 
 
-def growth(rounds: int, messages: int) -> None:
-    print("\ngrowth: channels, processor time per message and socket")
-    for count in (10, 100, 1000, 10_000):
-        runs = [asyncio.run(cost(ours, count, max(messages * 1000 // count // 5, 5))) for _ in range(rounds)]
-        print(f"  {count:6,} sockets on 1 channel{statistics.median(runs):13.2f} µs")
-    for channels in (1, 10, 100, 1000):
-        runs = [
-            asyncio.run(cost(ours, SOCKETS, messages * channels // 5, SOCKETS // channels, channels=channels))
-            for _ in range(rounds)
-        ]
-        print(f"  {SOCKETS:6,} sockets on {channels:5,} channels{statistics.median(runs):9.2f} µs")
+def say(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{what} …", end="", file=sys.stderr, flush=True)
 
 
-def table(samples: dict[str, list[float]]) -> None:
+def rows(samples: Samples) -> dict[str, _report.Row]:
+    """The figures, and their ratios to the first of them."""
     first = next(iter(samples.values()))
-    for name, found in samples.items():
-        ratio = statistics.median(value / own for value, own in zip(found, first, strict=True))
-        print(f"  {name:36}{statistics.median(found):8.2f} µs{ratio:8.2f}")
+    return {
+        name: {
+            **_report.spread(found),
+            "ratio": _report.rounded(
+                statistics.median(value / own for value, own in zip(found, first, strict=True))
+            ),
+        }
+        for name, found in samples.items()
+    }
+
+
+def turns(rounds: int) -> Iterator[tuple[int, str, Peer]]:
+    """Everybody in each round; another one begins it, because what comes first or last may have it better."""
+    peers = [(number, name, peer) for number, (name, peer) in enumerate(PEERS.items())]
+    for number in range(rounds):
+        turn = number % len(peers)
+        yield from peers[turn:] + peers[:turn]
+
+
+def fan_out(rounds: int, messages: int) -> Samples:
+    samples: Samples = {name: [] for name in PEERS}
+    for _, name, peer in turns(rounds):
+        say(f"fan-out: {name}")
+        samples[name].append(asyncio.run(cost(peer, SOCKETS, messages)))
+    return samples
+
+
+def growth(rounds: int, messages: int) -> dict[str, dict[str, _report.Row]]:
+    """By the number of sockets on one channel, and by the number of channels that they are spread over."""
+    sockets: Samples = {}
+    channels: Samples = {}
+    for _ in range(rounds):
+        for count in RECEIVERS:
+            say(f"growth: {count:,} sockets")
+            found = asyncio.run(cost(ours, count, max(messages * 1000 // count // 5, 5)))
+            sockets.setdefault(str(count), []).append(found)
+        for count in CHANNELS:
+            say(f"growth: {count:,} channels")
+            found = asyncio.run(cost(ours, SOCKETS, messages * count // 5, SOCKETS // count, channels=count))
+            channels.setdefault(str(count), []).append(found)
+    return {
+        "sockets": {count: _report.spread(found) for count, found in sockets.items()},
+        "channels": {count: _report.spread(found) for count, found in channels.items()},
+    }
 
 
 # Over loopback
@@ -268,6 +321,8 @@ class Sockets(Server):
 def serve(port: int, implementation: str) -> None:
     import uvicorn
 
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
     async def main() -> None:
         config = uvicorn.Config(
             Sockets().app,
@@ -306,23 +361,25 @@ class Client(asyncio.Protocol):
 
     async def until(self, mark: bytes) -> bytes:
         """What comes before a mark of the app's, and behind an equals sign."""
-        async with asyncio.timeout(LIMIT):
+        with anyio.fail_after(LIMIT):
             while mark not in self.last.rpartition(b"\r\n\r\n")[2]:
                 self.arrived.clear()
                 await self.arrived.wait()
         return self.last.rpartition(mark)[0].rpartition(b"=")[2]
 
 
-async def loopback(implementation: str, rounds: int, messages: int) -> dict[str, list[float]]:
+async def loopback(implementation: str, rounds: int, messages: int) -> Samples:
     event_loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     command = [sys.executable, "-m", "benchmarks.channels", "--serve", str(port), implementation]
     process = await asyncio.create_subprocess_exec(*command)
-    samples: dict[str, list[float]] = {name: [] for name in PEERS}
+    affinity = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(affinity)})
+    samples: Samples = {name: [] for name in PEERS}
     clients: list[Client] = []
     try:
-        async with asyncio.timeout(LIMIT):
+        with anyio.fail_after(LIMIT):
             while len(clients) < SOCKETS:
                 try:
                     _, client = await event_loop.create_connection(lambda: Client("/"), "127.0.0.1", port)
@@ -331,76 +388,126 @@ async def loopback(implementation: str, rounds: int, messages: int) -> dict[str,
                     continue
                 await client.until(b"!")
                 clients.append(client)
-        for _ in range(rounds):
-            for number, name in enumerate(PEERS):
-                path = f"/run/{number}/{messages}"
-                _, client = await event_loop.create_connection(partial(Client, path), "127.0.0.1", port)
-                samples[name].append(float(await client.until(b";")))
-                client.transport.close()
+        for number, name, _ in turns(rounds):
+            say(f"over loopback, {implementation}: {name}")
+            path = f"/run/{number}/{messages}"
+            _, client = await event_loop.create_connection(partial(Client, path), "127.0.0.1", port)
+            samples[name].append(float(await client.until(b";")))
+            client.transport.close()
     finally:
+        os.sched_setaffinity(0, affinity)
         process.kill()
         await process.wait()
     return samples
 
 
-def over_uvicorn(rounds: int, messages: int) -> None:
-    ours = ["lilya.websockets.uvicorn:WebSocketProtocol"] if find_spec("lilya.websockets.uvicorn") else []
-    for implementation in ("websockets-sansio", "wsproto", *ours):
-        samples = asyncio.run(loopback(implementation, rounds, messages))
-        print(f"\nuvicorn ({implementation}): the same over loopback, processor time of the server")
-        table(samples)
-
-
 # One stalled client
 
 
-async def latencies(stalled: bool, seconds: float) -> tuple[list[float], int, str]:
-    server = Server()
+class Watched(NamedTuple):
+    """What the 99 had in one run."""
+
+    received: int
+    p50: float  # microseconds, as the next
+    p99: float
+
+
+async def watched(stalled: bool, seconds: float) -> Watched:
     times: list[float] = []
+    latencies: list[float] = []
+    servers = [Server(times) for _ in range(STALLED_AMONG - 1)]
     async with Channels("memory://") as hub, AsyncExitStack() as stack:
-        for socket in await server.connected(WebSocket, 99):
-            await stack.enter_async_context(hub.join("room", socket))
-        (slow,) = await server.connected(WebSocket, 1)
+        # The first one: it is in the way of all others. Its policy drops: with "close" it would be gone soon.
+        (slow,) = await Server().connected(WebSocket, 1)
         if stalled:
-
-            async def never(message: Any) -> None:
-                await asyncio.Event().wait()
-
             slow._send = never
-        # Dropping: with "close" it would be gone after a second.
-        member = await stack.enter_async_context(
-            hub.join("room", slow, policy="drop_oldest", max_messages=256)
-        )
-        reach = 99 if stalled else 100
+        await stack.enter_async_context(hub.join("room", slow, policy="drop_oldest"))
+        for server in servers:
+            (each,) = await server.connected(WebSocket, 1)
+            await stack.enter_async_context(hub.join("room", each))
         gc.collect()
         begin = time.perf_counter()
-        count = int(seconds * 500)
-        held = 0
+        count = int(seconds * STALLED_RATE)
         for number in range(count):
-            await asyncio.sleep(max(begin + number / 500 - time.perf_counter(), 0))
-            server.times = []
+            await asyncio.sleep(max(begin + number / STALLED_RATE - time.perf_counter(), 0))
+            times.clear()
             before = time.perf_counter()
             await hub.publish("room", TEXT)
-            await server.until(reach * (number + 1))
-            times += [moment - before for moment in server.times]
-            held = max(held, member.held)
-        bound = f"{member.pending} messages and {held:,} bytes waited, {member.dropped:,} were dropped"
-        return times, server.sent - reach * count, bound
+            with anyio.fail_after(LIMIT):
+                while len(times) < len(servers):  # noqa: ASYNC110 - see `until`
+                    await asyncio.sleep(0)
+            latencies += [moment - before for moment in times]
+    if any(server.sent != count for server in servers):
+        raise RuntimeError(f"one has {min(server.sent for server in servers)} of {count} messages")
+    cuts = statistics.quantiles(latencies, n=100)
+    return Watched(len(latencies), cuts[49] * 1e6, cuts[98] * 1e6)
 
 
-def stalled(rounds: int, seconds: float) -> None:
-    print("\nstalled: 100 sockets, 500 messages per second, latency in microseconds")
-    for _ in range(rounds):
-        for one in (False, True):
-            times, odd, bound = asyncio.run(latencies(one, seconds))
-            if odd:
-                raise RuntimeError(f"{odd} messages more than were published")
-            cuts = statistics.quantiles(times, n=100)
-            print(
-                f"  {'one stalled' if one else 'none stalled':14}p50 {cuts[49] * 1e6:6.0f}  "
-                f"p99 {cuts[98] * 1e6:6.0f}  {len(times):,} received"
-                + (f"; of the stalled one {bound}" if one else "")
-            )
+async def never(message: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def held(size: int, messages: int) -> tuple[int, int]:
+    """How many messages wait for a stalled socket, and the bytes of memory that come back when it leaves."""
+    server = Server()
+    async with Channels("memory://", history=1) as hub, AsyncExitStack() as stack:
+        (quick,) = await server.connected(WebSocket, 1)
+        await stack.enter_async_context(hub.join("room", quick))
+        (slow,) = await Server().connected(WebSocket, 1)
+        slow._send = never
+        tracemalloc.start()
+        try:
+            async with hub.join("room", slow, policy="drop_oldest") as member:
+                for number in range(messages):
+                    await hub.publish("room", f"{number:{size}}")
+                    await server.until(number + 1)
+                pending = member.pending
+                gc.collect()
+                before = tracemalloc.get_traced_memory()[0]
+            gc.collect()
+            return pending, before - tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+
+def stalled(pairs: int, seconds: float) -> _report.Results:
+    order = [one for number in range(pairs) for one in ((False, True) if number % 2 == 0 else (True, False))]
+    runs: list[tuple[bool, Watched]] = []
+    for number, one in enumerate(order):
+        say(f"stalled: run {number + 1} of {len(order)}")
+        runs.append((one, asyncio.run(watched(one, seconds))))
+    p99 = [(one, run.p99) for one, run in runs]
+    memory = {}
+    for size in HELD_SIZES:
+        counted = {}
+        for messages in HELD_AFTER:
+            say(f"stalled: what {messages:,} messages of {size:,} bytes leave with it")
+            waited, took = asyncio.run(held(size, messages))
+            counted[str(messages)] = {"messages": waited, "bytes": took}
+        memory[str(size)] = counted
+    count = int(seconds * STALLED_RATE)
+    return {
+        "sockets": STALLED_AMONG,
+        "rate": STALLED_RATE,
+        "pairs": pairs,
+        "seconds": seconds,
+        "published": count * pairs,
+        "expected": (STALLED_AMONG - 1) * count * pairs,
+        "received": sum(run.received for one, run in runs if one),
+        "p50": {key: _report.spread([run.p50 for one, run in runs if one is is_it]) for key, is_it in KINDS},
+        "p99": {key: _report.spread([run.p99 for one, run in runs if one is is_it]) for key, is_it in KINDS},
+        # With it, less without it.
+        "difference": _report.spread([_difference(p99[2 * pair : 2 * pair + 2]) for pair in range(pairs)]),
+        "noise": _report.spread(
+            [abs(after - before) for (one, before), (other, after) in pairwise(p99) if one is other]
+        ),
+        "memory": memory,
+    }
+
+
+def _difference(pair: Sequence[tuple[bool, float]]) -> float:
+    found = dict(pair)
+    return found[True] - found[False]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -411,22 +518,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--messages", type=int, default=MESSAGES)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a run with a stalled socket")
     parser.add_argument("--only", choices=["fan-out", "uvicorn", "growth", "stalled"])
+    parser.add_argument("--write", action="store_true", help="write the figures into the page Channels")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
         serve(int(options.serve[0]), options.serve[1])
         return
-    about = _report.machine(["lilya-websockets", "starlette", "litestar", "broadcaster"])
-    print(f"{about['machine']}; {about['python']}")
-    print(", ".join(f"{name} {version}" for name, version in about["versions"].items()))
-    if options.only in (None, "fan-out"):
-        fan_out(options.rounds, options.messages)
-    if options.only in (None, "uvicorn"):
-        over_uvicorn(options.rounds, options.messages)
-    if options.only in (None, "growth"):
-        growth(max(options.rounds // 3, 1), options.messages)
-    if options.only in (None, "stalled"):
-        stalled(max(options.rounds // 3, 1), options.seconds)
+    if options.rounds < 2:
+        parser.error(f"--rounds must be at least 2, got {options.rounds}: one run has no noise")
+    if options.write and options.only:
+        parser.error("--write takes the whole: the page shows one run. Leave --only out")
+    if len(os.sched_getaffinity(0)) < 2:
+        sys.exit("server and clients need a core each, and this process may use one")
+    began = time.monotonic()
+    found: _report.Results = _report.machine(
+        ["starlette", "litestar", "broadcaster", "uvicorn", "uvloop", "websockets"]
+    )
+    with _system.Others() as others:
+        if options.only in (None, "fan-out"):
+            found["fan-out"] = {NOTHING: rows(fan_out(options.rounds, options.messages))}
+        if options.only in (None, "uvicorn"):
+            for name, implementation in SERVERS.items():
+                samples = asyncio.run(loopback(implementation, options.rounds, options.messages))
+                found.setdefault("fan-out", {})[name] = rows(samples)
+        if options.only in (None, "growth"):
+            found["growth"] = growth(max(options.rounds // 3, 1), options.messages)
+        if options.only in (None, "stalled"):
+            found["stalled"] = stalled(options.rounds, options.seconds)
+    print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    found |= {
+        "rounds": options.rounds,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "disturbed": others.disturbed,
+    }
+    print(_channels_report.as_text(_channels_report.blocks_of_channels(found)))
+    if options.write:
+        _channels_report.write(channels=found)
 
 
 if __name__ == "__main__":

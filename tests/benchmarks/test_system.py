@@ -13,6 +13,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the benchmarks read /proc", allow_module_level=True)
 
+from benchmarks import _system
 from benchmarks._system import Meter, Sample, core_times, cpu_time, memory, processes, waited
 
 CORE = min(os.sched_getaffinity(0))
@@ -229,3 +230,24 @@ def test_waiting_for_a_core_is_not_running(start: Start) -> None:
 )
 def test_marks(sample: Sample, disturbed: bool, bounded: bool) -> None:
     assert (sample.disturbed, sample.bounded) == (disturbed, bounded)
+
+
+@pytest.mark.parametrize(
+    ("busy", "own", "stolen", "disturbed"),
+    [(1.0, 1.0, 0.0, False), (1.0, 0.95, 0.0, False), (1.0, 0.5, 0.0, True), (1.0, 1.0, 0.5, True)],
+    ids=["nobody", "next to nobody", "others", "the host"],
+)
+def test_who_used_the_cores(
+    busy: float, own: float, stolen: float, disturbed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = len(os.sched_getaffinity(0))
+    clock = iter([0.0, 1.0])
+    of_core = iter([(0.0, 0.0)] * cores + [(busy, stolen)] * cores)
+    of_own = iter([0.0, own * cores])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(_system, "core_times", lambda core: next(of_core))
+    monkeypatch.setattr(_system, "cpu_time", lambda pid: next(of_own))
+    with _system.Others() as others:
+        pass
+    assert others.share == pytest.approx(busy - own)
+    assert others.disturbed == disturbed

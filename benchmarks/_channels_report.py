@@ -1,0 +1,232 @@
+"""The figures of channels as the page *Channels* has them.
+
+    python -m benchmarks._channels_report
+
+writes the page's tables again, from the committed figures. A test compares them.
+"""
+
+from __future__ import annotations
+
+from benchmarks import _report
+from benchmarks._report import Results, Row, number
+
+__all__ = ["FILES", "PAGE", "as_text", "blocks", "blocks_of_channels", "blocks_of_redis", "write"]
+
+PAGE = _report.ROOT / "docs" / "channels.md"
+FILES = ("channels", "redis")
+
+OURS = "channels"
+MANY = 50  # processes, for what one Redis carries
+
+
+def write(**results: Results) -> None:
+    """Commit figures, by the name of the run, and make the page from all there are."""
+    for name, found in results.items():
+        _report.save(found, _report.FOLDER / f"{name}.json")
+    figures = {name: _report.read(name) for name in FILES}
+    page = _report.with_blocks(PAGE.read_text(encoding="utf-8"), blocks(figures))
+    PAGE.write_text(page, encoding="utf-8")
+
+
+def blocks(figures: dict[str, Results]) -> dict[str, str]:
+    """Everything on the page that is made from figures, by name."""
+    return blocks_of_channels(figures["channels"]) | blocks_of_redis(figures["redis"])
+
+
+def blocks_of_channels(found: Results) -> dict[str, str]:
+    """The part of one file, or of a run that measured some of it."""
+    made = {"channels-run": _run("channels", found, f"{found['rounds']} rounds")}
+    if "fan-out" in found:
+        made["fan-out"] = _fan_out(found["fan-out"])
+    if "growth" in found:
+        made["growth"] = _growth(found["growth"])
+    if "stalled" in found:
+        made["stalled"] = _stalled(found["stalled"])
+    return made
+
+
+def blocks_of_redis(found: Results) -> dict[str, str]:
+    """The same for the other file."""
+    length = f"{found['server']}, {found['rounds']} rounds of {found['seconds']:g} seconds"
+    made = {"redis-run": _run("redis", found, length)}
+    if "restarts" in found:
+        made["restarts"] = _restarts(found["restarts"])
+    if "load" in found:
+        made["load"] = _load(found["load"])
+        made["on-paper"] = _on_paper(found)
+    return made
+
+
+def as_text(blocks: dict[str, str]) -> str:
+    """For the terminal."""
+    return "\n".join(f"{text}\n" for text in blocks.values())
+
+
+def _run(name: str, found: Results, length: str) -> str:
+    said = _report.about(found, f"{length}, {found['minutes']:g} minutes")
+    return f"{said}\n\n{_report.quiet({name: found})}"
+
+
+def spread(row: Row) -> str:
+    """A median with what it was scattered over."""
+    return f"{number(row['value'])} ({number(row['least'])} to {number(row['most'])})"
+
+
+def _fan_out(columns: dict[str, dict[str, Row]]) -> str:
+    names = next(iter(columns.values()))
+    heads = [f"`{name}`" if name.startswith(_report.OURS) else name for name in columns]
+    return _report.table(
+        ["", *heads],
+        [
+            [
+                f"**{name}**" if name == OURS else name,
+                *(f"{number(rows[name]['value'])} ({rows[name]['ratio']:.2f})" for rows in columns.values()),
+            ]
+            for name in names
+        ],
+    )
+
+
+def _growth(found: dict[str, dict[str, Row]]) -> str:
+    return "\n\n".join(
+        _report.table(
+            [title, *(f"{int(count):,}" for count in rows)],
+            [["µs", *(number(row["value"]) for row in rows.values())]],
+        )
+        for title, rows in (
+            ("sockets on one channel", found["sockets"]),
+            ("channels that 1,000 sockets are spread over", found["channels"]),
+        )
+    )
+
+
+def _stalled(found: Results) -> str:
+    difference, noise = found["difference"], found["noise"]
+    inside = abs(difference["value"]) <= noise["value"]
+    verdict = "less than that noise" if inside else "**more than that noise**"
+    others = found["sockets"] - 1
+    lines = [
+        f"* {found['sockets']} sockets, one of which takes nothing, and {found['published']:,} messages in "
+        f"{found['pairs']} runs of {found['seconds']:g} seconds: the other {others} received "
+        f"{found['received']:,} of {found['expected']:,}.",
+        f"* Their latency, medians of the runs (least to most). p50: {spread(found['p50']['without'])} µs "
+        f"without the stalled one, {spread(found['p50']['with'])} µs with it. p99: "
+        f"{spread(found['p99']['without'])} µs and {spread(found['p99']['with'])} µs.",
+        f"* Two runs of the same kind, one right after the other, differed in their p99 by "
+        f"{spread(noise)} µs. A run with the stalled one and the one without it beside it differed by "
+        f"{spread(difference)} µs: {verdict}.",
+    ]
+    for size, counted in found["memory"].items():
+        (few, first), (many, last) = counted.items()
+        lines.append(
+            f"* After {int(few):,} messages of {int(size):,} bytes {first['messages']} waited for it, and "
+            f"{first['bytes']:,} bytes of memory came back when it left. After {int(many):,} messages it was "
+            f"{last['messages']} and {last['bytes']:,} bytes."
+        )
+    return "\n".join(lines)
+
+
+# On Redis
+
+
+def _restarts(found: Results) -> str:
+    processes = found["processes"]
+    names = {
+        "acknowledged": "acknowledged",
+        "received": "received, from both",
+        "lost": "lost",
+        "doubled": "received twice",
+        "out of order": "out of order",
+        "gaps": "gaps",
+        "outages logged": "outages in the log",
+        "recoveries logged": "returns in the log",
+    }
+    return _report.table(
+        [
+            f"{found['cycles']} restarts",
+            *(f"process {place}" for place, _ in enumerate(processes, 1)),
+        ],
+        [[name, *(f"{process[key]:,}" for process in processes)] for key, name in names.items()],
+    )
+
+
+def _load(load: Results) -> str:
+    columns = {
+        "full delivered": "delivered per second",
+        "full missing": "never came",
+        "full broker": "broker, µs",
+        "full process": "process, µs",
+        "low p50": "p50, ms",
+        "low p99": "p99, ms",
+        "low broker": "broker at the low rate, µs",
+    }
+    return _report.table(
+        ["processes", "", *columns.values()],
+        [
+            [
+                processes,
+                {"ours": "**channels**", "litestar": "Litestar"}[kind],
+                *(
+                    number(row[key]["value"]) if key == "full missing" else spread(row[key])
+                    for key in columns
+                ),
+            ]
+            for processes, kinds in load.items()
+            for kind, row in kinds.items()
+        ],
+    )
+
+
+def carried(load: Results, processes: int) -> tuple[float, float]:
+    """What a message costs one Redis with so many processes, in µs, and how many it carries per second.
+
+    A straight line through the cost at the least and at the most processes that were measured.
+    """
+    (few, first), (many, last) = (
+        (int(count), load[count]["ours"]["full broker"]["value"]) for count in (min(load), max(load))
+    )
+    each = max(0.0, (last - first) / (many - few))
+    cost = last + each * (processes - many)
+    return cost, 1e6 / cost
+
+
+def _on_paper(found: Results) -> str:
+    load = found["load"]
+    most = int(max(load))
+    cost, full = carried(load, most)
+    each = carried(load, most + 1)[0] - cost
+    many = carried(load, MANY)[1]
+    quiet = [kinds["ours"]["low broker"]["value"] for kinds in load.values()]
+    busy = [kinds["ours"]["full process"]["value"] for kinds in load.values()]
+    kept = 4096 * found["event"]
+    return "\n".join(
+        [
+            f"* Redis uses one core for commands. At {number(cost)} µs for a message, one Redis is full at "
+            f"{_rough(full)} messages per second with {most} processes. "
+            + (
+                f"Each further process costs it {number(each)} µs per message: with {MANY} processes it is "
+                f"full at about {_rough(many)}. Plan with half."
+                if each
+                else "What a further process costs was less than could be measured here. Plan with half."
+            ),
+            f"* When there is little to do, nothing comes in groups, and a message costs it "
+            f"{number(min(quiet))} to {number(max(quiet))} µs. That is no reason to worry: the more there "
+            "is, the less each costs.",
+            f"* A process is full sooner: at {number(min(busy))} to {number(max(busy))} µs per message that "
+            f"it receives, its share of publishing included, it takes {_rough(1e6 / max(busy))} to "
+            f"{_rough(1e6 / min(busy))} per second, and each socket that it sends them to costs more. More "
+            "processes help if they have different channels to read.",
+            f"* An event of 200 bytes takes {number(found['event'])} bytes of memory. The newest 4,096 of "
+            f"each channel are kept for readers, until `max_age` is over, so a busy channel takes "
+            f"{number(kept / 1e6)} MB, and 1,000 of them {number(kept / 1e6)} GB.",
+        ]
+    )
+
+
+def _rough(value: float) -> str:
+    """Two digits: it is an estimate."""
+    return f"{float(f'{value:.2g}'):,.0f}"
+
+
+if __name__ == "__main__":
+    write()
