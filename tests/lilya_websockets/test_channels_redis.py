@@ -965,6 +965,45 @@ async def test_what_waits_while_the_broker_is_away(prefix: str) -> None:
             assert await reader.data(6) == [*map(str, range(5)), "last"]
 
 
+async def test_each_waits_for_its_own_time(prefix: str) -> None:
+    gave_up: list[tuple[str, float]] = []
+
+    async def publish(backend: RedisBackend, text: str) -> None:
+        began = anyio.current_time()
+        with pytest.raises(BrokerError, match=r"within 0\.4 seconds"):
+            await backend.publish("room", text)
+        gave_up.append((text, anyio.current_time() - began))
+
+    with redis() as server:
+        async with started(server.url, prefix=prefix, publish_timeout=0.4) as backend:
+            server.kill()
+            async with anyio.create_task_group() as group:
+                group.start_soon(publish, backend, "first")
+                await anyio.sleep(0.2)
+                group.start_soon(publish, backend, "second")
+            assert [text for text, _ in gave_up] == ["first", "second"]
+            assert all(took >= 0.39 for _, took in gave_up)
+
+
+async def test_a_limit_that_is_moved() -> None:
+    over: list[float] = []
+    limit = _redis._Limit(lambda: over.append(anyio.current_time()))
+    began = anyio.current_time()
+    limit.set(3600.0)
+    limit.set(0.05)  # sooner than its timer
+    limit.set(0.1)  # later
+    await until(lambda: len(over) == 1)
+    assert over[0] - began >= 0.09
+    limit.set(0.01)
+    limit.lift()
+    await anyio.sleep(0.05)
+    limit.set(3600.0)
+    limit.stop()
+    assert len(over) == 1
+    assert limit._timer is not None
+    assert limit._timer.cancelled()
+
+
 async def test_a_broker_that_stands_still(
     prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -27,8 +27,8 @@ import random
 import re
 import secrets
 from collections import deque
-from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from types import TracebackType
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlsplit
 
@@ -89,8 +89,7 @@ _LONGEST: Final = 31_536_000_000_000
 # The broker is not there, or not yet; and a protocol that is not its.
 _AWAY: Final = (RedisError, OSError, EOFError)
 
-# Milliseconds stay text, of as many digits as they need: to write a number of this size as text costs more than
-# most commands.
+# Milliseconds stay text: to write a number of this size as text costs more than most commands.
 _COMMON: Final = """
 local function text(number) return string.format('%.0f', number) end
 
@@ -149,8 +148,8 @@ local function tidy(events, state, stands, age, expire)
 end
 """
 
-# Before the functions is what nearly every publish comes to: the channel and the publisher are known, and nothing
-# has to be tidied. The rest would do the same, and takes a third more.
+# Before the functions is what nearly every publish comes to: the channel and the publisher are known, and
+# nothing has to be tidied. The rest would do the same, and takes a sixth more.
 _PUBLISH: Final = (
     """
 local events, state = KEYS[1], KEYS[2]
@@ -158,7 +157,8 @@ local epoch, kept, age, expire, header, data, publisher, number = unpack(ARGV)
 local found, time = redis.call('HMGET', state, 'epoch', 'ms', 'seq', publisher), redis.call('TIME')
 local before, seq = found[2], tonumber(found[3] or '')
 local last = tonumber(found[4] and string.match(found[4], '^%d+') or '')
-if found[1] and before and seq and last and last < tonumber(number) and string.sub(before, 1, -4) == time[1] then
+if found[1] and before and seq and last and last < tonumber(number)
+  and string.sub(before, 1, -4) == time[1] then
   local ms = time[1] .. string.sub('00000' .. time[2], -6, -4)
   if ms < before then ms = before end
   seq = string.format('%.0f', seq + 1)
@@ -308,16 +308,101 @@ _SCRIPTS: Final = {
 class _Request:
     """What is asked of the broker: the parts of a command, and who waits for the answer."""
 
-    __slots__ = ("future", "number", "parts")
+    __slots__ = ("future", "number", "parts", "until")
 
     def __init__(self, parts: Sequence[bytes], future: asyncio.Future[Any], number: int | None) -> None:
         self.parts = parts
         self.future = future
+        self.until = math.inf  # when somebody stops to wait for the answer
         self.number = number  # of a publish, 0 until it is sent
 
 
 class _Late(Exception):
     """There was no answer within the time limit."""
+
+
+class _Limit:
+    """A time limit that costs next to nothing to move: its timer is set anew only when it has come too early.
+
+    Args:
+        late: Called when the time is over.
+    """
+
+    __slots__ = ("_at", "_late", "_loop", "_timer")
+
+    def __init__(self, late: Callable[[], object]) -> None:
+        self._late = late
+        self._loop = asyncio.get_running_loop()
+        self._at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, seconds: float) -> None:
+        """Let so many seconds be left from now on."""
+        self._at = self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._at:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._at, self._fire)
+
+    def lift(self) -> None:
+        """Let there be no limit. The timer finds nothing to do."""
+        self._at = math.inf
+
+    def stop(self) -> None:
+        self.lift()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._at == math.inf:
+            return
+        left = self._at - self._loop.time()
+        if left > 0:
+            self.set(left)
+        else:
+            self.lift()
+            self._late()
+
+
+class _Use:
+    """A block that uses a connection: left when another has found the broker to be away, or at a time limit.
+
+    Raises:
+        TimeoutError: At the time limit. `limit` is that of all blocks, one after the other.
+    """
+
+    def __init__(self) -> None:
+        self.limit = _Limit(self._late)
+        self._scope: anyio.CancelScope | None = None
+        self._was_late = False
+
+    def __enter__(self) -> None:
+        self._was_late = False
+        self._scope = anyio.CancelScope().__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        assert self._scope is not None  # entered before
+        self.limit.lift()
+        scope, self._scope = self._scope, None
+        left = bool(scope.__exit__(exc_type, exc, traceback))
+        if left and self._was_late:
+            raise TimeoutError from exc
+        return left
+
+    def _late(self) -> None:
+        self._was_late = True
+        self.leave()
+
+    def leave(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 class RedisBackend(Backend):
@@ -391,7 +476,11 @@ class RedisBackend(Backend):
         self._lost_at = 0.0
         self._attempts = 0
         self._reason = ""  # of the outage
-        self._scopes: set[anyio.CancelScope] = set()  # of what waits for an answer
+        self._requesting, self._reading = _Use(), _Use()
+        self._idling = _Limit(self._ping)
+        # Whose answers somebody waits for, and not for ever. All wait equally long: so they are in order.
+        self._awaited: deque[_Request] = deque()
+        self._patience = _Limit(self._give_up)
         self._publisher = b"p" + secrets.token_hex(6).encode()
         self._number = 0
         self._reader: Connection | None = None
@@ -423,6 +512,8 @@ class RedisBackend(Backend):
         with anyio.CancelScope(shield=True):
             task.cancel()
             await asyncio.wait([task])
+            for limit in (self._requesting.limit, self._reading.limit, self._idling, self._patience):
+                limit.stop()
             if self._wake_again is not None:
                 self._wake_again.cancel()
             for request in (*self._sent, *self._queue):
@@ -560,21 +651,33 @@ class RedisBackend(Backend):
         if self._task is None:
             raise BrokerError(f"cannot {attempted}: the channels were stopped")
         request = self._request(parts, 0 if numbered else None)
-        timer = self._loop.call_later(self._timeout, _fail, request, _Late())
+        request.until = self._loop.time() + self._timeout
+        awaited = self._awaited
+        while awaited and awaited[0].future.done():
+            awaited.popleft()
+        if not awaited:
+            self._patience.set(self._timeout)
+        awaited.append(request)
         try:
             return await request.future
         except ResponseError as error:
             raise BrokerError(f"cannot {attempted}: Redis refuses: {_reason(error)}") from error
         except _Late:
             pass
-        finally:
-            timer.cancel()
         why = f": {self._reason}" if self._down else ""
         unknown = ". It was sent, and may have been kept" if request.number else ""
         raise BrokerError(
             f"cannot {attempted}: no answer from Redis at {self._where} within {self._timeout:g} seconds"
             f"{why}{unknown}"
         ) from None
+
+    def _give_up(self) -> None:
+        """Tell those who have waited for too long."""
+        awaited, now = self._awaited, self._loop.time()
+        while awaited and (awaited[0].future.done() or awaited[0].until <= now):
+            _fail(awaited.popleft(), _Late())
+        if awaited:
+            self._patience.set(awaited[0].until - now)
 
     def _request(self, parts: Sequence[bytes], number: int | None = None) -> _Request:
         request = _Request(parts, self._loop.create_future(), number)
@@ -593,13 +696,16 @@ class RedisBackend(Backend):
                         await asyncio.sleep(random.uniform(0, limit))
                         self._requests = await self._connect()
                         self._found("requests")
-                    await self._wait_for_work()
-                    if "requests" not in self._down:
-                        await self._exchange(self._requests)
+                    # One block for all that is asked on a connection: it costs more to enter than to ask.
+                    with self._requesting:
+                        while "requests" not in self._down:
+                            if self._queue:
+                                await self._exchange(self._requests)
+                            else:
+                                await self._wait_for_work()
                 except _AWAY as error:
                     self._lose(error)
-                if "requests" in self._down:
-                    await self._close_requests()
+                await self._close_requests()
         finally:
             await self._close_requests()
 
@@ -610,13 +716,16 @@ class RedisBackend(Backend):
         self._requests = self._abandoned = None
 
     async def _wait_for_work(self) -> None:
-        if self._queue:
-            return
         self._work.clear()
-        with anyio.move_on_after(_IDLE) as scope:
+        self._idling.set(_IDLE)
+        try:
             await self._work.wait()
-        if scope.cancelled_caught:
-            self._request((b"PING",)).future.add_done_callback(_forget)
+        finally:
+            self._idling.lift()
+
+    def _ping(self) -> None:
+        """See whether an idle connection is still there."""
+        self._request((b"PING",)).future.add_done_callback(_forget)
 
     async def _exchange(self, connection: Connection) -> None:
         """Send what is there, and hand on the answers."""
@@ -630,22 +739,23 @@ class RedisBackend(Backend):
         refused: list[_Request] = []  # for want of a script
         failure: Exception | None = None
         try:
-            with self._interruptible(), anyio.fail_after(_PATIENCE):
-                await connection.send_packed_command([self._packed(request) for request in batch], False)
-                while batch:
-                    try:
-                        answer = await connection.read_response()
-                    except NoScriptError:
-                        refused.append(batch.popleft())
-                    except ResponseError as error:
-                        _fail(batch.popleft(), error)
-                        if "READONLY" in str(error) or isinstance(error, ReadOnlyError):
-                            failure = error  # what was the primary is no more
-                    else:
-                        request = batch.popleft()
-                        if not request.future.done():
-                            request.future.set_result(answer)
+            self._requesting.limit.set(_PATIENCE)
+            await connection.send_packed_command([self._packed(request) for request in batch], False)
+            while batch:
+                try:
+                    answer = await connection.read_response()
+                except NoScriptError:
+                    refused.append(batch.popleft())
+                except ResponseError as error:
+                    _fail(batch.popleft(), error)
+                    if "READONLY" in str(error) or isinstance(error, ReadOnlyError):
+                        failure = error  # what was the primary is no more
+                else:
+                    request = batch.popleft()
+                    if not request.future.done():
+                        request.future.set_result(answer)
         finally:
+            self._requesting.limit.lift()
             if batch:
                 # Sent again it would come behind what was sent after it, with a number that says otherwise.
                 for request in refused:
@@ -673,16 +783,6 @@ class RedisBackend(Backend):
 
     # The outage
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Left at once when the broker is found to be away by another."""
-        with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
-            try:
-                yield
-            finally:
-                self._scopes.discard(scope)
-
     def _lose(self, error: BaseException) -> None:
         """The broker is away: nothing of either connection is trusted any more."""
         self._reason = _reason(error)
@@ -696,8 +796,8 @@ class RedisBackend(Backend):
         elif self._reader is not None:
             self._abandoned, self._reader = self._reader, None
         self._up.clear()
-        for scope in self._scopes:
-            scope.cancel()
+        self._requesting.leave()
+        self._reading.leave()
         self._work.set()
 
     def _found(self, which: str) -> None:
@@ -723,7 +823,7 @@ class RedisBackend(Backend):
                 if found:
                     return found
                 try:
-                    with self._interruptible():
+                    with self._reading:
                         await self._up.wait()
                         if self._reader is None:
                             self._reader = await self._connect()
@@ -816,14 +916,15 @@ class RedisBackend(Backend):
         command = (b"XREAD", b"COUNT", b"%d" % _COUNT, b"BLOCK", b"%d" % _milliseconds(longest), b"STREAMS")
         self._asleep = True
         try:
-            with anyio.fail_after(longest + _PATIENCE):
-                answer = await _ask(connection, *command, *current, *ids)
+            self._reading.limit.set(longest + _PATIENCE)
+            answer = await _ask(connection, *command, *current, *ids)
         except ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise
             self._checked_at = -_CHECK  # finds out which of them it is
             return
         finally:
+            self._reading.limit.lift()
             self._asleep = False
         for key, entries in answer or ():
             channel, position = current[key]
