@@ -300,6 +300,27 @@ async def test_drop_newest(make: Make) -> None:
         assert (subscription.dropped, subscription.pending) == (7, 0)
 
 
+@pytest.mark.parametrize("max_messages", [1, 2, 100, 256])
+async def test_a_burst_is_no_reason_to_end(make: Make, max_messages: int) -> None:
+    """Who takes what comes as fast as it comes is not slow, however much there is."""
+    count = 3000
+
+    async with (
+        make(history=count) as channels,
+        channels.subscribe("a", max_messages=max_messages) as subscription,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def publish(part: int) -> None:
+            for number in range(part, count, 30):
+                await channels.publish("a", str(number))
+
+        for part in range(30):
+            tasks.start_soon(publish, part)
+        taken = data_of(await take(subscription, count))
+        assert sorted(map(int, taken)) == list(range(count))
+
+
 async def test_closing_a_subscription_that_is_full(make: Make) -> None:
     """What waited is given, then comes the error, and with its positions nothing is lost."""
     async with make() as channels, channels.subscribe("a") as other:

@@ -50,7 +50,7 @@ _BACKENDS: Final = {
 }
 
 # Events, and bytes of them, that the reader hands out at most before everybody has a turn.
-_MOST: Final = (32, 1_048_576)
+_MOST: Final = (64, 262_144)
 # Seconds that leaving and stopping may wait for the broker.
 _PATIENCE: Final = 2.0
 # Seconds before the reader tries again after a backend failed that never should.
@@ -140,6 +140,7 @@ class Channels:
         self._reads = 0
         # What is handed out before everybody has a turn: no more than fits into the smallest outbox.
         self._most_events, self._most_bytes = _MOST
+        self._tight = False  # whether somebody has an outbox that two such portions would fill
         self._form: Form = (data_of, ())
 
     def __repr__(self) -> str:
@@ -488,6 +489,8 @@ class Channels:
         """Let everybody take what was handed out. So whose outbox is full later on is slow itself."""
         await self.writers.turn()
         await anyio.lowlevel.checkpoint()
+        if self._tight:
+            await anyio.lowlevel.checkpoint()  # on trio this task may be the first of both times
 
     def _deliver(self, item: Event | Gap, entry: Entry) -> None:
         """Put an item in the outbox of each who receives its channel."""
@@ -543,6 +546,8 @@ class Channels:
         self._receivers[receiver] = None
         self._most_events = min(self._most_events, receiver.max_messages)
         self._most_bytes = min(self._most_bytes, receiver.max_bytes)
+        if receiver.max_messages < 2 * _MOST[0] or receiver.max_bytes < 2 * _MOST[1]:
+            self._tight = True
         for name in receiver.watched:
             self._channels.setdefault(name, _Channel()).joining[receiver] = None
 
@@ -567,6 +572,7 @@ class Channels:
             return
         if not self._receivers:
             self._most_events, self._most_bytes = _MOST
+            self._tight = False
         for name in receiver.watched:
             if self._channels[name].remove(receiver):
                 del self._channels[name]

@@ -28,8 +28,9 @@ __all__ = ["Membership", "Receiver", "Subscription", "data_of"]
 
 logger: Final = logging.getLogger("lilya.websockets")
 
-# Items in a row after which an iteration lets everybody else on the event loop have a turn.
-_TURN: Final = 16
+# Items in a row after which an iteration lets everybody else on the event loop have a turn. More than the
+# reader hands out between two turns: who takes them as fast as they come must not be behind for that.
+_TURN: Final = 128
 # Seconds that the parts of leaving may take.
 _LEAVING: Final = 1.0
 
@@ -118,7 +119,7 @@ class Receiver(Outbox):
 class Subscription(Receiver, AsyncIterator[Item]):
     """What `Channels.subscribe` returns: an asynchronous context manager, and in it an iterator."""
 
-    __slots__ = ("_arrival", "_ended", "_waiting", "positions")
+    __slots__ = ("_arrival", "_ended", "_row", "_waiting", "positions")
 
     def __init__(self, channels: Channels, names: Sequence[str], **options: Any) -> None:
         super().__init__(channels, names, **options)
@@ -126,6 +127,7 @@ class Subscription(Receiver, AsyncIterator[Item]):
         """By channel, the id of the last event that was given: `since` for who wants to go on after it."""
         self._arrival: anyio.Event | None = None
         self._waiting = False
+        self._row = 0  # items that were taken without a turn for the others
         self._ended: Literal["full", "stopped", "left"] | None = None
 
     async def __aenter__(self) -> Subscription:
@@ -158,8 +160,9 @@ class Subscription(Receiver, AsyncIterator[Item]):
             )
         if self._waiting:
             raise WebSocketRuntimeError("cannot iterate: another task is waiting for the next item")
-        if self.sent % _TURN == _TURN - 1:
+        if self._row >= _TURN:
             await anyio.lowlevel.checkpoint()
+            self._row = 0
         while (entry := self.take()) is None:
             if self._ended == "full":
                 raise OutboxFull(dict(self.positions))
@@ -172,7 +175,9 @@ class Subscription(Receiver, AsyncIterator[Item]):
             finally:
                 self._waiting = False
                 self._arrival = None
+            self._row = 0
         item = entry.item
+        self._row += 1
         self.sent += 1
         if isinstance(item, (Event, Gap)):
             self.positions[item.channel] = item.id
