@@ -133,6 +133,7 @@ class Outbox:
         "idle",
         "max_bytes",
         "max_messages",
+        "more",
         "policy",
         "sent",
     )
@@ -146,6 +147,7 @@ class Outbox:
         self.entries: deque[Entry] = deque()
         self.held = 0  # bytes in the entries
         self.idle = False  # somebody waits to be told of the next entry
+        self.more = False  # something may wait; if not, nothing does, and that is cheaper to see here
         self.dropped = 0
         self.sent = 0
 
@@ -164,6 +166,7 @@ class Outbox:
         ):
             return
         entries.append(entry)
+        self.more = True
         self.held += entry.size
         if self.idle:
             self.idle = False
@@ -178,6 +181,7 @@ class Outbox:
             self.held -= entry.size
             return entry
         self.idle = True
+        self.more = False
         return None
 
     def clear(self) -> None:

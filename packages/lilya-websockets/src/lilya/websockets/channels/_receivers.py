@@ -108,6 +108,7 @@ class Receiver(Outbox):
             # If there is nothing left, there is nothing more to be missed either.
             self.backlog.append(Entry(Gap(name, since, since if found.events else found.position)))
         self.backlog.extend(map(Entry.of, found.events))
+        self.more = True
 
     def end(self, why: Literal["full", "stopped"]) -> None:
         """The channels end it."""

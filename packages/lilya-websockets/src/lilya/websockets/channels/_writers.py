@@ -86,6 +86,9 @@ class Writers:
         last: Entry | None = None
         form: Form | None = None
         message: dict[str, Any] | None = None
+        cancelled = (
+            False  # by a socket that leaves; a property of the scope costs as much as a tenth of a send
+        )
         while not scope.cancel_called:
             if not self.ready or sends >= _TURN:
                 # Another one goes on, when everybody else on the event loop had a turn.
@@ -136,7 +139,7 @@ class Writers:
                                 await websocket._lost(lost)
                             socket.sent += 1
                             sends += 1
-                        if not socket.entries and not socket.backlog:  # what `take` would find
+                        if not socket.more:  # `take` would find nothing
                             socket.idle = True
                             current = None
                         elif sends >= _TURN:
@@ -149,8 +152,9 @@ class Writers:
                 finally:
                     socket.writing = None
                     if error is not None or socket.released is not None:
+                        cancelled = scope.cancel_called
                         socket.written(error)
-                if sends >= _TURN or scope.cancel_called:
+                if cancelled or sends >= _TURN:
                     break
             else:
                 if self.ready and self.ready[0] is batch:
