@@ -47,7 +47,7 @@ class Writers:
         self._coming = False  # a writer was woken, and did not run yet
         self._emptied: anyio.Event | None = None
         self.sockets = 0
-        """How many there are: more writers than that never stay."""
+        """How many there are: one writer more than that may stay, to be there while all send, or none."""
 
     def wake(self) -> None:
         """See that there is somebody who sends, after something was put in `ready`."""
@@ -70,8 +70,12 @@ class Writers:
     def left(self) -> None:
         """A socket has gone, and a writer with it if there are too many."""
         self.sockets -= 1
-        if len(self._idle) > self.sockets:
+        while len(self._idle) > self._staying:
             self._idle.pop().set()
+
+    @property
+    def _staying(self) -> int:
+        return self.sockets + 1 if self.sockets else 0
 
     async def _run(self) -> None:
         self._coming = False
@@ -93,7 +97,7 @@ class Writers:
             if not self.ready or sends >= _TURN:
                 # Another one goes on, when everybody else on the event loop had a turn.
                 self.wake()
-                if len(self._idle) >= self.sockets:
+                if len(self._idle) >= self._staying:
                     return
                 woken = anyio.Event()
                 self._idle.append(woken)
