@@ -20,13 +20,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lilya.websockets.channels import BrokerError, Event, Gap, Id, Member, presence_of
+from lilya.websockets.channels import BrokerError, Channels, Event, Gap, Id, Member, presence_of
 
 from .redis_server import NO_SERVER, RedisServer, free_port, redis_binary
 
 pytest.importorskip("redis", reason="the client of Redis is not installed: the extra `redis` brings it")
 
-from lilya.websockets.channels import _redis
+from lilya.websockets.channels import _channels, _redis
 from lilya.websockets.channels._redis import RedisBackend
 
 pytestmark = [
@@ -963,6 +963,22 @@ async def test_what_waits_while_the_broker_is_away(prefix: str) -> None:
             await hasty.ready.wait()
             await patient.publish("room", "last")
             assert await reader.data(6) == [*map(str, range(5)), "last"]
+
+
+@pytest.mark.limit(20)
+@pytest.mark.parametrize("known", [True, False], ids=["known to be away", "silent"])
+async def test_stopping_without_a_broker(known: bool, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for nothing if there is nobody to be told who has left, and not for long if nobody answers."""
+    monkeypatch.setattr(_channels, "_PATIENCE", 3600.0 if known else 0.2)
+    with redis() as server:
+        async with Channels(server.url, prefix=prefix, publish_timeout=None) as channels:
+            await channels.appear([channels.member("room", "1")])
+            if known:
+                server.kill()
+                while channels.ready.is_set():  # noqa: ASYNC110 - the end of readiness has no event
+                    await anyio.sleep(0.01)
+            else:
+                server.pause()
 
 
 async def test_each_waits_for_its_own_time(prefix: str) -> None:

@@ -601,6 +601,9 @@ class Channels:
         self.forget(members)
         if not members or self._state == "stopped":
             return
+        if self._state == "stopping" and not self.backend.ready.is_set():
+            logger.warning("could not say who has left a channel: the broker is away")
+            return
         with anyio.move_on_after(_PATIENCE):
             try:
                 # Not while others are said to be there: that was decided before.
