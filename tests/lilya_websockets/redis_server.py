@@ -45,8 +45,13 @@ def redis_binary() -> str | None:
     return None
 
 
+# Is told the process of the server, or 0, and ends what is left when the pipe is closed: also by the death of
+# the test process, however it died. The kernel's signal to children would be sent when a thread ends.
+WATCHER = 'while read -r pid; do last=$pid; done; [ "$last" -gt 0 ] && kill -9 "$last"; rm -rf "$1"'
+
+
 class RedisServer:
-    """A server of Redis in a folder of its own; a context manager.
+    """A server of Redis in a folder of its own; a context manager. It ends with this process at the latest.
 
     Args:
         options: Of the server, as on its command line, without the dashes.
@@ -60,6 +65,10 @@ class RedisServer:
         self.folder = tempfile.mkdtemp(prefix="lilya-redis-")
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
+        # In a session of its own: what ends this process from the terminal must not end it first.
+        self._watcher = subprocess.Popen(
+            ["sh", "-c", WATCHER, "sh", self.folder], stdin=subprocess.PIPE, start_new_session=True
+        )
 
     @property
     def url(self) -> str:
@@ -80,7 +89,9 @@ class RedisServer:
         traceback: TracebackType | None,
     ) -> None:
         self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        assert self._watcher.stdin is not None
+        self._watcher.stdin.close()  # it removes the folder
+        self._watcher.wait(LIMIT)
 
     def start(self) -> None:
         """Start, on the port of before if there was one, and wait until it answers."""
@@ -94,6 +105,7 @@ class RedisServer:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
+            self._watch(self.process.pid)
             while self.process.poll() is None:
                 if self._answers():
                     return
@@ -139,7 +151,13 @@ class RedisServer:
         process, self.process = self.process, None
         if process is not None:
             process.send_signal(signal.SIGKILL)
+            self._watch(0)  # before its number can be another's
             process.wait(LIMIT)
+
+    def _watch(self, pid: int) -> None:
+        assert self._watcher.stdin is not None
+        self._watcher.stdin.write(b"%d\n" % pid)
+        self._watcher.stdin.flush()
 
     def pause(self) -> None:
         """Let it stand still: it is connected, and answers nothing."""
