@@ -696,9 +696,10 @@ class RedisBackend(Backend):
                         await asyncio.sleep(random.uniform(0, limit))
                         self._requests = await self._connect()
                         self._found("requests")
-                    # One block for all that is asked on a connection: it costs more to enter than to ask.
+                    # One block for all that is asked on a connection: it costs more to enter than to ask. An
+                    # outage is what it is left for.
                     with self._requesting:
-                        while "requests" not in self._down:
+                        while True:
                             if self._queue:
                                 await self._exchange(self._requests)
                             else:
