@@ -102,8 +102,8 @@ def _growth(found: dict[str, dict[str, Row]]) -> str:
 
 def _stalled(found: Results) -> str:
     difference, noise = found["difference"], found["noise"]
-    inside = abs(difference["value"]) <= noise["value"]
-    verdict = "less than that noise" if inside else "**more than that noise**"
+    inside = abs(difference["value"]) <= noise["most"]
+    verdict = "within what runs of the same kind differ by" if inside else "**more than that noise**"
     others = found["sockets"] - 1
     lines = [
         f"* {found['sockets']} sockets, one of which takes nothing, and {found['published']:,} messages in "

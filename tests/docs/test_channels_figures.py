@@ -124,8 +124,11 @@ def test_planted_mark_of_a_busy_machine(page: str, figures: dict[str, Results]) 
 
 def test_planted_difference_above_the_noise(figures: dict[str, Results]) -> None:
     stalled = figures["channels"]["stalled"]
-    for value, said in ((10.0, "less than that noise"), (-30.0, "**more than that noise**")):
-        stalled["difference"]["value"], stalled["noise"]["value"] = value, 20.0
+    for value, said in (
+        (10.0, "within what runs of the same kind differ by"),
+        (-30.0, "**more than that noise**"),
+    ):
+        stalled["difference"]["value"], stalled["noise"]["most"] = value, 20.0
         assert said in _channels_report.blocks(figures)["stalled"]
 
 
