@@ -361,6 +361,15 @@ def test_a_planted_fault_is_found(
 @settings(max_examples=200)
 @given(st.data(), SESSIONS, st.booleans())
 @example(None, [Sent(0x82, b"x" * 65536), Sent(0x82, b"x" * 65535), Sent(0x82, b"x" * MAX_SIZE)], False)
+@example(
+    None,
+    [
+        Sent(0x01, b"a", compressed=True),
+        Sent(0x80, b"b", compressed=True),
+        Sent(0x00, b"no message to go on with"),
+    ],
+    True,
+)
 def test_they_agree_with_the_library(data: Any, frames: list[Sent], deflate: bool) -> None:
     apart = encoded_apart(frames, deflate)
     whole = b"".join(apart)

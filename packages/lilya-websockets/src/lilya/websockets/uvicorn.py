@@ -1039,6 +1039,8 @@ class Deflate(Extension):
             self._continued = frame.rsv1
         if frame.opcode not in DATA or not self._continued:
             return frame
+        if frame.fin:
+            self._continued = False
         data = self.inflated(bytes(frame.data), cast(int, max_size), frame.fin)
         return Frame(frame.opcode, data, frame.fin, rsv2=frame.rsv2, rsv3=frame.rsv3)
 
