@@ -375,12 +375,14 @@ class _Use:
 
     def __init__(self) -> None:
         self.limit = _Limit(self._late)
-        self._scope: anyio.CancelScope | None = None
+        self._scope: anyio.CancelScope
+        self._entered = False
         self._was_late = False
 
     def __enter__(self) -> None:
         self._was_late = False
         self._scope = anyio.CancelScope().__enter__()
+        self._entered = True
 
     def __exit__(
         self,
@@ -388,10 +390,9 @@ class _Use:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        assert self._scope is not None  # entered before
         self.limit.lift()
-        scope, self._scope = self._scope, None
-        left = bool(scope.__exit__(exc_type, exc, traceback))
+        self._entered = False
+        left = bool(self._scope.__exit__(exc_type, exc, traceback))
         if left and self._was_late:
             raise TimeoutError from exc
         return left
@@ -401,7 +402,7 @@ class _Use:
         self.leave()
 
     def leave(self) -> None:
-        if self._scope is not None:
+        if self._entered:
             self._scope.cancel()
 
 
