@@ -223,9 +223,7 @@ class WebSocket(Connection):
                 warn_of_dropped_headers(self.scope, checked)
         if subprotocol is not None:
             subprotocol = self._checked_subprotocol(subprotocol)
-        if self._application_state is not CONNECTING or self._client_state is DISCONNECTED:
-            self._after("websocket.accept")
-        if self._client_state is CONNECTING:
+        if self._client_state is CONNECTING and self._application_state is CONNECTING:
             if self._receiving:
                 raise _second_receive("accept")
             receive = self._receive
@@ -240,13 +238,15 @@ class WebSocket(Connection):
                 connects = message["type"] == "websocket.connect"
             except (KeyError, TypeError):
                 connects = False
-            if connects and self._client_state is CONNECTING:
+            if connects and self._application_state is CONNECTING:
                 self._client_state = CONNECTED
             elif self._arrived(message):
                 await self._run_cleanups()
                 raise self._disconnect()
-            if self._application_state is not CONNECTING:  # another task has closed or denied meanwhile
+            else:  # another task has closed or denied meanwhile, or found the client gone
                 self._after("websocket.accept")
+        else:
+            self._after("websocket.accept")
         self._application_state = CONNECTED
         self._receive_now = self._receive
         send = self._send_now = self._send
