@@ -58,8 +58,8 @@ class Owned(Protocol):
     _receive: Receive
     _send: Send
     _client_state: WebSocketState
-    _receiving: bool
     _application_state: WebSocketState
+    _receiving: bool
     _unseen: bool
     _conversation: Conversation[Any] | None
 

@@ -459,7 +459,7 @@ class WebSocket(Connection):
         if timeout is not None:
             return await _limited(timeout, WebSocket.receive_text, self)
         if self._receiving:
-            raise self._second_receive("receive text")
+            raise self._refused_receive("receive text")
         receive = self._receive_now
         self._receiving = True
         try:
@@ -498,7 +498,7 @@ class WebSocket(Connection):
         if timeout is not None:
             return await _limited(timeout, WebSocket.receive_bytes, self)
         if self._receiving:
-            raise self._second_receive("receive bytes")
+            raise self._refused_receive("receive bytes")
         receive = self._receive_now
         self._receiving = True
         try:
@@ -1012,7 +1012,7 @@ class WebSocket(Connection):
         self.close_code = code
         self.close_reason = reason
 
-    def _second_receive(self, attempted: str) -> Exception:
+    def _refused_receive(self, attempted: str) -> Exception:
         """What to raise where another task is receiving: the end comes first."""
         if self._receive_now is _no_receive and DISCONNECTED in (self._client_state, self._application_state):
             return self._closed(attempted)
@@ -1205,7 +1205,7 @@ class _Iterator(Generic[T]):
         websocket = self._websocket
         try:
             if websocket._receiving:
-                raise websocket._second_receive("iterate")
+                raise websocket._refused_receive("iterate")
             receive = websocket._receive_now
             websocket._receiving = True
             try:
