@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.sync.client import connect
 
 LIMIT = 60.0  # seconds for whatever is waited for; it is a limit, nothing takes that long
@@ -27,6 +28,12 @@ def chromium() -> str | None:
     """The Chromium or Chrome on PATH."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return next(filter(None, map(shutil.which, names)), None)
+
+
+FOUND = chromium()
+needs_chromium = pytest.mark.skipif(
+    FOUND is None, reason="no Chromium or Chrome on PATH: nobody can open the page"
+)
 
 
 class Browser:

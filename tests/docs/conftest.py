@@ -1,13 +1,16 @@
-"""The built site, once for all tests of this folder."""
+"""The built site, once for all tests of this folder, and a browser for those that open pages."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.docs.browser import FOUND, Browser
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,3 +30,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert (done.returncode, done.stdout) == (0, "")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert FOUND is not None  # whoever asks for it is marked with `needs_chromium`
+    browser = Browser(FOUND)
+    yield browser
+    browser.close()

@@ -14,29 +14,16 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tests.docs.browser import LIMIT, Browser, Tab, Wire, chromium, wait_for
+from tests.docs.browser import LIMIT, Browser, Tab, Wire, needs_chromium, wait_for
 
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "docs_src" / "chat" / "chat.html"
-FOUND = chromium()
-
-needs_chromium = pytest.mark.skipif(
-    FOUND is None, reason="no Chromium or Chrome on PATH: nobody can open the page"
-)
 
 TEXTS = "[...document.querySelectorAll('#log li:not(.pending) p')].map((text) => text.textContent)"
 PENDING = "[...document.querySelectorAll('#log .pending p')].map((text) => text.textContent)"
 MEMBERS = "[...document.querySelectorAll('#members li')].map((item) => item.textContent).join()"
 STATUS = "document.querySelector('#status').textContent"
 CROWD = 54  # messages while somebody is away: more than a new client is given
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert FOUND is not None
-    browser = Browser(FOUND)
-    yield browser
-    browser.close()
 
 
 class Served:

@@ -11,16 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.docs.browser import Browser, Tab, chromium
+from tests.docs.browser import Browser, Tab, needs_chromium
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path.stem for path in DOCS.glob("*.md"))
 WIDTHS = (1300, 400)
-FOUND = chromium()
 
-pytestmark = pytest.mark.skipif(
-    FOUND is None, reason="no Chromium or Chrome on PATH: nobody can open the pages"
-)
+pytestmark = needs_chromium
 
 # What reaches beyond the window although nothing around it scrolls, and the letters of a drawing that are
 # smaller than so many pixels. What is folded has no size.
@@ -56,14 +53,6 @@ def address(site: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert FOUND is not None
-    browser = Browser(FOUND)
-    yield browser
-    browser.close()
 
 
 @pytest.fixture
