@@ -7,10 +7,21 @@ writes the page's tables again, from the committed figures. A test compares them
 
 from __future__ import annotations
 
+import sys
+
 from benchmarks import _report
 from benchmarks._report import Results, Row, number
 
-__all__ = ["FILES", "PAGE", "as_text", "blocks", "blocks_of_channels", "blocks_of_redis", "write"]
+__all__ = [
+    "FILES",
+    "PAGE",
+    "as_text",
+    "blocks",
+    "blocks_of_channels",
+    "blocks_of_redis",
+    "progress",
+    "write",
+]
 
 PAGE = _report.ROOT / "docs" / "channels.md"
 FILES = ("channels", "redis")
@@ -60,6 +71,12 @@ def blocks_of_redis(found: Results) -> dict[str, str]:
 def as_text(blocks: dict[str, str]) -> str:
     """For the terminal."""
     return "\n".join(f"{text}\n" for text in blocks.values())
+
+
+def progress(what: str = "") -> None:
+    """On a terminal, what is being measured, in place of what was said before."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{what}{' …' if what else ''}", end="", file=sys.stderr, flush=True)
 
 
 def _run(name: str, found: Results, length: str) -> str:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["ROOT", "load_ours"]
+from benchmarks._report import ROOT
 
-ROOT = Path(__file__).parent.parent
+__all__ = ["load_ours"]
 
 
 def load_ours(checkout: Path = ROOT) -> ModuleType:

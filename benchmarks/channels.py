@@ -43,6 +43,7 @@ from typing import Any, NamedTuple
 import anyio
 
 from benchmarks import _channels_report, _report, _system
+from benchmarks._channels_report import progress
 from lilya.websockets import WebSocket
 from lilya.websockets.channels import Channels
 
@@ -216,11 +217,6 @@ async def cost(peer: Peer, count: int, messages: int, reach: int | None = None, 
 Samples = dict[str, list[float]]
 
 
-def say(what: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{what} …", end="", file=sys.stderr, flush=True)
-
-
 def rows(samples: Samples) -> dict[str, _report.Row]:
     """The figures, and their ratios to the first of them."""
     first = next(iter(samples.values()))
@@ -246,7 +242,7 @@ def turns(rounds: int) -> Iterator[tuple[int, str, Peer]]:
 def fan_out(rounds: int, messages: int) -> Samples:
     samples: Samples = {name: [] for name in PEERS}
     for _, name, peer in turns(rounds):
-        say(f"fan-out: {name}")
+        progress(f"fan-out: {name}")
         samples[name].append(asyncio.run(cost(peer, SOCKETS, messages)))
     return samples
 
@@ -257,11 +253,11 @@ def growth(rounds: int, messages: int) -> dict[str, dict[str, _report.Row]]:
     channels: Samples = {}
     for _ in range(rounds):
         for count in RECEIVERS:
-            say(f"growth: {count:,} sockets")
+            progress(f"growth: {count:,} sockets")
             found = asyncio.run(cost(ours, count, max(messages * 1000 // count // 5, 5)))
             sockets.setdefault(str(count), []).append(found)
         for count in CHANNELS:
-            say(f"growth: {count:,} channels")
+            progress(f"growth: {count:,} channels")
             found = asyncio.run(cost(ours, SOCKETS, messages * count // 5, SOCKETS // count, channels=count))
             channels.setdefault(str(count), []).append(found)
     return {
@@ -389,7 +385,7 @@ async def loopback(implementation: str, rounds: int, messages: int) -> Samples:
                 await client.until(b"!")
                 clients.append(client)
         for number, name, _ in turns(rounds):
-            say(f"over loopback, {implementation}: {name}")
+            progress(f"over loopback, {implementation}: {name}")
             path = f"/run/{number}/{messages}"
             _, client = await event_loop.create_connection(partial(Client, path), "127.0.0.1", port)
             samples[name].append(float(await client.until(b";")))
@@ -474,14 +470,14 @@ def stalled(pairs: int, seconds: float) -> _report.Results:
     order = [one for number in range(pairs) for one in ((False, True) if number % 2 == 0 else (True, False))]
     runs: list[tuple[bool, Watched]] = []
     for number, one in enumerate(order):
-        say(f"stalled: run {number + 1} of {len(order)}")
+        progress(f"stalled: run {number + 1} of {len(order)}")
         runs.append((one, asyncio.run(watched(one, seconds))))
     p99 = [(one, run.p99) for one, run in runs]
     memory = {}
     for size in HELD_SIZES:
         counted = {}
         for messages in HELD_AFTER:
-            say(f"stalled: what {messages:,} messages of {size:,} bytes leave with it")
+            progress(f"stalled: what {messages:,} messages of {size:,} bytes leave with it")
             waited, took = asyncio.run(held(size, messages))
             counted[str(messages)] = {"messages": waited, "bytes": took}
         memory[str(size)] = counted
@@ -545,7 +541,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found["growth"] = growth(max(options.rounds // 3, 1), options.messages)
         if options.only in (None, "stalled"):
             found["stalled"] = stalled(options.rounds, options.seconds)
-    print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    progress()
     found |= {
         "rounds": options.rounds,
         "minutes": round((time.monotonic() - began) / 60, 1),

@@ -44,7 +44,8 @@ from litestar.connection import WebSocket as LitestarWebSocket
 from starlette.websockets import WebSocket as StarletteWebSocket
 
 from benchmarks import _report, _system
-from benchmarks._ours import ROOT, load_ours
+from benchmarks._ours import load_ours
+from benchmarks._report import ROOT
 from lilya.websockets import WebSocket as LilyaWebSocket
 
 MESSAGES = 5000

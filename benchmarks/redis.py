@@ -42,6 +42,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from benchmarks import _channels_report, _report, _system
+from benchmarks._channels_report import progress
 from tests.lilya_websockets.redis_server import RedisServer
 
 CHANNEL = "room:1"
@@ -316,7 +317,7 @@ def compare_loads(rounds: int, seconds: float) -> dict[str, Any]:
         for processes in PROCESSES:
             for load_name, rate in (("full", 0.0), ("low", LOW / processes)):
                 for kind in kinds:
-                    say_how_far(f"round {number + 1} of {rounds}: {processes} processes, {load_name}, {kind}")
+                    progress(f"round {number + 1} of {rounds}: {processes} processes, {load_name}, {kind}")
                     of_kind = found.setdefault(str(processes), {}).setdefault(kind, {})
                     for figure, value in measure(kind, processes, seconds, rate).items():
                         of_kind.setdefault(f"{load_name} {figure}", []).append(value)
@@ -327,11 +328,6 @@ def compare_loads(rounds: int, seconds: float) -> dict[str, Any]:
         }
         for processes in found
     }
-
-
-def say_how_far(what: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{what} …", end="", file=sys.stderr, flush=True)
 
 
 def memory_of_an_event() -> float:
@@ -355,7 +351,7 @@ def kill_and_restart(cycles: int) -> list[dict[str, int]]:
         workers(PAIR, "restarts", "ours", server.url, 0, 200) as started,
     ):
         for number in range(cycles):
-            say_how_far(f"restart {number + 1} of {cycles}")
+            progress(f"restart {number + 1} of {cycles}")
             time.sleep(1)
             server.kill()
             time.sleep(0.2)
@@ -407,7 +403,7 @@ def main() -> None:
         if options.only != "restarts":
             found["event"] = _report.rounded(memory_of_an_event())
             found["load"] = compare_loads(options.rounds, options.seconds)
-    print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    progress()
     found |= {
         "rounds": options.rounds,
         "seconds": options.seconds,
