@@ -34,6 +34,7 @@ settings.load_profile("lilya_websockets")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "contract(*rows): the rows of the contract that the test checks")
     config.addinivalue_line("markers", "limit(seconds): the test starts processes, and has this time for all")
+    config.addinivalue_line("markers", "reader: the test is about what only a block's reader meets, or does")
     config.addinivalue_line("markers", "violations: the test wants the server to object")
 
 
@@ -83,11 +84,19 @@ def _limited(function: Callable[..., Any], seconds: float) -> Callable[..., Any]
     return limited
 
 
+@pytest.fixture(params=["reader", "direct"])
+def server_announces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks as they are on most servers, with a reader, and as they are where the server tells the end."""
+    monkeypatch.setattr(Server, "announces", request.param == "direct")
+
+
 def _is_possible(item: pytest.Item) -> bool:
-    """The client of Redis is asyncio's; that it says so on trio has a test of its own."""
     parameters = (
         item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     )
+    if parameters.get("server_announces") == "direct" and item.get_closest_marker("reader"):
+        return False
+    # The client of Redis is asyncio's; that it says so on trio has a test of its own.
     return (parameters.get("make_channels"), parameters.get("anyio_backend")) != ("redis", "trio")
 
 

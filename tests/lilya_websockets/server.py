@@ -8,7 +8,7 @@ looks at every server that a test has made.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import anyio
@@ -16,6 +16,7 @@ import anyio
 from lilya.websockets import WebSocket
 
 DENIAL = "websocket.http.response"
+END = "lilya.websocket.end"
 TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 
 Message = dict[str, Any]
@@ -55,6 +56,8 @@ class Server:
     """
 
     made: ClassVar[list[Server]] = []
+    announces: ClassVar[bool] = False
+    """Whether it has the extension `lilya.websocket.end`, and so tells the end before it is received."""
 
     def __init__(self, *events: Message | BaseException, connecting: bool = True, **scope: Any) -> None:
         self.scope: dict[str, Any] = {
@@ -70,7 +73,7 @@ class Server:
             "client": ("192.0.2.1", 50000),
             "server": ("198.51.100.1", 8000),
             "subprotocols": [],
-            "extensions": {DENIAL: {}},
+            "extensions": {DENIAL: {}, END: {"watch": self.watch}} if self.announces else {DENIAL: {}},
         }
         for key, value in scope.items():
             if value is ...:
@@ -87,7 +90,9 @@ class Server:
         self.receives = 0
         self.receiving = False
         self.held: set[str] = set()  # types of messages whose sending blocks
+        self.ended = False
         self.violations: list[str] = []
+        self.watchers: list[Callable[[Message], object]] = []
         self._changed = anyio.Event()
         self.waiting = anyio.Event()  # a receive has blocked
         self.holding = anyio.Event()  # a send has blocked
@@ -99,6 +104,15 @@ class Server:
         """The peer does something."""
         self.events.extend(events)
         self.wake()
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the end to who watches it, if it has come."""
+        for event in self.events:
+            if isinstance(event, dict) and event.get("type") == "websocket.disconnect":
+                self.ended = True
+                while self.watchers:
+                    self.watchers.pop()(event)
 
     def release(self) -> None:
         """Let held sends go on."""
@@ -133,6 +147,10 @@ class Server:
 
     # The app's side
 
+    def watch(self, callback: Callable[[Message], object]) -> None:
+        self.watchers.append(callback)
+        self.tell()
+
     async def receive(self) -> Any:
         self._demand(not self.receiving, "two receives at the same time")
         self._demand(not self.client_left, "a receive after the end")
@@ -157,15 +175,21 @@ class Server:
         state = self._judged(message)
         fault = self.faults.pop(self.sends, None)
         self.sends += 1
-        if isinstance(fault, OSError):
+        if isinstance(fault, OSError) and self.announces:
+            self.push(disconnect(1006, None))
+        elif isinstance(fault, OSError):
             self.client_left = True
         if fault is not None:
             raise fault
         self.sent.append(message)
         self.state = state
+        if self.announces and message["type"] == "websocket.close":
+            self.push({**message, "type": "websocket.disconnect"})
         while message["type"] in self.held:
             self.holding.set()
             await self.pause()
+            if self.announces and self.ended:
+                raise ClientDisconnected
 
     def _demand(self, condition: bool, violation: str) -> None:
         if not condition:

@@ -30,7 +30,7 @@ from .server import ClientDisconnected, Message, Server, connect, data, disconne
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("server_announces")]
 
 CONNECTING, CONNECTED, DISCONNECTED, RESPONSE = WebSocketState
 
@@ -379,6 +379,7 @@ async def test_an_app_that_knows_of_the_end_cannot_enter() -> None:
             raise AssertionError("entered")
 
 
+@pytest.mark.reader
 async def test_another_task_closes_while_entering() -> None:
     server = Server(connecting=False)
     websocket = server.websocket()
@@ -675,6 +676,7 @@ class Picky(Server):
         await super().send(message)
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-send-learns", "block-nothing-lost")
 async def test_a_server_that_goes_on_after_it_has_failed_a_send() -> None:
     """The end was told, and nothing comes after it."""
@@ -692,6 +694,7 @@ async def test_a_server_that_goes_on_after_it_has_failed_a_send() -> None:
     assert websocket.messages_received == 0
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-closes-alone", "close-server-error")
 async def test_the_reader_goes_on_after_a_close_that_was_refused_late() -> None:
     server = Picky()
@@ -838,6 +841,7 @@ async def test_cleanups_run_once(how: str) -> None:
     assert server.types == ["websocket.accept"]
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-after")
 @pytest.mark.parametrize("how", ["left", "closed", "raised"])
 async def test_after_the_block(how: str) -> None:
@@ -1114,6 +1118,7 @@ async def test_the_exceptions_of_a_block() -> None:
 # What the body sees
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-send-learns", "block-nothing-lost")
 @pytest.mark.parametrize("vice", ["silent", "oserror", "runtimeerror"])
 async def test_a_send_learns_of_the_end_and_no_message_is_lost(vice: str) -> None:
@@ -1143,6 +1148,7 @@ async def test_a_send_learns_of_the_end_and_no_message_is_lost(vice: str) -> Non
     assert server.dropped == []
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-send-learns", "block-nothing-lost", "block-server-errors")
 @pytest.mark.parametrize("vice", ["oserror", "runtimeerror"])
 async def test_a_failing_send_gets_the_true_code(vice: str) -> None:
@@ -1172,6 +1178,7 @@ async def test_a_failing_send_gets_the_true_code_behind_a_full_buffer() -> None:
         assert [text async for text in websocket.iter_text()] == [str(n) for n in range(10)]
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-send-learns", "send-oserror")
 async def test_a_server_that_fails_a_send_and_never_tells() -> None:
     server = Left(text("1"), vice="oserror", tells=False)
@@ -1277,6 +1284,7 @@ async def test_what_is_no_message(message: Any) -> None:
         assert await websocket.receive_text() == "2"
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-server-errors")
 async def test_an_error_of_the_server_in_receive() -> None:
     """It is told in its turn, and the server is not asked again before that."""
@@ -1306,6 +1314,7 @@ class Stop(BaseException):
     """More than an error, as an interrupt is."""
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-server-errors", "block-reraises")
 async def test_more_than_an_error_of_the_server_stops_the_body() -> None:
     server = Server()
@@ -1318,6 +1327,7 @@ async def test_more_than_an_error_of_the_server_stops_the_body() -> None:
     assert closes(server) == [(1012, "")]
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-server-errors", "block-nothing-lost")
 async def test_an_oserror_in_receive_is_the_end_behind_what_came() -> None:
     cause = ConnectionResetError()
@@ -1388,6 +1398,7 @@ async def test_two_receives_at_the_same_time() -> None:
         server.push(text("1"))
 
 
+@pytest.mark.reader
 @pytest.mark.contract("close-second")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio's tasks take turns at random
 async def test_nothing_is_received_after_the_apps_own_close() -> None:
@@ -1471,6 +1482,7 @@ async def test_a_buffer_of_none_drops_what_comes() -> None:
         assert caught.value.code == 4001
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-fair")
 async def test_a_body_that_never_waits_does_not_starve_the_reader() -> None:
     """A server's send that waits for nothing, as some have for a client that is gone."""
@@ -1620,7 +1632,13 @@ async def test_a_cancelled_send_and_the_close() -> None:
 
 @pytest.mark.contract("block-cancel-on-disconnect")
 @pytest.mark.parametrize("where", ["sleep", "group", "receive", "send"])
-@pytest.mark.parametrize("event", [disconnect(4001), ClientDisconnected()], ids=["closed", "lost"])
+@pytest.mark.parametrize(
+    "event",
+    [
+        pytest.param(disconnect(4001), id="closed"),
+        pytest.param(ClientDisconnected(), id="lost", marks=pytest.mark.reader),
+    ],
+)
 async def test_the_end_cancels_the_body(event: Any, where: str) -> None:
     server = Server()
     websocket = server.websocket()
@@ -1707,6 +1725,7 @@ async def test_a_group_of_the_cancellation_and_an_error() -> None:
 # Figures
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-counts")
 async def test_messages_and_bytes() -> None:
     server = Server(text("é"), data(b"123"), data(bytearray(b"4")), text(""), disconnect())  # type: ignore[arg-type]
@@ -1931,6 +1950,7 @@ def test_what_was_begun_by_hand_is_an_iterator_and_no_more(end: BaseException | 
             rest.throw(end)
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-blocked-send")
 async def test_a_send_that_waits_for_nothing_is_not_stopped_by_the_end() -> None:
     server = Server()

@@ -95,11 +95,15 @@ ACTIONS = st.one_of(
 ENDS = st.sampled_from(["return", "return", "raise", "cancel"])
 
 
+class Announcing(Server):
+    announces = True
+
+
 class Session:
     """One connection, its tasks, and what must be true of them."""
 
-    def __init__(self, of: type[WebSocket], options: dict[str, Any]) -> None:
-        self.server = Server()
+    def __init__(self, of: type[WebSocket], options: dict[str, Any], server: type[Server]) -> None:
+        self.server = server()
         self.websocket = self.server.websocket(of)
         self.options = options
         self.came: list[Any] = []
@@ -227,9 +231,10 @@ def play(
     options: dict[str, Any] | None = None,
     of: type[WebSocket] = WebSocket,
     backends: tuple[str, ...] = ("asyncio", "trio"),
+    server: type[Server] = Server,
 ) -> None:
     for backend in backends:
-        session = Session(of, options or {})
+        session = Session(of, options or {}, server)
         anyio.run(
             session.run,
             actions,
@@ -249,6 +254,15 @@ def play(
 )
 def test_a_random_session(actions: list[tuple[str, Any]], end: str, options: dict[str, Any]) -> None:
     play(actions, end, options)
+
+
+@settings(max_examples=300)
+@given(st.lists(ACTIONS, max_size=25), ENDS, st.booleans())
+@pytest.mark.contract(
+    "block-nothing-lost", "block-closes", "exceptions-no-bare-error", "block-leaving-bounded"
+)
+def test_a_random_session_without_a_reader(actions: list[tuple[str, Any]], end: str, cancels: bool) -> None:
+    play(actions, end, {"cancel_on_disconnect": cancels}, server=Announcing)
 
 
 # Planted faults

@@ -16,7 +16,7 @@ from lilya.websockets import PreparedMessage, WebSocketClosed, WebSocketDisconne
 from .server import ClientDisconnected, Server, connect, data, disconnect, opened, text
 from .test_conversation import closes
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("server_announces")]
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

@@ -5,6 +5,9 @@ The rules of this file:
 - While the block lasts, one task, the reader, awaits the server's `receive`, and what it gets goes through a
   bounded buffer. `websocket._receive` and `websocket._send` are the methods of this class then, so that the
   paths of `_websocket.py` are the same with a block and without one.
+- A server with the extension `lilya.websocket.end` tells the end itself, and keeps what was not received.
+  There the app receives from it directly, and there is no reader, unless an option has something to say about
+  messages that the app has not received.
 - There is one end, the first. `_finish` is the only place that makes it: it puts the end behind the messages
   that came before it, and wakes everybody who waits. From then on nothing can be sent; what is in the buffer
   can still be received.
@@ -17,6 +20,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import sys
@@ -32,7 +36,7 @@ from anyio.abc import TaskGroup
 from ._messages import checked_bytes, checked_close, checked_text
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE, WebSocketState
 from .exceptions import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
-from .types import Message, Receive, Send
+from .types import Message, Receive, Scope, Send
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -48,11 +52,15 @@ logger: Final = logging.getLogger("lilya.websockets")
 _TURN: Final = 16
 # Seconds in which the reader finds out what a failed send means. Servers have the disconnect at hand then.
 _GRACE: Final = 0.2
+_END: Final = "lilya.websocket.end"
+# What may wait for the app, unless it says something else.
+MESSAGES, BYTES = 64, 1_048_576
 
 
 class Owned(Protocol):
     """What is used here of a `WebSocket`; the layers below it don't know the class."""
 
+    scope: Scope
     close_code: int | None
     _ended: str | None
     _receive: Receive
@@ -124,6 +132,11 @@ class Conversation(Generic[W]):
         self._max_messages = checked_count("buffer_messages", buffer_messages)
         self._max_bytes = checked_count("buffer_bytes", buffer_bytes, least=1)
         self._close_timeout = checked_number("close_timeout", close_timeout)
+        # Whether no option is about messages that the app has not received.
+        self._unlimited = (
+            self._idle is self._heartbeat is self._max_size is self._rate is None
+            and (self._max_messages, self._max_bytes) == (MESSAGES, BYTES)
+        )
         self._websocket = websocket
         self._accept_with = (subprotocol, headers)
         self.token = object()
@@ -131,6 +144,7 @@ class Conversation(Generic[W]):
         self.active = False
         self._used = False
         self._done = False  # the end has come
+        self._direct = False  # the server tells it, and the app receives from the server
         self._leaving = False
         self._closed_by_app = False
         # What came and was not received yet, with its size: messages, errors of the server, and the end.
@@ -141,13 +155,14 @@ class Conversation(Generic[W]):
         self._unyielded = 0
         self._sends: set[anyio.CancelScope] = set()
         self._closing: anyio.Event | None = None  # a close is under way, and the reader waits for its end
-        self._arrival: anyio.Event | None = None  # somebody waits for a message
+        self._arrival: anyio.Event | _FutureEvent | None = None  # somebody waits for a message
         self._room: anyio.Event | None = None  # the reader waits for room
         self._answer: anyio.Event | None = None  # the heartbeat waits for any message
         self._last = 0.0  # when the last message came
         self._tokens = 0.0
         self.messages_received = self.bytes_received = self.messages_sent = self.bytes_sent = 0
         self._over: anyio.Event
+        self._event: Callable[[], anyio.Event | _FutureEvent]
         self._outside: anyio.CancelScope  # between what is around the block and its tasks
         self._group: TaskGroup
         self._body: anyio.CancelScope
@@ -186,22 +201,29 @@ class Conversation(Generic[W]):
             self.active = False
             raise
         self._over = anyio.Event()
+        self._event = _FutureEvent if _on_asyncio() else type(self._over)
         self._outside = anyio.CancelScope()
         self._outside.__enter__()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._body = anyio.CancelScope()
         self._body.__enter__()
-        self._server_receive, websocket._receive = websocket._receive, self.receive
+        tells = (websocket.scope.get("extensions") or {}).get(_END) if self._unlimited else None
+        self._direct = tells is not None
+        self._server_receive = websocket._receive
+        websocket._receive = self.receive_directly if self._direct else self.receive
         self._server_send, websocket._send = websocket._send, self.send
         websocket._move(websocket._client_state, websocket._application_state)  # it calls these from now on
         if self._done:  # the client left before it was accepted
             self._finish(None)
             return websocket
+        self._reading = anyio.CancelScope()
+        if tells is not None:
+            tells["watch"](self._told_the_end)
+            return websocket
         self._last = anyio.current_time()
         if self._rate is not None:
             self._tokens = max(self._rate, 1.0)
-        self._reading = anyio.CancelScope()
         self._group.start_soon(self._read)
         if self._idle is not None:
             self._group.start_soon(self._watch_idle, self._idle)
@@ -348,14 +370,14 @@ class Conversation(Generic[W]):
                 self._put(error, 0)
                 await self._wait_for_room(empty=True)
                 continue
-            try:
-                message_type = message["type"]
-            except (KeyError, TypeError):
-                message_type = None  # for the app's receive to refuse, like any other that is unknown
             if self._done:
                 return
+            message_type = _type_of(message)
             if message_type == "websocket.receive":
-                await self._arrived(message)
+                if self._unlimited:
+                    self._put(message, self._counted(message))
+                else:
+                    await self._arrived(message)
             elif message_type == "websocket.disconnect":
                 self._websocket._end_unseen(message)
                 self._finish(message)
@@ -363,9 +385,7 @@ class Conversation(Generic[W]):
                 self._put(message, 0)
 
     async def _arrived(self, message: Message) -> None:
-        size = _size(message)
-        self.messages_received += 1
-        self.bytes_received += size
+        size = self._counted(message)
         elapsed = self._elapsed() if self._timed else 0.0
         if self._answer is not None:
             self._answer.set()
@@ -386,6 +406,12 @@ class Conversation(Generic[W]):
             self._put(message, size)
         else:
             await anyio.lowlevel.checkpoint()  # nothing else may make the reader wait
+
+    def _counted(self, message: Message) -> int:
+        size = _size(message)
+        self.messages_received += 1
+        self.bytes_received += size
+        return size
 
     def _elapsed(self) -> float:
         """Seconds since the last message, as this one comes."""
@@ -424,9 +450,9 @@ class Conversation(Generic[W]):
     async def receive(self) -> Message:
         """The next message, in order; in place of the server's `receive`. Cancelling it loses none."""
         while not self._buffer:
-            # Of the event loop's own class: to have AnyIO look for it would be most of what waiting costs.
-            self._arrival = type(self._over)()
-            await self._arrival.wait()
+            arrival = self._arrival = self._event()
+            await arrival.wait()
+            self._unyielded = 0
         item, size = self._buffer.popleft()
         self._held -= size
         if self._room is not None:
@@ -434,6 +460,24 @@ class Conversation(Generic[W]):
         if isinstance(item, BaseException):
             raise item
         return item  # type: ignore[no-any-return]
+
+    async def receive_directly(self) -> Message:
+        """The same, where the server tells the end."""
+        if self._buffer:  # what was found before the end when a send had failed
+            return await self.receive()
+        try:
+            message = await self._server_receive()
+        except OSError:
+            self._told_the_end(None)
+            raise
+        try:
+            if message["type"] == "websocket.receive":
+                self._unyielded = 0  # it waited, or the server has one message less that need not be waited for
+                self.messages_received += 1
+                self.bytes_received += _size(message)
+        except (KeyError, TypeError):
+            pass  # for the app's receive to refuse
+        return message
 
     async def send(self, message: Message) -> None:
         """Send, or find that the conversation is over; in place of the server's `send`."""
@@ -447,35 +491,35 @@ class Conversation(Generic[W]):
             if self._done:
                 raise self._told()
         try:
-            sent = await self._hand_over(message)
+            if self._direct:  # it releases a send that waits at the end, too
+                await self._server_send(message)
+            else:
+                # Most sends wait for nothing. Only those that do get a scope, by which the end stops them.
+                sending = self._server_send(message).__await__()
+                try:
+                    awaited = next(sending)
+                except StopIteration:
+                    pass
+                else:
+                    if not await self._wait_to_send(sending, awaited):
+                        raise self._told()
         except Exception as error:
             if await self._is_over(error):
                 raise self._told() from error
             raise
-        if not sent:
-            raise self._told()
-
-    async def _hand_over(self, message: Message) -> bool:
-        """Hand the server a message; whether that was before the end."""
-        sending = self._server_send(message).__await__()
-        try:
-            # Most sends wait for nothing. Only those that do get a scope, by which the end stops them.
-            awaited = next(sending)
-        except StopIteration:
-            pass
-        else:
-            scope = anyio.CancelScope()
-            self._sends.add(scope)
-            try:
-                with scope:
-                    await _the_rest(sending, awaited)
-            finally:
-                self._sends.discard(scope)
-            if scope.cancelled_caught:
-                return False
         self.messages_sent += 1
         self.bytes_sent += _size(message)
-        return True
+
+    async def _wait_to_send(self, sending: Any, awaited: Any) -> bool:
+        """Wait for a send that has begun; whether it has ended before the conversation did."""
+        scope = anyio.CancelScope()
+        self._sends.add(scope)
+        try:
+            with scope:
+                await _the_rest(sending, awaited)
+        finally:
+            self._sends.discard(scope)
+        return not scope.cancelled_caught
 
     async def _send_close(self, message: Message) -> None:
         self._closed_by_app = not self._leaving
@@ -534,7 +578,10 @@ class Conversation(Generic[W]):
                 self._room.set()
             try:
                 with anyio.move_on_after(_GRACE):
-                    await self._over.wait()
+                    if self._direct and isinstance(error, OSError):
+                        await self._receive_until_told()
+                    else:
+                        await self._over.wait()
             finally:
                 self._hurried -= 1
                 if not self._done and isinstance(error, OSError):
@@ -542,16 +589,32 @@ class Conversation(Generic[W]):
                     self._finish(error)
         return self._done
 
+    async def _receive_until_told(self) -> None:
+        """Receive what the server keeps before the end: it tells the end when it comes to it."""
+        while not self._done:
+            message = await self._server_receive()
+            message_type = _type_of(message)
+            if message_type == "websocket.disconnect":
+                self._told_the_end(message)
+            else:
+                self._put(message, self._counted(message) if message_type == "websocket.receive" else 0)
+
     async def wait_disconnected(self) -> None:
         """Wait until the conversation has ended."""
         await self._over.wait()
 
     # The end
 
+    def _told_the_end(self, end: Message | None) -> None:
+        """The server tells it. Its `receive` does so, too, after what came before."""
+        if not self._done:
+            self._websocket._end_unseen(end)
+            self._finish(None)
+
     def _finish(self, end: Message | OSError | None) -> None:
         """The end, once: what is received last, and nothing more is sent."""
         self._done = True
-        if end is not None:
+        if end is not None and not self._direct:
             self._put(end, 0)
         self._over.set()
         for scope in self._sends:
@@ -600,12 +663,17 @@ class Conversation(Generic[W]):
             due = anyio.current_time() + seconds
             answer = self._answer = anyio.Event()
             # The limit holds for the sending, too: who does not read does not answer.
-            with anyio.move_on_after(limit):
+            with anyio.move_on_after(limit) as scope:
+                self._sends.add(scope)
                 try:
-                    await self._hand_over(dict(self._heartbeat_message))
+                    await self._server_send(dict(self._heartbeat_message))
+                    self.messages_sent += 1
+                    self.bytes_sent += _size(self._heartbeat_message)
                 except Exception as error:
                     if not await self._is_over(error):  # then the silence will tell
                         logger.debug("the server refused a heartbeat", exc_info=error)
+                finally:
+                    self._sends.discard(scope)
                 await answer.wait()
             self._answer = None
             # While the reader waits for the app, there may be an answer that it has not read.
@@ -613,6 +681,30 @@ class Conversation(Generic[W]):
                 await self._enforce(
                     1011, "no answer", f"the client did not answer a heartbeat in {limit:g} seconds"
                 )
+
+
+class _FutureEvent:
+    """What is used here of an AnyIO event, for one task that waits: on asyncio, half of what a message costs
+    in a block would be to make an event for it."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[None] = asyncio.Future()
+
+    def set(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def wait(self) -> Awaitable[None]:
+        return self._future
+
+
+def _on_asyncio() -> bool:
+    try:
+        return asyncio.current_task() is not None  # trio may run as a guest of asyncio's loop
+    except RuntimeError:
+        return False
 
 
 @coroutine
@@ -673,6 +765,14 @@ def checked_count(name: str, value: object, *, least: int = 0) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return value
+
+
+def _type_of(message: Message) -> Any:
+    """What a server calls it. What is no message has no type, and is for the app's receive to refuse."""
+    try:
+        return message["type"]
+    except (KeyError, TypeError):
+        return None
 
 
 def _size(message: Message) -> int:

@@ -27,7 +27,7 @@ import socket
 import sys
 import zlib
 from codecs import IncrementalDecoder
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from enum import IntEnum
 from functools import partial
@@ -71,6 +71,7 @@ logger = logging.getLogger("uvicorn.error")  # where uvicorn's own protocols wri
 
 DENIAL: Final = "websocket.http.response"
 PREPARED: Final = "lilya.websocket.prepared"
+END: Final = "lilya.websocket.end"
 
 MAX_HEAD = 65536  # bytes of a request before its empty line; h11 has the same limit
 MAX_QUEUE = 262144  # bytes of messages that wait for the app, which is what one read of a loop brings
@@ -155,6 +156,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_stopped",
         "_timer",
         "_transport",
+        "_watchers",
         "_wire",
         "scope",
     )
@@ -195,6 +197,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._paused = False  # and the transport knows
         self._reader: asyncio.Future[None] | None = None  # the last call of `receive` that waits
         self._ending: dict[str, Any] | None = None  # the `websocket.disconnect`
+        self._watchers: list[Callable[[dict[str, Any]], object]] | None = None  # who are told it at once
         # To the client
         self._plain = False  # whether frames are made here, and not compressed
         self._ready = False  # whether the next message can be written: open, and nobody waits
@@ -361,6 +364,19 @@ class WebSocketProtocol(asyncio.Protocol):
             # The write has failed. An app that does nothing but send would never let the loop tell it.
             await asyncio.sleep(0)
 
+    def watch(self, callback: Callable[[dict[str, Any]], object]) -> None:
+        """Have the end told at once, whoever makes it: what the app has not received yet does not delay it.
+
+        Args:
+            callback: Called once, on the event loop, with the `websocket.disconnect`.
+        """
+        if self._ending is not None:
+            callback(self._ending.copy())
+        elif self._watchers is None:
+            self._watchers = [callback]
+        else:
+            self._watchers.append(callback)
+
     # What the app says
 
     def _answer(self, message: Any) -> None:
@@ -488,7 +504,7 @@ class WebSocketProtocol(asyncio.Protocol):
             ],
             "subprotocols": subprotocols,
             "state": self._app_state.copy(),
-            "extensions": {DENIAL: {}, PREPARED: {}},
+            "extensions": {DENIAL: {}, PREPARED: {}, END: {"watch": self.watch}},
         }
 
     def _accept(self, message: Any) -> None:
@@ -801,6 +817,12 @@ class WebSocketProtocol(asyncio.Protocol):
         self._release_senders()
         if self._reader is not None:
             wake(self._reader)
+        watchers, self._watchers = self._watchers, None
+        for watcher in watchers or ():
+            try:
+                watcher(self._ending.copy())
+            except Exception:
+                logger.exception("what watches the end of a connection has failed\n")
 
     def _close(self, code: int, reason: str | None) -> None:
         """Send a close frame, and wait for the client's (section 7.1.2)."""
