@@ -247,6 +247,7 @@ def play(
 @pytest.mark.contract(
     "block-nothing-lost", "block-closes", "exceptions-no-bare-error", "block-leaving-bounded"
 )
+@pytest.mark.quiet
 def test_a_random_session(actions: list[tuple[str, Any]], end: str, options: dict[str, Any]) -> None:
     play(actions, end, options)
 

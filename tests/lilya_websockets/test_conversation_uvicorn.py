@@ -120,6 +120,13 @@ async def sleeps(websocket: WebSocket) -> None:
     await anyio.sleep_forever()
 
 
+BODIES = [
+    pytest.param(feeds, {}, marks=pytest.mark.quiet),
+    (waits, {}),
+    pytest.param(sleeps, {"cancel_on_disconnect": True}, marks=pytest.mark.quiet),
+]
+
+
 @pytest.mark.contract("block-closes")
 @pytest.mark.parametrize(("body", "end", "outcome"), [(returns, 1000, "quiet"), (fails, 1011, ValueError)])
 async def test_how_the_block_ends(body: Body, end: int, outcome: Any, implementation: str) -> None:
@@ -132,9 +139,7 @@ async def test_how_the_block_ends(body: Body, end: int, outcome: Any, implementa
 
 
 @pytest.mark.contract("block-send-learns", "block-wait-disconnected", "block-cancel-on-disconnect")
-@pytest.mark.parametrize(
-    ("body", "options"), [(feeds, {}), (waits, {}), (sleeps, {"cancel_on_disconnect": True})]
-)
+@pytest.mark.parametrize(("body", "options"), BODIES)
 @pytest.mark.parametrize("code", [4001, 1000])
 async def test_a_client_that_leaves(body: Body, options: Any, code: int, implementation: str) -> None:
     handler = Handler(body, **options)
@@ -148,9 +153,7 @@ async def test_a_client_that_leaves(body: Body, options: Any, code: int, impleme
 
 
 @pytest.mark.contract("block-send-learns", "block-wait-disconnected", "block-cancel-on-disconnect")
-@pytest.mark.parametrize(
-    ("body", "options"), [(feeds, {}), (waits, {}), (sleeps, {"cancel_on_disconnect": True})]
-)
+@pytest.mark.parametrize(("body", "options"), BODIES)
 async def test_a_client_that_resets(body: Body, options: Any, implementation: str) -> None:
     handler = Handler(body, **options)
     async with connected(handler, implementation) as connection:
