@@ -500,6 +500,7 @@ async def test_the_app_closes_one_that_is_full(make: Make) -> None:
                 with anyio.CancelScope(shield=True):
                     await member.websocket.close(4000)
         assert [message["type"] for message in server.sent] == ["websocket.send", "websocket.close"]
+        assert sent(server)[1] == 4000
         assert member.ended == "full"
 
 

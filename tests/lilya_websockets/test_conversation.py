@@ -940,7 +940,7 @@ async def test_a_coroutine_that_is_thrown_away(anyio_backend: str) -> None:
 async def test_the_clients_leaving_ends_the_block_quietly(use: str, caplog: pytest.LogCaptureFixture) -> None:
     server = Server(disconnect(4001, "bye"))
     websocket = server.websocket()
-    received: list[Message] = []
+    received: list[Any] = []
     async with websocket:
         if use == "send_text":
             await websocket.wait_disconnected()
