@@ -1,4 +1,6 @@
-"""Every coroutine test runs on asyncio and on trio, with a time limit; no server may have been mistreated."""
+"""Every coroutine test runs on asyncio and on trio, with a time limit. No server may have been mistreated,
+and no block cut short in silence.
+"""
 
 from __future__ import annotations
 
