@@ -1,10 +1,12 @@
-"""Every coroutine test runs on asyncio and on trio, with a time limit; no server may have been mistreated."""
+"""Every coroutine test runs on asyncio and on trio, with a time limit. No server may have been mistreated,
+and no block cut short in silence.
+"""
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial, wraps
 from importlib.util import find_spec
 from typing import Any
@@ -13,7 +15,8 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, settings
 
-from lilya.websockets.channels import Channels
+from lilya.websockets._conversation import Conversation
+from lilya.websockets.channels import Channels, Membership
 
 from .redis_server import NO_SERVER, RedisServer, redis_binary
 from .server import Server
@@ -34,6 +37,7 @@ settings.load_profile("lilya_websockets")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "contract(*rows): the rows of the contract that the test checks")
     config.addinivalue_line("markers", "limit(seconds): the test starts processes, and has this time for all")
+    config.addinivalue_line("markers", "quiet: the test wants a block to be cut short in silence")
     config.addinivalue_line("markers", "reader: the test is about what only a block's reader meets, or does")
     config.addinivalue_line("markers", "violations: the test wants the server to object")
 
@@ -119,3 +123,26 @@ def no_violations(request: pytest.FixtureRequest) -> Iterator[None]:
         assert violations, "the server had nothing to object to"
     else:
         assert not violations
+
+
+@pytest.fixture(autouse=True)
+def no_quiet_end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No block swallows what cuts its body short, and with it what the body has yet to assert."""
+    ends: list[str] = []
+    for block in (Conversation, Membership):
+        monkeypatch.setattr(block, "__aexit__", _noting(block.__aexit__, ends))
+    yield
+    if request.node.get_closest_marker("quiet"):
+        assert ends, "no block was cut short"
+    else:
+        assert ends == [], "a block was cut short, in silence: the marker `quiet` says that it is to be"
+
+
+def _noting(leave: Callable[..., Awaitable[bool]], ends: list[str]) -> Callable[..., Awaitable[bool]]:
+    async def leaving(*arguments: Any) -> bool:
+        swallowed = await leave(*arguments)
+        if swallowed:
+            ends.append(repr(arguments[2]))  # the exception itself would keep alive what a test wants gone
+        return swallowed
+
+    return leaving

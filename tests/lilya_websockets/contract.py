@@ -86,6 +86,7 @@ ROWS = {
     "block-nothing-lost": "what came before the end is received, in order, and then the end",
     "block-cancelled-receive": "cancelling a receive loses nothing",
     "block-buffer": "bounded in messages and bytes; when it is full the server is not asked",
+    "block-direct": "a server that tells the end is received from directly, unless an option needs a reader",
     "block-server-errors": "told in their turn; the end only if the client left",
     "block-blocked-send": "the end releases a send that the client's not reading has blocked",
     "block-fair": "the reader gets its turn, and so do other tasks, whatever body and server do",

@@ -252,6 +252,7 @@ def play(
 @pytest.mark.contract(
     "block-nothing-lost", "block-closes", "exceptions-no-bare-error", "block-leaving-bounded"
 )
+@pytest.mark.quiet
 def test_a_random_session(actions: list[tuple[str, Any]], end: str, options: dict[str, Any]) -> None:
     play(actions, end, options)
 
@@ -261,6 +262,7 @@ def test_a_random_session(actions: list[tuple[str, Any]], end: str, options: dic
 @pytest.mark.contract(
     "block-nothing-lost", "block-closes", "exceptions-no-bare-error", "block-leaving-bounded"
 )
+@pytest.mark.quiet
 def test_a_random_session_without_a_reader(actions: list[tuple[str, Any]], end: str, cancels: bool) -> None:
     play(actions, end, {"cancel_on_disconnect": cancels}, server=Announcing)
 

@@ -126,6 +126,7 @@ async def test_the_silence_of_an_app_that_does_not_receive_is_its_own(sent: int)
 
 
 @pytest.mark.contract("block-idle", "block-cancel-on-disconnect")
+@pytest.mark.quiet
 async def test_silence_and_a_body_elsewhere() -> None:
     server = Server()
     clock = Clock()
@@ -389,6 +390,7 @@ async def test_what_waited_because_of_the_app_does_not_count() -> None:
 
 
 @pytest.mark.contract("block-message-rate", "block-cancel-on-disconnect")
+@pytest.mark.quiet
 async def test_too_much_while_the_body_is_elsewhere() -> None:
     server = Server(*(text("a") for _ in range(3)))
     async with server.websocket().open(max_messages_per_second=2, cancel_on_disconnect=True):

@@ -1,4 +1,4 @@
-"""`async with websocket` over real uvicorn, with each of its WebSocket implementations, on loopback."""
+"""`async with websocket` over real uvicorn, with each of its WebSocket implementations and with ours, on loopback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import pytest
@@ -32,7 +32,10 @@ def anyio_backend() -> str:
 OLDEST = pytest.param("websockets", marks=pytest.mark.filterwarnings("ignore"))
 
 
-@pytest.fixture(params=["websockets-sansio", "wsproto", OLDEST])
+OURS = "lilya.websockets.uvicorn:WebSocketProtocol"
+
+
+@pytest.fixture(params=["websockets-sansio", "wsproto", OLDEST, pytest.param(OURS, id="ours")])
 def implementation(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -63,7 +66,7 @@ class Handler:
 @asynccontextmanager
 async def serving(app: Any, implementation: str) -> AsyncIterator[int]:
     """uvicorn on a free port; it has ended when the block is left."""
-    ws: Literal["websockets-sansio", "wsproto", "websockets"] = implementation  # type: ignore[assignment]
+    ws: Any = implementation
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(app, ws=ws, lifespan="off", log_level="critical", timeout_graceful_shutdown=1)
@@ -120,6 +123,13 @@ async def sleeps(websocket: WebSocket) -> None:
     await anyio.sleep_forever()
 
 
+BODIES = [
+    pytest.param(feeds, {}, marks=pytest.mark.quiet),
+    (waits, {}),
+    pytest.param(sleeps, {"cancel_on_disconnect": True}, marks=pytest.mark.quiet),
+]
+
+
 @pytest.mark.contract("block-closes")
 @pytest.mark.parametrize(("body", "end", "outcome"), [(returns, 1000, "quiet"), (fails, 1011, ValueError)])
 async def test_how_the_block_ends(body: Body, end: int, outcome: Any, implementation: str) -> None:
@@ -132,9 +142,7 @@ async def test_how_the_block_ends(body: Body, end: int, outcome: Any, implementa
 
 
 @pytest.mark.contract("block-send-learns", "block-wait-disconnected", "block-cancel-on-disconnect")
-@pytest.mark.parametrize(
-    ("body", "options"), [(feeds, {}), (waits, {}), (sleeps, {"cancel_on_disconnect": True})]
-)
+@pytest.mark.parametrize(("body", "options"), BODIES)
 @pytest.mark.parametrize("code", [4001, 1000])
 async def test_a_client_that_leaves(body: Body, options: Any, code: int, implementation: str) -> None:
     handler = Handler(body, **options)
@@ -148,9 +156,7 @@ async def test_a_client_that_leaves(body: Body, options: Any, code: int, impleme
 
 
 @pytest.mark.contract("block-send-learns", "block-wait-disconnected", "block-cancel-on-disconnect")
-@pytest.mark.parametrize(
-    ("body", "options"), [(feeds, {}), (waits, {}), (sleeps, {"cancel_on_disconnect": True})]
-)
+@pytest.mark.parametrize(("body", "options"), BODIES)
 async def test_a_client_that_resets(body: Body, options: Any, implementation: str) -> None:
     handler = Handler(body, **options)
     async with connected(handler, implementation) as connection:

@@ -306,8 +306,10 @@ async def test_a_code_and_a_reason_of_choice(handed_on: HandedOn) -> None:
 @pytest.mark.parametrize("body", [receives, iterates, sends])
 @pytest.mark.parametrize("block", [False, True])
 async def test_the_end_is_that_of_a_server_that_shuts_down(
-    block: bool, body: Any, reports: Any, handed_on: HandedOn
+    block: bool, body: Any, reports: Any, handed_on: HandedOn, request: pytest.FixtureRequest
 ) -> None:
+    if block and body is not iterates:
+        request.applymarker(pytest.mark.quiet)
     app = Kept(block=block, body=body)
     async with served(drain(app)) as serving:
         server = Client(reports=reports)
@@ -533,6 +535,7 @@ async def test_what_the_client_has_not_taken_yet(seconds: float | None, handed_o
 
 @pytest.mark.contract("drain-within")
 @pytest.mark.parametrize("seconds", [0.3, None])
+@pytest.mark.quiet
 async def test_a_client_who_has_not_taken_all_when_its_app_ended(
     seconds: float | None, handed_on: HandedOn
 ) -> None:
@@ -914,7 +917,11 @@ async def test_close_all_in_batches() -> None:
 @pytest.mark.contract("close-all", "closed-by")
 @pytest.mark.parametrize("body", [receives, iterates, sends])
 @pytest.mark.parametrize("code", [1012, 4000])
-async def test_close_all_ends_a_block_as_a_server_that_shuts_down(body: Any, code: int) -> None:
+async def test_close_all_ends_a_block_as_a_server_that_shuts_down(
+    body: Any, code: int, request: pytest.FixtureRequest
+) -> None:
+    if body is not iterates:
+        request.applymarker(pytest.mark.quiet)
     app = Kept(block=True, body=body)
     server = Client()
     async with anyio.create_task_group() as tasks:

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import uvicorn
@@ -410,7 +411,11 @@ async def test_the_scope() -> None:
         (b"x-odd", b"\xe9\xff"),
         (b"x-odd", b"2"),
     ]
-    assert scope["extensions"] == {"websocket.http.response": {}, "lilya.websocket.prepared": {}}
+    assert scope["extensions"] == {
+        "websocket.http.response": {},
+        "lilya.websocket.prepared": {},
+        "lilya.websocket.end": {"watch": ANY},
+    }
     assert scope["subprotocols"] == []
     assert scope["http_version"] == "1.1"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, cast
 
 import pytest
@@ -20,6 +21,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from lilya.websockets import WebSocket, WebSocketDisconnect
 from lilya.websockets import uvicorn as subject
 from lilya.websockets.uvicorn import WebSocketProtocol
 
@@ -541,6 +543,137 @@ def test_what_had_arrived_before_the_end_is_not_lost(last: Sent, code: int) -> N
 
     run(main())
     assert [event.get("text", event.get("code")) for event in events] == ["a"] * 5 + [code]
+
+
+# Who watches for the end
+
+
+async def accepts(scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    with suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+
+
+MESSAGE, GOODBYE = Sent(0x81, b"a"), Sent(0x88, b"\x0f\xa0bye")
+LEFT = {"type": "websocket.disconnect", "code": 4000, "reason": "bye"}
+
+
+def test_who_watches_is_told_before_what_came_is_received(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[tuple[int, Any]] = []
+
+    def fail(_: Any) -> None:
+        raise LookupError("a fault of a watcher")
+
+    async def main() -> None:
+        async with made(accepts) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            watch = protocol.scope["extensions"]["lilya.websocket.end"]["watch"]
+            watch(lambda end: told.append((1, end)))
+            watch(fail)
+            watch(lambda end: told.append((2, end)))
+            protocol.data_received(encoded([MESSAGE] * 3, False))
+            assert told == []
+            protocol.data_received(encoded([GOODBYE], False))
+            assert told == [(1, LEFT), (2, LEFT)]
+            watch(lambda end: told.append((3, end)))  # who comes late
+            assert told[2:] == [(3, LEFT)]
+            told[0][1].clear()  # it was a copy
+            received = [await protocol.receive() for _ in range(4)]
+            assert [message.get("text") for message in received] == ["a", "a", "a", None]
+            assert received[3] == LEFT
+            task.cancel()
+
+    run(main())
+    assert len(told) == 3
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == [
+        "a fault of a watcher"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (lambda protocol: protocol.connection_lost(None), 1006),
+        (lambda protocol: protocol.shutdown(), 1012),
+        (lambda protocol: protocol.data_received(encoded([Sent(0x83, b"")], False)), 1002),
+        (lambda protocol: protocol._close(4001, "enough"), 4001),
+    ],
+    ids=["lost", "shutdown", "a fault", "the app"],
+)
+def test_every_end_is_told(end: Any, code: int) -> None:
+    told: list[Any] = []
+
+    async def main() -> None:
+        async with made(accepts) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            protocol.watch(told.append)
+            end(protocol)
+            assert [message["code"] for message in told] == [code]
+            protocol._transport.lost = True
+            protocol.connection_lost(None)
+            task.cancel()
+
+    run(main())
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("last", [GOODBYE, Sent(0x89, b"")], ids=["closed", "lost"])
+def test_a_block_on_a_connection_that_has_stopped_to_read(last: Sent) -> None:
+    """What the app does not receive makes the protocol stop, before it has seen the end."""
+    got: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        websocket = WebSocket(scope, receive, send)
+        async with websocket:
+            await go.wait()
+            got.append(websocket.close_code)
+            try:
+                await websocket.send_text("to nobody")
+            except WebSocketDisconnect as error:
+                got.append((error.code, error.reason))
+            got.extend([text async for text in websocket.iter_text()])
+
+    async def main() -> None:
+        async with made(app, ws_max_queue=2) as protocol:
+            await asyncio.sleep(0)
+            protocol.data_received(encoded([MESSAGE] * 5 + [last], False))
+            assert protocol._stopped
+            protocol._transport.lost = True
+            protocol.connection_lost(None)
+            go.set()
+
+    go = asyncio.Event()
+    run(main())
+    assert got == [None, (4000, "bye") if last is GOODBYE else (1006, ""), "a", "a", "a", "a", "a"]
+
+
+def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with WebSocket(scope, receive, send) as websocket:
+            got.extend([text async for text in websocket.iter_text()])
+
+    async def main() -> None:
+        for _ in range(3):
+            async with made(app) as protocol:
+                (task,) = protocol._server.tasks
+                await settled(task)
+                protocol.data_received(encoded([MESSAGE, GOODBYE], False))
+                await settled(task)
+            del protocol, task
+
+    got: list[str] = []
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+        left = [one for one in gc.get_objects() if type(one) in (WebSocketProtocol, WebSocket)]
+    finally:
+        gc.enable()
+    assert got == ["a"] * 3
+    assert left == []
 
 
 def test_much_that_comes_before_the_answer() -> None:

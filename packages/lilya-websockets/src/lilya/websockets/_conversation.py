@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType, coroutine
 from typing import Any, Final, Generic, Protocol, TypeVar
+from weakref import proxy
 
 import anyio
 import anyio.lowlevel
@@ -133,10 +134,10 @@ class Conversation(Generic[W]):
         self._max_bytes = checked_count("buffer_bytes", buffer_bytes, least=1)
         self._close_timeout = checked_number("close_timeout", close_timeout)
         # Whether no option is about messages that the app has not received.
-        self._unlimited = (
-            self._idle is self._heartbeat is self._max_size is self._rate is None
-            and (self._max_messages, self._max_bytes) == (MESSAGES, BYTES)
-        )
+        self._unlimited = self._idle is self._heartbeat is self._max_size is self._rate is None and (
+            self._max_messages,
+            self._max_bytes,
+        ) == (MESSAGES, BYTES)
         self._websocket = websocket
         self._accept_with = (subprotocol, headers)
         self.token = object()
@@ -323,6 +324,9 @@ class Conversation(Generic[W]):
         # A task that outlives the block and still waits here is told, too.
         self._put({"type": "websocket.disconnect", "code": websocket.close_code}, 0)
         websocket._move(DISCONNECTED, DISCONNECTED)
+        # Its reference to this object stays: the counts are asked for afterwards. A cycle of the two would keep
+        # the server's side of the connection until the garbage collector comes.
+        self._websocket = proxy(websocket)
 
     def _without_the_end(self, failure: BaseException | None) -> BaseException | None:
         """What remains of an exception without the news that this conversation has ended."""
@@ -472,7 +476,9 @@ class Conversation(Generic[W]):
             raise
         try:
             if message["type"] == "websocket.receive":
-                self._unyielded = 0  # it waited, or the server has one message less that need not be waited for
+                self._unyielded = (
+                    0  # it waited, or the server has one message less that need not be waited for
+                )
                 self.messages_received += 1
                 self.bytes_received += _size(message)
         except (KeyError, TypeError):
@@ -594,10 +600,9 @@ class Conversation(Generic[W]):
         while not self._done:
             message = await self._server_receive()
             message_type = _type_of(message)
+            self._put(message, self._counted(message) if message_type == "websocket.receive" else 0)
             if message_type == "websocket.disconnect":
                 self._told_the_end(message)
-            else:
-                self._put(message, self._counted(message) if message_type == "websocket.receive" else 0)
 
     async def wait_disconnected(self) -> None:
         """Wait until the conversation has ended."""

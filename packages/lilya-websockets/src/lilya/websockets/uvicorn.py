@@ -176,6 +176,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._fast = self.fast and not logger.isEnabledFor(logging.DEBUG)
         self._max_size = config.ws_max_size
+        self.scope: dict[str, Any] = {}
         self._phase = REQUEST
         self._response = b"?"  # to the request; empty once it is out
         self._by_app = False  # whether the app has ended it
@@ -254,6 +255,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._go_on()  # else `receive` comes to it, after what had arrived
         if not self._response:
             logger.info("connection closed")
+        self.scope = {}  # which refers to this object
         self._trace("connection lost")
 
     def pause_writing(self) -> None:
@@ -277,11 +279,11 @@ class WebSocketProtocol(asyncio.Protocol):
         elif self._phase is OPEN:
             self._close(1012, None)
 
-    async def _run(self) -> None:
+    async def _run(self, scope: dict[str, Any]) -> None:
         """Run the app, and end the connection when it has not."""
         code = 1000
         try:
-            result = await self._config.loaded_app(self.scope, self.receive, self.send)
+            result = await self._config.loaded_app(scope, self.receive, self.send)
         except ClientDisconnected:
             pass
         except Exception:
@@ -476,7 +478,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._phase = ASKED
         self._next = {"type": "websocket.connect"}
         context = Context() if self._config.reset_contextvars else copy_context()
-        task = context.run(self._loop.create_task, self._run())
+        task = context.run(self._loop.create_task, self._run(self.scope))
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
         if early:

@@ -1,0 +1,239 @@
+"""A block on a server that tells the end itself: the app receives from the server, and there is no reader.
+
+What it has in common with a block that has one is tested beside it, on both kinds of server.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from lilya.websockets import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
+
+from .server import ClientDisconnected, Message, Server, data, disconnect, text
+from .test_conversation import closes
+
+pytestmark = pytest.mark.anyio
+
+
+class Announcing(Server):
+    """A server with the extension `lilya.websocket.end`."""
+
+    announces = True
+
+
+class Behind(Announcing):
+    """One that has more than it keeps for the app, and so does not know yet that the client has left."""
+
+    def __init__(self, *behind: Message) -> None:
+        super().__init__()
+        self.behind = list(behind)
+        self.gone = False
+
+    async def receive(self) -> Any:
+        if self.gone and not self.events:
+            self.push(self.behind.pop(0))
+        return await super().receive()
+
+    async def send(self, message: Any) -> None:
+        if self.gone:
+            raise ClientDisconnected("gone")
+        await super().send(message)
+
+
+@pytest.mark.contract("block-direct")
+async def test_nobody_receives_in_the_background() -> None:
+    server = Announcing(text("é"), data(b"123"))
+    async with server.websocket() as websocket:
+        await anyio.wait_all_tasks_blocked()
+        assert server.receives == 1  # of `websocket.connect`
+        assert websocket.messages_received == 0
+        assert await websocket.receive_text() == "é"
+        assert (websocket.messages_received, websocket.bytes_received) == (1, 2)
+        assert await websocket.receive_bytes() == b"123"
+        await websocket.send_text("é")
+        assert (websocket.messages_sent, websocket.bytes_sent) == (1, 2)
+        await anyio.wait_all_tasks_blocked()
+        assert server.receives == 3
+    assert (websocket.messages_received, websocket.bytes_received) == (2, 5)
+    assert closes(server) == [(1000, "")]
+
+
+@pytest.mark.contract("block-direct")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"idle_timeout": 5},
+        {"heartbeat": 5},
+        {"max_message_size": 100},
+        {"max_messages_per_second": 100},
+        {"buffer_messages": 63},
+        {"buffer_bytes": 1000},
+    ],
+    ids=lambda it: next(iter(it)),
+)
+async def test_an_option_about_what_was_not_received_brings_the_reader(options: dict[str, Any]) -> None:
+    server = Announcing(text("1"))
+    async with server.websocket().open(**options) as websocket:
+        await anyio.wait_all_tasks_blocked()
+        assert server.receives == 3
+        assert websocket.messages_received == 1
+        assert await websocket.receive_text() == "1"
+
+
+@pytest.mark.contract("block-direct", "block-send-learns", "block-nothing-lost")
+async def test_the_end_is_known_before_what_came_is_received() -> None:
+    server = Announcing(text("1"), data(b"2"))
+    websocket = server.websocket()
+    told: list[Any] = []
+    async with websocket:
+        server.push(disconnect(4001, "bye"))
+        await websocket.wait_disconnected()
+        assert (websocket.close_code, websocket.close_reason, websocket.closed_by) == (4001, "bye", "client")
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await websocket.send_text("a")
+        told.append(type(caught.value))
+        with pytest.raises(WebSocketClosed):
+            await websocket.send_text("a")
+        told += [await websocket.receive_text(), await websocket.receive_bytes()]
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await websocket.receive_text()
+        told += [type(caught.value), caught.value.code, caught.value.reason]
+        with pytest.raises(WebSocketClosed):
+            await websocket.receive_text()
+    assert told == [WebSocketDisconnect, "1", b"2", WebSocketDisconnect, 4001, "bye"]
+    assert server.types == ["websocket.accept"]
+
+
+@pytest.mark.contract("block-direct", "block-send-learns")
+async def test_the_end_came_while_the_block_was_entered() -> None:
+    server = Announcing(text("1"), disconnect(4001))
+    async with server.websocket() as websocket:
+        assert websocket.close_code == 4001
+        assert await websocket.receive_text() == "1"
+    assert server.types == ["websocket.accept"]
+
+
+@pytest.mark.contract("block-direct", "block-send-learns", "block-nothing-lost")
+async def test_a_failed_send_finds_the_end_behind_what_the_server_has() -> None:
+    """In a server that has stopped to read, the end lies behind messages."""
+    server = Behind(text("1"), data(b"2"), text("3"), disconnect(4001, "bye"))
+    websocket = server.websocket()
+    async with websocket:
+        server.gone = True
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await websocket.send_text("a")
+        assert websocket.messages_received == 3
+        received = [await websocket.receive_text(), await websocket.receive_bytes()]
+        received += [text async for text in websocket.iter_text()]
+    assert (caught.value.code, caught.value.reason) == (4001, "bye")
+    assert isinstance(caught.value.__cause__, ClientDisconnected)
+    assert received == ["1", b"2", "3"]
+    assert (websocket.messages_received, websocket.closed_by) == (3, "client")
+
+
+@pytest.mark.contract("block-direct", "receive-unknown-type")
+async def test_what_is_no_message_behind_a_failed_send() -> None:
+    server = Behind({"type": "lilya"}, {}, disconnect(4001))
+    async with server.websocket() as websocket:
+        server.gone = True
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await websocket.send_text("a")
+        for _ in range(2):
+            with pytest.raises(WebSocketRuntimeError):
+                await websocket.receive_text()
+    assert caught.value.code == 4001
+    assert websocket.messages_received == 0
+
+
+@pytest.mark.contract("block-direct", "receive-unknown-type")
+async def test_what_is_no_message() -> None:
+    server = Announcing({}, None, {"type": "lilya"}, text("1"))  # type: ignore[arg-type]
+    async with server.websocket() as websocket:
+        for _ in range(3):
+            with pytest.raises(WebSocketRuntimeError):
+                await websocket.receive_text()
+        assert await websocket.receive_text() == "1"
+    assert websocket.messages_received == 1
+
+
+@pytest.mark.contract("block-direct")
+async def test_an_oserror_in_receive_is_the_end() -> None:
+    server = Announcing(text("1"), ClientDisconnected("lost"))
+    websocket = server.websocket()
+    async with anyio.create_task_group() as tasks, websocket:
+        tasks.start_soon(websocket.wait_disconnected)
+        assert [text async for text in websocket.iter_text()] == ["1"]
+        await websocket.wait_disconnected()
+    assert (websocket.close_code, websocket.closed_by) == (1006, "network")
+
+
+@pytest.mark.contract("block-direct", "block-fair")
+async def test_a_body_that_only_sends_lets_the_server_tell() -> None:
+    """A server's send that waits for nothing, as most are while the client reads."""
+    server = Announcing()
+    sent = 0
+
+    async def leave() -> None:
+        server.push(disconnect(4001))
+
+    websocket = server.websocket()
+    async with anyio.create_task_group() as tasks, websocket:
+        tasks.start_soon(leave)
+        with pytest.raises(WebSocketDisconnect):
+            while sent < 1000:
+                await websocket.send_text("a")
+                sent += 1
+    assert sent < 100
+    assert websocket.close_code == 4001
+
+
+@pytest.mark.contract("block-direct", "block-closes")
+async def test_the_app_closes_while_another_task_receives() -> None:
+    server = Announcing()
+    websocket = server.websocket()
+    received: list[str] = []
+
+    async def receive() -> None:
+        received.extend([text async for text in websocket.iter_text()])
+        received.append("the end")
+
+    async with anyio.create_task_group() as tasks, websocket:
+        tasks.start_soon(receive)
+        await anyio.wait_all_tasks_blocked()
+        await websocket.close(4000, "enough")
+        await websocket.wait_disconnected()
+    assert received == ["the end"]
+    assert closes(server) == [(4000, "enough")]
+    assert (websocket.close_code, websocket.closed_by) == (4000, "server")
+
+
+@pytest.mark.contract("block-direct", "block-after")
+@pytest.mark.parametrize("how", ["left", "closed", "raised"])
+async def test_after_the_block(how: str) -> None:
+    server = Announcing(text("1"))
+    websocket = server.websocket()
+    try:
+        async with websocket:
+            if how == "left":
+                server.push(disconnect(4001))
+            if how == "raised":
+                raise LookupError
+    except LookupError:
+        pass
+    asked, sent = server.receives, server.sends
+    if how == "left":  # the block was left before its body had used what is gone
+        with pytest.raises(WebSocketDisconnect):
+            await websocket.send_text("a")
+    for use in (websocket.receive, websocket.receive_text):
+        with pytest.raises(WebSocketClosed):
+            await use()
+    with pytest.raises(WebSocketClosed):
+        await websocket.send_text("a")
+    assert (server.receives, server.sends) == (asked, sent)
+    assert websocket.close_code == {"left": 4001, "closed": 1000, "raised": 1011}[how]
+    await websocket.wait_disconnected()
+    assert server.watchers == []
