@@ -353,12 +353,21 @@ if nox is not None:
         """Beside others: `-- core`, `-- testing` or `-- wire` (over loopback); all three without that.
 
         `-- soak` alone wears a server out, for 10 minutes; `-- channels` alone publishes to many sockets;
-        `-- redis` alone is what channels lose and carry on Redis, and needs a server of it. With `--write`
-        after it, `core`, `wire`, `channels` and `redis` make their parts of the pages anew.
+        `-- redis` alone is what channels lose and carry on Redis, and needs a server of it; `-- levels` alone
+        is what zlib's levels cost and save. With `--write` after it, `core`, `wire`, `channels` and `redis`
+        make their parts of the pages anew.
         """
         install(session, CORE, groups=("bench",))
         arguments = list(session.posargs)
-        if arguments[:1] and arguments[0] in ("channels", "core", "redis", "testing", "wire", "soak"):
+        if arguments[:1] and arguments[0] in (
+            "channels",
+            "core",
+            "levels",
+            "redis",
+            "testing",
+            "wire",
+            "soak",
+        ):
             chosen = [arguments.pop(0)]
         else:
             chosen = ["core", "wire"] if "--write" in arguments else ["core", "testing", "wire"]

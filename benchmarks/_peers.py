@@ -109,6 +109,7 @@ def native(name: str, module: str, *, deflate: bool = True) -> Peer:
 def _servers() -> Iterator[Peer]:
     yield uvicorn(DEFAULT, "websockets-sansio")
     yield uvicorn(OURS, "lilya.websockets.uvicorn:WebSocketProtocol", "raw", OURS, ours=True)
+    yield uvicorn(f"{OURS}, level 6", "benchmarks.servers.level6:Protocol", "raw", OURS, ours=True)
     yield uvicorn("uvicorn --ws websockets", "websockets")
     yield uvicorn("uvicorn --ws wsproto", "wsproto", "raw", "wsproto")
     options = "--interface asgi --ws --workers 1 --backlog 4096 --no-access-log --log-level error --port"

@@ -187,7 +187,8 @@ def blocks(figures: dict[str, Results]) -> dict[str, str]:
             {"idle": "idle", "idle-deflate": "idle, with compression"},
         ),
         "stalled": _servers(cases, {"stalled": "MiB"}, ratios=False),
-        "ways": _ways(cases["fan-out"]["rows"]),
+        "levels": _ways(cases["deflate"]["rows"], "µs per message", "level 3"),
+        "ways": _ways(cases["fan-out"]["rows"], "µs per receiver", "one after the other"),
         "growth": _growth(cases),
         "frameworks": _frameworks(cases["frameworks"]["rows"]),
         "missing": _missing(cases),
@@ -259,14 +260,14 @@ def _servers(cases: Results, columns: dict[str, str], *, ratios: bool = True) ->
     return table(["", *columns.values()], rows)
 
 
-def _ways(rows: dict[str, Row]) -> str:
+def _ways(rows: dict[str, Row], unit: str, usual: str) -> str:
     chosen = {
         name: row for name, row in rows.items() if name.partition(",")[0] in ("uvicorn", f"{OURS}.uvicorn")
     }
     return table(
-        ["", "µs per receiver"],
+        ["", unit],
         [
-            [name_of(name) if ", " in name else f"{name_of(name)}, one after the other", _cell(row)]
+            [name_of(name) if ", " in name else f"{name_of(name)}, {usual}", _cell(row)]
             for name, row in chosen.items()
             if "missing" not in row
         ],

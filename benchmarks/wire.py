@@ -43,15 +43,17 @@ MEMBERS = 1000  # who get what is published
 IDLE = 2000
 FLOOD = 512 * 65536
 
-# 1 KiB of JSON, as a chat would send it: compressed it is about a fifth. 16 of them in turn, since a server
-# that keeps its context would find one and the same message again in its window.
+# 1 KiB of JSON, as a chat would send it: compressed it is about a sixth. A server that keeps its context must
+# not find the message again in its window, or it would have next to nothing to do. So there are more of them
+# than the largest window holds, and their number has no factor in common with that of the connections: each
+# connection gets all of them in turn.
 DOCUMENTS = [
     "".join(
-        f'{{"id":{7919 * (16 * number + i) % 100003},"room":"blue","from":"user{(i * 31 + number) % 97}",'
+        f'{{"id":{7919 * (37 * number + i) % 100003},"room":"blue","from":"user{(i * 31 + number) % 97}",'
         f'"text":"message {i * number} of {number}"}},'
         for i in range(20)
     )[:1024].encode()
-    for number in range(16)
+    for number in range(37)
 ]
 
 
@@ -165,8 +167,9 @@ def each(run: Workload, peers: Iterable[str]) -> dict[str, tuple[str, Workload]]
     return {name: (name, run) for name in peers}
 
 
-SERVERS = [name for name in PEERS if " on " not in name]
+SERVERS = [name for name in PEERS if " on " not in name and ", " not in name]
 COMPRESSING = [name for name in SERVERS if PEERS[name].deflate]
+LEVEL_6 = f"{OURS}, level 6"
 FRAMEWORKS = [DEFAULT, OURS, *(name for name in PEERS if " on " in name)]
 GROWING = [DEFAULT, OURS, "aiohttp", "ws (Node.js)"]
 GROWTH = (1, 10, 100, 1000, 10_000)
@@ -190,7 +193,9 @@ CASES: dict[str, Case] = {
     "echo-64k": Case(
         "Echo of 64 KiB, 32 connections", "µs", each(partial(echo, payload=LARGE, opcode=BINARY), SERVERS)
     ),
-    "deflate": Case("Echo of 1 KiB, compressed, 32 connections", "µs", each(echo_deflate, COMPRESSING)),
+    "deflate": Case(
+        "Echo of 1 KiB, compressed, 32 connections", "µs", each(echo_deflate, [*COMPRESSING, LEVEL_6])
+    ),
     "round-trip": Case("Round trip of 32 bytes without load, median", "µs", each(round_trip, SERVERS)),
     "handshake": Case("A connection, opened and closed", "µs", each(handshake, SERVERS)),
     "fan-out": Case(
@@ -221,6 +226,7 @@ GOALS = [
     ("echo-256", OURS, DEFAULT, 0.53),
     ("echo-64k", OURS, DEFAULT, 0.82),
     ("deflate", OURS, DEFAULT, 0.8),
+    ("deflate", LEVEL_6, DEFAULT, 0.8),
     ("idle", OURS, DEFAULT, 9 / 17.6),
     ("idle-deflate", OURS, DEFAULT, 13 / 51.6),
     ("fan-out", f"{OURS}, framed once", DEFAULT, 3.9 / 6.8),
@@ -388,8 +394,10 @@ class Run:
             added = statistics.median(
                 ours.value - raw.value for ours, raw in zip(samples[label], samples[DEFAULT], strict=True)
             )
-            verdict = "reached" if added <= 0.5 else "NOT reached"
-            lines.append(f"frameworks: {label} adds {added:.2f} µs, at most 0.50: {verdict}")
+            # 0.5 µs on a machine where uvicorn's default takes 13.4.
+            limit = 0.5 / 13.4 * statistics.median(sample.value for sample in samples[DEFAULT])
+            verdict = "reached" if added <= limit else "NOT reached"
+            lines.append(f"frameworks: {label} adds {added:.2f} µs, at most {limit:.2f}: {verdict}")
         return lines
 
 

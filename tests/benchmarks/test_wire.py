@@ -57,6 +57,16 @@ def test_frames_of_a_server(size: int) -> None:
     assert (read.opcode, bytes(read.data)) == (Opcode.TEXT, b"x" * size)
 
 
+def test_no_window_holds_a_document_until_it_comes_again() -> None:
+    def recurs(count: int, connections: int) -> int:
+        """How many bytes of other documents a connection gets before one comes again."""
+        turns = range(0, connections * count, connections)  # they are sent in turn, over all connections
+        return len({turn % count for turn in turns}) * min(map(len, wire.DOCUMENTS))
+
+    assert recurs(len(wire.DOCUMENTS), 32) > 32768
+    assert recurs(16, 32) == 1024  # planted: each connection would get one document, over and over
+
+
 def test_compressed_frames_may_come_in_any_order_and_again() -> None:
     documents = [wire.DOCUMENTS[number] for number in (3, 0, 3, 3, 15)]
     assert {len(document) for document in documents} == {1024}
@@ -362,10 +372,15 @@ def test_goals(value: float, verdict: str) -> None:
 def test_the_goal_of_the_wrapper_is_a_difference() -> None:
     run = wire.Run({"frameworks": wire.CASES["frameworks"]}, 2, CORES)
     run.samples["frameworks"] = {
-        DEFAULT: [Sample(10.0), Sample(20.0)],
-        f"lilya.websockets on {DEFAULT}": [Sample(10.25), Sample(20.5)],
+        DEFAULT: [Sample(10.0), Sample(16.8)],
+        f"lilya.websockets on {DEFAULT}": [Sample(10.25), Sample(17.3)],
     }
+    # The limit is one of a machine where uvicorn's default takes 13.4 µs, as here.
     assert run.goals() == [f"frameworks: lilya.websockets on {DEFAULT} adds 0.38 µs, at most 0.50: reached"]
+    run.samples["frameworks"][DEFAULT] = [Sample(9.75), Sample(16.8)]
+    assert run.goals() == [
+        f"frameworks: lilya.websockets on {DEFAULT} adds 0.50 µs, at most 0.50: NOT reached"
+    ]
 
 
 # The command

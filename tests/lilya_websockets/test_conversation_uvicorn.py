@@ -1,4 +1,4 @@
-"""`async with websocket` over real uvicorn, with each of its WebSocket implementations and with ours, on loopback."""
+"""`async with websocket` over real uvicorn, with each of its WebSocket classes and with ours, on loopback."""
 
 from __future__ import annotations
 

@@ -794,7 +794,7 @@ def test_headers_of_every_version_of_the_library() -> None:
 
 def test_a_fragment_that_ends_with_its_last_block() -> None:
     """BFINAL (RFC 7692 section 7.2.3.4) at the very end of a fragment: the next one begins anew."""
-    deflate = subject.Deflate(PerMessageDeflate(False, False, 15, 15, {}))
+    deflate = subject.Deflate(PerMessageDeflate(False, False, 15, 15, {}), 3)
     compressor = zlib.compressobj(wbits=-15)
     fragment = compressor.compress(b"Hello") + compressor.flush(zlib.Z_FINISH)
     assert deflate.inflated(fragment, 10, final=False) == b"Hello"

@@ -324,8 +324,8 @@ class Conversation(Generic[W]):
         # A task that outlives the block and still waits here is told, too.
         self._put({"type": "websocket.disconnect", "code": websocket.close_code}, 0)
         websocket._move(DISCONNECTED, DISCONNECTED)
-        # Its reference to this object stays: the counts are asked for afterwards. A cycle of the two would keep
-        # the server's side of the connection until the garbage collector comes.
+        # Its reference to this object stays: it is asked for the counts. A cycle of the two would keep the
+        # server's side of the connection until the garbage collector comes.
         self._websocket = proxy(websocket)
 
     def _without_the_end(self, failure: BaseException | None) -> BaseException | None:
@@ -476,9 +476,7 @@ class Conversation(Generic[W]):
             raise
         try:
             if message["type"] == "websocket.receive":
-                self._unyielded = (
-                    0  # it waited, or the server has one message less that need not be waited for
-                )
+                self._unyielded = 0  # it has waited, or will when it has taken what the server keeps
                 self.messages_received += 1
                 self.bytes_received += _size(message)
         except (KeyError, TypeError):

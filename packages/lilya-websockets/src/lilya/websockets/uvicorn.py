@@ -120,6 +120,10 @@ class WebSocketProtocol(asyncio.Protocol):
     close_timeout: ClassVar[float] = 10.0
     """Seconds that a client has to answer a close, or to read what is left, before it is cut off."""
 
+    compression_level: ClassVar[int] = 3
+    """zlib's level for messages that are sent: 1 takes the least time, 9 makes them smallest, 6 is zlib's own
+    default. 3 was measured to take a quarter less time than 6, for messages a tenth larger."""
+
     fast: ClassVar[bool] = True
     """Whether common frames take the fast path. They do not while uvicorn logs at level debug or trace: the
     `websockets` library then logs every frame."""
@@ -472,7 +476,7 @@ class WebSocketProtocol(asyncio.Protocol):
         del answer.headers["Date"]  # uvicorn has its own
         self._response = answer.serialize()[:-2]
         if wire.extensions:
-            self._deflate = Deflate(cast(PerMessageDeflate, wire.extensions[0]))
+            self._deflate = Deflate(cast(PerMessageDeflate, wire.extensions[0]), self.compression_level)
         forget(wire)
         self.scope = self._scope_of(request)
         self._phase = ASKED
@@ -978,13 +982,15 @@ class Deflate(Extension):
         "_compressor",
         "_continued",
         "_decompressor",
+        "_level",
         "_local_bits",
         "_local_once",
         "_remote_bits",
         "_remote_once",
     )
 
-    def __init__(self, negotiated: PerMessageDeflate) -> None:
+    def __init__(self, negotiated: PerMessageDeflate, level: int) -> None:
+        self._level = level
         self._local_bits = negotiated.local_max_window_bits
         self._local_once = negotiated.local_no_context_takeover
         self._remote_bits = negotiated.remote_max_window_bits
@@ -997,7 +1003,7 @@ class Deflate(Extension):
         """The payload of a message (section 7.2.1)."""
         compressor = self._compressor
         if compressor is None:
-            compressor = zlib.compressobj(wbits=-self._local_bits, memLevel=MEM_LEVEL)
+            compressor = zlib.compressobj(self._level, wbits=-self._local_bits, memLevel=MEM_LEVEL)
             if not self._local_once:
                 self._compressor = compressor
         return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
