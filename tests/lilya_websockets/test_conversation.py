@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import anyio
@@ -23,7 +24,7 @@ from lilya.websockets import (
     WebSocketState,
     testing,
 )
-from lilya.websockets._conversation import _the_rest
+from lilya.websockets._conversation import _Wait
 
 from .server import ClientDisconnected, Message, Server, connect, data, disconnect, opened, text
 
@@ -1543,6 +1544,7 @@ async def test_a_server_that_never_waits_does_not_starve_the_others(messages: in
                 assert await websocket.receive_text() == "a"
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-fair")
 async def test_a_block_around_nothing_gives_others_a_turn() -> None:
     turns = 0
@@ -1921,14 +1923,30 @@ class Waits:
             self.seen.append("left")
 
 
+class NoScope(AbstractContextManager[None]):
+    """A scope that is never cancelled, and needs no event loop."""
+
+    cancelled_caught = False
+
+    def __init__(self, **_: Any) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def no_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anyio, "CancelScope", NoScope)
+
+
 def begun() -> tuple[Waits, Any]:
     waits = Waits()
     sending = waits.__await__()
-    rest = _the_rest(sending, next(sending))
+    rest = _Wait().rest_of(sending, next(sending))
     assert next(rest) == "one"
     return waits, rest
 
 
+@pytest.mark.usefixtures("no_scope")
 def test_what_was_begun_by_hand_goes_on() -> None:
     waits, rest = begun()
     assert rest.send(1) == "two"
@@ -1937,6 +1955,7 @@ def test_what_was_begun_by_hand_goes_on() -> None:
     assert waits.seen == [1, 2, "left"]
 
 
+@pytest.mark.usefixtures("no_scope")
 def test_what_was_begun_by_hand_is_interrupted() -> None:
     waits, rest = begun()
     assert rest.throw(KeyError("no")) == "three"
@@ -1949,22 +1968,93 @@ def test_what_was_begun_by_hand_is_interrupted() -> None:
     assert waits.seen == ["left"]
 
 
+@pytest.mark.usefixtures("no_scope")
 def test_what_was_begun_by_hand_is_thrown_away() -> None:
     waits, rest = begun()
     rest.close()
     assert waits.seen == ["left"]
 
 
+@pytest.mark.usefixtures("no_scope")
 @pytest.mark.parametrize("end", [None, KeyError("no"), GeneratorExit()])
 def test_what_was_begun_by_hand_is_an_iterator_and_no_more(end: BaseException | None) -> None:
     begun: Any = iter(["one", "two"])
-    rest = _the_rest(begun, next(begun))
+    rest = _Wait().rest_of(begun, next(begun))
     assert next(rest) == "one"
     if end is None:
         assert list(rest) == ["two"]
     else:
         with pytest.raises(type(end)):
             rest.throw(end)
+
+
+class Scoped(Server):
+    """Behind middleware that limits the time of each send: it waits twice, in scopes of its own."""
+
+    async def send(self, message: Any) -> None:
+        try:
+            with anyio.fail_after(60):
+                with anyio.CancelScope():
+                    while message["type"] in self.held:
+                        self.holding.set()
+                        await self.pause()
+                await super().send(message)
+        except BaseException as error:
+            self.failed = error
+            with anyio.CancelScope():
+                await anyio.lowlevel.checkpoint()
+            raise
+
+
+@pytest.mark.contract("block-blocked-send", "block-counts")
+async def test_a_send_that_waits_in_scopes_of_middleware() -> None:
+    server = Scoped()
+    server.held.add("websocket.send")
+    async with server.websocket() as websocket:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(websocket.send_text, "a")
+            await server.holding.wait()
+            server.release()
+        server.held.add("websocket.send")
+        with anyio.move_on_after(0.01) as scope:
+            await websocket.send_text("b")
+        assert scope.cancelled_caught
+        assert isinstance(server.failed, anyio.get_cancelled_exc_class())
+        server.release()
+        await websocket.send_text("c")
+    assert websocket.messages_sent == 2
+    assert [message.get("text") for message in server.sent[1:]] == ["a", "c", None]
+
+
+@pytest.mark.reader
+@pytest.mark.contract("block-blocked-send")
+async def test_a_send_in_scopes_of_middleware_is_stopped_by_the_end() -> None:
+    server = Scoped()
+    async with server.websocket() as websocket:
+        server.held.add("websocket.send")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(blocked, websocket)
+            await server.holding.wait()
+            server.push(disconnect(1001))
+        assert isinstance(server.failed, anyio.get_cancelled_exc_class())
+        await anyio.lowlevel.checkpoint()  # nobody else is cancelled
+    assert websocket.close_code == 1001
+
+
+@pytest.mark.contract("block-leaving-bounded")
+@pytest.mark.parametrize("how", ["left", "cancelled"])
+async def test_a_close_in_scopes_of_middleware_is_given_up(how: str) -> None:
+    server = Scoped()
+    websocket = server.websocket()
+    with anyio.CancelScope() as scope:
+        async with websocket.open(close_timeout=0.01):
+            server.held.add("websocket.close")
+            if how == "cancelled":
+                scope.cancel()
+                await anyio.sleep_forever()
+    assert isinstance(server.failed, anyio.get_cancelled_exc_class())
+    assert scope.cancelled_caught == (how == "cancelled")
+    assert websocket.close_code == (1012 if how == "cancelled" else 1000)
 
 
 @pytest.mark.reader

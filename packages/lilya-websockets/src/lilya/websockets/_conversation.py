@@ -27,7 +27,7 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType, coroutine
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 from weakref import proxy
 
 import anyio
@@ -142,45 +142,52 @@ class Conversation(Generic[W]):
         self._accept_with = (subprotocol, headers)
         self.token = object()
         """What the exceptions of this block carry. The socket itself would make reference cycles."""
-        self.active = False
-        self._used = False
-        self._done = False  # the end has come
-        self._direct = False  # the server tells it, and the app receives from the server
-        self._leaving = False
-        self._closed_by_app = False
-        # What came and was not received yet, with its size: messages, errors of the server, and the end.
-        self._buffer: deque[tuple[Any, int]] = deque()
-        self._held = 0  # bytes in the buffer
-        self._paused_at: float | None = None  # the reader waits for room
-        self._hurried = 0  # who waits for the reader to go on in spite of a full buffer
-        self._unyielded = 0
-        self._sends: set[anyio.CancelScope] = set()
-        self._closing: anyio.Event | None = None  # a close is under way, and the reader waits for its end
-        self._arrival: anyio.Event | _FutureEvent | None = None  # somebody waits for a message
-        self._room: anyio.Event | None = None  # the reader waits for room
-        self._answer: anyio.Event | None = None  # the heartbeat waits for any message
-        self._last = 0.0  # when the last message came
-        self._tokens = 0.0
         self.messages_received = self.bytes_received = self.messages_sent = self.bytes_sent = 0
-        self._over: anyio.Event
-        self._event: Callable[[], anyio.Event | _FutureEvent]
-        self._outside: anyio.CancelScope  # between what is around the block and its tasks
-        self._group: TaskGroup
-        self._body: anyio.CancelScope
-        self._reading: anyio.CancelScope
         self._server_receive: Receive
         self._server_send: Send
+
+    # What most connections never change is on the class: an idle one costs the less.
+    active = False
+    _used = False
+    _done = False  # the end has come
+    _direct = False  # the server tells it, and the app receives from the server
+    _leaving = False
+    _closed_by_app = False
+    _unyielded = 0  # sends since the event loop had its turn
+    _over: anyio.Event | None = None  # somebody waits for the end
+    _body: anyio.CancelScope | None = None  # around the body, where anything may cancel it
+    # Of the reader
+    _outside: anyio.CancelScope  # between what is around the block and its tasks
+    _group: TaskGroup | None = None  # the tasks; there is a reader if there is a group
+    _reading: anyio.CancelScope
+    _on_asyncio: bool
+    _event: Callable[[], anyio.Event | _FutureEvent]
+    # What came and was not received yet, with its size: messages, errors of the server, and the end. Who puts
+    # something into it has made one for this connection.
+    _buffer: deque[tuple[Any, int]] = deque()  # noqa: RUF012
+    _held = 0  # bytes in the buffer
+    _paused_at: float | None = None  # the reader waits for room
+    _hurried = 0  # who waits for the reader to go on in spite of a full buffer
+    _sends: set[Callable[[], None]]  # what stops each that waits
+    _closing: anyio.Event | _FutureEvent | None = (
+        None  # a close is under way, and the reader waits for its end
+    )
+    _arrival: anyio.Event | _FutureEvent | None = None  # somebody waits for a message
+    _room: anyio.Event | None = None  # the reader waits for room
+    _answer: anyio.Event | None = None  # the heartbeat waits for any message
+    _last = 0.0  # when the last message came
+    _tokens = 0.0
 
     # Entering
 
     async def __aenter__(self) -> W:
         websocket = self._websocket
+        if self._used and not self.active:
+            raise WebSocketRuntimeError("cannot open: this block was left before. One connection has one")
         if websocket._conversation is not None and websocket._conversation.active:
             raise WebSocketRuntimeError(
                 "cannot open: a block owns this WebSocket already. Use it there, and open it once"
             )
-        if self._used:
-            raise WebSocketRuntimeError("cannot open: this block was left before. One connection has one")
         if DISCONNECTED in (websocket._client_state, websocket._application_state):
             raise websocket._closed("open")
         if websocket._receiving:
@@ -201,36 +208,49 @@ class Conversation(Generic[W]):
             websocket._conversation = before
             self.active = False
             raise
-        self._over = anyio.Event()
-        self._event = _FutureEvent if _on_asyncio() else type(self._over)
-        self._outside = anyio.CancelScope()
-        self._outside.__enter__()
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self._body = anyio.CancelScope()
-        self._body.__enter__()
         tells = (websocket.scope.get("extensions") or {}).get(_END) if self._unlimited else None
         self._direct = tells is not None
+        reads = not self._direct and not self._done
+        if reads:
+            await self._enter_group()
+        if reads or self._cancels:
+            self._body = anyio.CancelScope()
+            self._body.__enter__()
         self._server_receive = websocket._receive
         websocket._receive = self.receive_directly if self._direct else self.receive
         self._server_send, websocket._send = websocket._send, self.send
         websocket._move(websocket._client_state, websocket._application_state)  # it calls these from now on
         if self._done:  # the client left before it was accepted
             self._finish(None)
-            return websocket
-        self._reading = anyio.CancelScope()
-        if tells is not None:
+        elif tells is not None:
             tells["watch"](self._told_the_end)
-            return websocket
+        else:
+            self._start()
+        return websocket
+
+    async def _enter_group(self) -> None:
+        self._outside = anyio.CancelScope()
+        self._outside.__enter__()
+        group = anyio.create_task_group()
+        await group.__aenter__()
+        self._group = group
+        self._sends = set()
+
+    def _start(self) -> None:
+        """Start the tasks of the block."""
+        group = cast(TaskGroup, self._group)
+        self._on_asyncio = _on_asyncio()
+        self._event = _FutureEvent if self._on_asyncio else type(anyio.Event())
+        self._reading = anyio.CancelScope()
+        self._buffer = deque()
         self._last = anyio.current_time()
         if self._rate is not None:
             self._tokens = max(self._rate, 1.0)
-        self._group.start_soon(self._read)
+        group.start_soon(self._read)
         if self._idle is not None:
-            self._group.start_soon(self._watch_idle, self._idle)
+            group.start_soon(self._watch_idle, self._idle)
         if self._heartbeat is not None:
-            self._group.start_soon(self._beat, self._heartbeat)
-        return websocket
+            group.start_soon(self._beat, self._heartbeat)
 
     async def _accept(self) -> None:
         """Accept, unless it was done, and see that `websocket.connect` was received."""
@@ -263,18 +283,20 @@ class Conversation(Generic[W]):
                 self._abandon()
                 return False
             try:
-                if self._body.__exit__(exc_type, exc, traceback):
+                if self._body is not None and self._body.__exit__(exc_type, exc, traceback):
                     failure = None
             except BaseException as rest:
                 failure = rest
-            self._group.cancel_scope.cancel()  # not sooner: the scope of the body would take it for its own
-            # Not to be interrupted, and it need not be.
-            self._outside.shield = True
-            try:
-                await self._group.__aexit__(None, None, None)
-            except BaseException as error:  # of a task of the block, which has cancelled the body
-                failure = _unwrapped(error)
-            self._outside.__exit__(None, None, None)
+            if self._group is not None:
+                # Not sooner: the scope of the body would take it for its own.
+                self._group.cancel_scope.cancel()
+                # Not to be interrupted, and it need not be.
+                self._outside.shield = True
+                try:
+                    await self._group.__aexit__(None, None, None)
+                except BaseException as error:  # of a task of the block, which has cancelled the body
+                    failure = _unwrapped(error)
+                self._outside.__exit__(None, None, None)
             failure = await self._close(self._without_the_end(failure))
         finally:
             self._give_back()
@@ -291,38 +313,49 @@ class Conversation(Generic[W]):
 
     def _abandon(self) -> None:
         """The body's coroutine is thrown away: leave without an `await`; the tasks end by themselves."""
-        self._group.cancel_scope.cancel()
-        for scope in (self._body, self._group.cancel_scope, self._outside):
-            scope.__exit__(None, None, None)
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
+        if self._body is not None:
+            self._body.__exit__(None, None, None)
+        if self._group is not None:
+            self._group.cancel_scope.__exit__(None, None, None)
+            self._outside.__exit__(None, None, None)
 
     async def _close(self, failure: BaseException | None) -> BaseException | None:
         """Close if that has not been done, and run the cleanups; what is to be raised."""
-        websocket = self._websocket
         broken = _has_error(failure)
-        stopped = failure is not None and not broken
         try:
-            # Whoever stops the task has limited patience, and the cleanups have a part of it.
-            limit = 2 * self._close_timeout if stopped else math.inf
-            with anyio.CancelScope(shield=stopped, deadline=anyio.current_time() + limit):
-                if websocket._application_state is CONNECTED and websocket._client_state is CONNECTED:
-                    await websocket.close(1000 if failure is None else 1011 if broken else 1012)
-                await websocket._run_cleanups()
+            if failure is None or broken:
+                await self._close_with(1011 if broken else 1000)
+            else:
+                # Whoever stops the task has limited patience, and the cleanups have a part of it.
+                with anyio.move_on_after(2 * self._close_timeout, shield=True):
+                    await self._close_with(1012)
         except BaseException as error:
             if failure is None or not isinstance(error, Exception):
                 return error
             logger.error("a cleanup failed while an exception left the block", exc_info=error)
         return failure
 
+    async def _close_with(self, code: int) -> None:
+        websocket = self._websocket
+        if websocket._application_state is CONNECTED and websocket._client_state is CONNECTED:
+            await websocket.close(code)
+        await websocket._run_cleanups()
+
     def _give_back(self) -> None:
         websocket = self._websocket
         websocket._receive, websocket._send = self._server_receive, self._server_send
         self.active = False
-        self._buffer.clear()  # what was not received until now is dropped
         if websocket._ended is None:  # nothing was sent, and nothing will be
             websocket._end_unseen(None)
         self._done = True
-        # A task that outlives the block and still waits here is told, too.
-        self._put({"type": "websocket.disconnect", "code": websocket.close_code}, 0)
+        if self._over is not None:
+            self._over.set()
+        if self._group is not None:
+            self._buffer.clear()  # what was not received until now is dropped
+            # A task that outlives the block and still waits here is told, too.
+            self._put({"type": "websocket.disconnect", "code": websocket.close_code}, 0)
         websocket._move(DISCONNECTED, DISCONNECTED)
         # Its reference to this object stays: it is asked for the counts. A cycle of the two would keep the
         # server's side of the connection until the garbage collector comes.
@@ -497,8 +530,11 @@ class Conversation(Generic[W]):
         try:
             if self._direct:  # it releases a send that waits at the end, too
                 await self._server_send(message)
+            elif not self._on_asyncio:
+                if not await self._hand_over(message):
+                    raise self._told()
             else:
-                # Most sends wait for nothing. Only those that do get a scope, by which the end stops them.
+                # Most sends wait for nothing. Only those that do need to be stopped by the end.
                 sending = self._server_send(message).__await__()
                 try:
                     awaited = next(sending)
@@ -514,28 +550,37 @@ class Conversation(Generic[W]):
         self.messages_sent += 1
         self.bytes_sent += _size(message)
 
-    async def _wait_to_send(self, sending: Any, awaited: Any) -> bool:
+    async def _wait_to_send(self, sending: Generator[Any, Any, Any], awaited: Any) -> bool:
         """Wait for a send that has begun; whether it has ended before the conversation did."""
-        scope = anyio.CancelScope()
-        self._sends.add(scope)
+        wait = _Wait()
+        self._sends.add(wait.stop)
         try:
-            with scope:
-                await _the_rest(sending, awaited)
+            return await wait.rest_of(sending, awaited)
         finally:
-            self._sends.discard(scope)
+            self._sends.discard(wait.stop)
+
+    async def _hand_over(self, message: Message) -> bool:
+        """Hand the server a message; whether that was done before the end."""
+        with anyio.CancelScope() as scope:
+            self._sends.add(scope.cancel)
+            try:
+                await self._server_send(message)
+            finally:
+                self._sends.discard(scope.cancel)
         return not scope.cancelled_caught
 
     async def _send_close(self, message: Message) -> None:
         self._closed_by_app = not self._leaving
-        closing = self._closing = anyio.Event()
-        self._reading.cancel()
+        closing = None
+        if self._group is not None:
+            closing = self._closing = self._event()
+            self._reading.cancel()
         try:
-            with anyio.move_on_after(self._close_timeout, shield=self._leaving):
-                await self._have_closed(message)
+            await _in_time(self._have_closed(message), self._close_timeout, shield=self._leaving)
         except Exception as error:
-            # It may be asked for messages again, and for the reason.
-            self._closing = None
-            closing.set()
+            if closing is not None:  # it may be asked for messages again, and for the reason
+                self._closing = None
+                closing.set()
             if not (isinstance(error, OSError) or await self._is_over(error)):
                 if not self._leaving:
                     self._closed_by_app = False
@@ -585,7 +630,7 @@ class Conversation(Generic[W]):
                     if self._direct and isinstance(error, OSError):
                         await self._receive_until_told()
                     else:
-                        await self._over.wait()
+                        await self.wait_disconnected()
             finally:
                 self._hurried -= 1
                 if not self._done and isinstance(error, OSError):
@@ -595,6 +640,7 @@ class Conversation(Generic[W]):
 
     async def _receive_until_told(self) -> None:
         """Receive what the server keeps before the end: it tells the end when it comes to it."""
+        self._buffer = deque(self._buffer)
         while not self._done:
             message = await self._server_receive()
             message_type = _type_of(message)
@@ -604,6 +650,11 @@ class Conversation(Generic[W]):
 
     async def wait_disconnected(self) -> None:
         """Wait until the conversation has ended."""
+        if self._done:
+            await anyio.lowlevel.checkpoint()
+            return
+        if self._over is None:
+            self._over = anyio.Event()
         await self._over.wait()
 
     # The end
@@ -619,10 +670,12 @@ class Conversation(Generic[W]):
         self._done = True
         if end is not None and not self._direct:
             self._put(end, 0)
-        self._over.set()
-        for scope in self._sends:
-            scope.cancel()
-        if self._cancels and not self._closed_by_app and not self._leaving:
+        if self._over is not None:
+            self._over.set()
+        if self._group is not None:
+            for stop in self._sends:
+                stop()
+        if self._cancels and self._body is not None and not self._closed_by_app and not self._leaving:
             self._body.cancel()
 
     async def shut_down(self, code: int, reason: str, seconds: float) -> bool:
@@ -635,15 +688,15 @@ class Conversation(Generic[W]):
             return True
         self._websocket._end_unseen({"code": code, "reason": reason}, ended)
         self._finish({"type": "websocket.disconnect", "code": code, "reason": reason})
-        self._reading.cancel()  # as for a close by the app; in the reader itself the shield holds it off
+        if self._group is not None:
+            self._reading.cancel()  # as for a close by the app; in the reader itself the shield holds it off
+        close = self._have_closed({"type": "websocket.close", "code": code, "reason": reason})
         try:
             # Shielded, because the body may leave at once, and that ends this task.
-            with anyio.move_on_after(min(self._close_timeout, seconds), shield=True) as limit:
-                await self._have_closed({"type": "websocket.close", "code": code, "reason": reason})
+            return await _in_time(close, min(self._close_timeout, seconds), shield=True)
         except Exception as error:
             logger.debug("the server refused to close", exc_info=error)
             return False
-        return not limit.cancelled_caught
 
     async def _watch_idle(self, seconds: float) -> None:
         while not self._done:
@@ -666,8 +719,7 @@ class Conversation(Generic[W]):
             due = anyio.current_time() + seconds
             answer = self._answer = anyio.Event()
             # The limit holds for the sending, too: who does not read does not answer.
-            with anyio.move_on_after(limit) as scope:
-                self._sends.add(scope)
+            with anyio.move_on_after(limit):
                 try:
                     await self._server_send(dict(self._heartbeat_message))
                     self.messages_sent += 1
@@ -675,8 +727,6 @@ class Conversation(Generic[W]):
                 except Exception as error:
                     if not await self._is_over(error):  # then the silence will tell
                         logger.debug("the server refused a heartbeat", exc_info=error)
-                finally:
-                    self._sends.discard(scope)
                 await answer.wait()
             self._answer = None
             # While the reader waits for the app, there may be an answer that it has not read.
@@ -710,25 +760,77 @@ def _on_asyncio() -> bool:
         return False
 
 
-@coroutine
-def _the_rest(begun: Generator[Any, Any, Any], awaited: Any) -> Generator[Any, Any, None]:
-    """Await what has been begun by hand, and waits for something: `yield from` from there on (PEP 380)."""
-    try:
+class _Wait:
+    """A call that was begun by hand, on asyncio, and has to wait: the rest of it, which can be stopped.
+
+    A scope around every call would be most of what a send costs that waits for nothing. Here it is around
+    each wait: the call may have entered scopes of its own by then, and scopes are left in the reverse order.
+    """
+
+    __slots__ = ("_deadline", "_scope", "_shield", "_stopped")
+
+    def __init__(self, deadline: float = math.inf, *, shield: bool = False) -> None:
+        self._deadline = deadline
+        self._shield = shield
+        self._stopped = False
+        self._scope: anyio.CancelScope
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._scope.cancel()
+
+    @coroutine
+    def rest_of(self, begun: Generator[Any, Any, Any], awaited: Any) -> Generator[Any, Any, bool]:
+        """What `yield from` does (PEP 380); whether it was done, and not stopped."""
+        stopped = False
         while True:
+            answer = error = None
+            scope = self._scope = anyio.CancelScope(deadline=self._deadline, shield=self._shield)
+            if self._stopped:
+                scope.cancel()
             try:
-                answer = yield awaited
+                with scope:
+                    try:
+                        answer = yield awaited
+                    except BaseException as thrown:
+                        error = thrown
+                        raise
             except GeneratorExit:
                 if hasattr(begun, "close"):
                     begun.close()
                 raise
-            except BaseException as error:
-                if not hasattr(begun, "throw"):  # an iterator and no more, as granian's
-                    raise
-                awaited = begun.throw(error)
-            else:
-                awaited = next(begun) if answer is None else begun.send(answer)
+            except BaseException as thrown:
+                error = thrown
+            stopped = stopped or scope.cancelled_caught
+            try:
+                if error is None:
+                    awaited = next(begun) if answer is None else begun.send(answer)
+                elif hasattr(begun, "throw"):
+                    awaited = begun.throw(error)
+                else:  # an iterator and no more, as granian's
+                    raise error
+            except StopIteration:
+                return True
+            except BaseException as raised:
+                if stopped and type(raised) is type(error):
+                    return False
+                raise
+            finally:
+                del error
+
+
+async def _in_time(call: Awaitable[Any], seconds: float, *, shield: bool) -> bool:
+    """Await something, and give it up if it has to wait for longer than that; whether it was done."""
+    if not _on_asyncio():
+        with anyio.move_on_after(seconds, shield=shield) as limit:
+            await call
+        return not limit.cancelled_caught
+    begun = call.__await__()
+    try:
+        awaited = next(begun)
     except StopIteration:
-        pass
+        return True
+    return await _Wait(anyio.current_time() + seconds, shield=shield).rest_of(begun, awaited)
 
 
 async def limited(seconds: float, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
