@@ -617,11 +617,12 @@ def test_a_sender_lets_the_loop_tell_that_the_transport_has_failed() -> None:
     assert ended
 
 
-PINGS = encoded([Sent(0x89, b"x" * 125)] * 100, False)
+# Each with a message after it: the app that takes it must not be what lets the next pong out.
+PINGS = [frame for number in range(100) for frame in (Sent(0x89, b"%03d" % number), Sent(0x81, b"x"))]
 
 
-@pytest.mark.parametrize("resets", [False, True])
-def test_a_client_that_pings_and_does_not_read_is_held_back(resets: bool) -> None:
+@pytest.mark.parametrize("then", ["reads", "resets", "is closed"])
+def test_a_client_that_pings_and_does_not_read_is_owed_one_pong(then: str) -> None:
     events: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -635,23 +636,30 @@ def test_a_client_that_pings_and_does_not_read_is_held_back(resets: bool) -> Non
             (task,) = protocol._server.tasks
             await settled(task)
             transport = protocol._transport
-            before = len(transport.written)
+            del transport.written[:]
             protocol.pause_writing()
-            protocol.data_received(PINGS)
-            assert not transport.reading
-            assert len(transport.written) - before == 127  # one was answered; that it must stop, it saw then
-            protocol.data_received(encoded([Sent(0x81, b"last")], False))
-            if resets:
-                transport.lost = True
-                protocol.connection_lost(None)
-                assert len(transport.written) - before == 127
-            else:
+            for piece in encoded_apart(PINGS, False):
+                protocol.data_received(piece)
+                await settled(task)
+            assert transport.reading
+            assert transport.written == b""
+            if then == "reads":
                 protocol.resume_writing()
-                assert transport.reading
-                assert len(transport.written) - before == 100 * 127
+                assert transport.written == b"\x8a\x03099"
+                protocol.pause_writing()
+                protocol.resume_writing()
+                assert transport.written == b"\x8a\x03099"
+            elif then == "is closed":
+                protocol.shutdown()
+                protocol.resume_writing()
+                assert transport.written == b"\x88\x02\x03\xf4"
+            transport.lost = True
+            protocol.connection_lost(None)
+            await settled(task)
 
     run(main())
-    assert [event.get("text", event.get("code")) for event in events] == ["last", 1006]
+    assert [event.get("text") for event in events[:-1]] == ["x"] * 100
+    assert events[-1]["code"] == (1012 if then == "is closed" else 1006)
 
 
 def test_headers_of_every_version_of_the_library() -> None:

@@ -140,6 +140,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_max_size",
         "_missing",
         "_next",
+        "_owed",
         "_paused",
         "_pending",
         "_phase",
@@ -199,6 +200,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._plain = False  # whether frames are made here, and not compressed
         self._ready = False  # whether the next message can be written: open, and nobody waits
         self._drained: asyncio.Event | None = None  # for which `send` waits
+        self._owed = b""  # the last pong that waits for it, too
         self._timer: asyncio.TimerHandle | None = None  # of the next ping, or of a pong, or of the end
         self._pong: bytes | None = None  # what the client should answer
         self._pinged = 0.0
@@ -246,9 +248,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._cancel_timer()
         self._release_senders()
         if not self._stopped or self._response:
-            self._end(1006)
-        elif self._next is None:
-            self._go_on()  # else `receive` comes to it, after what had arrived
+            self._end(1006)  # else `receive` comes to it, after what had arrived
         if not self._response:
             logger.info("connection closed")
         self._trace("connection lost")
@@ -262,8 +262,9 @@ class WebSocketProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Let senders go on."""
         self._release_senders()
-        if self._stopped and self._next is None and self._phase is OPEN:
-            self._go_on()
+        if self._phase is OPEN:
+            owed, self._owed = self._owed, b""
+            self._write(owed)
 
     # uvicorn's side
 
@@ -643,10 +644,12 @@ class WebSocketProtocol(asyncio.Protocol):
                 except UnicodeDecodeError as error:
                     failure = error
         answer = b"".join(wire.data_to_send())  # a pong, the answer to a close, or why it ends
-        if self._phase is not CLOSING:
+        if self._drained is not None and answer[:1] == b"\x8a":
+            # A client that pings and does not read would fill the memory. The last pong is enough (section
+            # 5.5.3).
+            self._owed = answer
+        elif self._phase is not CLOSING:
             self._write(answer)
-        if answer and self._drained is not None:
-            self._stop()  # or a client that pings and does not read would fill the memory
         if failure is not None:
             self._fail_for(failure)
         elif wire.parser_exc is not None:
