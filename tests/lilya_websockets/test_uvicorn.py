@@ -733,6 +733,21 @@ async def test_every_ending(act: Any, code: int, reason: str | None) -> None:
         assert answer.endswith(a_close(code, event["reason"]))
 
 
+async def test_an_app_that_goes_on_to_receive_lets_others_run() -> None:
+    async def body(events: Any, receive: Any, send: Any) -> None:
+        await receive()
+        asyncio.get_running_loop().call_soon(events.append, "another")
+        for _ in range(10):
+            events.append((await receive())["type"])
+
+    handler = Handler(body)
+    async with raw(handler) as connection:
+        connection.frame(CLOSE)
+        await handler.wait()
+    assert handler.events.count("websocket.disconnect") == 10
+    assert handler.events.index("another") < 2
+
+
 async def test_the_end_of_the_server() -> None:
     handler, refused = Handler(listens), Handler(listens, accept={"type": None})
 

@@ -155,6 +155,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_size",
         "_stopped",
         "_timer",
+        "_told",
         "_transport",
         "_wire",
         "scope",
@@ -196,6 +197,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._paused = False  # and the transport knows
         self._reader: asyncio.Future[None] | None = None  # the last call of `receive` that waits
         self._ending: dict[str, Any] | None = None  # the `websocket.disconnect`
+        self._told = False  # whether a call of `receive` has returned it
         # To the client
         self._plain = False  # whether frames are made here, and not compressed
         self._ready = False  # whether the next message can be written: open, and nobody waits
@@ -310,6 +312,9 @@ class WebSocketProtocol(asyncio.Protocol):
         """
         while (message := self._next) is None:
             if self._ending is not None:
+                if self._told:
+                    await asyncio.sleep(0)  # an app that does not look would keep the loop for itself
+                self._told = True
                 return self._ending.copy()
             # `loop.create_future` makes the same, and takes longer.
             reader: asyncio.Future[None] = asyncio.Future()
