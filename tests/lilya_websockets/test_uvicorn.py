@@ -985,6 +985,21 @@ async def test_a_client_that_does_not_read_does_not_pin_the_handler() -> None:
     assert isinstance(handler.outcome, OSError)
 
 
+async def test_a_client_that_hangs_up_and_does_not_read_does_not_pin_the_handler() -> None:
+    handler = Handler(floods)
+    async with (
+        serving(handler, ws_ping_interval=None) as server,
+        Raw.to(server.port, size=4096) as connection,
+    ):
+        await connection.shake()
+        (protocol,) = server.server_state.connections
+        await until(lambda: protocol._drained is not None)
+        connection.writer.write_eof()
+        await handler.wait()
+        await until(lambda: not server.server_state.connections)
+    assert isinstance(handler.outcome, OSError)
+
+
 async def test_a_close_does_not_wait_for_a_client_that_does_not_read() -> None:
     async def body(events: Any, receive: Any, send: Any) -> None:
         flood = asyncio.create_task(floods(events, receive, send))

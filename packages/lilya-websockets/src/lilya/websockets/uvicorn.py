@@ -243,6 +243,11 @@ class WebSocketProtocol(asyncio.Protocol):
         elif self._phase <= CLOSING:
             self._take(data)
 
+    def eof_received(self) -> None:
+        """The client hangs up: the loop closes the transport, once what was written has gone out."""
+        if self._phase is OPEN:
+            self._abort_later()  # it may never go out
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits."""
         self._server.connections.discard(cast(Any, self))
