@@ -594,6 +594,26 @@ def test_ends_that_meet() -> None:
     run(main())
 
 
+def test_an_answer_that_is_too_much_for_the_transport() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept", "headers": [(b"x-large", b"x" * 2000)]})
+        await send({"type": "websocket.send", "text": "next"})
+
+    async def main() -> None:
+        async with made(app, b"") as protocol:
+            transport = protocol._transport
+            transport.write = lambda data: (transport.written.extend(data), protocol.pause_writing())
+            protocol.data_received(REQUEST % b"")
+            (task,) = protocol._server.tasks
+            await settled(task)
+            assert transport.written.endswith(b"xx\r\n\r\n")
+            protocol.resume_writing()
+            await settled(task)
+            assert b"\r\n\r\n\x81\x04next" in transport.written
+
+    run(main())
+
+
 def test_a_sender_lets_the_loop_tell_that_the_transport_has_failed() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})

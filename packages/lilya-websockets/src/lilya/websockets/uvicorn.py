@@ -514,11 +514,12 @@ class WebSocketProtocol(asyncio.Protocol):
             lines += b"sec-websocket-protocol: %b\r\n" % subprotocol.encode()
         self._log_answer("[accepted]")
         defaults = b"".join(b"%b: %b\r\n" % pair for pair in self._server.default_headers)
-        self._transport.write(b"".join((self._response, defaults, lines, b"\r\n")))
-        self._response = b""
         self._phase = OPEN
         self._plain = self._fast and self._deflate is None
         self._release_senders()
+        # Not before: it may be too much for the transport, which says so at once.
+        self._transport.write(b"".join((self._response, defaults, lines, b"\r\n")))
+        self._response = b""
         logger.info("connection open")
         if not self._fast:
             self._wire = self._made_wire()
