@@ -857,6 +857,16 @@ async def test_an_app_that_does_not_read_costs_the_client_nothing() -> None:
     ]
 
 
+@pytest.mark.parametrize("interval", [0, None])
+async def test_without_pings(interval: float | None) -> None:
+    async with serving(Handler(), ws_ping_interval=interval) as server, Raw.to(server.port) as connection:
+        await connection.shake()
+        connection.frame(TEXT, b"x")
+        assert await asyncio.wait_for(connection.reader.readexactly(3), LIMIT) == b"\x81\x01x"
+        (protocol,) = server.server_state.connections
+        assert protocol._timer is None
+
+
 # Back-pressure
 
 
