@@ -1157,6 +1157,8 @@ async def test_every_frame_is_logged_at_level_trace(caplog: pytest.LogCaptureFix
         (b"GET /" + b"a" * 70_000, b"414"),
         (b"GET / HTTP/1.1\r\nx: " + b"a" * 70_000, b"431"),
         (b"GET / HTTP/1.1\r\nHost: a\r\n", b"408"),
+        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n", b"408"),
+        (b"\r\n" * 40_000, b""),
         (b"", b""),
     ],
 )

@@ -920,6 +920,8 @@ class HTTPProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Collect the head, and hand over when it is whole."""
+        if not self._head:
+            data = data.lstrip(b"\r\n")  # empty lines may come before it (RFC 9112 section 2.2)
         start = max(0, len(self._head) - 3)
         self._head += data
         if END_OF_HEAD.search(self._head, start):
