@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -1167,6 +1167,24 @@ async def test_a_head_that_never_ends(sent: bytes, status: bytes) -> None:
         connection.writer.write(sent)
         answer = await connection.rest()
         assert answer.startswith(b"HTTP/1.1 " + status + b" ") if status else answer == b""
+        await until(lambda: not server.server_state.connections)
+
+
+@pytest.mark.parametrize("sent", [b"GET /" + b"a" * 70_000, b"GET / HT", b"", None])
+async def test_a_head_that_never_ends_over_tls(sent: bytes | None) -> None:
+    context = ssl.create_default_context(cafile=str(PEM))
+    async with (
+        serving(Handler(), http=Doorman, ssl_certfile=str(PEM)) as server,
+        Raw.to(server.port, ssl=context, server_hostname="localhost") as connection,
+    ):
+        await until(lambda: server.server_state.connections)
+        cast("Any", connection.writer.transport).pause_reading()  # it does not see that the server closes
+        if sent is None:
+            (protocol,) = server.server_state.connections
+            protocol._timer.cancel()  # the server stops before that
+        else:
+            connection.writer.write(sent)
+        server.should_exit = sent is None
         await until(lambda: not server.server_state.connections)
 
 

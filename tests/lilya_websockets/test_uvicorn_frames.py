@@ -21,7 +21,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from lilya.websockets import uvicorn as subject
-from lilya.websockets.uvicorn import WebSocketProtocol
+from lilya.websockets.uvicorn import HTTPProtocol, WebSocketProtocol
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
@@ -480,6 +480,24 @@ def test_a_head_in_pieces() -> None:
             protocol.data_received(b"GET / HTTP/1.1\r\nx: " + b"y" * 66_000)
             protocol.data_received(b"z")
             assert protocol._transport.written.startswith(b"HTTP/1.1 431 ")
+
+    run(main())
+
+
+def test_what_comes_after_a_refusal_is_no_head() -> None:
+    async def main() -> None:
+        state, transport = ServerState(), Transport()
+        protocol = HTTPProtocol(Config(nothing, log_config=None), state, {})
+        protocol.connection_made(transport)
+        protocol.data_received(b"GET /" + b"x" * 70_000)
+        written = bytes(transport.written)
+        assert written.startswith(b"HTTP/1.1 414 ")
+        protocol.data_received(b" HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert transport.written == written
+        assert transport.done == ["close"]
+        assert state.connections == {protocol}
+        protocol.connection_lost(None)
+        assert not state.connections
 
     run(main())
 

@@ -896,9 +896,9 @@ class HTTPProtocol(asyncio.Protocol):
     """
 
     head_timeout: ClassVar[float] = 10.0
-    """Seconds that a client has for the head of its first request."""
+    """Seconds that a client has for the head of its first request, and again for its part of a close."""
 
-    __slots__ = ("_arguments", "_head", "_server", "_timer", "_transport")
+    __slots__ = ("_arguments", "_head", "_loop", "_server", "_timer", "_transport")
 
     def __init__(
         self,
@@ -908,6 +908,7 @@ class HTTPProtocol(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._arguments = (config, server_state, app_state, _loop)
+        self._loop = _loop or asyncio.get_running_loop()
         self._server = server_state
         self._head = bytearray()
 
@@ -915,11 +916,12 @@ class HTTPProtocol(asyncio.Protocol):
         """Let the time begin."""
         self._transport = cast(asyncio.Transport, transport)
         self._server.connections.add(cast(Any, self))
-        loop = self._arguments[3] or asyncio.get_running_loop()
-        self._timer = loop.call_later(self.head_timeout, self._too_late)
+        self._timer = self._loop.call_later(self.head_timeout, self._too_late)
 
     def data_received(self, data: bytes) -> None:
         """Collect the head, and hand over when it is whole."""
+        if self._transport.is_closing():
+            return  # over TLS it may still bring something
         if not self._head:
             data = data.lstrip(b"\r\n")  # empty lines may come before it (RFC 9112 section 2.2)
         start = max(0, len(self._head) - 3)
@@ -939,18 +941,23 @@ class HTTPProtocol(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """The server stops."""
-        self._transport.close()
+        self._close()
 
     def _too_late(self) -> None:
         if self._head:
             self._refuse(408)
         else:
-            self._transport.close()
+            self._close()
 
     def _refuse(self, status: int) -> None:
         body = HTTPStatus(status).phrase.encode()
         self._transport.write(response(status, self._server.default_headers, b"", body))
-        self._transport.close()
+        self._close()
+
+    def _close(self) -> None:
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self.head_timeout, self._transport.abort)
+        self._transport.close()  # over TLS it waits for the client's
 
     def _leave(self) -> None:
         self._server.connections.discard(cast(Any, self))
