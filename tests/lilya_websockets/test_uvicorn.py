@@ -1150,6 +1150,8 @@ async def test_every_frame_is_logged_at_level_trace(caplog: pytest.LogCaptureFix
 
 # The door
 
+HELLO = b"\x81\x82\0\0\0\0hi"
+
 
 @pytest.mark.parametrize(
     ("sent", "status"),
@@ -1231,6 +1233,27 @@ async def test_a_head_in_pieces() -> None:
             await until(lambda: any(isinstance(c, HTTPProtocol) for c in server.server_state.connections))
             server.should_exit = True
             assert await connection.rest() == b""
+
+
+@pytest.mark.parametrize("upgrades", [True, False])
+async def test_what_comes_in_one_piece_with_a_head(upgrades: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await Handler()(scope, receive, send)
+            return
+        body = (await receive())["body"]
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": body})
+
+    async with serving(app, http=HTTPProtocol) as server, Raw.to(server.port) as connection:
+        if upgrades:
+            connection.writer.write(connection.REQUEST.format(path="/", more="").encode() + HELLO)
+            assert (await connection.head()).startswith(b"HTTP/1.1 101 ")
+            assert await asyncio.wait_for(connection.reader.readexactly(4), LIMIT) == b"\x81\x02hi"
+        else:
+            connection.writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+            assert (await connection.head()).startswith(b"HTTP/1.1 200 ")
+            assert await connection.reader.readexactly(2) == b"hi"
 
 
 # In processes of their own. pytest does not see these coroutines: a start may take longer than the limit on

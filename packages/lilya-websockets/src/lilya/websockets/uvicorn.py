@@ -926,12 +926,15 @@ class HTTPProtocol(asyncio.Protocol):
             data = data.lstrip(b"\r\n")  # empty lines may come before it (RFC 9112 section 2.2)
         start = max(0, len(self._head) - 3)
         self._head += data
-        if END_OF_HEAD.search(self._head, start):
+        if end := END_OF_HEAD.search(self._head, start):
             self._leave()
             protocol = cast(Any, AutoHTTPProtocol)(*self._arguments)
             protocol.connection_made(self._transport)
             self._transport.set_protocol(protocol)
-            protocol.data_received(bytes(self._head))
+            protocol.data_received(bytes(self._head[: end.end()]))
+            if len(self._head) > end.end():
+                # uvicorn's protocols forget what comes in one piece with a handshake.
+                cast(Any, self._transport.get_protocol()).data_received(bytes(self._head[end.end() :]))
         elif len(self._head) > MAX_HEAD:
             self._refuse(431 if b"\n" in self._head else 414)
 
