@@ -1092,6 +1092,19 @@ async def test_inflated_sizes_at_the_boundary() -> None:
         assert (await seen(connection))[0] == 1009
 
 
+async def test_compression_can_be_turned_off() -> None:
+    handler = Handler()
+    options = {"ws_per_message_deflate": False}
+    async with serving(handler, **options) as server, Raw.to(server.port) as connection:
+        head = await connection.shake(more="Sec-WebSocket-Extensions: permessage-deflate\r\n")
+        assert b"sec-websocket-extensions" not in head.lower()
+        connection.frame(TEXT, b"plain")
+        assert await asyncio.wait_for(connection.reader.readexactly(7), LIMIT) == b"\x81\x05plain"
+        connection.frame(TEXT | 0x40, b"x")
+        await handler.wait()
+    assert handler.events[-1]["code"] == 1002
+
+
 async def test_contexts_that_are_not_kept() -> None:
     parameters = "client_no_context_takeover; server_no_context_takeover"
     offer = f"Sec-WebSocket-Extensions: permessage-deflate; {parameters}\r\n"
