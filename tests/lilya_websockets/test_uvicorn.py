@@ -832,6 +832,20 @@ async def test_a_client_that_answers_stays(timeout: float | None) -> None:
         assert len(payloads) == 4
 
 
+async def test_only_the_pong_that_was_asked_for_is_an_answer() -> None:
+    handler = Handler()
+    async with raw(handler, ws_ping_interval=0.02, ws_ping_timeout=0.3) as connection:
+        assert await asyncio.wait_for(connection.reader.readexactly(2), LIMIT) == bytes((PING, 4))
+        payload = await connection.reader.readexactly(4)
+        for other in (b"", payload[:3], payload[::-1] + b"x"):
+            connection.frame(PONG, other)
+        # With another answer there would be another ping.
+        assert await connection.rest() == a_close(1011, "keepalive ping timeout")
+    assert handler.events == [
+        {"type": "websocket.disconnect", "code": 1011, "reason": "keepalive ping timeout"}
+    ]
+
+
 async def test_an_app_that_does_not_read_costs_the_client_nothing() -> None:
     go = asyncio.Event()
 
