@@ -983,12 +983,15 @@ async def test_a_cancelled_sender_harms_no_other() -> None:
 
 
 @asynccontextmanager
-async def stalled(handler: Handler, **options: Any) -> AsyncIterator[Any]:
+async def stalled(handler: Handler, messages: int = 0, **options: Any) -> AsyncIterator[Any]:
     """A server whose client reads nothing, while the app sends as much as it can."""
     async with serving(handler, **options) as server, Raw.to(server.port, size=4096) as connection:
         await connection.shake()
         (protocol,) = server.server_state.connections
         await until(lambda: protocol._drained is not None)
+        for _ in range(messages):
+            connection.frame(TEXT, b"x")
+        await until(lambda: protocol._stopped or not messages or handler.ended.is_set())
         yield server
 
 
@@ -1001,15 +1004,18 @@ async def test_a_client_that_does_not_read_does_not_pin_the_shutdown() -> None:
     assert isinstance(handler.outcome, OSError)
 
 
-async def test_a_client_that_does_not_read_does_not_pin_the_handler() -> None:
-    handler = Handler(floods)
-    async with stalled(handler, ws_ping_interval=0.1, ws_ping_timeout=0.1) as server:
+@pytest.mark.parametrize("messages", [0, 10])
+async def test_a_client_that_does_not_read_does_not_pin_the_handler(messages: int) -> None:
+    handler = Handler(floods)  # it does not read either
+    options = {"ws_ping_interval": 0.1, "ws_ping_timeout": 0.5, "ws_max_queue": 5}
+    async with stalled(handler, messages, **options) as server:
         await handler.wait()
         await until(lambda: not server.server_state.connections)
     assert isinstance(handler.outcome, OSError)
 
 
-async def test_a_client_that_hangs_up_and_does_not_read_does_not_pin_the_handler() -> None:
+@pytest.mark.parametrize("act", [hangs_up, leaves, sends_no_frame])
+async def test_a_client_that_ends_it_and_does_not_read_does_not_pin_the_handler(act: Any) -> None:
     handler = Handler(floods)
     async with (
         serving(handler, ws_ping_interval=None) as server,
@@ -1018,7 +1024,7 @@ async def test_a_client_that_hangs_up_and_does_not_read_does_not_pin_the_handler
         await connection.shake()
         (protocol,) = server.server_state.connections
         await until(lambda: protocol._drained is not None)
-        connection.writer.write_eof()
+        await act(connection)
         await handler.wait()
         await until(lambda: not server.server_state.connections)
     assert isinstance(handler.outcome, OSError)

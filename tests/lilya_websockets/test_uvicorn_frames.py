@@ -599,6 +599,31 @@ def test_much_from_a_client_that_leaves_before_the_answer() -> None:
     assert got == [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}]
 
 
+def test_a_client_that_does_not_answer_is_let_go_while_reading_is_paused() -> None:
+    """Who does not read on, does not see that the client has closed, too."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await go.wait()
+
+    go = asyncio.Event()
+
+    async def main() -> None:
+        async with made(app, ws_max_queue=2) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            transport = protocol._transport
+            protocol.data_received(encoded([Sent(0x81, b"x")] * 4, False))
+            protocol.pause_writing()
+            assert not transport.reading
+            protocol._unanswered()
+            assert transport.done == ["eof"]
+            assert transport.reading
+            go.set()
+
+    run(main())
+
+
 def test_ends_that_meet() -> None:
     async def main() -> None:
         async with made(nothing) as protocol:
@@ -653,6 +678,29 @@ def test_a_sender_lets_the_loop_tell_that_the_transport_has_failed() -> None:
 
     run(main())
     assert ended
+
+
+@pytest.mark.parametrize(
+    "frames", [[Sent(0x89, b"?")], [Sent(0x01, b"a"), Sent(0x8A, b""), Sent(0x80, b"b")]]
+)
+def test_a_rare_frame_leaves_nothing(frames: list[Sent]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def main() -> None:
+        async with made(app) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            kept = []
+            for piece in encoded_apart(frames, False):
+                for part in (piece[:3], piece[3:]):
+                    protocol.data_received(part)
+                    kept.append(protocol._wire is not None)
+            assert kept == [True] * (len(kept) - 1) + [False]
+
+    run(main())
 
 
 # Each with a message after it: the app that takes it must not be what lets the next pong out.
