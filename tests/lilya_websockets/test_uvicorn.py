@@ -1205,8 +1205,17 @@ async def test_a_head_that_never_ends(sent: bytes, status: bytes) -> None:
         await until(lambda: not server.server_state.connections)
 
 
-@pytest.mark.parametrize("sent", [b"GET /" + b"a" * 70_000, b"GET / HT", b"", None])
-async def test_a_head_that_never_ends_over_tls(sent: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("sent", "stops"),
+    [
+        (b"GET /" + b"a" * 70_000, False),
+        (b"GET / HT", False),
+        (b"", False),
+        (b"GET / HT", True),
+        (None, True),
+    ],
+)
+async def test_a_head_that_never_ends_over_tls(sent: bytes | None, stops: bool) -> None:
     context = ssl.create_default_context(cafile=str(PEM))
     async with (
         serving(Handler(), http=Doorman, ssl_certfile=str(PEM)) as server,
@@ -1214,12 +1223,13 @@ async def test_a_head_that_never_ends_over_tls(sent: bytes | None) -> None:
     ):
         await until(lambda: server.server_state.connections)
         cast("Any", connection.writer.transport).pause_reading()  # it does not see that the server closes
+        (protocol,) = server.server_state.connections
         if sent is None:
-            (protocol,) = server.server_state.connections
             protocol._timer.cancel()  # the server stops before that
         else:
             connection.writer.write(sent)
-        server.should_exit = sent is None
+            await until(lambda: protocol._transport.is_closing())
+        server.should_exit = stops
         await until(lambda: not server.server_state.connections)
 
 

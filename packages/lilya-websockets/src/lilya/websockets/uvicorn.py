@@ -958,6 +958,8 @@ class HTTPProtocol(asyncio.Protocol):
         self._close()
 
     def _close(self) -> None:
+        if self._transport.is_closing():
+            return  # closed twice, asyncio's transport for TLS does not abort any more
         self._timer.cancel()
         self._timer = self._loop.call_later(self.head_timeout, self._transport.abort)
         self._transport.close()  # over TLS it waits for the client's
