@@ -1160,6 +1160,25 @@ async def test_the_log(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+@pytest.mark.parametrize("status", ["401", "403"])
+async def test_the_log_of_a_refusal(status: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "uvicorn.error")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if status == "403":
+            await send({"type": "websocket.close"})
+        else:
+            await send({"type": START, "status": int(status)})
+            await send({"type": PART, "body": b""})
+
+    options = {"proxy_headers": True, "forwarded_allow_ips": "*"}
+    async with serving(app, **options) as server, Raw.to(server.port) as connection:
+        await connection.shake("/a?b", "X-Forwarded-For: 192.0.2.1:5\r\n")
+    lines = [message for message in caplog.messages if "WebSocket" in message or "connection " in message]
+    assert lines == [f'192.0.2.1:5 - "WebSocket /a?b" {status}']
+
+
 async def test_every_frame_is_logged_at_level_trace(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("uvicorn.error")
     level = logger.level
