@@ -569,6 +569,7 @@ async def test_an_app_that_does_not_answer(body: Body, caplog: pytest.LogCapture
         async with connected(Handler(body, accept={"type": None})):
             pass
     assert caught.value.response.status_code == 500
+    assert caught.value.response.headers["server"] == "uvicorn"
     assert caught.value.response.body == b"Internal Server Error"
     errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert errors == [

@@ -137,6 +137,7 @@ async def played(
     everything.set()
     await asyncio.wait_for(task, 30)
     assert not state.connections
+    assert protocol._timer is None  # it would keep the rest
     return Outcome(events, bytes(transport.written), transport.done)
 
 
