@@ -625,6 +625,39 @@ def test_a_client_that_does_not_answer_is_let_go_while_reading_is_paused() -> No
     run(main())
 
 
+@pytest.mark.parametrize("answers", [False, True])
+def test_an_app_that_reads_again_gives_the_client_its_time(answers: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await go.wait()
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    go = asyncio.Event()
+
+    async def main() -> None:
+        async with made(app, ws_max_queue=2, ws_ping_interval=20) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            protocol.data_received(encoded([Sent(0x81, b"x")] * 4, False))
+            protocol._ping()
+            for _ in range(2):
+                protocol._unanswered()
+                assert protocol._phase is subject.OPEN
+            go.set()
+            await settled(task)
+            if answers:
+                protocol.data_received(encoded([Sent(0x8A, protocol._pong)], False))
+                protocol._ping()
+            else:
+                protocol._unanswered()
+                assert protocol._phase is subject.OPEN
+            protocol._unanswered()
+            assert protocol._phase is subject.DONE
+
+    run(main())
+
+
 def test_ends_that_meet() -> None:
     async def main() -> None:
         async with made(nothing) as protocol:

@@ -134,6 +134,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_ending",
         "_fast",
         "_fragments",
+        "_held",
         "_later",
         "_loop",
         "_max_later",
@@ -206,6 +207,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None  # of the next ping, or of a pong, or of the end
         self._pong: bytes | None = None  # what the client should answer
         self._pinged = 0.0
+        self._held = False  # whether the app did not read when that was due
 
     # The event loop's side (asyncio.Protocol)
 
@@ -787,6 +789,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if data != self._pong or self._phase is not OPEN:
             return
         self._pong = None
+        self._held = False
         if self._config.ws_ping_timeout is not None:
             self._cancel_timer()
             interval = cast(float, self._config.ws_ping_interval)
@@ -794,9 +797,12 @@ class WebSocketProtocol(asyncio.Protocol):
             self._timer = self._loop.call_later(max(0.0, interval - taken), self._ping)
 
     def _unanswered(self) -> None:
-        if self._stopped and self._drained is None:
+        stopped = self._stopped and self._drained is None
+        if stopped or self._held:
             # It is our app that does not read: the answer may have come. A client that does not read
-            # either is cut off all the same.
+            # either is cut off all the same. If the app reads again, what was held back comes before the
+            # answer: the client has the whole time once more.
+            self._held = stopped
             self._timer = self._loop.call_later(cast(float, self._config.ws_ping_timeout), self._unanswered)
             return
         self._trace("keepalive ping timeout")
