@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import ANY
 
 import pytest
@@ -574,6 +574,7 @@ async def test_an_app_that_does_not_answer(body: Body, caplog: pytest.LogCapture
         async with connected(Handler(body, accept={"type": None})):
             pass
     assert caught.value.response.status_code == 500
+    assert caught.value.response.headers["server"] == "uvicorn"
     assert caught.value.response.body == b"Internal Server Error"
     errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert errors == [
@@ -738,6 +739,21 @@ async def test_every_ending(act: Any, code: int, reason: str | None) -> None:
         assert answer.endswith(a_close(code, event["reason"]))
 
 
+async def test_an_app_that_goes_on_to_receive_lets_others_run() -> None:
+    async def body(events: Any, receive: Any, send: Any) -> None:
+        await receive()
+        asyncio.get_running_loop().call_soon(events.append, "another")
+        for _ in range(10):
+            events.append((await receive())["type"])
+
+    handler = Handler(body)
+    async with raw(handler) as connection:
+        connection.frame(CLOSE)
+        await handler.wait()
+    assert handler.events.count("websocket.disconnect") == 10
+    assert handler.events.index("another") < 2
+
+
 async def test_the_end_of_the_server() -> None:
     handler, refused = Handler(listens), Handler(listens, accept={"type": None})
 
@@ -822,6 +838,20 @@ async def test_a_client_that_answers_stays(timeout: float | None) -> None:
         assert len(payloads) == 4
 
 
+async def test_only_the_pong_that_was_asked_for_is_an_answer() -> None:
+    handler = Handler()
+    async with raw(handler, ws_ping_interval=0.02, ws_ping_timeout=0.3) as connection:
+        assert await asyncio.wait_for(connection.reader.readexactly(2), LIMIT) == bytes((PING, 4))
+        payload = await connection.reader.readexactly(4)
+        for other in (b"", payload[:3], payload[::-1] + b"x"):
+            connection.frame(PONG, other)
+        # With another answer there would be another ping.
+        assert await connection.rest() == a_close(1011, "keepalive ping timeout")
+    assert handler.events == [
+        {"type": "websocket.disconnect", "code": 1011, "reason": "keepalive ping timeout"}
+    ]
+
+
 async def test_an_app_that_does_not_read_costs_the_client_nothing() -> None:
     go = asyncio.Event()
 
@@ -845,6 +875,16 @@ async def test_an_app_that_does_not_read_costs_the_client_nothing() -> None:
         "4",
         4000,
     ]
+
+
+@pytest.mark.parametrize("interval", [0, None])
+async def test_without_pings(interval: float | None) -> None:
+    async with serving(Handler(), ws_ping_interval=interval) as server, Raw.to(server.port) as connection:
+        await connection.shake()
+        connection.frame(TEXT, b"x")
+        assert await asyncio.wait_for(connection.reader.readexactly(3), LIMIT) == b"\x81\x01x"
+        (protocol,) = server.server_state.connections
+        assert protocol._timer is None
 
 
 # Back-pressure
@@ -949,12 +989,15 @@ async def test_a_cancelled_sender_harms_no_other() -> None:
 
 
 @asynccontextmanager
-async def stalled(handler: Handler, **options: Any) -> AsyncIterator[Any]:
+async def stalled(handler: Handler, messages: int = 0, **options: Any) -> AsyncIterator[Any]:
     """A server whose client reads nothing, while the app sends as much as it can."""
     async with serving(handler, **options) as server, Raw.to(server.port, size=4096) as connection:
         await connection.shake()
         (protocol,) = server.server_state.connections
         await until(lambda: protocol._drained is not None)
+        for _ in range(messages):
+            connection.frame(TEXT, b"x")
+        await until(lambda: protocol._stopped or not messages or handler.ended.is_set())
         yield server
 
 
@@ -967,9 +1010,27 @@ async def test_a_client_that_does_not_read_does_not_pin_the_shutdown() -> None:
     assert isinstance(handler.outcome, OSError)
 
 
-async def test_a_client_that_does_not_read_does_not_pin_the_handler() -> None:
+@pytest.mark.parametrize("messages", [0, 10])
+async def test_a_client_that_does_not_read_does_not_pin_the_handler(messages: int) -> None:
+    handler = Handler(floods)  # it does not read either
+    options = {"ws_ping_interval": 0.1, "ws_ping_timeout": 0.5, "ws_max_queue": 5}
+    async with stalled(handler, messages, **options) as server:
+        await handler.wait()
+        await until(lambda: not server.server_state.connections)
+    assert isinstance(handler.outcome, OSError)
+
+
+@pytest.mark.parametrize("act", [hangs_up, leaves, sends_no_frame])
+async def test_a_client_that_ends_it_and_does_not_read_does_not_pin_the_handler(act: Any) -> None:
     handler = Handler(floods)
-    async with stalled(handler, ws_ping_interval=0.1, ws_ping_timeout=0.1) as server:
+    async with (
+        serving(handler, ws_ping_interval=None) as server,
+        Raw.to(server.port, size=4096) as connection,
+    ):
+        await connection.shake()
+        (protocol,) = server.server_state.connections
+        await until(lambda: protocol._drained is not None)
+        await act(connection)
         await handler.wait()
         await until(lambda: not server.server_state.connections)
     assert isinstance(handler.outcome, OSError)
@@ -1057,6 +1118,19 @@ async def test_inflated_sizes_at_the_boundary() -> None:
         assert (await seen(connection))[0] == 1009
 
 
+async def test_compression_can_be_turned_off() -> None:
+    handler = Handler()
+    options = {"ws_per_message_deflate": False}
+    async with serving(handler, **options) as server, Raw.to(server.port) as connection:
+        head = await connection.shake(more="Sec-WebSocket-Extensions: permessage-deflate\r\n")
+        assert b"sec-websocket-extensions" not in head.lower()
+        connection.frame(TEXT, b"plain")
+        assert await asyncio.wait_for(connection.reader.readexactly(7), LIMIT) == b"\x81\x05plain"
+        connection.frame(TEXT | 0x40, b"x")
+        await handler.wait()
+    assert handler.events[-1]["code"] == 1002
+
+
 async def test_contexts_that_are_not_kept() -> None:
     parameters = "client_no_context_takeover; server_no_context_takeover"
     offer = f"Sec-WebSocket-Extensions: permessage-deflate; {parameters}\r\n"
@@ -1092,6 +1166,25 @@ async def test_the_log(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+@pytest.mark.parametrize("status", ["401", "403"])
+async def test_the_log_of_a_refusal(status: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "uvicorn.error")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if status == "403":
+            await send({"type": "websocket.close"})
+        else:
+            await send({"type": START, "status": int(status)})
+            await send({"type": PART, "body": b""})
+
+    options = {"proxy_headers": True, "forwarded_allow_ips": "*"}
+    async with serving(app, **options) as server, Raw.to(server.port) as connection:
+        await connection.shake("/a?b", "X-Forwarded-For: 192.0.2.1:5\r\n")
+    lines = [message for message in caplog.messages if "WebSocket" in message or "connection " in message]
+    assert lines == [f'192.0.2.1:5 - "WebSocket /a?b" {status}']
+
+
 async def test_every_frame_is_logged_at_level_trace(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("uvicorn.error")
     level = logger.level
@@ -1115,6 +1208,8 @@ async def test_every_frame_is_logged_at_level_trace(caplog: pytest.LogCaptureFix
 
 # The door
 
+HELLO = b"\x81\x82\0\0\0\0hi"
+
 
 @pytest.mark.parametrize(
     ("sent", "status"),
@@ -1122,6 +1217,8 @@ async def test_every_frame_is_logged_at_level_trace(caplog: pytest.LogCaptureFix
         (b"GET /" + b"a" * 70_000, b"414"),
         (b"GET / HTTP/1.1\r\nx: " + b"a" * 70_000, b"431"),
         (b"GET / HTTP/1.1\r\nHost: a\r\n", b"408"),
+        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n", b"408"),
+        (b"\r\n" * 40_000, b""),
         (b"", b""),
     ],
 )
@@ -1130,6 +1227,34 @@ async def test_a_head_that_never_ends(sent: bytes, status: bytes) -> None:
         connection.writer.write(sent)
         answer = await connection.rest()
         assert answer.startswith(b"HTTP/1.1 " + status + b" ") if status else answer == b""
+        await until(lambda: not server.server_state.connections)
+
+
+@pytest.mark.parametrize(
+    ("sent", "stops"),
+    [
+        (b"GET /" + b"a" * 70_000, False),
+        (b"GET / HT", False),
+        (b"", False),
+        (b"GET / HT", True),
+        (None, True),
+    ],
+)
+async def test_a_head_that_never_ends_over_tls(sent: bytes | None, stops: bool) -> None:
+    context = ssl.create_default_context(cafile=str(PEM))
+    async with (
+        serving(Handler(), http=Doorman, ssl_certfile=str(PEM)) as server,
+        Raw.to(server.port, ssl=context, server_hostname="localhost") as connection,
+    ):
+        await until(lambda: server.server_state.connections)
+        cast("Any", connection.writer.transport).pause_reading()  # it does not see that the server closes
+        (protocol,) = server.server_state.connections
+        if sent is None:
+            protocol._timer.cancel()  # the server stops before that
+        else:
+            connection.writer.write(sent)
+            await until(lambda: protocol._transport.is_closing())
+        server.should_exit = stops
         await until(lambda: not server.server_state.connections)
 
 
@@ -1176,6 +1301,27 @@ async def test_a_head_in_pieces() -> None:
             await until(lambda: any(isinstance(c, HTTPProtocol) for c in server.server_state.connections))
             server.should_exit = True
             assert await connection.rest() == b""
+
+
+@pytest.mark.parametrize("upgrades", [True, False])
+async def test_what_comes_in_one_piece_with_a_head(upgrades: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await Handler()(scope, receive, send)
+            return
+        body = (await receive())["body"]
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": body})
+
+    async with serving(app, http=HTTPProtocol) as server, Raw.to(server.port) as connection:
+        if upgrades:
+            connection.writer.write(connection.REQUEST.format(path="/", more="").encode() + HELLO)
+            assert (await connection.head()).startswith(b"HTTP/1.1 101 ")
+            assert await asyncio.wait_for(connection.reader.readexactly(4), LIMIT) == b"\x81\x02hi"
+        else:
+            connection.writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+            assert (await connection.head()).startswith(b"HTTP/1.1 200 ")
+            assert await connection.reader.readexactly(2) == b"hi"
 
 
 # In processes of their own. pytest does not see these coroutines: a start may take longer than the limit on

@@ -23,7 +23,7 @@ from websockets.server import ServerProtocol
 
 from lilya.websockets import WebSocket, WebSocketDisconnect
 from lilya.websockets import uvicorn as subject
-from lilya.websockets.uvicorn import WebSocketProtocol
+from lilya.websockets.uvicorn import HTTPProtocol, WebSocketProtocol
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
@@ -139,6 +139,7 @@ async def played(
     everything.set()
     await asyncio.wait_for(task, 30)
     assert not state.connections
+    assert protocol._timer is None  # it would keep the rest
     return Outcome(events, bytes(transport.written), transport.done)
 
 
@@ -486,6 +487,24 @@ def test_a_head_in_pieces() -> None:
     run(main())
 
 
+def test_what_comes_after_a_refusal_is_no_head() -> None:
+    async def main() -> None:
+        state, transport = ServerState(), Transport()
+        protocol = HTTPProtocol(Config(nothing, log_config=None), state, {})
+        protocol.connection_made(transport)
+        protocol.data_received(b"GET /" + b"x" * 70_000)
+        written = bytes(transport.written)
+        assert written.startswith(b"HTTP/1.1 414 ")
+        protocol.data_received(b" HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert transport.written == written
+        assert transport.done == ["close"]
+        assert len(state.connections) == 1
+        protocol.connection_lost(None)
+        assert not state.connections
+
+    run(main())
+
+
 def test_what_comes_while_reading_is_paused_waits() -> None:
     events: list[Any] = []
     go = asyncio.Event()
@@ -714,6 +733,64 @@ def test_much_from_a_client_that_leaves_before_the_answer() -> None:
     assert got == [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}]
 
 
+def test_a_client_that_does_not_answer_is_let_go_while_reading_is_paused() -> None:
+    """Who does not read on, does not see that the client has closed, too."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await go.wait()
+
+    go = asyncio.Event()
+
+    async def main() -> None:
+        async with made(app, ws_max_queue=2) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            transport = protocol._transport
+            protocol.data_received(encoded([Sent(0x81, b"x")] * 4, False))
+            protocol.pause_writing()
+            assert not transport.reading
+            protocol._unanswered()
+            assert transport.done == ["eof"]
+            assert transport.reading
+            go.set()
+
+    run(main())
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_an_app_that_reads_again_gives_the_client_its_time(answers: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await go.wait()
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    go = asyncio.Event()
+
+    async def main() -> None:
+        async with made(app, ws_max_queue=2, ws_ping_interval=20) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            protocol.data_received(encoded([Sent(0x81, b"x")] * 4, False))
+            protocol._ping()
+            for _ in range(2):
+                protocol._unanswered()
+                assert protocol._phase is subject.OPEN
+            go.set()
+            await settled(task)
+            if answers:
+                protocol.data_received(encoded([Sent(0x8A, protocol._pong)], False))
+                protocol._ping()
+            else:
+                protocol._unanswered()
+                assert protocol._phase is subject.OPEN
+            protocol._unanswered()
+            assert protocol._phase is subject.DONE
+
+    run(main())
+
+
 def test_ends_that_meet() -> None:
     async def main() -> None:
         async with made(nothing) as protocol:
@@ -723,6 +800,26 @@ def test_ends_that_meet() -> None:
             protocol.pause_writing()
             assert protocol._drained is None
             assert bytes(protocol._transport.written).count(b"\x88\x02\x03\xf4") == 1
+
+    run(main())
+
+
+def test_an_answer_that_is_too_much_for_the_transport() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept", "headers": [(b"x-large", b"x" * 2000)]})
+        await send({"type": "websocket.send", "text": "next"})
+
+    async def main() -> None:
+        async with made(app, b"") as protocol:
+            transport = protocol._transport
+            transport.write = lambda data: (transport.written.extend(data), protocol.pause_writing())
+            protocol.data_received(REQUEST % b"")
+            (task,) = protocol._server.tasks
+            await settled(task)
+            assert transport.written.endswith(b"xx\r\n\r\n")
+            protocol.resume_writing()
+            await settled(task)
+            assert b"\r\n\r\n\x81\x04next" in transport.written
 
     run(main())
 
@@ -750,11 +847,35 @@ def test_a_sender_lets_the_loop_tell_that_the_transport_has_failed() -> None:
     assert ended
 
 
-PINGS = encoded([Sent(0x89, b"x" * 125)] * 100, False)
+@pytest.mark.parametrize(
+    "frames", [[Sent(0x89, b"?")], [Sent(0x01, b"a"), Sent(0x8A, b""), Sent(0x80, b"b")]]
+)
+def test_a_rare_frame_leaves_nothing(frames: list[Sent]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def main() -> None:
+        async with made(app) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            kept = []
+            for piece in encoded_apart(frames, False):
+                for part in (piece[:3], piece[3:]):
+                    protocol.data_received(part)
+                    kept.append(protocol._wire is not None)
+            assert kept == [True] * (len(kept) - 1) + [False]
+
+    run(main())
 
 
-@pytest.mark.parametrize("resets", [False, True])
-def test_a_client_that_pings_and_does_not_read_is_held_back(resets: bool) -> None:
+# Each with a message after it: the app that takes it must not be what lets the next pong out.
+PINGS = [frame for number in range(100) for frame in (Sent(0x89, b"%03d" % number), Sent(0x81, b"x"))]
+
+
+@pytest.mark.parametrize("then", ["reads", "resets", "is closed"])
+def test_a_client_that_pings_and_does_not_read_is_owed_one_pong(then: str) -> None:
     events: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -768,23 +889,30 @@ def test_a_client_that_pings_and_does_not_read_is_held_back(resets: bool) -> Non
             (task,) = protocol._server.tasks
             await settled(task)
             transport = protocol._transport
-            before = len(transport.written)
+            del transport.written[:]
             protocol.pause_writing()
-            protocol.data_received(PINGS)
-            assert not transport.reading
-            assert len(transport.written) - before == 127  # one was answered; that it must stop, it saw then
-            protocol.data_received(encoded([Sent(0x81, b"last")], False))
-            if resets:
-                transport.lost = True
-                protocol.connection_lost(None)
-                assert len(transport.written) - before == 127
-            else:
+            for piece in encoded_apart(PINGS, False):
+                protocol.data_received(piece)
+                await settled(task)
+            assert transport.reading
+            assert transport.written == b""
+            if then == "reads":
                 protocol.resume_writing()
-                assert transport.reading
-                assert len(transport.written) - before == 100 * 127
+                assert transport.written == b"\x8a\x03099"
+                protocol.pause_writing()
+                protocol.resume_writing()
+                assert transport.written == b"\x8a\x03099"
+            elif then == "is closed":
+                protocol.shutdown()
+                protocol.resume_writing()
+                assert transport.written == b"\x88\x02\x03\xf4"
+            transport.lost = True
+            protocol.connection_lost(None)
+            await settled(task)
 
     run(main())
-    assert [event.get("text", event.get("code")) for event in events] == ["last", 1006]
+    assert [event.get("text") for event in events[:-1]] == ["x"] * 100
+    assert events[-1]["code"] == (1012 if then == "is closed" else 1006)
 
 
 def test_headers_of_every_version_of_the_library() -> None:

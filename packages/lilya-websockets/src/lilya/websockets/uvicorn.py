@@ -139,12 +139,14 @@ class WebSocketProtocol(asyncio.Protocol):
         "_ending",
         "_fast",
         "_fragments",
+        "_held",
         "_later",
         "_loop",
         "_max_later",
         "_max_size",
         "_missing",
         "_next",
+        "_owed",
         "_paused",
         "_pending",
         "_phase",
@@ -159,6 +161,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_size",
         "_stopped",
         "_timer",
+        "_told",
         "_transport",
         "_watchers",
         "_wire",
@@ -203,13 +206,16 @@ class WebSocketProtocol(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None  # the last call of `receive` that waits
         self._ending: dict[str, Any] | None = None  # the `websocket.disconnect`
         self._watchers: list[Callable[[dict[str, Any]], object]] | None = None  # who are told it at once
+        self._told = False  # whether a call of `receive` has returned it
         # To the client
         self._plain = False  # whether frames are made here, and not compressed
         self._ready = False  # whether the next message can be written: open, and nobody waits
         self._drained: asyncio.Event | None = None  # for which `send` waits
+        self._owed = b""  # the last pong that waits for it, too
         self._timer: asyncio.TimerHandle | None = None  # of the next ping, or of a pong, or of the end
         self._pong: bytes | None = None  # what the client should answer
         self._pinged = 0.0
+        self._held = False  # whether the app did not read when that was due
 
     # The event loop's side (asyncio.Protocol)
 
@@ -247,6 +253,11 @@ class WebSocketProtocol(asyncio.Protocol):
         elif self._phase <= CLOSING:
             self._take(data)
 
+    def eof_received(self) -> None:
+        """The client hangs up: the loop closes the transport, once what was written has gone out."""
+        if self._phase is OPEN:
+            self._abort_later()  # it may never go out
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits."""
         self._server.connections.discard(cast(Any, self))
@@ -254,9 +265,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._cancel_timer()
         self._release_senders()
         if not self._stopped or self._response:
-            self._end(1006)
-        elif self._next is None:
-            self._go_on()  # else `receive` comes to it, after what had arrived
+            self._end(1006)  # else `receive` comes to it, after what had arrived
         if not self._response:
             logger.info("connection closed")
         self.scope = {}  # which refers to this object
@@ -271,8 +280,9 @@ class WebSocketProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Let senders go on."""
         self._release_senders()
-        if self._stopped and self._next is None and self._phase is OPEN:
-            self._go_on()
+        if self._phase is OPEN:
+            owed, self._owed = self._owed, b""
+            self._write(owed)
 
     # uvicorn's side
 
@@ -318,6 +328,9 @@ class WebSocketProtocol(asyncio.Protocol):
         """
         while (message := self._next) is None:
             if self._ending is not None:
+                if self._told:
+                    await asyncio.sleep(0)  # an app that does not look would keep the loop for itself
+                self._told = True
                 return self._ending.copy()
             # `loop.create_future` makes the same, and takes longer.
             reader: asyncio.Future[None] = asyncio.Future()
@@ -525,11 +538,12 @@ class WebSocketProtocol(asyncio.Protocol):
             lines += b"sec-websocket-protocol: %b\r\n" % subprotocol.encode()
         self._log_answer("[accepted]")
         defaults = b"".join(b"%b: %b\r\n" % pair for pair in self._server.default_headers)
-        self._transport.write(b"".join((self._response, defaults, lines, b"\r\n")))
-        self._response = b""
         self._phase = OPEN
         self._plain = self._fast and self._deflate is None
         self._release_senders()
+        # Not before: it may be too much for the transport, which says so at once.
+        self._transport.write(b"".join((self._response, defaults, lines, b"\r\n")))
+        self._response = b""
         logger.info("connection open")
         if not self._fast:
             self._wire = self._made_wire()
@@ -665,10 +679,12 @@ class WebSocketProtocol(asyncio.Protocol):
                 except UnicodeDecodeError as error:
                     failure = error
         answer = b"".join(wire.data_to_send())  # a pong, the answer to a close, or why it ends
-        if self._phase is not CLOSING:
+        if self._drained is not None and answer[:1] == b"\x8a":
+            # A client that pings and does not read would fill the memory. The last pong is enough (section
+            # 5.5.3).
+            self._owed = answer
+        elif self._phase is not CLOSING:
             self._write(answer)
-        if answer and self._drained is not None:
-            self._stop()  # or a client that pings and does not read would fill the memory
         if failure is not None:
             self._fail_for(failure)
         elif wire.parser_exc is not None:
@@ -795,6 +811,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if data != self._pong or self._phase is not OPEN:
             return
         self._pong = None
+        self._held = False
         if self._config.ws_ping_timeout is not None:
             self._cancel_timer()
             interval = cast(float, self._config.ws_ping_interval)
@@ -802,9 +819,12 @@ class WebSocketProtocol(asyncio.Protocol):
             self._timer = self._loop.call_later(max(0.0, interval - taken), self._ping)
 
     def _unanswered(self) -> None:
-        if self._stopped and self._drained is None:
+        stopped = self._stopped and self._drained is None
+        if stopped or self._held:
             # It is our app that does not read: the answer may have come. A client that does not read
-            # either is cut off all the same.
+            # either is cut off all the same. If the app reads again, what was held back comes before the
+            # answer: the client has the whole time once more.
+            self._held = stopped
             self._timer = self._loop.call_later(cast(float, self._config.ws_ping_timeout), self._unanswered)
             return
         self._trace("keepalive ping timeout")
@@ -910,9 +930,9 @@ class HTTPProtocol(asyncio.Protocol):
     """
 
     head_timeout: ClassVar[float] = 10.0
-    """Seconds that a client has for the head of its first request."""
+    """Seconds that a client has for the head of its first request, and again for its part of a close."""
 
-    __slots__ = ("_arguments", "_head", "_server", "_timer", "_transport")
+    __slots__ = ("_arguments", "_head", "_loop", "_server", "_timer", "_transport")
 
     def __init__(
         self,
@@ -922,6 +942,7 @@ class HTTPProtocol(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._arguments = (config, server_state, app_state, _loop)
+        self._loop = _loop or asyncio.get_running_loop()
         self._server = server_state
         self._head = bytearray()
 
@@ -929,19 +950,25 @@ class HTTPProtocol(asyncio.Protocol):
         """Let the time begin."""
         self._transport = cast(asyncio.Transport, transport)
         self._server.connections.add(cast(Any, self))
-        loop = self._arguments[3] or asyncio.get_running_loop()
-        self._timer = loop.call_later(self.head_timeout, self._too_late)
+        self._timer = self._loop.call_later(self.head_timeout, self._too_late)
 
     def data_received(self, data: bytes) -> None:
         """Collect the head, and hand over when it is whole."""
+        if self._transport.is_closing():
+            return  # over TLS it may still bring something
+        if not self._head:
+            data = data.lstrip(b"\r\n")  # empty lines may come before it (RFC 9112 section 2.2)
         start = max(0, len(self._head) - 3)
         self._head += data
-        if END_OF_HEAD.search(self._head, start):
+        if end := END_OF_HEAD.search(self._head, start):
             self._leave()
             protocol = cast(Any, AutoHTTPProtocol)(*self._arguments)
             protocol.connection_made(self._transport)
             self._transport.set_protocol(protocol)
-            protocol.data_received(bytes(self._head))
+            protocol.data_received(bytes(self._head[: end.end()]))
+            if len(self._head) > end.end():
+                # uvicorn's protocols forget what comes in one piece with a handshake.
+                cast(Any, self._transport.get_protocol()).data_received(bytes(self._head[end.end() :]))
         elif len(self._head) > MAX_HEAD:
             self._refuse(431 if b"\n" in self._head else 414)
 
@@ -951,18 +978,25 @@ class HTTPProtocol(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """The server stops."""
-        self._transport.close()
+        self._close()
 
     def _too_late(self) -> None:
         if self._head:
             self._refuse(408)
         else:
-            self._transport.close()
+            self._close()
 
     def _refuse(self, status: int) -> None:
         body = HTTPStatus(status).phrase.encode()
         self._transport.write(response(status, self._server.default_headers, b"", body))
-        self._transport.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._transport.is_closing():
+            return  # closed twice, asyncio's transport for TLS does not abort any more
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self.head_timeout, self._transport.abort)
+        self._transport.close()  # over TLS it waits for the client's
 
     def _leave(self) -> None:
         self._server.connections.discard(cast(Any, self))
