@@ -348,6 +348,8 @@ def test_they_agree_on_a_small_limit_of_size() -> None:
         ("PLAIN", {0x81, 0x82, 0x01}, [Sent(0x01, b"a"), Sent(0x80, b"b")]),
         ("PLAIN", {0x81, 0x82, 0xA1}, NO_FRAME),
         ("PLAIN", {0x81, 0x82, 0x89}, [Sent(0x89, b"a")]),
+        ("BEATS", {0x89, 0x8A, 0x88}, [Sent(0x88, b"\x0f\xa0")]),
+        ("BEATS", {0x89, 0x8A, 0xC9}, [Sent(0xC9, b"a")]),
         ("apply_mask", lambda data, mask: bytes(data), [Sent(0x81, b"a"), Sent(0x81, b"b")]),
         ("TEXT_HEADS", [b"\x82\x01"] * 126, [Sent(0x81, b"a")]),
     ],
@@ -848,16 +850,12 @@ def test_a_sender_lets_the_loop_tell_that_the_transport_has_failed() -> None:
 
 
 @pytest.mark.parametrize(
-    "frames", [[Sent(0x89, b"?")], [Sent(0x01, b"a"), Sent(0x8A, b""), Sent(0x80, b"b")]]
+    "frames",
+    [[Sent(0x01, b"a"), Sent(0x80, b"b")], [Sent(0x01, b"a"), Sent(0x8A, b""), Sent(0x80, b"b")]],
 )
 def test_a_rare_frame_leaves_nothing(frames: list[Sent]) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "websocket.accept"})
-        while (await receive())["type"] != "websocket.disconnect":
-            pass
-
     async def main() -> None:
-        async with made(app) as protocol:
+        async with made(nothing_more) as protocol:
             (task,) = protocol._server.tasks
             await settled(task)
             kept = []
@@ -871,6 +869,28 @@ def test_a_rare_frame_leaves_nothing(frames: list[Sent]) -> None:
 
 
 # Each with a message after it: the app that takes it must not be what lets the next pong out.
+@pytest.mark.parametrize("size", [0, 1, 125])
+def test_a_ping_and_a_pong_take_the_short_way(size: int) -> None:
+    async def main() -> None:
+        async with made(nothing_more) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            before = len(protocol._transport.written)
+            for piece in encoded_apart([Sent(0x89, b"x" * size), Sent(0x8A, b"y" * size)], False):
+                for part in (piece[:3], piece[3:]):
+                    protocol.data_received(part)
+                    assert protocol._wire is None
+            assert protocol._transport.written[before:] == bytes((0x8A, size)) + b"x" * size
+
+    run(main())
+
+
+async def nothing_more(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
 PINGS = [frame for number in range(100) for frame in (Sent(0x89, b"%03d" % number), Sent(0x81, b"x"))]
 
 

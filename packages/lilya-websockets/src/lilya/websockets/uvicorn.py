@@ -4,9 +4,9 @@ The rules of this file:
 
 - The common frame takes a fast path: masked, whole, data, no larger than allowed, and nothing else under way.
   It is read in `_parse`, or if it came alone in `data_received`, and written in `send`, all of them without a
-  call that could be saved.
-- Every other frame (fragments, pings, pongs, closes, whatever is wrong) goes byte by byte through the
-  `websockets` library, `wire`. It is made when the first such frame comes and dropped after the last one:
+  call that could be saved. So does a ping or a pong.
+- Every other frame (fragments, closes, whatever is wrong) goes byte by byte through the `websockets` library,
+  `wire`. It is made when the first such frame comes and dropped after the last one:
   kept, it would be the largest part of an idle connection. While `wire` is there, all frames go through it.
 - Both paths give the same events and the same bytes. A property test compares them, with `fast` on and off.
 - `_phase` says what may happen, and only moves forward. `_end` says what the app is told at the end, once.
@@ -89,6 +89,9 @@ MAX_STREAMS = 16  # blocks with BFINAL set in a frame: what follows each is copi
 
 # The first byte of a frame: final, and its opcode; for a compressed message RSV1 (RFC 7692 section 6).
 TEXT, BINARY, COMPRESSED = 0x81, 0x82, 0x40
+PING, PONG = 0x89, 0x8A
+BEATS: Final = frozenset((PING, PONG))
+PONG_HEAD: Final = bytes((PONG,))
 PLAIN: Final = frozenset((TEXT, BINARY))
 DEFLATED: Final = frozenset((TEXT | COMPRESSED, BINARY | COMPRESSED))
 TEXT_HEADS: Final = [bytes((TEXT, length)) for length in range(126)]
@@ -640,6 +643,17 @@ class WebSocketProtocol(asyncio.Protocol):
                     self._fail_for(error)
                     return
                 at = stop
+            elif first in BEATS and self._wire is None and 0x7F < second <= 0xFD:
+                # Whole and well-formed, as those that keep a connection alive are.
+                if stop > end:
+                    missing = stop - end
+                    break
+                payload = apply_mask(data[start:stop], data[start - 4 : start])
+                if first == PONG:
+                    self._ponged(payload)
+                else:
+                    self._answer_ping(b"%c%c%b" % (PONG, length, payload))
+                at = stop
             else:
                 # In whatever pieces it comes: what is wrong with it is found at once.
                 self._rest = stop - at
@@ -679,10 +693,8 @@ class WebSocketProtocol(asyncio.Protocol):
                 except UnicodeDecodeError as error:
                     failure = error
         answer = b"".join(wire.data_to_send())  # a pong, the answer to a close, or why it ends
-        if self._drained is not None and answer[:1] == b"\x8a":
-            # A client that pings and does not read would fill the memory. The last pong is enough (section
-            # 5.5.3).
-            self._owed = answer
+        if answer[:1] == PONG_HEAD:
+            self._answer_ping(answer)
         elif self._phase is not CLOSING:
             self._write(answer)
         if failure is not None:
@@ -796,6 +808,14 @@ class WebSocketProtocol(asyncio.Protocol):
             self._transport.writelines(framed(first, data))  # does not copy it
 
     # Keep-alive (RFC 6455 section 5.5.2)
+
+    def _answer_ping(self, pong: bytes) -> None:
+        if self._drained is not None:
+            # A client that pings and does not read would fill the memory. The last pong is enough (section
+            # 5.5.3).
+            self._owed = pong
+        elif self._phase is not CLOSING:
+            self._write(pong)
 
     def _ping(self) -> None:
         self._pong = getrandbits(32).to_bytes(4, "big")
