@@ -348,6 +348,8 @@ def test_they_agree_on_a_small_limit_of_size() -> None:
         ("PLAIN", {0x81, 0x82, 0x01}, [Sent(0x01, b"a"), Sent(0x80, b"b")]),
         ("PLAIN", {0x81, 0x82, 0xA1}, NO_FRAME),
         ("PLAIN", {0x81, 0x82, 0x89}, [Sent(0x89, b"a")]),
+        ("PIECES", {0x01, 0x02, 0x00, 0x80, 0x41}, [Sent(0x41, b"a"), Sent(0x80, b"b")]),
+        ("CONTINUATIONS", {0x00, 0x80, 0x02}, [Sent(0x01, b"a"), Sent(0x02, b"b"), Sent(0x80, b"c")]),
         ("BEATS", {0x89, 0x8A, 0x88}, [Sent(0x88, b"\x0f\xa0")]),
         ("BEATS", {0x89, 0x8A, 0xC9}, [Sent(0xC9, b"a")]),
         ("apply_mask", lambda data, mask: bytes(data), [Sent(0x81, b"a"), Sent(0x81, b"b")]),
@@ -851,15 +853,18 @@ def test_a_sender_lets_the_loop_tell_that_the_transport_has_failed() -> None:
 
 @pytest.mark.parametrize(
     "frames",
-    [[Sent(0x01, b"a"), Sent(0x80, b"b")], [Sent(0x01, b"a"), Sent(0x8A, b""), Sent(0x80, b"b")]],
+    [
+        [Sent(0x01, b"a", compressed=True), Sent(0x80, b"b", compressed=True)],
+        [Sent(0x01, b"a", compressed=True), Sent(0x8A, b""), Sent(0x80, b"b", compressed=True)],
+    ],
 )
 def test_a_rare_frame_leaves_nothing(frames: list[Sent]) -> None:
     async def main() -> None:
-        async with made(nothing_more) as protocol:
+        async with made(nothing_more, REQUEST % OFFER) as protocol:
             (task,) = protocol._server.tasks
             await settled(task)
             kept = []
-            for piece in encoded_apart(frames, False):
+            for piece in encoded_apart(frames, True):
                 for part in (piece[:3], piece[3:]):
                     protocol.data_received(part)
                     kept.append(protocol._wire is not None)
@@ -869,6 +874,30 @@ def test_a_rare_frame_leaves_nothing(frames: list[Sent]) -> None:
 
 
 # Each with a message after it: the app that takes it must not be what lets the next pong out.
+@pytest.mark.parametrize("deflate", [False, True])
+def test_fragments_take_the_short_way(deflate: bool) -> None:
+    sent = [Sent(0x01, b"caf\xc3"), Sent(0x89, b""), Sent(0x00, b"\xa9"), Sent(0x00, b""), Sent(0x80, b"!")]
+    events: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        while not events or events[-1]["type"] != "websocket.disconnect":
+            events.append(await receive())
+
+    async def main() -> None:
+        async with made(app, REQUEST % (OFFER if deflate else b"")) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            for piece in encoded_apart(sent, False):
+                for part in (piece[:3], piece[3:]):
+                    protocol.data_received(part)
+                    assert protocol._wire is None
+            await settled(task)
+
+    run(main())
+    assert [event.get("text") for event in events] == [None, "café!", None]
+
+
 @pytest.mark.parametrize("size", [0, 1, 125])
 def test_a_ping_and_a_pong_take_the_short_way(size: int) -> None:
     async def main() -> None:

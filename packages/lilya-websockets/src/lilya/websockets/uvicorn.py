@@ -4,10 +4,10 @@ The rules of this file:
 
 - The common frame takes a fast path: masked, whole, data, no larger than allowed, and nothing else under way.
   It is read in `_parse`, or if it came alone in `data_received`, and written in `send`, all of them without a
-  call that could be saved. So does a ping or a pong.
-- Every other frame (fragments, closes, whatever is wrong) goes byte by byte through the `websockets` library,
-  `wire`. It is made when the first such frame comes and dropped after the last one:
-  kept, it would be the largest part of an idle connection. While `wire` is there, all frames go through it.
+  call that could be saved. So do pings, pongs and fragments that are not compressed.
+- Every other frame (closes, compressed fragments, whatever is wrong) goes byte by byte through the
+  `websockets` library, `wire`. It is made when such a frame comes, and dropped after it: kept, it would be
+  the largest part of an idle connection. While `wire` is there, all frames go through it.
 - Both paths give the same events and the same bytes. A property test compares them, with `fast` on and off.
 - `_phase` says what may happen, and only moves forward. `_end` says what the app is told at the end, once.
 - `_parse` stops at a frame when the app has enough to read. What is left waits in `_pending`, and reading is
@@ -90,6 +90,8 @@ MAX_STREAMS = 16  # blocks with BFINAL set in a frame: what follows each is copi
 # The first byte of a frame: final, and its opcode; for a compressed message RSV1 (RFC 7692 section 6).
 TEXT, BINARY, COMPRESSED = 0x81, 0x82, 0x40
 PING, PONG = 0x89, 0x8A
+PIECES: Final = frozenset((0x01, 0x02, 0x00, 0x80))  # of a text or a binary message, and what follows
+CONTINUATIONS: Final = frozenset((0x00, 0x80))
 BEATS: Final = frozenset((PING, PONG))
 PONG_HEAD: Final = bytes((PONG,))
 PLAIN: Final = frozenset((TEXT, BINARY))
@@ -244,6 +246,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 and (first := data[0]) in PLAIN
                 and data[1] == 0x80 + length
                 and self._wire is None
+                and self._fragments is None
                 and not self._stopped
                 and length <= self._max_size
             ):
@@ -624,6 +627,7 @@ class WebSocketProtocol(asyncio.Protocol):
             stop = start + length
             if (
                 self._wire is None
+                and self._fragments is None
                 and second > 0x7F
                 and length <= self._max_size
                 and (first in PLAIN or (first in DEFLATED and self._deflate is not None))
@@ -654,18 +658,31 @@ class WebSocketProtocol(asyncio.Protocol):
                 else:
                     self._answer_ping(b"%c%c%b" % (PONG, length, payload))
                 at = stop
+            elif first in PIECES and self._wire is None and second > 0x7F and self._continues(first, length):
+                if stop > end:
+                    missing = stop - end
+                    break
+                try:
+                    self._defragment(
+                        first & 0x0F, first > 0x7F, apply_mask(data[start:stop], data[start - 4 : start])
+                    )
+                except UnicodeDecodeError as error:
+                    self._fail_for(error)
+                    return
+                at = stop
             else:
                 # In whatever pieces it comes: what is wrong with it is found at once.
                 self._rest = stop - at
-                if first & 0x0F == Opcode.CLOSE and self._wire is not None:
-                    # A close may come inside a message (section 5.4); `websockets` would take it for a fault.
+                if first & 0x0F == Opcode.CLOSE:
+                    # It may come inside a message (section 5.4); `websockets` would take it for a fault.
+                    self._wire = self._wire or self._made_wire()
                     self._wire.current_size = None
         wire = self._wire
         if (
             wire is not None
             and self._fast
             and not self._rest
-            and self._fragments is None
+            and (self._fragments is None or self._deflate is None or not self._deflate.continued)
             and self._phase is not CLOSING
         ):
             # Here, not after the frame: many pings that come at once share one.
@@ -689,7 +706,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._ponged(bytes(frame.data))
             elif frame.opcode in DATA and self._phase is not CLOSING:
                 try:
-                    self._defragment(frame)
+                    self._defragment(frame.opcode, frame.fin, bytes(frame.data))
                 except UnicodeDecodeError as error:
                     failure = error
         answer = b"".join(wire.data_to_send())  # a pong, the answer to a close, or why it ends
@@ -704,29 +721,37 @@ class WebSocketProtocol(asyncio.Protocol):
         elif wire.close_rcvd is not None:
             self._finish(wire.close_rcvd.code, wire.close_rcvd.reason)
 
-    def _defragment(self, frame: Frame) -> None:
+    def _continues(self, first: int, length: int) -> bool:
+        """Whether a fragment may come now, and is not too much."""
+        if self._fragments is None:
+            return first not in CONTINUATIONS and length <= self._max_size
+        return first in CONTINUATIONS and len(self._fragments) + length <= self._max_size
+
+    def _defragment(self, opcode: int, fin: bool, data: bytes) -> None:
         """Put a message together (RFC 6455 section 5.4); text is checked as it comes (section 8.1)."""
-        if frame.opcode is not Opcode.CONT:
-            if frame.fin:
-                self._deliver(frame.opcode is Opcode.TEXT, bytes(frame.data))
+        if opcode != Opcode.CONT:
+            if fin:
+                self._deliver(opcode == Opcode.TEXT, data)
                 return
             # One piece of memory: a list of them may take many times what is in it.
             self._fragments = bytearray()
-            self._decoder = codecs.getincrementaldecoder("utf-8")() if frame.opcode is Opcode.TEXT else None
+            self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == Opcode.TEXT else None
         fragments = cast(bytearray, self._fragments)
-        fragments += frame.data
+        fragments += data
         if self._decoder is not None:
-            self._decoder.decode(frame.data, frame.fin)
-        if frame.fin:
-            is_text, data = self._decoder is not None, bytes(fragments)
+            self._decoder.decode(data, fin)
+        if fin:
+            is_text, whole = self._decoder is not None, bytes(fragments)
             self._fragments = self._decoder = None
-            self._deliver(is_text, data)
+            self._deliver(is_text, whole)
 
     def _made_wire(self) -> ServerProtocol:
-        """The `websockets` library's idea of a connection that is open, between two messages."""
+        """The `websockets` library's idea of a connection that is open, between two frames."""
         wire = ServerProtocol(state=State.OPEN, max_size=self._max_size, logger=logger)
         if self._deflate is not None:
             wire.extensions = [self._deflate]
+        if self._fragments is not None:
+            wire.current_size = len(self._fragments)
         return wire
 
     # Back-pressure
@@ -1034,13 +1059,13 @@ class Deflate(Extension):
 
     __slots__ = (
         "_compressor",
-        "_continued",
         "_decompressor",
         "_level",
         "_local_bits",
         "_local_once",
         "_remote_bits",
         "_remote_once",
+        "continued",
     )
 
     def __init__(self, negotiated: PerMessageDeflate, level: int) -> None:
@@ -1051,7 +1076,8 @@ class Deflate(Extension):
         self._remote_once = negotiated.remote_no_context_takeover
         self._compressor: zlib._Compress | None = None
         self._decompressor: zlib._Decompress | None = None
-        self._continued = False  # whether the message under way is compressed
+        self.continued = False
+        """Whether the message under way is compressed, of which there are fragments."""
 
     def compressed(self, data: bytes) -> bytes:
         """The payload of a message (section 7.2.1)."""
@@ -1115,16 +1141,16 @@ class Deflate(Extension):
     def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
         """Inflate a frame, as `websockets` asks for it."""
         if frame.opcode is Opcode.CONT:
-            if not self._continued:
+            if not self.continued:
                 return frame
             if frame.rsv1:
                 raise ProtocolError("RSV1 bit set in continuation frame")
         elif frame.opcode in DATA:
-            self._continued = frame.rsv1
-        if frame.opcode not in DATA or not self._continued:
+            self.continued = frame.rsv1
+        if frame.opcode not in DATA or not self.continued:
             return frame
         if frame.fin:
-            self._continued = False
+            self.continued = False
         data = self.inflated(bytes(frame.data), cast(int, max_size), frame.fin)
         return Frame(frame.opcode, data, frame.fin, rsv2=frame.rsv2, rsv3=frame.rsv3)
 
