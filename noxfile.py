@@ -382,7 +382,8 @@ if nox is not None:
                 environment["PYTHONPATH"] = str(folder / "ours")
             if "wire" in chosen and shutil.which("npm"):
                 session.run(
-                    "npm", "install", "--silent", "--prefix", str(folder / "node"), "ws@8", external=True
+                    *("npm", "install", "--silent", "--prefix", str(folder / "node"), "ws@8", "bufferutil@4"),
+                    external=True,
                 )
         for name in chosen:
             session.run("python", "-m", f"benchmarks.{name}", *arguments, env=environment)

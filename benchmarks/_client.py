@@ -225,7 +225,9 @@ class Crowd:
                     raise ConnectionError(f"the server left instead of an echo, after {got[:80]!r}")
                 got += part
             connection.setblocking(False)
-            if self._deflate and got[:1] == bytes([0xC0 | opcode]):
+            if self._deflate:
+                if got[0] != 0xC0 | opcode:
+                    raise ConnectionError(f"a compressed echo was expected, and {got[:80]!r} came")
                 body = got[2 if got[1] < 126 else 4 :] + b"\x00\x00\xff\xff"
                 got = reply(zlib.decompressobj(wbits=-15).decompress(body), opcode)
             if got != reply(payload, opcode):

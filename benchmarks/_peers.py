@@ -128,7 +128,7 @@ def _servers() -> Iterator[Peer]:
     yield native("aiohttp", "aiohttp")
     yield native("websockets", "websockets")
     yield native("picows", "picows", deflate=False)
-    yield Peer("ws (Node.js)", ("node", "benchmarks/servers/ws.js"), ("ws",))
+    yield Peer("ws (Node.js)", ("node", "benchmarks/servers/ws.js"), ("ws", "bufferutil"))
 
 
 def _wrappers() -> Iterator[Peer]:

@@ -70,7 +70,9 @@ def machine(packages: Iterable[str], node: Path | None = None) -> Results:
         except importlib.metadata.PackageNotFoundError:
             pass
     if node is not None and (node / "ws" / "package.json").exists():
-        versions["ws"] = json.loads((node / "ws" / "package.json").read_text(encoding="utf-8"))["version"]
+        for made in sorted(node.glob("*/package.json"), reverse=True):
+            if made.parent.name in ("ws", "bufferutil"):
+                versions[made.parent.name] = json.loads(made.read_text(encoding="utf-8"))["version"]
         said = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True, timeout=20)
         versions["Node.js"] = said.stdout.strip().removeprefix("v")
     models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
@@ -184,7 +186,11 @@ def blocks(figures: dict[str, Results]) -> dict[str, str]:
         ),
         "memory": _servers(
             cases,
-            {"idle": "idle", "idle-deflate": "idle, with compression"},
+            {
+                "idle": "idle",
+                "idle-deflate": "idle, with compression",
+                "used-deflate": "and after a compressed message",
+            },
         ),
         "stalled": _servers(cases, {"stalled": "MiB"}, ratios=False),
         "levels": _ways(cases["deflate"]["rows"], "µs per message", "level 3"),

@@ -42,6 +42,7 @@ LARGE = b"x" * 65536
 MEMBERS = 1000  # who get what is published
 IDLE = 2000
 FLOOD = 512 * 65536
+WARM = 20_000  # messages
 
 # 1 KiB of JSON, as a chat would send it: compressed it is about a sixth. A server that keeps its context must
 # not find the message again in its window, or it would have next to nothing to do. So there are more of them
@@ -68,6 +69,14 @@ def wait_until_steady(read: Callable[[], int], tolerance: int) -> int:
             return now
         before = now
     return before
+
+
+def warm(server: Server) -> None:
+    """Have a fresh server do what it will do, as often as a compiler may want to see it."""
+    with Crowd(server.port, count=32) as crowd:
+        done = 0
+        while done < WARM:
+            done += crowd.echo([frame(SMALL)], len(reply(SMALL)), SECONDS / 10)
 
 
 # The workloads: each takes a running server, and returns a sample
@@ -139,12 +148,14 @@ def stalled(server: Server) -> Sample:
     return sample._replace(value=max(held, 0) / 2**20)
 
 
-def idle(server: Server, *, deflate: bool = False) -> Sample:
-    """The memory of an idle connection; the server must be fresh."""
+def idle(server: Server, *, deflate: bool = False, used: bool = False) -> Sample:
+    """The memory of an idle connection, after a message or before; the server must be fresh."""
     with Crowd(server.port, count=64, deflate=deflate) as crowd:
         crowd.check(SMALL)
     before = wait_until_steady(lambda: memory(server.pid), 16384)
-    with Crowd(server.port, count=IDLE, deflate=deflate):
+    with Crowd(server.port, count=IDLE, deflate=deflate) as crowd:
+        if used:
+            crowd.check(DOCUMENTS[0])
         after = wait_until_steady(lambda: memory(server.pid), 16384)
     return Sample((after - before) / IDLE / 1024)
 
@@ -207,6 +218,12 @@ CASES: dict[str, Case] = {
         "Memory per idle connection, with compression",
         "KiB",
         each(partial(idle, deflate=True), COMPRESSING),
+        fresh=True,
+    ),
+    "used-deflate": Case(
+        "Memory per idle connection that has echoed a compressed message",
+        "KiB",
+        each(partial(idle, deflate=True, used=True), COMPRESSING),
         fresh=True,
     ),
 }
@@ -291,6 +308,12 @@ class Run:
         self.say(f"round {number + 1} of {self.rounds}, starting {len(needed)} servers")
         failed: dict[str, str] = {}
         with running([PEERS[name] for name in needed], self.core, failed) as servers:
+            for name, server in servers.items():
+                self.say(f"round {number + 1} of {self.rounds}, warming up: {name}")
+                try:
+                    warm(server)
+                except OSError as error:
+                    failed[name] = f"{error} {server.said()}".strip()
             for name in shared:
                 self.case(number, name, lambda peer: servers[peer], failed)
         for name in self.cases:

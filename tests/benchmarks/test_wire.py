@@ -134,6 +134,12 @@ def test_an_echo_that_is_none(fake: Callable[..., int], answer: bytes) -> None:
         crowd.check(b"hello")
 
 
+def test_an_echo_that_is_not_compressed(fake: Callable[..., int]) -> None:
+    port = fake(ACCEPTED[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n", reply(b"hello"))
+    with Crowd(port, deflate=True) as crowd, pytest.raises(ConnectionError, match="a compressed echo was"):
+        crowd.check(b"hello")
+
+
 def test_a_server_that_leaves(fake: Callable[..., int]) -> None:
     with Crowd(fake(ACCEPTED, b"")) as crowd, pytest.raises(ConnectionError, match="left"):
         crowd.check(b"hello")
@@ -247,6 +253,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything as it is, only less of it."""
     monkeypatch.setattr(wire, "SECONDS", 0.05)
     monkeypatch.setattr(wire, "MEMBERS", 20)
+    monkeypatch.setattr(wire, "WARM", 100)
     monkeypatch.setattr(wire, "IDLE", 400)  # more than the memory that is there from before
 
 
@@ -273,8 +280,10 @@ def test_a_run_against_uvicorn(capsys: pytest.CaptureFixture[str]) -> None:
     assert results["cases"]["echo"]["rows"][DEFAULT]["server"] > 0
     assert results["cases"]["echo"]["rows"][DEFAULT]["client"] > 0
     # A connection costs memory, and one that compresses costs more, in uvicorn's default.
-    idle, deflate = (results["cases"][name]["rows"][DEFAULT]["value"] for name in ("idle", "idle-deflate"))
-    assert 1 < idle < deflate < 1000
+    idle, deflate, used = (
+        results["cases"][name]["rows"][DEFAULT]["value"] for name in ("idle", "idle-deflate", "used-deflate")
+    )
+    assert 1 < idle < min(deflate, used) < 1000
     # A larger message costs more than a small one.
     assert (
         results["cases"]["echo-64k"]["rows"][DEFAULT]["value"]
@@ -283,7 +292,9 @@ def test_a_run_against_uvicorn(capsys: pytest.CaptureFixture[str]) -> None:
     assert results["samples"] == 2 * len(cases)
     assert results["python"].endswith(".".join(map(str, sys.version_info[:3])))
     assert "uvicorn" in results["versions"]
-    assert "round 2 of 2, echo: uvicorn" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "round 2 of 2, warming up: uvicorn" in said
+    assert "round 2 of 2, echo: uvicorn" in said
 
 
 @pytest.mark.usefixtures("small")
