@@ -242,6 +242,14 @@ def block_echo(cls: Any, kind: str) -> App:
     return own({"text": text, "bytes": binary}[kind])
 
 
+def block_only(cls: Any) -> App:
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        async with cls(scope, receive, send):
+            pass
+
+    return own(app)
+
+
 # The measurements: each returns nanoseconds per operation
 
 
@@ -252,23 +260,53 @@ def per_message(app: App, payload: Scope) -> float:
     return (time.perf_counter_ns() - start) / MESSAGES
 
 
-def per_message_on_a_loop(app: App, payload: Scope) -> float:
+def watched_scope() -> tuple[Scope, list[Callable[[Any], object]]]:
+    """The scope of a server that tells the end, and whom."""
+    watchers: list[Callable[[Any], object]] = []
+    scope = new_scope()
+    scope["extensions"] = {**scope["extensions"], "lilya.websocket.end": {"watch": watchers.append}}
+    return scope, watchers
+
+
+def per_message_on_a_loop(app: App, payload: Scope, *, tells: bool = False) -> float:
     async def serve() -> float:
         call_soon = asyncio.get_running_loop().call_soon
         arrived: asyncio.Queue[Any] = asyncio.Queue()
         message = {"type": "websocket.receive", **payload}
+        end = {"type": "websocket.disconnect"}
         left = MESSAGES
+        scope, watchers = watched_scope() if tells else (new_scope(), [])
+
+        def leave() -> None:
+            arrived.put_nowait(end)
+            for watcher in watchers:
+                watcher(end)
 
         async def send(sent: Any) -> None:
             nonlocal left
             if sent["type"] != "websocket.close":  # then the client has seen the accept, or an echo
                 left -= 1
-                call_soon(arrived.put_nowait, message if left >= 0 else {"type": "websocket.disconnect"})
+                if left >= 0:
+                    call_soon(arrived.put_nowait, message)
+                else:
+                    call_soon(leave)
 
         arrived.put_nowait({"type": "websocket.connect"})
         start = time.perf_counter_ns()
-        await app(new_scope(), arrived.get, send)
+        await app(scope, arrived.get, send)
         return (time.perf_counter_ns() - start) / MESSAGES
+
+    return asyncio.run(serve())
+
+
+def per_connection_on_a_loop(app: App, *, tells: bool = False) -> float:
+    async def serve() -> float:
+        start = time.perf_counter_ns()
+        for _ in range(CONNECTIONS):
+            waiting: asyncio.Queue[Any] = asyncio.Queue()
+            waiting.put_nowait({"type": "websocket.connect"})
+            await app(watched_scope()[0] if tells else new_scope(), waiting.get, send)
+        return (time.perf_counter_ns() - start) / CONNECTIONS
 
     return asyncio.run(serve())
 
@@ -292,6 +330,7 @@ Cases = dict[str, dict[str, Callable[[], float]]]
 
 PEERS = {"Starlette": StarletteWebSocket, "Litestar": LitestarWebSocket, "Lilya": LilyaWebSocket}
 OURS = "lilya-websockets"
+BY_HAND, DIRECT, WITH_READER = "by hand", "block, told the end", "block with a reader"
 
 
 def cases(choice: argparse.Namespace) -> Cases:
@@ -307,13 +346,20 @@ def cases(choice: argparse.Namespace) -> Cases:
 
 
 def block_cases(ours: Any) -> Cases:
-    return {
+    found: Cases = {
         f"echo {kind}": {
-            name: partial(per_message_on_a_loop, make(ours, kind), payload)
-            for name, make in (("by hand", echo), ("async with", block_echo))
+            BY_HAND: partial(per_message_on_a_loop, echo(ours, kind), payload),
+            DIRECT: partial(per_message_on_a_loop, block_echo(ours, kind), payload, tells=True),
+            WITH_READER: partial(per_message_on_a_loop, block_echo(ours, kind), payload),
         }
         for kind, payload in (("text", {"text": "x" * 32}), ("bytes", {"bytes": b"x" * 32}))
     }
+    found["accept and close"] = {
+        BY_HAND: partial(per_connection_on_a_loop, accept_close(ours)),
+        DIRECT: partial(per_connection_on_a_loop, block_only(ours), tells=True),
+        WITH_READER: partial(per_connection_on_a_loop, block_only(ours)),
+    }
+    return found
 
 
 def class_cases(ours: Any) -> Cases:
