@@ -874,6 +874,24 @@ def test_a_rare_frame_leaves_nothing(frames: list[Sent]) -> None:
 
 
 # Each with a message after it: the app that takes it must not be what lets the next pong out.
+@pytest.mark.parametrize(("level", "sizes"), [(0, range(1000, 1100)), (3, range(10, 30)), (9, range(10, 30))])
+def test_the_level_of_compression(level: int, sizes: range, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "x" * 1000})
+
+    async def main() -> None:
+        async with made(app, REQUEST % OFFER) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            sent = bytes(protocol._transport.written).partition(b"\r\n\r\n")[2]
+            assert sent[0] == 0xC1
+            assert len(sent) - len(b"\x88\x02\x03\xe8") in sizes
+
+    monkeypatch.setattr(WebSocketProtocol, "compression_level", level)
+    run(main())
+
+
 @pytest.mark.parametrize("deflate", [False, True])
 def test_fragments_take_the_short_way(deflate: bool) -> None:
     sent = [Sent(0x01, b"caf\xc3"), Sent(0x89, b""), Sent(0x00, b"\xa9"), Sent(0x00, b""), Sent(0x80, b"!")]
