@@ -306,14 +306,14 @@ class WebSocket(Connection):
     ) -> AbstractAsyncContextManager[W]:
         """Own the connection in an `async with` block; needs AnyIO. `async with websocket` is the same.
 
-        Entering accepts, unless that was done. In the block the client's leaving is known at once: the next send
-        raises it, after the messages that came before every receive does, and `wait_disconnected` returns. A
-        reader in the background sees to that by receiving ahead of the app; on a server that tells the end by
-        the extension `lilya.websocket.end` there is none, unless an option but `cancel_on_disconnect` and
-        `close_timeout` is given that is not its default. Leaving closes, unless that was done:
-        with 1000 after a normal end, 1011 and no reason if an exception leaves the block, 1012 if the task is
-        cancelled from outside. A `WebSocketDisconnect` of this connection ends the block quietly, also in an
-        exception group. Every other exception goes on as it is.
+        Entering accepts, unless that was done. In the block the client's leaving is known at once: the next
+        send raises it, after the messages that came before every receive does, and `wait_disconnected`
+        returns. A reader in the background sees to that by receiving ahead of the app. On a server that tells
+        the end, by the extension `lilya.websocket.end`, there is none, unless one of the options from
+        `idle_timeout` to `buffer_bytes` is not its default. Leaving closes, unless that was done: with 1000
+        after a normal end, 1011 and no reason if an exception leaves the block, 1012 if the task is cancelled
+        from outside. A `WebSocketDisconnect` of this connection ends the block quietly, also in an exception
+        group. Every other exception goes on as it is.
 
         Args:
             subprotocol: See `accept`.
