@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from lilya.websockets import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
+from lilya.websockets import WebSocket, WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
 
 from .server import ClientDisconnected, Message, Server, data, disconnect, text
 from .test_conversation import closes
@@ -169,6 +169,34 @@ async def test_an_oserror_in_receive_is_the_end() -> None:
         assert [text async for text in websocket.iter_text()] == ["1"]
         await websocket.wait_disconnected()
     assert (websocket.close_code, websocket.closed_by) == (1006, "network")
+
+
+@pytest.mark.contract("block-direct", "block-wait-disconnected", "block-cancel-on-disconnect")
+@pytest.mark.quiet
+async def test_an_end_that_middleware_makes() -> None:
+    """The server knows nothing of it, and tells nothing."""
+    server = Announcing(text("1"))
+    seen: list[Any] = []
+
+    async def receive() -> Message:
+        if server.receives < 2:
+            return await server.receive()  # type: ignore[no-any-return]
+        return disconnect(4008, "slow")
+
+    websocket = WebSocket(server.scope, receive, server.send)
+
+    async def wait() -> None:
+        await websocket.wait_disconnected()
+        seen.append("told")
+
+    async with anyio.create_task_group() as tasks:
+        async with websocket.open(cancel_on_disconnect=True):
+            tasks.start_soon(wait)
+            seen.append(await websocket.receive_text())
+            seen.append((await websocket.receive())["type"])
+            await anyio.sleep_forever()
+    assert seen == ["1", "websocket.disconnect", "told"]
+    assert (websocket.close_code, websocket.close_reason, websocket.closed_by) == (4008, "slow", "client")
 
 
 @pytest.mark.contract("block-direct", "block-fair")

@@ -512,6 +512,8 @@ class Conversation(Generic[W]):
                 self._unyielded = 0  # it has waited, or will when it has taken what the server keeps
                 self.messages_received += 1
                 self.bytes_received += _size(message)
+            elif message["type"] == "websocket.disconnect":
+                self._told_the_end(message)  # middleware may make one, of which the server knows nothing
         except (KeyError, TypeError):
             pass  # for the app's receive to refuse
         return message
