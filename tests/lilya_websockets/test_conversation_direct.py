@@ -199,6 +199,30 @@ async def test_an_end_that_middleware_makes() -> None:
     assert (websocket.close_code, websocket.close_reason, websocket.closed_by) == (4008, "slow", "client")
 
 
+@pytest.mark.contract("block-direct", "block-send-learns", "block-nothing-lost")
+@pytest.mark.parametrize("error", [ConnectionResetError(), LookupError()], ids=["lost", "refused"])
+async def test_middleware_fails_behind_a_failed_send(error: Exception) -> None:
+    """The first error is the one that tells; the other is told in its turn, as by a reader."""
+    server = Behind(text("1"))
+
+    async def receive() -> Message:
+        if server.gone and not server.behind and not server.events:
+            raise error
+        return await server.receive()  # type: ignore[no-any-return]
+
+    websocket = WebSocket(server.scope, receive, server.send)
+    async with websocket:
+        server.gone = True
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await websocket.send_text("a")
+        assert caught.value.code == 1006
+        assert isinstance(caught.value.__cause__, ClientDisconnected)
+        assert await websocket.receive_text() == "1"
+        with pytest.raises(LookupError if type(error) is LookupError else WebSocketDisconnect):
+            await websocket.receive_text()
+    assert (websocket.messages_received, websocket.closed_by) == (1, "network")
+
+
 @pytest.mark.contract("block-direct", "block-fair")
 async def test_a_body_that_only_sends_lets_the_server_tell() -> None:
     """A server's send that waits for nothing, as most are while the client reads."""

@@ -644,7 +644,13 @@ class Conversation(Generic[W]):
         """Receive what the server keeps before the end: it tells the end when it comes to it."""
         self._buffer = deque(self._buffer)
         while not self._done:
-            message = await self._server_receive()
+            try:
+                message = await self._server_receive()
+            except OSError:
+                return  # that it is over is known
+            except Exception as error:  # the app is told in its turn, as by the reader
+                self._put(error, 0)
+                return
             message_type = _type_of(message)
             self._put(message, self._counted(message) if message_type == "websocket.receive" else 0)
             if message_type == "websocket.disconnect":
