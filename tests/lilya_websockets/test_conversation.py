@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -1986,6 +1987,70 @@ def test_what_was_begun_by_hand_is_an_iterator_and_no_more(end: BaseException | 
     else:
         with pytest.raises(type(end)):
             rest.throw(end)
+
+
+class Ready:
+    """What has come already when a task gets to wait for it, so that it is not cancelled there."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        future: asyncio.Future[None] = asyncio.Future()
+        future.set_result(None)
+        future._asyncio_future_blocking = True  # what `Future.__await__` does, if it has to wait
+        yield future
+
+
+class Tidies(Server):
+    """Behind middleware that has something to wait for when a send of its is stopped."""
+
+    tidying: Callable[[], Awaitable[object]]
+
+    async def send(self, message: Any) -> None:
+        try:
+            await super().send(message)
+        except asyncio.CancelledError:
+            await self.tidying()
+            raise
+
+
+@pytest.mark.reader
+@pytest.mark.contract("block-blocked-send")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_send_that_is_stopped_waits_for_what_has_come() -> None:
+    server = Tidies()
+    server.tidying = Ready
+    async with server.websocket() as websocket:
+        server.held.add("websocket.send")
+        sending = asyncio.ensure_future(websocket.send_text("a"))
+        await server.holding.wait()
+        server.push(disconnect(4001))
+        with pytest.raises(WebSocketDisconnect):
+            await sending
+    assert websocket.close_code == 4001
+
+
+@pytest.mark.reader
+@pytest.mark.contract("block-blocked-send", "block-closes")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_send_that_is_stopped_is_cancelled_too() -> None:
+    server = Tidies()
+    websocket = server.websocket()
+
+    async def body() -> None:
+        async with websocket:
+            server.held.add("websocket.send")
+            await websocket.send_text("a")
+
+    async def tidy() -> None:
+        task.cancel()
+        await anyio.sleep_forever()
+
+    server.tidying = tidy
+    task = asyncio.ensure_future(body())
+    await server.holding.wait()
+    server.push(disconnect(4001))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert websocket.close_code == 4001
 
 
 class Scoped(Server):

@@ -809,7 +809,10 @@ class _Wait:
                 raise
             except BaseException as thrown:
                 error = thrown
-            stopped = stopped or scope.cancelled_caught
+            if scope.cancelled_caught:
+                stopped = True
+            elif isinstance(error, asyncio.CancelledError):
+                stopped = False  # somebody else wants it to end, and more than that
             try:
                 if error is None:
                     awaited = next(begun) if answer is None else begun.send(answer)
@@ -820,7 +823,7 @@ class _Wait:
             except StopIteration:
                 return True
             except BaseException as raised:
-                if stopped and type(raised) is type(error):
+                if stopped and isinstance(raised, asyncio.CancelledError):
                     return False
                 raise
             finally:
