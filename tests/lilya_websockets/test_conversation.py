@@ -2053,6 +2053,30 @@ async def test_a_send_that_is_stopped_is_cancelled_too() -> None:
     assert websocket.close_code == 4001
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_send_that_waits_is_thrown_away_by_another_task() -> None:
+    """As the garbage collector does it. The scope around the wait objects; the send is left all the same."""
+    seen: list[type[BaseException]] = []
+
+    async def send() -> None:
+        try:
+            await asyncio.Event().wait()
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    async def begin() -> Any:
+        sending = send().__await__()
+        rest = _Wait().rest_of(sending, next(sending))
+        next(rest)
+        return rest
+
+    rest = await asyncio.ensure_future(begin())
+    with pytest.raises(RuntimeError, match="different task"):
+        rest.close()
+    assert seen == [GeneratorExit]
+
+
 class Scoped(Server):
     """Behind middleware that limits the time of each send: it waits twice, in scopes of its own."""
 

@@ -803,11 +803,11 @@ class _Wait:
                     except BaseException as thrown:
                         error = thrown
                         raise
-            except GeneratorExit:
-                if hasattr(begun, "close"):
-                    begun.close()
-                raise
             except BaseException as thrown:
+                if isinstance(error, GeneratorExit):  # thrown away, whatever the scope says to it
+                    if hasattr(begun, "close"):
+                        begun.close()
+                    raise
                 error = thrown
             if scope.cancelled_caught:
                 stopped = True
