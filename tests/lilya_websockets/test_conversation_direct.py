@@ -223,6 +223,85 @@ async def test_middleware_fails_behind_a_failed_send(error: Exception) -> None:
     assert (websocket.messages_received, websocket.closed_by) == (1, "network")
 
 
+@pytest.mark.contract("block-direct", "block-send-learns", "block-nothing-lost")
+@pytest.mark.parametrize("order", ["send, receive", "receive, send", "send, send, receive"])
+async def test_messages_keep_their_order_while_a_failed_send_looks_for_the_end(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Middleware hands them on, one after the other, and the app receives them meanwhile."""
+    monkeypatch.setattr("lilya.websockets._conversation._GRACE", 60)
+    server = Behind()
+    sender, receiver = anyio.create_memory_object_stream[Message](0)
+
+    async def receive() -> Message:
+        return await (receiver.receive() if server.receives else server.receive())  # type: ignore[no-any-return]
+
+    websocket = WebSocket(server.scope, receive, server.send)
+    received: list[str] = []
+    codes: list[int] = []
+
+    async def take() -> None:
+        received.extend([text async for text in websocket.iter_text()])
+
+    async def send() -> None:
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await websocket.send_text("a")
+        codes.append(caught.value.code)
+
+    with sender, receiver:
+        async with websocket:
+            server.gone = True
+            async with anyio.create_task_group() as tasks:
+                for which in order.split(", "):
+                    tasks.start_soon(send if which == "send" else take)
+                    await anyio.wait_all_tasks_blocked()
+                for number in range(4):
+                    await sender.send(text(str(number)))
+                    await anyio.wait_all_tasks_blocked()
+                await sender.send(disconnect(4001))
+    assert received == ["0", "1", "2", "3"]
+    assert codes == [4001] * order.count("send")
+    assert websocket.messages_received == 4
+
+
+@pytest.mark.contract("block-direct", "block-send-learns")
+async def test_a_failed_send_that_does_not_find_the_end_in_time() -> None:
+    server = Behind()
+    never = anyio.Event()
+    waits = False
+
+    async def receive() -> Message:
+        if waits:
+            await never.wait()
+        return await server.receive()  # type: ignore[no-any-return]
+
+    websocket = WebSocket(server.scope, receive, server.send)
+    received: list[str] = []
+
+    async def take() -> None:
+        received.extend([text async for text in websocket.iter_text()])
+
+    async with websocket:
+        waits = server.gone = True
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(told, websocket)
+            await anyio.wait_all_tasks_blocked()
+            waits = False
+            tasks.start_soon(take)
+            await anyio.wait_all_tasks_blocked()
+            assert received == []  # it waits for the one who looks
+            server.behind = [text("1"), disconnect(4001)]
+            server.push(server.behind.pop(0))
+    assert received == ["1"]
+    assert (websocket.close_code, websocket.closed_by) == (1006, "network")
+
+
+async def told(websocket: WebSocket) -> None:
+    with pytest.raises(WebSocketDisconnect) as caught:
+        await websocket.send_text("a")
+    assert caught.value.code == 1006
+
+
 @pytest.mark.contract("block-direct", "block-fair")
 async def test_a_body_that_only_sends_lets_the_server_tell() -> None:
     """A server's send that waits for nothing, as most are while the client reads."""

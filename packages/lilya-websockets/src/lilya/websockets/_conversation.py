@@ -151,6 +151,7 @@ class Conversation(Generic[W]):
     _used = False
     _done = False  # the end has come
     _direct = False  # the server tells it, and the app receives from the server
+    _looking = False  # unless a send that has failed looks for the end there
     _leaving = False
     _closed_by_app = False
     _unyielded = 0  # sends since the event loop had its turn
@@ -500,6 +501,9 @@ class Conversation(Generic[W]):
 
     async def receive_directly(self) -> Message:
         """The same, where the server tells the end."""
+        while self._looking and not self._buffer:  # else messages would overtake one another
+            arrival = self._arrival = anyio.Event()
+            await arrival.wait()
         if self._buffer:  # what was found before the end when a send had failed
             return await self.receive()
         try:
@@ -629,7 +633,12 @@ class Conversation(Generic[W]):
                 self._room.set()
             try:
                 with anyio.move_on_after(_GRACE):
-                    if self._direct and isinstance(error, OSError):
+                    if (
+                        self._direct
+                        and isinstance(error, OSError)
+                        # Whoever receives already comes to the end, too.
+                        and not (self._looking or self._websocket._receiving)
+                    ):
                         await self._receive_until_told()
                     else:
                         await self.wait_disconnected()
@@ -643,18 +652,22 @@ class Conversation(Generic[W]):
     async def _receive_until_told(self) -> None:
         """Receive what the server keeps before the end: it tells the end when it comes to it."""
         self._buffer = deque(self._buffer)
-        while not self._done:
-            try:
+        self._looking = True
+        try:
+            while not self._done:
                 message = await self._server_receive()
-            except OSError:
-                return  # that it is over is known
-            except Exception as error:  # the app is told in its turn, as by the reader
-                self._put(error, 0)
-                return
-            message_type = _type_of(message)
-            self._put(message, self._counted(message) if message_type == "websocket.receive" else 0)
-            if message_type == "websocket.disconnect":
-                self._told_the_end(message)
+                message_type = _type_of(message)
+                self._put(message, self._counted(message) if message_type == "websocket.receive" else 0)
+                if message_type == "websocket.disconnect":
+                    self._told_the_end(message)
+        except OSError:
+            pass  # that it is over is known
+        except Exception as error:  # the app is told in its turn, as by the reader
+            self._put(error, 0)
+        finally:
+            self._looking = False
+            if self._arrival is not None:
+                self._arrival.set()
 
     async def wait_disconnected(self) -> None:
         """Wait until the conversation has ended."""
