@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+import trio
 
 from lilya.websockets import (
     WebSocket,
@@ -2128,6 +2129,41 @@ async def test_a_send_in_scopes_of_middleware_is_stopped_by_the_end() -> None:
         assert isinstance(server.failed, anyio.get_cancelled_exc_class())
         await anyio.lowlevel.checkpoint()  # nobody else is cancelled
     assert websocket.close_code == 1001
+
+
+@pytest.mark.contract("block-blocked-send", "block-leaving-bounded")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_trio_as_a_guest_of_asyncio() -> None:
+    """There is a loop of asyncio then, and no task of it."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Any] = loop.create_future()
+    seen: list[Any] = []
+
+    async def converse() -> None:
+        server = Server(text("1"))
+        websocket = server.websocket()
+        async with websocket.open(close_timeout=0.01):
+            seen.append(await websocket.receive_text())
+            server.held |= {"websocket.send", "websocket.close"}
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(blocked, websocket)
+                await server.holding.wait()
+                server.push(disconnect(4001))
+            seen.append(websocket.close_code)
+        server = Server()
+        server.held.add("websocket.close")
+        async with server.websocket().open(close_timeout=0.01):
+            pass
+        seen.append(closes(server))
+
+    trio.lowlevel.start_guest_run(
+        converse,
+        run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+        done_callback=ended.set_result,
+        host_uses_signal_set_wakeup_fd=True,
+    )
+    (await ended).unwrap()
+    assert seen == ["1", 4001, [(1000, "")]]
 
 
 @pytest.mark.contract("block-leaving-bounded")
