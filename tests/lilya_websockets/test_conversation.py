@@ -271,8 +271,9 @@ async def test_cancelled_while_entering() -> None:
 async def test_a_block_in_the_block() -> None:
     server = Server(text("1"))
     websocket = server.websocket()
-    async with websocket:
-        for inner in (websocket, websocket.open(idle_timeout=1)):
+    block = websocket.open()
+    async with block:
+        for inner in (websocket, websocket.open(idle_timeout=1), block):
             with pytest.raises(WebSocketRuntimeError, match="a block owns this WebSocket already"):
                 async with inner:
                     raise AssertionError("entered")
