@@ -940,6 +940,36 @@ async def test_a_coroutine_that_is_thrown_away(anyio_backend: str) -> None:
         await websocket.send_text("a")
 
 
+@pytest.mark.contract("block-wait-disconnected")
+@pytest.mark.parametrize("waits", ["before", "after"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_who_waits_for_the_end_of_a_block_that_is_thrown_away(waits: str) -> None:
+    server = Server()
+    websocket = server.websocket()
+
+    class Suspended:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    async def body() -> None:
+        async with websocket:
+            await Suspended()
+
+    coroutine = body()
+    coroutine.send(None)
+    if waits == "before":
+        waiting = asyncio.ensure_future(websocket.wait_disconnected())
+        await asyncio.sleep(0)
+        coroutine.close()
+        await waiting
+    else:
+        coroutine.close()
+        await websocket.wait_disconnected()
+    server.push(disconnect(4001))  # nobody wants to know
+    assert (websocket.close_code, websocket.closed_by) == (1006, "network")
+    assert closes(server) == []
+
+
 # The client leaves
 
 
