@@ -2061,6 +2061,27 @@ async def test_a_send_that_is_stopped_waits_for_what_has_come() -> None:
 
 
 @pytest.mark.reader
+@pytest.mark.contract("block-blocked-send")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_send_that_is_stopped_fails() -> None:
+    server = Tidies()
+    failure = LookupError("nothing to tidy")
+
+    async def tidy() -> None:
+        raise failure
+
+    server.tidying = tidy
+    async with server.websocket() as websocket:
+        server.held.add("websocket.send")
+        sending = asyncio.ensure_future(websocket.send_text("a"))
+        await server.holding.wait()
+        server.push(disconnect(4001))
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await sending
+    assert (caught.value.code, caught.value.__cause__) == (4001, failure)
+
+
+@pytest.mark.reader
 @pytest.mark.contract("block-blocked-send", "block-closes")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_send_that_is_stopped_is_cancelled_too() -> None:

@@ -306,10 +306,12 @@ async def told(websocket: WebSocket) -> None:
 async def test_a_body_that_only_sends_lets_the_server_tell() -> None:
     """A server's send that waits for nothing, as most are while the client reads."""
     server = Announcing()
-    sent = 0
+    sent = sends = 0
 
     async def leave() -> None:
+        nonlocal sends
         server.push(disconnect(4001))
+        sends = server.sends
 
     websocket = server.websocket()
     async with anyio.create_task_group() as tasks, websocket:
@@ -319,6 +321,7 @@ async def test_a_body_that_only_sends_lets_the_server_tell() -> None:
                 await websocket.send_text("a")
                 sent += 1
     assert sent < 100
+    assert server.sends == sends  # nothing after the end
     assert websocket.close_code == 4001
 
 
