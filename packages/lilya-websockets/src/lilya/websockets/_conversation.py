@@ -156,7 +156,7 @@ class Conversation(Generic[W]):
     _closed_by_app = False
     _unyielded = 0  # sends since the event loop had its turn
     _over: anyio.Event | None = None  # somebody waits for the end
-    _body: anyio.CancelScope | None = None  # around the body, where anything may cancel it
+    _body: anyio.CancelScope | None = None  # around the body, if the end cancels it
     # Of the reader
     _outside: anyio.CancelScope  # between what is around the block and its tasks
     _group: TaskGroup | None = None  # the tasks; there is a reader if there is a group
@@ -211,10 +211,9 @@ class Conversation(Generic[W]):
             raise
         tells = (websocket.scope.get("extensions") or {}).get(_END) if self._unlimited else None
         self._direct = tells is not None
-        reads = not self._direct and not self._done
-        if reads:
+        if not self._direct and not self._done:
             await self._enter_group()
-        if reads or self._cancels:
+        if self._cancels:
             self._body = anyio.CancelScope()
             self._body.__enter__()
         self._server_receive = websocket._receive
