@@ -951,11 +951,11 @@ async def test_who_waits_for_the_end_of_a_block_that_is_thrown_away(waits: str) 
         def __await__(self) -> Generator[None, None, None]:
             yield
 
-    async def body() -> None:
-        async with websocket:
+    async def body(owned: WebSocket) -> None:
+        async with owned:
             await Suspended()
 
-    coroutine = body()
+    coroutine = body(websocket)
     coroutine.send(None)
     if waits == "before":
         waiting = asyncio.ensure_future(websocket.wait_disconnected())
@@ -965,8 +965,10 @@ async def test_who_waits_for_the_end_of_a_block_that_is_thrown_away(waits: str) 
     else:
         coroutine.close()
         await websocket.wait_disconnected()
-    server.push(disconnect(4001))  # nobody wants to know
+    await until(lambda: not server.receiving)
     assert (websocket.close_code, websocket.closed_by) == (1006, "network")
+    del websocket
+    server.push(disconnect(4001))  # nobody is there who wants to know
     assert closes(server) == []
 
 
@@ -2216,6 +2218,33 @@ async def test_trio_as_a_guest_of_asyncio() -> None:
     )
     (await ended).unwrap()
     assert seen == ["1", 4001, [(1000, "")]]
+
+
+@pytest.mark.contract("block-closes")
+async def test_the_apps_own_close_can_be_cancelled() -> None:
+    server = Scoped()
+    websocket = server.websocket()
+    async with websocket.open(close_timeout=20):
+        server.held.add("websocket.close")
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(websocket.close, 4000)
+                await server.holding.wait()
+                scope.cancel()
+    assert scope.cancelled_caught
+    assert (websocket.close_code, websocket.closed_by) == (4000, "server")
+
+
+@pytest.mark.contract("block-wait-disconnected")
+async def test_waiting_for_an_end_that_has_come_can_be_cancelled() -> None:
+    server = Server()
+    async with server.websocket() as websocket:
+        server.push(disconnect(4001))
+        await websocket.wait_disconnected()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await websocket.wait_disconnected()
+    assert scope.cancelled_caught
 
 
 @pytest.mark.contract("block-leaving-bounded")

@@ -5,6 +5,7 @@ What it has in common with a block that has one is tested beside it, on both kin
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import anyio
@@ -234,7 +235,7 @@ async def test_messages_keep_their_order_while_a_failed_send_looks_for_the_end(
     sender, receiver = anyio.create_memory_object_stream[Message](0)
 
     async def receive() -> Message:
-        return await (receiver.receive() if server.receives else server.receive())  # type: ignore[no-any-return]
+        return await (receiver.receive() if server.receives else server.receive())
 
     websocket = WebSocket(server.scope, receive, server.send)
     received: list[str] = []
@@ -262,6 +263,41 @@ async def test_messages_keep_their_order_while_a_failed_send_looks_for_the_end(
     assert received == ["0", "1", "2", "3"]
     assert codes == [4001] * order.count("send")
     assert websocket.messages_received == 4
+
+
+@pytest.mark.contract("block-direct", "block-send-learns", "block-nothing-lost")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_failed_send_takes_nothing_from_who_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a queue of asyncio, which gives to whoever comes before the one that it has woken."""
+    monkeypatch.setattr("lilya.websockets._conversation._GRACE", 60)
+    server = Behind()
+    queue: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def receive() -> Message:
+        return await (queue.get() if server.receives else server.receive())
+
+    websocket = WebSocket(server.scope, receive, server.send)
+    received: list[str] = []
+
+    async def take() -> None:
+        received.extend([text async for text in websocket.iter_text()])
+
+    async def go_on() -> None:
+        await anyio.wait_all_tasks_blocked()
+        for message in (text("2"), disconnect(4001), disconnect(4001)):
+            queue.put_nowait(message)
+
+    async with websocket, anyio.create_task_group() as tasks:
+        tasks.start_soon(take)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(go_on)
+        server.gone = True
+        for number in range(2):
+            queue.put_nowait(text(str(number)))
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await websocket.send_text("a")
+    assert received == ["0", "1", "2"]
+    assert caught.value.code == 4001
 
 
 @pytest.mark.contract("block-direct", "block-send-learns")
@@ -300,6 +336,17 @@ async def told(websocket: WebSocket) -> None:
     with pytest.raises(WebSocketDisconnect) as caught:
         await websocket.send_text("a")
     assert caught.value.code == 1006
+
+
+@pytest.mark.contract("block-direct", "block-server-errors")
+async def test_a_refused_send_receives_nothing() -> None:
+    server = Announcing(text("1"))
+    async with server.websocket() as websocket:
+        server.fail(LookupError("no"))
+        with pytest.raises(LookupError):
+            await websocket.send_text("a")
+        assert (server.receives, websocket.messages_received) == (1, 0)
+        assert await websocket.receive_text() == "1"
 
 
 @pytest.mark.contract("block-direct", "block-fair")

@@ -650,7 +650,7 @@ class Conversation(Generic[W]):
 
     async def _receive_until_told(self) -> None:
         """Receive what the server keeps before the end: it tells the end when it comes to it."""
-        self._buffer = deque(self._buffer)
+        self._buffer = deque()
         self._looking = True
         try:
             while not self._done:
