@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+import trio
 
 from lilya.websockets import (
     WebSocket,
@@ -269,8 +271,9 @@ async def test_cancelled_while_entering() -> None:
 async def test_a_block_in_the_block() -> None:
     server = Server(text("1"))
     websocket = server.websocket()
-    async with websocket:
-        for inner in (websocket, websocket.open(idle_timeout=1)):
+    block = websocket.open()
+    async with block:
+        for inner in (websocket, websocket.open(idle_timeout=1), block):
             with pytest.raises(WebSocketRuntimeError, match="a block owns this WebSocket already"):
                 async with inner:
                     raise AssertionError("entered")
@@ -935,6 +938,38 @@ async def test_a_coroutine_that_is_thrown_away(anyio_backend: str) -> None:
     (websocket,) = left
     with pytest.raises(WebSocketDisconnect):
         await websocket.send_text("a")
+
+
+@pytest.mark.contract("block-wait-disconnected")
+@pytest.mark.parametrize("waits", ["before", "after"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_who_waits_for_the_end_of_a_block_that_is_thrown_away(waits: str) -> None:
+    server = Server()
+    websocket = server.websocket()
+
+    class Suspended:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    async def body(owned: WebSocket) -> None:
+        async with owned:
+            await Suspended()
+
+    coroutine = body(websocket)
+    coroutine.send(None)
+    if waits == "before":
+        waiting = asyncio.ensure_future(websocket.wait_disconnected())
+        await asyncio.sleep(0)
+        coroutine.close()
+        await waiting
+    else:
+        coroutine.close()
+        await websocket.wait_disconnected()
+    await until(lambda: not server.receiving)
+    assert (websocket.close_code, websocket.closed_by) == (1006, "network")
+    del websocket
+    server.push(disconnect(4001))  # nobody is there who wants to know
+    assert closes(server) == []
 
 
 # The client leaves
@@ -1988,6 +2023,115 @@ def test_what_was_begun_by_hand_is_an_iterator_and_no_more(end: BaseException | 
             rest.throw(end)
 
 
+class Ready:
+    """What has come already when a task gets to wait for it, so that it is not cancelled there."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        future: asyncio.Future[None] = asyncio.Future()
+        future.set_result(None)
+        future._asyncio_future_blocking = True  # what `Future.__await__` does, if it has to wait
+        yield future
+
+
+class Tidies(Server):
+    """Behind middleware that has something to wait for when a send of its is stopped."""
+
+    tidying: Callable[[], Awaitable[object]]
+
+    async def send(self, message: Any) -> None:
+        try:
+            await super().send(message)
+        except asyncio.CancelledError:
+            await self.tidying()
+            raise
+
+
+@pytest.mark.reader
+@pytest.mark.contract("block-blocked-send")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_send_that_is_stopped_waits_for_what_has_come() -> None:
+    server = Tidies()
+    server.tidying = Ready
+    async with server.websocket() as websocket:
+        server.held.add("websocket.send")
+        sending = asyncio.ensure_future(websocket.send_text("a"))
+        await server.holding.wait()
+        server.push(disconnect(4001))
+        with pytest.raises(WebSocketDisconnect):
+            await sending
+    assert websocket.close_code == 4001
+
+
+@pytest.mark.reader
+@pytest.mark.contract("block-blocked-send")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_send_that_is_stopped_fails() -> None:
+    server = Tidies()
+    failure = LookupError("nothing to tidy")
+
+    async def tidy() -> None:
+        raise failure
+
+    server.tidying = tidy
+    async with server.websocket() as websocket:
+        server.held.add("websocket.send")
+        sending = asyncio.ensure_future(websocket.send_text("a"))
+        await server.holding.wait()
+        server.push(disconnect(4001))
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await sending
+    assert (caught.value.code, caught.value.__cause__) == (4001, failure)
+
+
+@pytest.mark.reader
+@pytest.mark.contract("block-blocked-send", "block-closes")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_send_that_is_stopped_is_cancelled_too() -> None:
+    server = Tidies()
+    websocket = server.websocket()
+
+    async def body() -> None:
+        async with websocket:
+            server.held.add("websocket.send")
+            await websocket.send_text("a")
+
+    async def tidy() -> None:
+        task.cancel()
+        await anyio.sleep_forever()
+
+    server.tidying = tidy
+    task = asyncio.ensure_future(body())
+    await server.holding.wait()
+    server.push(disconnect(4001))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert websocket.close_code == 4001
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_send_that_waits_is_thrown_away_by_another_task() -> None:
+    """As the garbage collector does it. The scope around the wait objects; the send is left all the same."""
+    seen: list[type[BaseException]] = []
+
+    async def send() -> None:
+        try:
+            await asyncio.Event().wait()
+        except BaseException as error:
+            seen.append(type(error))
+            raise
+
+    async def begin() -> Any:
+        sending = send().__await__()
+        rest = _Wait().rest_of(sending, next(sending))
+        next(rest)
+        return rest
+
+    rest = await asyncio.ensure_future(begin())
+    with pytest.raises(RuntimeError, match="different task"):
+        rest.close()
+    assert seen == [GeneratorExit]
+
+
 class Scoped(Server):
     """Behind middleware that limits the time of each send: it waits twice, in scopes of its own."""
 
@@ -2039,6 +2183,68 @@ async def test_a_send_in_scopes_of_middleware_is_stopped_by_the_end() -> None:
         assert isinstance(server.failed, anyio.get_cancelled_exc_class())
         await anyio.lowlevel.checkpoint()  # nobody else is cancelled
     assert websocket.close_code == 1001
+
+
+@pytest.mark.contract("block-blocked-send", "block-leaving-bounded")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_trio_as_a_guest_of_asyncio() -> None:
+    """There is a loop of asyncio then, and no task of it."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Any] = loop.create_future()
+    seen: list[Any] = []
+
+    async def converse() -> None:
+        server = Server(text("1"))
+        websocket = server.websocket()
+        async with websocket.open(close_timeout=0.01):
+            seen.append(await websocket.receive_text())
+            server.held |= {"websocket.send", "websocket.close"}
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(blocked, websocket)
+                await server.holding.wait()
+                server.push(disconnect(4001))
+            seen.append(websocket.close_code)
+        server = Server()
+        server.held.add("websocket.close")
+        async with server.websocket().open(close_timeout=0.01):
+            pass
+        seen.append(closes(server))
+
+    trio.lowlevel.start_guest_run(
+        converse,
+        run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+        done_callback=ended.set_result,
+        host_uses_signal_set_wakeup_fd=True,
+    )
+    (await ended).unwrap()
+    assert seen == ["1", 4001, [(1000, "")]]
+
+
+@pytest.mark.contract("block-closes")
+async def test_the_apps_own_close_can_be_cancelled() -> None:
+    server = Scoped()
+    websocket = server.websocket()
+    async with websocket.open(close_timeout=20):
+        server.held.add("websocket.close")
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(websocket.close, 4000)
+                await server.holding.wait()
+                scope.cancel()
+    assert scope.cancelled_caught
+    assert (websocket.close_code, websocket.closed_by) == (4000, "server")
+
+
+@pytest.mark.contract("block-wait-disconnected")
+async def test_waiting_for_an_end_that_has_come_can_be_cancelled() -> None:
+    server = Server()
+    async with server.websocket() as websocket:
+        server.push(disconnect(4001))
+        await websocket.wait_disconnected()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await websocket.wait_disconnected()
+    assert scope.cancelled_caught
 
 
 @pytest.mark.contract("block-leaving-bounded")

@@ -5,13 +5,14 @@ What it has in common with a block that has one is tested beside it, on both kin
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from lilya.websockets import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
+from lilya.websockets import WebSocket, WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
 
 from .server import ClientDisconnected, Message, Server, data, disconnect, text
 from .test_conversation import closes
@@ -171,14 +172,193 @@ async def test_an_oserror_in_receive_is_the_end() -> None:
     assert (websocket.close_code, websocket.closed_by) == (1006, "network")
 
 
+@pytest.mark.contract("block-direct", "block-wait-disconnected", "block-cancel-on-disconnect")
+@pytest.mark.quiet
+async def test_an_end_that_middleware_makes() -> None:
+    """The server knows nothing of it, and tells nothing."""
+    server = Announcing(text("1"))
+    seen: list[Any] = []
+
+    async def receive() -> Message:
+        if server.receives < 2:
+            return await server.receive()  # type: ignore[no-any-return]
+        return disconnect(4008, "slow")
+
+    websocket = WebSocket(server.scope, receive, server.send)
+
+    async def wait() -> None:
+        await websocket.wait_disconnected()
+        seen.append("told")
+
+    async with anyio.create_task_group() as tasks:
+        async with websocket.open(cancel_on_disconnect=True):
+            tasks.start_soon(wait)
+            seen.append(await websocket.receive_text())
+            seen.append((await websocket.receive())["type"])
+            await anyio.sleep_forever()
+    assert seen == ["1", "websocket.disconnect", "told"]
+    assert (websocket.close_code, websocket.close_reason, websocket.closed_by) == (4008, "slow", "client")
+
+
+@pytest.mark.contract("block-direct", "block-send-learns", "block-nothing-lost")
+@pytest.mark.parametrize("error", [ConnectionResetError(), LookupError()], ids=["lost", "refused"])
+async def test_middleware_fails_behind_a_failed_send(error: Exception) -> None:
+    """The first error is the one that tells; the other is told in its turn, as by a reader."""
+    server = Behind(text("1"))
+
+    async def receive() -> Message:
+        if server.gone and not server.behind and not server.events:
+            raise error
+        return await server.receive()  # type: ignore[no-any-return]
+
+    websocket = WebSocket(server.scope, receive, server.send)
+    async with websocket:
+        server.gone = True
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await websocket.send_text("a")
+        assert caught.value.code == 1006
+        assert isinstance(caught.value.__cause__, ClientDisconnected)
+        assert await websocket.receive_text() == "1"
+        with pytest.raises(LookupError if type(error) is LookupError else WebSocketDisconnect):
+            await websocket.receive_text()
+    assert (websocket.messages_received, websocket.closed_by) == (1, "network")
+
+
+@pytest.mark.contract("block-direct", "block-send-learns", "block-nothing-lost")
+@pytest.mark.parametrize("order", ["send, receive", "receive, send", "send, send, receive"])
+async def test_messages_keep_their_order_while_a_failed_send_looks_for_the_end(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Middleware hands them on, one after the other, and the app receives them meanwhile."""
+    monkeypatch.setattr("lilya.websockets._conversation._GRACE", 60)
+    server = Behind()
+    sender, receiver = anyio.create_memory_object_stream[Message](0)
+
+    async def receive() -> Message:
+        return await (receiver.receive() if server.receives else server.receive())
+
+    websocket = WebSocket(server.scope, receive, server.send)
+    received: list[str] = []
+    codes: list[int] = []
+
+    async def take() -> None:
+        received.extend([text async for text in websocket.iter_text()])
+
+    async def send() -> None:
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await websocket.send_text("a")
+        codes.append(caught.value.code)
+
+    with sender, receiver:
+        async with websocket:
+            server.gone = True
+            async with anyio.create_task_group() as tasks:
+                for which in order.split(", "):
+                    tasks.start_soon(send if which == "send" else take)
+                    await anyio.wait_all_tasks_blocked()
+                for number in range(4):
+                    await sender.send(text(str(number)))
+                    await anyio.wait_all_tasks_blocked()
+                await sender.send(disconnect(4001))
+    assert received == ["0", "1", "2", "3"]
+    assert codes == [4001] * order.count("send")
+    assert websocket.messages_received == 4
+
+
+@pytest.mark.contract("block-direct", "block-send-learns", "block-nothing-lost")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_failed_send_takes_nothing_from_who_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a queue of asyncio, which gives to whoever comes before the one that it has woken."""
+    monkeypatch.setattr("lilya.websockets._conversation._GRACE", 60)
+    server = Behind()
+    queue: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def receive() -> Message:
+        return await (queue.get() if server.receives else server.receive())
+
+    websocket = WebSocket(server.scope, receive, server.send)
+    received: list[str] = []
+
+    async def take() -> None:
+        received.extend([text async for text in websocket.iter_text()])
+
+    async def go_on() -> None:
+        await anyio.wait_all_tasks_blocked()
+        for message in (text("2"), disconnect(4001), disconnect(4001)):
+            queue.put_nowait(message)
+
+    async with websocket, anyio.create_task_group() as tasks:
+        tasks.start_soon(take)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(go_on)
+        server.gone = True
+        for number in range(2):
+            queue.put_nowait(text(str(number)))
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await websocket.send_text("a")
+    assert received == ["0", "1", "2"]
+    assert caught.value.code == 4001
+
+
+@pytest.mark.contract("block-direct", "block-send-learns")
+async def test_a_failed_send_that_does_not_find_the_end_in_time() -> None:
+    server = Behind()
+    never = anyio.Event()
+    waits = False
+
+    async def receive() -> Message:
+        if waits:
+            await never.wait()
+        return await server.receive()  # type: ignore[no-any-return]
+
+    websocket = WebSocket(server.scope, receive, server.send)
+    received: list[str] = []
+
+    async def take() -> None:
+        received.extend([text async for text in websocket.iter_text()])
+
+    async with websocket:
+        waits = server.gone = True
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(told, websocket)
+            await anyio.wait_all_tasks_blocked()
+            waits = False
+            tasks.start_soon(take)
+            await anyio.wait_all_tasks_blocked()
+            assert received == []  # it waits for the one who looks
+            server.behind = [text("1"), disconnect(4001)]
+            server.push(server.behind.pop(0))
+    assert received == ["1"]
+    assert (websocket.close_code, websocket.closed_by) == (1006, "network")
+
+
+async def told(websocket: WebSocket) -> None:
+    with pytest.raises(WebSocketDisconnect) as caught:
+        await websocket.send_text("a")
+    assert caught.value.code == 1006
+
+
+@pytest.mark.contract("block-direct", "block-server-errors")
+async def test_a_refused_send_receives_nothing() -> None:
+    server = Announcing(text("1"))
+    async with server.websocket() as websocket:
+        server.fail(LookupError("no"))
+        with pytest.raises(LookupError):
+            await websocket.send_text("a")
+        assert (server.receives, websocket.messages_received) == (1, 0)
+        assert await websocket.receive_text() == "1"
+
+
 @pytest.mark.contract("block-direct", "block-fair")
 async def test_a_body_that_only_sends_lets_the_server_tell() -> None:
     """A server's send that waits for nothing, as most are while the client reads."""
     server = Announcing()
-    sent = 0
+    sent = sends = 0
 
     async def leave() -> None:
+        nonlocal sends
         server.push(disconnect(4001))
+        sends = server.sends
 
     websocket = server.websocket()
     async with anyio.create_task_group() as tasks, websocket:
@@ -188,6 +368,7 @@ async def test_a_body_that_only_sends_lets_the_server_tell() -> None:
                 await websocket.send_text("a")
                 sent += 1
     assert sent < 100
+    assert server.sends == sends  # nothing after the end
     assert websocket.close_code == 4001
 
 

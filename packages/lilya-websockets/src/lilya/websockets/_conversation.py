@@ -151,11 +151,12 @@ class Conversation(Generic[W]):
     _used = False
     _done = False  # the end has come
     _direct = False  # the server tells it, and the app receives from the server
+    _looking = False  # unless a send that has failed looks for the end there
     _leaving = False
     _closed_by_app = False
     _unyielded = 0  # sends since the event loop had its turn
     _over: anyio.Event | None = None  # somebody waits for the end
-    _body: anyio.CancelScope | None = None  # around the body, where anything may cancel it
+    _body: anyio.CancelScope | None = None  # around the body, if the end cancels it
     # Of the reader
     _outside: anyio.CancelScope  # between what is around the block and its tasks
     _group: TaskGroup | None = None  # the tasks; there is a reader if there is a group
@@ -210,10 +211,9 @@ class Conversation(Generic[W]):
             raise
         tells = (websocket.scope.get("extensions") or {}).get(_END) if self._unlimited else None
         self._direct = tells is not None
-        reads = not self._direct and not self._done
-        if reads:
+        if not self._direct and not self._done:
             await self._enter_group()
-        if reads or self._cancels:
+        if self._cancels:
             self._body = anyio.CancelScope()
             self._body.__enter__()
         self._server_receive = websocket._receive
@@ -500,6 +500,9 @@ class Conversation(Generic[W]):
 
     async def receive_directly(self) -> Message:
         """The same, where the server tells the end."""
+        while self._looking and not self._buffer:  # else messages would overtake one another
+            arrival = self._arrival = anyio.Event()
+            await arrival.wait()
         if self._buffer:  # what was found before the end when a send had failed
             return await self.receive()
         try:
@@ -512,6 +515,8 @@ class Conversation(Generic[W]):
                 self._unyielded = 0  # it has waited, or will when it has taken what the server keeps
                 self.messages_received += 1
                 self.bytes_received += _size(message)
+            elif message["type"] == "websocket.disconnect":
+                self._told_the_end(message)  # middleware may make one, of which the server knows nothing
         except (KeyError, TypeError):
             pass  # for the app's receive to refuse
         return message
@@ -627,7 +632,12 @@ class Conversation(Generic[W]):
                 self._room.set()
             try:
                 with anyio.move_on_after(_GRACE):
-                    if self._direct and isinstance(error, OSError):
+                    if (
+                        self._direct
+                        and isinstance(error, OSError)
+                        # Whoever receives already comes to the end, too.
+                        and not (self._looking or self._websocket._receiving)
+                    ):
                         await self._receive_until_told()
                     else:
                         await self.wait_disconnected()
@@ -640,13 +650,23 @@ class Conversation(Generic[W]):
 
     async def _receive_until_told(self) -> None:
         """Receive what the server keeps before the end: it tells the end when it comes to it."""
-        self._buffer = deque(self._buffer)
-        while not self._done:
-            message = await self._server_receive()
-            message_type = _type_of(message)
-            self._put(message, self._counted(message) if message_type == "websocket.receive" else 0)
-            if message_type == "websocket.disconnect":
-                self._told_the_end(message)
+        self._buffer = deque()
+        self._looking = True
+        try:
+            while not self._done:
+                message = await self._server_receive()
+                message_type = _type_of(message)
+                self._put(message, self._counted(message) if message_type == "websocket.receive" else 0)
+                if message_type == "websocket.disconnect":
+                    self._told_the_end(message)
+        except OSError:
+            pass  # that it is over is known
+        except Exception as error:  # the app is told in its turn, as by the reader
+            self._put(error, 0)
+        finally:
+            self._looking = False
+            if self._arrival is not None:
+                self._arrival.set()
 
     async def wait_disconnected(self) -> None:
         """Wait until the conversation has ended."""
@@ -795,13 +815,16 @@ class _Wait:
                     except BaseException as thrown:
                         error = thrown
                         raise
-            except GeneratorExit:
-                if hasattr(begun, "close"):
-                    begun.close()
-                raise
             except BaseException as thrown:
+                if isinstance(error, GeneratorExit):  # thrown away, whatever the scope says to it
+                    if hasattr(begun, "close"):
+                        begun.close()
+                    raise
                 error = thrown
-            stopped = stopped or scope.cancelled_caught
+            if scope.cancelled_caught:
+                stopped = True
+            elif isinstance(error, asyncio.CancelledError):
+                stopped = False  # somebody else wants it to end, and more than that
             try:
                 if error is None:
                     awaited = next(begun) if answer is None else begun.send(answer)
@@ -812,7 +835,7 @@ class _Wait:
             except StopIteration:
                 return True
             except BaseException as raised:
-                if stopped and type(raised) is type(error):
+                if stopped and isinstance(raised, asyncio.CancelledError):
                     return False
                 raise
             finally:
