@@ -260,40 +260,59 @@ def per_message(app: App, payload: Scope) -> float:
     return (time.perf_counter_ns() - start) / MESSAGES
 
 
-def watched_scope() -> tuple[Scope, list[Callable[[Any], object]]]:
-    """The scope of a server that tells the end, and whom."""
-    watchers: list[Callable[[Any], object]] = []
-    scope = new_scope()
-    scope["extensions"] = {**scope["extensions"], "lilya.websocket.end": {"watch": watchers.append}}
-    return scope, watchers
+class Peer:
+    """The server of one connection, on an event loop.
+
+    Args:
+        tells: Whether it tells the end.
+    """
+
+    def __init__(self, *, tells: bool) -> None:
+        self.watchers: list[Callable[[Any], object]] = []
+        self.scope = new_scope()
+        if tells:
+            self.scope["extensions"] = {
+                **self.scope["extensions"],
+                "lilya.websocket.end": {"watch": self.watch},
+            }
+        self._arrived: asyncio.Queue[Any] = asyncio.Queue()
+        self.put = self._arrived.put_nowait
+        self.put({"type": "websocket.connect"})
+
+    def watch(self, callback: Callable[[Any], object]) -> None:
+        self.watchers.append(callback)
+
+    async def receive(self) -> Any:
+        return await self._arrived.get()
+
+    async def send(self, message: Any) -> None:
+        pass
+
+    def leave(self) -> None:
+        end = {"type": "websocket.disconnect"}
+        self.put(end)
+        for watcher in self.watchers:
+            watcher(end)
 
 
 def per_message_on_a_loop(app: App, payload: Scope, *, tells: bool = False) -> float:
     async def serve() -> float:
         call_soon = asyncio.get_running_loop().call_soon
-        arrived: asyncio.Queue[Any] = asyncio.Queue()
+        peer = Peer(tells=tells)
         message = {"type": "websocket.receive", **payload}
-        end = {"type": "websocket.disconnect"}
         left = MESSAGES
-        scope, watchers = watched_scope() if tells else (new_scope(), [])
-
-        def leave() -> None:
-            arrived.put_nowait(end)
-            for watcher in watchers:
-                watcher(end)
 
         async def send(sent: Any) -> None:
             nonlocal left
             if sent["type"] != "websocket.close":  # then the client has seen the accept, or an echo
                 left -= 1
                 if left >= 0:
-                    call_soon(arrived.put_nowait, message)
+                    call_soon(peer.put, message)
                 else:
-                    call_soon(leave)
+                    call_soon(peer.leave)
 
-        arrived.put_nowait({"type": "websocket.connect"})
         start = time.perf_counter_ns()
-        await app(scope, arrived.get, send)
+        await app(peer.scope, peer.receive, send)
         return (time.perf_counter_ns() - start) / MESSAGES
 
     return asyncio.run(serve())
@@ -303,9 +322,8 @@ def per_connection_on_a_loop(app: App, *, tells: bool = False) -> float:
     async def serve() -> float:
         start = time.perf_counter_ns()
         for _ in range(CONNECTIONS):
-            waiting: asyncio.Queue[Any] = asyncio.Queue()
-            waiting.put_nowait({"type": "websocket.connect"})
-            await app(watched_scope()[0] if tells else new_scope(), waiting.get, send)
+            peer = Peer(tells=tells)
+            await app(peer.scope, peer.receive, peer.send)
         return (time.perf_counter_ns() - start) / CONNECTIONS
 
     return asyncio.run(serve())

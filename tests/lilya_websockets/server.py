@@ -185,6 +185,8 @@ class Server:
         self.state = state
         if self.announces and message["type"] == "websocket.close":
             self.push({**message, "type": "websocket.disconnect"})
+        if self.announces and message["type"] == "websocket.close":
+            return  # it never waits
         while message["type"] in self.held:
             self.holding.set()
             await self.pause()

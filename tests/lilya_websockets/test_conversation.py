@@ -537,6 +537,7 @@ async def test_a_subclass_sees_the_close() -> None:
     assert websocket.noted == (1000,)
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-leaving-bounded")
 @pytest.mark.parametrize("how", ["return", "raise", "cancel", "close"])
 async def test_a_close_that_cannot_be_delivered(how: str) -> None:
@@ -581,6 +582,7 @@ async def test_a_cancelled_close_counts_as_sent() -> None:
     assert websocket.close_code == 4000
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-leaving-bounded")
 async def test_a_close_is_not_cut_short_by_a_cancellation() -> None:
     server = Server()
@@ -2185,6 +2187,7 @@ async def test_a_send_in_scopes_of_middleware_is_stopped_by_the_end() -> None:
     assert websocket.close_code == 1001
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-blocked-send", "block-leaving-bounded")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_trio_as_a_guest_of_asyncio() -> None:
@@ -2220,6 +2223,7 @@ async def test_trio_as_a_guest_of_asyncio() -> None:
     assert seen == ["1", 4001, [(1000, "")]]
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-closes")
 async def test_the_apps_own_close_can_be_cancelled() -> None:
     server = Scoped()
@@ -2247,6 +2251,7 @@ async def test_waiting_for_an_end_that_has_come_can_be_cancelled() -> None:
     assert scope.cancelled_caught
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-leaving-bounded")
 @pytest.mark.parametrize("how", ["left", "cancelled"])
 async def test_a_close_in_scopes_of_middleware_is_given_up(how: str) -> None:

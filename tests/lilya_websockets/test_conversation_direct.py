@@ -45,6 +45,13 @@ class Behind(Announcing):
         await super().send(message)
 
 
+class Slow(Announcing):
+    """One that forgets to tell the end."""
+
+    async def receive(self) -> Any:
+        return await super().receive() if self.receives < 2 else disconnect(4008, "slow")
+
+
 @pytest.mark.contract("block-direct")
 async def test_nobody_receives_in_the_background() -> None:
     server = Announcing(text("é"), data(b"123"))
@@ -174,17 +181,10 @@ async def test_an_oserror_in_receive_is_the_end() -> None:
 
 @pytest.mark.contract("block-direct", "block-wait-disconnected", "block-cancel-on-disconnect")
 @pytest.mark.quiet
-async def test_an_end_that_middleware_makes() -> None:
-    """The server knows nothing of it, and tells nothing."""
-    server = Announcing(text("1"))
+async def test_an_end_that_is_received_and_was_not_told() -> None:
+    server = Slow(text("1"))
+    websocket = server.websocket()
     seen: list[Any] = []
-
-    async def receive() -> Message:
-        if server.receives < 2:
-            return await server.receive()  # type: ignore[no-any-return]
-        return disconnect(4008, "slow")
-
-    websocket = WebSocket(server.scope, receive, server.send)
 
     async def wait() -> None:
         await websocket.wait_disconnected()
@@ -300,29 +300,30 @@ async def test_a_failed_send_takes_nothing_from_who_waits_for_it(monkeypatch: py
     assert caught.value.code == 4001
 
 
-@pytest.mark.contract("block-direct", "block-send-learns")
-async def test_a_failed_send_that_does_not_find_the_end_in_time() -> None:
-    server = Behind()
-    never = anyio.Event()
+class Stuck(Behind):
     waits = False
 
-    async def receive() -> Message:
-        if waits:
-            await never.wait()
-        return await server.receive()  # type: ignore[no-any-return]
+    async def receive(self) -> Any:
+        if self.waits:
+            await anyio.sleep_forever()
+        return await super().receive()
 
-    websocket = WebSocket(server.scope, receive, server.send)
+
+@pytest.mark.contract("block-direct", "block-send-learns")
+async def test_a_failed_send_that_does_not_find_the_end_in_time() -> None:
+    server = Stuck()
+    websocket = server.websocket()
     received: list[str] = []
 
     async def take() -> None:
         received.extend([text async for text in websocket.iter_text()])
 
     async with websocket:
-        waits = server.gone = True
+        server.waits = server.gone = True
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(told, websocket)
             await anyio.wait_all_tasks_blocked()
-            waits = False
+            server.waits = False
             tasks.start_soon(take)
             await anyio.wait_all_tasks_blocked()
             assert received == []  # it waits for the one who looks
@@ -418,3 +419,72 @@ async def test_after_the_block(how: str) -> None:
     assert websocket.close_code == {"left": 4001, "closed": 1000, "raised": 1011}[how]
     await websocket.wait_disconnected()
     assert server.watchers == []
+
+
+# Middleware
+
+
+@pytest.mark.contract("block-direct")
+async def test_a_receive_of_middleware_brings_the_reader() -> None:
+    """It may end the conversation without the server's knowing."""
+    server = Announcing(text("1"))
+
+    async def receive() -> Any:
+        message = await server.receive()
+        return disconnect(4003) if message.get("text") == "1" else message
+
+    websocket = WebSocket(server.scope, receive, server.send)
+    async with websocket:
+        await websocket.wait_disconnected()
+        assert server.receives == 2
+    assert websocket.close_code == 4003
+
+
+@pytest.mark.contract("block-direct")
+async def test_a_watch_that_belongs_to_nobody_brings_the_reader() -> None:
+    server = Announcing(text("1"))
+    server.scope["extensions"]["lilya.websocket.end"] = {"watch": lambda callback: server.watch(callback)}
+    async with server.websocket() as websocket:
+        await anyio.wait_all_tasks_blocked()
+        assert server.receives == 3
+        assert websocket.messages_received == 1
+
+
+@pytest.mark.contract("block-direct", "block-leaving-bounded")
+@pytest.mark.parametrize("how", ["left", "cancelled"])
+async def test_a_close_that_waits_in_middleware_is_given_up(how: str) -> None:
+    server = Announcing()
+    gave_up = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.close":
+            try:
+                await anyio.sleep_forever()
+            finally:
+                gave_up.append(message["code"])
+        await server.send(message)
+
+    websocket = WebSocket(server.scope, server.receive, send)
+    with anyio.CancelScope() as scope:
+        async with websocket.open(close_timeout=0.01):
+            if how == "cancelled":
+                scope.cancel()
+                await anyio.sleep_forever()
+    assert server.receives == 1  # there is no reader, all the same
+    assert gave_up == [1012 if how == "cancelled" else 1000]
+    assert scope.cancelled_caught == (how == "cancelled")
+
+
+@pytest.mark.contract("block-direct", "block-closes")
+async def test_a_time_limit_of_middleware_holds_for_the_close() -> None:
+    server = Announcing()
+
+    async def send(message: Any) -> None:
+        with anyio.move_on_after(0.01):
+            if message["type"] == "websocket.close":
+                await anyio.sleep_forever()
+            await server.send(message)
+
+    async with WebSocket(server.scope, server.receive, send).open(close_timeout=1000):
+        pass
+    assert server.types == ["websocket.accept"]

@@ -141,6 +141,7 @@ async def test_silence_and_a_body_elsewhere() -> None:
     assert closes(server) == [(1001, "idle")]
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-idle", "block-blocked-send", "block-leaving-bounded")
 async def test_silence_releases_a_blocked_send() -> None:
     """And the close, which cannot be delivered either, holds nobody for longer than it may."""
@@ -398,6 +399,7 @@ async def test_too_much_while_the_body_is_elsewhere() -> None:
     assert closes(server) == [(1008, "too many messages")]
 
 
+@pytest.mark.reader
 @pytest.mark.contract("block-message-size", "block-closes")
 async def test_a_message_that_is_too_big_while_the_app_closes() -> None:
     server = Server()
@@ -504,6 +506,7 @@ async def test_a_send_with_a_limit(method: str, argument: Any, block: bool) -> N
     assert server.types == ["websocket.send"] * 3 + ["websocket.close"]
 
 
+@pytest.mark.reader
 @pytest.mark.contract("timeout-send", "block-reraises")
 async def test_a_send_that_takes_too_long_ends_the_block() -> None:
     server = Server()

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import anyio
 import pytest
@@ -243,6 +243,48 @@ def told() -> Clock:
 def times(servers: list[Client], since: Clock) -> list[float]:
     """When their connections were closed."""
     return [round(server.closed_at - since.start, 6) for server in servers]
+
+
+class Telling(Server):
+    """A server with the extension `lilya.websocket.end`, over which a block has no reader."""
+
+    announces = True
+
+
+@pytest.mark.contract("drain-handlers", "block-direct")
+@pytest.mark.parametrize("left", [False, True])
+async def test_who_is_told_the_end_is_told_that_of_a_stop(left: bool, handed_on: HandedOn) -> None:
+    """Whatever code the client is sent, but the client's own if that was faster."""
+    app = Kept(block=True, body=WebSocket.wait_disconnected)
+    server = Telling()
+    async with served(drain(app, within=10, jitter=0, code=4000)) as serving:
+        serving.tasks.start_soon(serving._run, server)
+        await until(lambda: server.sent)
+        await anyio.wait_all_tasks_blocked()
+        assert server.receives == 1  # of `websocket.connect`
+        if left:
+            server.push(disconnect(4001))
+        told()
+        await handed_on.wait()
+    assert closes(server) == ([] if left else [(4000, "")])
+    assert [websocket.close_code for websocket in app.websockets] == [4001 if left else 1012]
+    assert app.outcomes == ["quiet"]
+
+
+@pytest.mark.contract("drain-handlers", "block-direct")
+async def test_a_receive_of_other_middleware_is_not_taken_for_the_servers(handed_on: HandedOn) -> None:
+    server = Telling(text("1"))
+
+    async def receive() -> Any:
+        return await server.receive()
+
+    app = Kept(block=True, body=WebSocket.wait_disconnected)
+    async with served(drain(app, within=10, jitter=0)) as serving:
+        serving.tasks.start_soon(cast(Any, serving.app), server.scope, receive, server.send)
+        await until(lambda: server.receives == 3)  # by a reader
+        told()
+        await handed_on.wait()
+    assert [websocket.close_code for websocket in app.websockets] == [1012]
 
 
 # In batches

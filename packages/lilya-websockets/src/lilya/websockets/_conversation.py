@@ -42,7 +42,7 @@ from .types import Message, Receive, Scope, Send
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-__all__ = ["Conversation", "checked_count", "checked_number", "limited"]
+__all__ = ["END", "Conversation", "checked_count", "checked_number", "limited", "owner"]
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ logger: Final = logging.getLogger("lilya.websockets")
 _TURN: Final = 16
 # Seconds in which the reader finds out what a failed send means. Servers have the disconnect at hand then.
 _GRACE: Final = 0.2
-_END: Final = "lilya.websocket.end"
+END: Final = "lilya.websocket.end"
 # What may wait for the app, unless it says something else.
 MESSAGES, BYTES = 64, 1_048_576
 
@@ -209,8 +209,8 @@ class Conversation(Generic[W]):
             websocket._conversation = before
             self.active = False
             raise
-        tells = (websocket.scope.get("extensions") or {}).get(_END) if self._unlimited else None
-        self._direct = tells is not None
+        watch = self._watch() if self._unlimited else None
+        self._direct = watch is not None
         if not self._direct and not self._done:
             await self._enter_group()
         if self._cancels:
@@ -222,11 +222,20 @@ class Conversation(Generic[W]):
         websocket._move(websocket._client_state, websocket._application_state)  # it calls these from now on
         if self._done:  # the client left before it was accepted
             self._finish(None)
-        elif tells is not None:
-            tells["watch"](self._told_the_end)
+        elif watch is not None:
+            watch(self._told_the_end)
         else:
             self._start()
         return websocket
+
+    def _watch(self) -> Callable[[Callable[[Message], object]], object] | None:
+        """Where the server tells the end, if it is the end of this conversation."""
+        extension = (self._websocket.scope.get("extensions") or {}).get(END)
+        if extension is None:
+            return None
+        # By identity: middleware that hands on a `receive` of its own may make another end of it.
+        watch: Any = extension["watch"]
+        return watch if owner(watch) is not None and owner(watch) is owner(self._websocket._receive) else None
 
     async def _enter_group(self) -> None:
         self._outside = anyio.CancelScope()
@@ -581,7 +590,11 @@ class Conversation(Generic[W]):
             closing = self._closing = self._event()
             self._reading.cancel()
         try:
-            await _in_time(self._have_closed(message), self._close_timeout, shield=self._leaving)
+            if self._direct and owner(self._server_send) is owner(self._server_receive):
+                await self._have_closed(message)  # there it waits for nothing
+            else:
+                with anyio.move_on_after(self._close_timeout, shield=self._leaving):
+                    await self._have_closed(message)
         except Exception as error:
             if closing is not None:  # it may be asked for messages again, and for the reason
                 self._closing = None
@@ -710,13 +723,14 @@ class Conversation(Generic[W]):
         self._finish({"type": "websocket.disconnect", "code": code, "reason": reason})
         if self._group is not None:
             self._reading.cancel()  # as for a close by the app; in the reader itself the shield holds it off
-        close = self._have_closed({"type": "websocket.close", "code": code, "reason": reason})
         try:
             # Shielded, because the body may leave at once, and that ends this task.
-            return await _in_time(close, min(self._close_timeout, seconds), shield=True)
+            with anyio.move_on_after(min(self._close_timeout, seconds), shield=True) as limit:
+                await self._have_closed({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as error:
             logger.debug("the server refused to close", exc_info=error)
             return False
+        return not limit.cancelled_caught
 
     async def _watch_idle(self, seconds: float) -> None:
         while not self._done:
@@ -781,17 +795,15 @@ def _on_asyncio() -> bool:
 
 
 class _Wait:
-    """A call that was begun by hand, on asyncio, and has to wait: the rest of it, which can be stopped.
+    """A send that was begun by hand, on asyncio, and has to wait: the rest of it, which can be stopped.
 
-    A scope around every call would be most of what a send costs that waits for nothing. Here it is around
-    each wait: the call may have entered scopes of its own by then, and scopes are left in the reverse order.
+    A scope around every send would be most of what one costs that waits for nothing. Here it is around each
+    wait: the send may have entered scopes of its own by then, and scopes are left in the reverse order.
     """
 
-    __slots__ = ("_deadline", "_scope", "_shield", "_stopped")
+    __slots__ = ("_scope", "_stopped")
 
-    def __init__(self, deadline: float = math.inf, *, shield: bool = False) -> None:
-        self._deadline = deadline
-        self._shield = shield
+    def __init__(self) -> None:
         self._stopped = False
         self._scope: anyio.CancelScope
 
@@ -805,7 +817,7 @@ class _Wait:
         stopped = False
         while True:
             answer = error = None
-            scope = self._scope = anyio.CancelScope(deadline=self._deadline, shield=self._shield)
+            scope = self._scope = anyio.CancelScope()
             if self._stopped:
                 scope.cancel()
             try:
@@ -840,20 +852,6 @@ class _Wait:
                 raise
             finally:
                 del error
-
-
-async def _in_time(call: Awaitable[Any], seconds: float, *, shield: bool) -> bool:
-    """Await something, and give it up if it has to wait for longer than that; whether it was done."""
-    if not _on_asyncio():
-        with anyio.move_on_after(seconds, shield=shield) as limit:
-            await call
-        return not limit.cancelled_caught
-    begun = call.__await__()
-    try:
-        awaited = next(begun)
-    except StopIteration:
-        return True
-    return await _Wait(anyio.current_time() + seconds, shield=shield).rest_of(begun, awaited)
 
 
 async def limited(seconds: float, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
@@ -893,6 +891,10 @@ def checked_count(name: str, value: object, *, least: int = 0) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return value
+
+
+def owner(method: object) -> object:
+    return getattr(method, "__self__", None)
 
 
 def _type_of(message: Message) -> Any:

@@ -31,7 +31,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from ._conversation import checked_count, checked_number
+from ._conversation import END, checked_count, checked_number, owner
 from ._messages import checked_close
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE
 from ._websocket import WebSocket
@@ -198,7 +198,7 @@ class _Connection:
     """One connection, between server and app."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, code: int, reason: str) -> None:
-        self._scope = scope
+        self.scope = self._scope = scope
         self._receive = receive
         self._send = send
         self._code = code
@@ -206,14 +206,22 @@ class _Connection:
         self._state = CONNECTING
         self.closed = False  # by the drain
         self.running = anyio.CancelScope()
+        extensions = scope.get("extensions") or {}
+        if END in extensions and owner(extensions[END]["watch"]) is owner(receive):
+            self.scope = {**scope, "extensions": {**extensions, END: {"watch": self.watch}}}
 
     async def receive(self) -> Message:
         """In place of the server's: it receives the same, and after the drain's close the end of a stop."""
         message = await self._receive()
-        if not self.closed or message["type"] != "websocket.disconnect":
-            return message
-        if message.get("code") not in (*_NO_CODE, self._code):
-            return message  # the client was faster
+        return self._of_a_stop(message) if message["type"] == "websocket.disconnect" else message
+
+    def watch(self, callback: Callable[[Message], object]) -> None:
+        """The same, for who is told the end."""
+        self._scope["extensions"][END]["watch"](lambda end: callback(self._of_a_stop(end)))
+
+    def _of_a_stop(self, end: Message) -> Message:
+        if not self.closed or end.get("code") not in (*_NO_CODE, self._code):
+            return end  # the client was faster
         return {"type": "websocket.disconnect", "code": 1012, "reason": ""}
 
     async def send(self, message: Message) -> None:
@@ -315,7 +323,7 @@ class _Drain:
         self._connections[connection] = None
         try:
             with connection.running:
-                await self._app(scope, connection.receive, connection.send)
+                await self._app(connection.scope, connection.receive, connection.send)
         except (WebSocketDisconnect, _Drained):
             if not connection.closed:
                 raise
