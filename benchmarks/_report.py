@@ -193,7 +193,7 @@ def blocks(figures: dict[str, Results]) -> dict[str, str]:
             },
         ),
         "stalled": _servers(cases, {"stalled": "MiB"}, ratios=False),
-        "levels": _ways(cases["deflate"]["rows"], "µs per message", "level 3"),
+        "levels": _ways(cases["deflate"]["rows"], "µs per message", "level 3", base="level 6"),
         "ways": _ways(cases["fan-out"]["rows"], "µs per receiver", "one after the other"),
         "growth": _growth(cases),
         "frameworks": _frameworks(cases["frameworks"]["rows"]),
@@ -266,14 +266,15 @@ def _servers(cases: Results, columns: dict[str, str], *, ratios: bool = True) ->
     return table(["", *columns.values()], rows)
 
 
-def _ways(rows: dict[str, Row], unit: str, usual: str) -> str:
+def _ways(rows: dict[str, Row], unit: str, usual: str, base: str | None = None) -> str:
+    how = {"uvicorn": base or usual}
     chosen = {
         name: row for name, row in rows.items() if name.partition(",")[0] in ("uvicorn", f"{OURS}.uvicorn")
     }
     return table(
         ["", unit],
         [
-            [name_of(name) if ", " in name else f"{name_of(name)}, {usual}", _cell(row)]
+            [name_of(name) if ", " in name else f"{name_of(name)}, {how.get(name, usual)}", _cell(row)]
             for name, row in chosen.items()
             if "missing" not in row
         ],
