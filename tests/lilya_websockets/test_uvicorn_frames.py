@@ -343,6 +343,29 @@ def test_they_agree_on_a_small_limit_of_size() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sizes", "code"),
+    [
+        ((5, 5), 1006),
+        ((5, 0, 5, 0), 1006),
+        ((10, 0), 1006),
+        ((11, 0), 1009),
+        ((5, 6), 1009),
+        ((5, 0, 5, 1), 1009),
+    ],
+)
+def test_the_limit_of_size_is_one_of_all_fragments(sizes: tuple[int, ...], code: int) -> None:
+    first, *between, last = sizes
+    frames = [
+        Sent(0x02, b"x" * first),
+        *(Sent(0x00, b"x" * size) for size in between),
+        Sent(0x80, b"x" * last),
+    ]
+    compare(encoded_apart(frames, False), max_size=10)
+    outcome = run(played(encoded_apart(frames, False), fast=True, deflate=False, echo=False, max_size=10))
+    assert outcome.events[-1]["code"] == code
+
+
+@pytest.mark.parametrize(
     ("name", "planted", "frames"),
     [
         ("PLAIN", {0x81, 0x82, 0x01}, [Sent(0x01, b"a"), Sent(0x80, b"b")]),
