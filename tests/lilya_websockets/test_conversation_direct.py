@@ -488,3 +488,41 @@ async def test_a_time_limit_of_middleware_holds_for_the_close() -> None:
     async with WebSocket(server.scope, server.receive, send).open(close_timeout=1000):
         pass
     assert server.types == ["websocket.accept"]
+
+
+@pytest.mark.contract("block-direct", "block-server-errors")
+@pytest.mark.parametrize("error", [ClientDisconnected("lost"), RuntimeError("a fault")])
+async def test_a_server_that_fails_behind_a_failed_send(error: Exception) -> None:
+    server = Behind(error)  # type: ignore[arg-type]
+    async with server.websocket() as websocket:
+        server.gone = True
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await websocket.send_text("a")
+    assert caught.value.code == 1006
+
+
+@pytest.mark.contract("block-direct", "close-all")
+async def test_a_shutdown_from_outside() -> None:
+    server = Announcing()
+    websocket = server.websocket()
+    async with websocket:
+        assert websocket._conversation is not None
+        assert await websocket._conversation.shut_down(1012, "", 1)
+    assert closes(server) == [(1012, "")]
+
+
+@pytest.mark.contract("block-direct")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_block_that_may_be_cancelled_is_thrown_away() -> None:
+    server = Announcing()
+    websocket = server.websocket()
+
+    async def body() -> None:
+        async with websocket.open(cancel_on_disconnect=True):
+            await anyio.sleep_forever()
+
+    coroutine = body()
+    coroutine.send(None)
+    coroutine.close()
+    with pytest.raises(WebSocketDisconnect):
+        await websocket.send_text("a")
