@@ -42,7 +42,7 @@ from .types import Message, Receive, Scope, Send
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-__all__ = ["END", "Conversation", "checked_count", "checked_number", "limited", "owner"]
+__all__ = ["END", "Conversation", "checked_count", "checked_number", "limited", "watch_of"]
 
 T = TypeVar("T")
 
@@ -209,7 +209,7 @@ class Conversation(Generic[W]):
             websocket._conversation = before
             self.active = False
             raise
-        watch = self._watch() if self._unlimited else None
+        watch = watch_of(websocket.scope, websocket._receive) if self._unlimited else None
         self._direct = watch is not None
         if not self._direct and not self._done:
             await self._enter_group()
@@ -227,15 +227,6 @@ class Conversation(Generic[W]):
         else:
             self._start()
         return websocket
-
-    def _watch(self) -> Callable[[Callable[[Message], object]], object] | None:
-        """Where the server tells the end, if it is the end of this conversation."""
-        extension = (self._websocket.scope.get("extensions") or {}).get(END)
-        if extension is None:
-            return None
-        # By identity: middleware that hands on a `receive` of its own may make another end of it.
-        watch: Any = extension["watch"]
-        return watch if owner(watch) is not None and owner(watch) is owner(self._websocket._receive) else None
 
     async def _enter_group(self) -> None:
         self._outside = anyio.CancelScope()
@@ -895,6 +886,16 @@ def checked_count(name: str, value: object, *, least: int = 0) -> int:
 
 def owner(method: object) -> object:
     return getattr(method, "__self__", None)
+
+
+def watch_of(scope: Scope, receive: Receive) -> Callable[[Callable[[Message], object]], object] | None:
+    """Where the server tells the end, if it is the end of the conversation that is received from."""
+    extension = (scope.get("extensions") or {}).get(END)
+    if extension is None:
+        return None
+    # By identity: middleware that hands on a `receive` of its own may make another end of it.
+    watch: Any = extension["watch"]
+    return watch if owner(watch) is not None and owner(watch) is owner(receive) else None
 
 
 def _type_of(message: Message) -> Any:

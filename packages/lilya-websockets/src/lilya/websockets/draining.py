@@ -31,7 +31,7 @@ from typing import Any, Final, TypeVar
 
 import anyio
 
-from ._conversation import END, checked_count, checked_number, owner
+from ._conversation import END, checked_count, checked_number, watch_of
 from ._messages import checked_close
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE
 from ._websocket import WebSocket
@@ -206,9 +206,8 @@ class _Connection:
         self._state = CONNECTING
         self.closed = False  # by the drain
         self.running = anyio.CancelScope()
-        extensions = scope.get("extensions") or {}
-        if END in extensions and owner(extensions[END]["watch"]) is owner(receive):
-            self.scope = {**scope, "extensions": {**extensions, END: {"watch": self.watch}}}
+        if watch_of(scope, receive) is not None:
+            self.scope = {**scope, "extensions": {**scope["extensions"], END: {"watch": self.watch}}}
 
     async def receive(self) -> Message:
         """In place of the server's: it receives the same, and after the drain's close the end of a stop."""

@@ -685,7 +685,7 @@ class WebSocketProtocol(asyncio.Protocol):
             and (self._fragments is None or self._deflate is None or not self._deflate.continued)
             and self._phase is not CLOSING
         ):
-            # Here, not after the frame: many pings that come at once share one.
+            # Here, not after the frame: many such frames that come at once share one.
             self._wire = None
             forget(wire)
         if at < end:
