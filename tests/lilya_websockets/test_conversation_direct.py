@@ -13,6 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from lilya.websockets import WebSocket, WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
+from lilya.websockets.draining import drain
 
 from .server import ClientDisconnected, Message, Server, data, disconnect, text
 from .test_conversation import closes
@@ -448,6 +449,28 @@ async def test_a_watch_that_belongs_to_nobody_brings_the_reader() -> None:
         await anyio.wait_all_tasks_blocked()
         assert server.receives == 3
         assert websocket.messages_received == 1
+
+
+@pytest.mark.contract("block-direct")
+async def test_under_drain_two_that_belong_to_nobody_bring_the_reader() -> None:
+    """Both are nobody's, which does not make them one server's."""
+    server = Announcing(text("1"))
+    server.scope["extensions"]["lilya.websocket.end"] = {"watch": lambda callback: server.watch(callback)}
+
+    async def receive() -> Any:
+        message = await server.receive()
+        return disconnect(4003) if message.get("text") == "1" else message
+
+    codes = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        websocket = WebSocket(scope, receive, send)
+        async with websocket:
+            await websocket.wait_disconnected()
+        codes.append(websocket.close_code)
+
+    await drain(app)(server.scope, receive, server.send)
+    assert codes == [4003]
 
 
 @pytest.mark.contract("block-direct", "block-leaving-bounded")

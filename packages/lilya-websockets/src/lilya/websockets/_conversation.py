@@ -170,9 +170,8 @@ class Conversation(Generic[W]):
     _paused_at: float | None = None  # the reader waits for room
     _hurried = 0  # who waits for the reader to go on in spite of a full buffer
     _sends: set[Callable[[], None]]  # what stops each that waits
-    _closing: anyio.Event | _FutureEvent | None = (
-        None  # a close is under way, and the reader waits for its end
-    )
+    # A close is under way, and the reader waits for its end.
+    _closing: anyio.Event | _FutureEvent | None = None
     _arrival: anyio.Event | _FutureEvent | None = None  # somebody waits for a message
     _room: anyio.Event | None = None  # the reader waits for room
     _answer: anyio.Event | None = None  # the heartbeat waits for any message
