@@ -127,7 +127,9 @@ if nox is not None:
     CORE = "packages/lilya-websockets"
     DOCTEST = "packages/ws-doctest[serve]"
 
-    PARALLEL = ("-n", "auto")  # a worker for every core
+    # Two workers for every core: half of its time a test waits, for a socket or for what must not happen.
+    CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    PARALLEL = ("-n", str(2 * CORES))
 
     PYTHONS = found_pythons()
     # nox looks a version up on PATH, where a shim may stand in the way of the interpreter itself.

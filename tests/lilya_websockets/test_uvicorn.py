@@ -1355,14 +1355,15 @@ async def program(folder: Path, *options: str) -> AsyncIterator[tuple[asyncio.su
     assert process.stdout is not None
     try:
         yield process, port
-        if process.returncode is not None:
-            # The output ends with the last of the group. A helper of the interpreter's ends after all others,
-            # and if it is killed while it writes down its coverage, that file cannot be read.
-            await asyncio.wait_for(process.stdout.read(), PATIENCE)
+        if process.returncode is None:
+            process.terminate()
+        # The output ends with the last of the group. A helper of the interpreter's ends after all others,
+        # and if it is killed while it writes down its coverage, that file cannot be read.
+        await asyncio.wait_for(process.communicate(), PATIENCE)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        await process.communicate()
 
 
 async def greeting(port: int) -> tuple[ClientConnection, list[str]]:
