@@ -17,11 +17,12 @@ from typing import NamedTuple
 
 from ._client import Crowd
 
-__all__ = ["PEERS", "Peer", "Server", "running"]
+__all__ = ["DEFAULT", "LEVEL_6", "NODE", "OURS", "PEERS", "Peer", "Server", "running"]
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 60.0  # seconds for a server to start, or to end
 DEFAULT, OURS = "uvicorn", "lilya.websockets.uvicorn"
+LEVEL_6 = f"{OURS} at level 6"
 
 # Made by `nox -s bench`. In the folder are Lilya and over it our package, as a user has them; before the
 # environment's own packages on the path, they take the place of upstream's Lilya there.
@@ -109,7 +110,7 @@ def native(name: str, module: str, *, deflate: bool = True) -> Peer:
 def _servers() -> Iterator[Peer]:
     yield uvicorn(DEFAULT, "websockets-sansio")
     yield uvicorn(OURS, "lilya.websockets.uvicorn:WebSocketProtocol", "raw", OURS, ours=True)
-    yield uvicorn(f"{OURS}, level 6", "benchmarks.servers.level6:Protocol", "raw", OURS, ours=True)
+    yield uvicorn(LEVEL_6, "benchmarks.servers.level6:Protocol", "raw", OURS, ours=True)
     yield uvicorn("uvicorn --ws websockets", "websockets")
     yield uvicorn("uvicorn --ws wsproto", "wsproto", "raw", "wsproto")
     options = "--interface asgi --ws --workers 1 --backlog 4096 --no-access-log --log-level error --port"

@@ -194,6 +194,10 @@ def test_every_server_has_its_peer() -> None:
             )
 
 
+def test_every_peer_can_be_chosen() -> None:
+    assert not [name for name in PEERS if "," in name]  # by which `--peers` separates them
+
+
 def test_every_row_has_its_peer_and_every_goal_its_row() -> None:
     for case in wire.CASES.values():
         assert {peer for peer, _ in case.rows.values()} <= PEERS.keys()
