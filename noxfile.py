@@ -278,12 +278,14 @@ if nox is not None:
 
     @nox.session
     def conformance(session: nox.Session) -> None:
-        """The protocol for uvicorn: every case in every chopping on every loop, and uvicorn's own tests."""
+        """The protocol for uvicorn: every case however its bytes are cut, Autobahn, and uvicorn's tests."""
         install(session, CORE, DOCTEST, groups=("conformance",))
         session.run(
             "pytest",
             "tests/lilya_websockets/test_uvicorn_conformance.py",
+            "tests/lilya_websockets/test_uvicorn_autobahn.py",
             "tests/lilya_websockets/test_uvicorn_fuzz.py",
+            *("-o", "faulthandler_timeout=600"),  # Autobahn has cases that take a minute
             *PARALLEL,
             *session.posargs,
             env={"CONFORMANCE": "exhaustive"},

@@ -86,9 +86,11 @@ print(*filter(missing, sys.argv[1:]))
 """
 
 
-def uvicorn(name: str, protocol: str, app: str = "raw", *needs: str, ours: bool = False) -> Peer:
+def uvicorn(
+    name: str, protocol: str, app: str = "raw", *needs: str, ours: bool = False, loop: str = "auto"
+) -> Peer:
     module = app if ":" in app else f"benchmarks.servers.{app}:app"
-    arguments = ("-W", "ignore", "-m", "uvicorn", module, "--ws", protocol)
+    arguments = ("-W", "ignore", "-m", "uvicorn", module, "--ws", protocol, "--loop", loop)
     # No pings: the client counts bytes, and opening 10,000 connections may take longer than the interval.
     quiet = [
         "--no-access-log",

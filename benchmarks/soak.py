@@ -190,10 +190,11 @@ def main() -> None:
         "--warm-up", type=int, default=WARM_UP, help=f"how many before them (default: {WARM_UP:,})"
     )
     parser.add_argument("--ws", default="websockets-sansio", help="uvicorn's WebSocket implementation")
+    parser.add_argument("--loop", default="auto", help="uvicorn's event loop: auto, asyncio or uvloop")
     arguments = parser.parse_args()
     if arguments.cycles < 1 or arguments.warm_up < 1:
         parser.error("there must be at least one cycle, and one before")
-    peer = uvicorn("uvicorn", arguments.ws, SOAKED, ours=True)
+    peer = uvicorn("uvicorn", arguments.ws, SOAKED, ours=True, loop=arguments.loop)
     outcome = run(peer, arguments.cycles, arguments.warm_up, lambda line: print(line, flush=True))
     print(
         f"{outcome.cycles:,} cycles in {outcome.seconds / 60:.1f} minutes. Memory: {outcome.grown:+,} bytes"

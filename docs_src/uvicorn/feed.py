@@ -19,8 +19,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         def leave(end: Message) -> None:
             tasks.cancel_scope.cancel()
 
-        if END in scope["extensions"]:  # the server tells
-            scope["extensions"][END]["watch"](leave)
+        extensions = scope.get("extensions") or {}
+        if END in extensions:  # the server tells
+            extensions[END]["watch"](leave)
         else:  # a task has to find out
             tasks.start_soon(until_left, receive, tasks.cancel_scope)
         for number in range(1, 1_000_000):

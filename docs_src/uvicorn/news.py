@@ -19,7 +19,7 @@ async def publish(news: str) -> None:
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "websocket.accept"})
-    readers[send] = PREPARED in scope["extensions"]
+    readers[send] = PREPARED in (scope.get("extensions") or {})
     while (message := await receive())["type"] == "websocket.receive":
         await publish(f"News: {message.get('text')}")
     readers.pop(send, None)

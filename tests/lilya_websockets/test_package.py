@@ -61,6 +61,30 @@ def test_the_names_of_public_modules_exist(module: object) -> None:
     assert all(hasattr(module, name) for name in names)
 
 
+@pytest.mark.parametrize(
+    ("module", "absent", "said"),
+    [
+        ("draining", "anyio", "lilya.websockets.draining needs AnyIO: install lilya-websockets[anyio]"),
+        ("channels", "anyio", "channels need AnyIO: install lilya-websockets[channels]"),
+        (
+            "uvicorn",
+            "websockets",
+            "lilya.websockets.uvicorn needs uvicorn and websockets: install lilya-websockets[uvicorn]",
+        ),
+    ],
+)
+def test_what_is_not_installed_is_named_with_its_extra(module: str, absent: str, said: str) -> None:
+    source = f"""
+import sys
+sys.modules[{absent!r}] = None
+try:
+    import lilya.websockets.{module}
+except ImportError as error:
+    print(error)
+"""
+    assert python(source).strip() == said
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
     folder = tmp_path_factory.mktemp("wheel")

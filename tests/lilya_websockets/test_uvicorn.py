@@ -23,6 +23,7 @@ from unittest.mock import ANY
 
 import pytest
 import uvicorn
+from uvicorn.server import ServerState
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as client
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
@@ -605,8 +606,9 @@ async def test_messages_out_of_turn() -> None:
             await send({"type": "websocket.accept"})
         with pytest.raises(RuntimeError, match="Expected 'text' or 'bytes'"):
             await send({"type": "websocket.send"})
-        for code, reason in ((1005, ""), (999, ""), (5000, ""), (1000, "x" * 124)):
-            with pytest.raises(ValueError, match="cannot close with code"):
+        unsendable: list[tuple[Any, Any]] = [(1005, ""), (999, ""), (5000, ""), (1000, "x" * 124)]
+        for code, reason in (*unsendable, ("1000", ""), (1000.0, ""), ([], ""), (1000, b"x")):
+            with pytest.raises(ValueError, match=r"cannot close with code .*: a code must be 1000-1003, "):
                 await send({"type": "websocket.close", "code": code, "reason": reason})
         await send({"type": "websocket.send", "text": "still open"})
         await send({"type": "websocket.close", "code": 4000, "reason": "é"})
@@ -699,7 +701,7 @@ ENDINGS = [
     (sends_no_frame, 1002, None),
     (sends_no_mask, 1002, None),
     (sends_no_deflate, 1002, None),
-    (does_nothing, 1011, "keepalive ping timeout"),
+    (does_nothing, 1006, None),
 ]
 
 
@@ -731,7 +733,9 @@ async def test_every_ending(act: Any, code: int, reason: str | None) -> None:
     assert event["code"] == code
     if code == 1006:
         assert "reason" not in event
-        assert answer == b""
+        told = a_close(1011, "keepalive ping timeout") if act is does_nothing else b""
+        assert answer.endswith(told)
+        assert bool(answer) == bool(told)
     elif code == 1005:
         assert answer == bytes((CLOSE, 0))
     else:
@@ -847,9 +851,7 @@ async def test_only_the_pong_that_was_asked_for_is_an_answer() -> None:
             connection.frame(PONG, other)
         # With another answer there would be another ping.
         assert await connection.rest() == a_close(1011, "keepalive ping timeout")
-    assert handler.events == [
-        {"type": "websocket.disconnect", "code": 1011, "reason": "keepalive ping timeout"}
-    ]
+    assert handler.events == [{"type": "websocket.disconnect", "code": 1006}]
 
 
 async def test_an_app_that_does_not_read_costs_the_client_nothing() -> None:
@@ -1228,6 +1230,17 @@ async def test_a_head_that_never_ends(sent: bytes, status: bytes) -> None:
         answer = await connection.rest()
         assert answer.startswith(b"HTTP/1.1 " + status + b" ") if status else answer == b""
         await until(lambda: not server.server_state.connections)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "said"),
+    [("ws", HTTPProtocol, "HTTPProtocol was given with --ws"), ("http", WebSocketProtocol, "with --http")],
+)
+async def test_a_class_that_is_given_with_the_other_option(option: str, given: Any, said: str) -> None:
+    config = uvicorn.Config(Handler(), **{option: given})
+    config.load()
+    with pytest.raises(TypeError, match=said):
+        given(config, ServerState(), {})
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """`lilya.websockets.uvicorn:WebSocketProtocol` against RFC 6455 and RFC 7692, over raw sockets.
 
-The cases follow the Autobahn test-suite, the yardstick of WebSocket servers. Its package on PyPI runs on
-Python 2 only, so it cannot be run here; its rules are tested instead, under its numbers. A `+` in a number
-marks a case that Autobahn does not have. What Autobahn calls *non-strict* is let pass in two respects: an
-echo may be missing when the client's next frame ended the connection before the app had its turn; and text
-that is not UTF-8 is found at the end of a frame (6.4.3, 6.4.4), as the RFC allows.
+The cases follow the Autobahn test-suite, the yardstick of WebSocket servers, under its numbers; the suite
+itself, which takes minutes, is run by `test_uvicorn_autobahn.py`. Here, what the app saw is compared, too. A
+`+` in a number marks a case that Autobahn does not have. What Autobahn calls *non-strict* is let pass in two
+respects: an echo may be missing when the client's next frame ended the connection before the app had its
+turn; and text that is not UTF-8 is found at the end of a frame (6.4.3, 6.4.4), as the RFC allows.
 
 `nox -s conformance` runs every case in every chopping, on asyncio and on uvloop; here each runs once.
 """

@@ -623,6 +623,7 @@ def test_who_watches_is_told_before_what_came_is_received(caplog: pytest.LogCapt
             assert told == []
             protocol.data_received(encoded([GOODBYE], False))
             assert told == [(1, LEFT), (2, LEFT)]
+            watch(fail)
             watch(lambda end: told.append((3, end)))  # who comes late
             assert told[2:] == [(3, LEFT)]
             for _, end in told:
@@ -636,7 +637,7 @@ def test_who_watches_is_told_before_what_came_is_received(caplog: pytest.LogCapt
     assert len(told) == 3
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == [
         "a fault of a watcher"
-    ]
+    ] * 2
 
 
 @pytest.mark.parametrize(

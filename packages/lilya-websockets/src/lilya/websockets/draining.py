@@ -29,7 +29,10 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import FrameType
 from typing import Any, Final, TypeVar
 
-import anyio
+try:
+    import anyio
+except ModuleNotFoundError as error:
+    raise ImportError("lilya.websockets.draining needs AnyIO: install lilya-websockets[anyio]") from error
 
 from ._conversation import END, checked_count, checked_number, watch_of
 from ._messages import checked_close

@@ -36,25 +36,30 @@ from random import getrandbits
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
-from uvicorn.logging import TRACE_LOG_LEVEL
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
-from uvicorn.protocols.utils import (
-    ClientDisconnected,
-    get_client_addr,
-    get_local_addr,
-    get_path_with_query_string,
-    get_remote_addr,
-    is_ssl,
-)
+try:
+    from uvicorn.logging import TRACE_LOG_LEVEL
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+    from uvicorn.protocols.utils import (
+        ClientDisconnected,
+        get_client_addr,
+        get_local_addr,
+        get_path_with_query_string,
+        get_remote_addr,
+        is_ssl,
+    )
 
-from websockets.exceptions import NegotiationError, PayloadTooBig, ProtocolError
-from websockets.extensions import Extension
-from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-from websockets.frames import Close, Frame, Opcode
-from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
-from websockets.protocol import State
-from websockets.server import ServerProtocol
-from websockets.typing import ExtensionName
+    from websockets.exceptions import NegotiationError, PayloadTooBig, ProtocolError
+    from websockets.extensions import Extension
+    from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+    from websockets.frames import Close, Frame, Opcode
+    from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
+    from websockets.protocol import State
+    from websockets.server import ServerProtocol
+    from websockets.typing import ExtensionName
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "lilya.websockets.uvicorn needs uvicorn and websockets: install lilya-websockets[uvicorn]"
+    ) from error
 
 try:
     from websockets.speedups import apply_mask
@@ -182,6 +187,8 @@ class WebSocketProtocol(asyncio.Protocol):
     ) -> None:
         if not config.loaded:
             config.load()
+        if config.http_protocol_class is type(self):
+            raise TypeError("WebSocketProtocol was given with --http; it goes with --ws")
         self._config = config
         self._server = server_state
         self._app_state = app_state
@@ -393,10 +400,11 @@ class WebSocketProtocol(asyncio.Protocol):
         """Have the end told at once, whoever makes it: what the app has not received yet does not delay it.
 
         Args:
-            callback: Called once, on the event loop, with the `websocket.disconnect`.
+            callback: Called once, in the thread of the event loop, with the `websocket.disconnect`. What it
+                raises is logged.
         """
         if self._ending is not None:
-            callback(self._ending.copy())
+            self._tell(callback)
         elif self._watchers is None:
             self._watchers = [callback]
         else:
@@ -873,6 +881,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._timer = self._loop.call_later(cast(float, self._config.ws_ping_timeout), self._unanswered)
             return
         self._trace("keepalive ping timeout")
+        self._end(1006)  # the client has gone without a word, and is told in case that it has not
         self._fail(1011, "keepalive ping timeout")
 
     # The end (RFC 6455 section 7)
@@ -890,18 +899,24 @@ class WebSocketProtocol(asyncio.Protocol):
             wake(self._reader)
         watchers, self._watchers = self._watchers, None
         for watcher in watchers or ():
-            try:
-                watcher(self._ending.copy())
-            except Exception:
-                logger.exception("what watches the end of a connection has failed\n")
+            self._tell(watcher)
+
+    def _tell(self, watcher: Callable[[dict[str, Any]], object]) -> None:
+        try:
+            watcher(cast("dict[str, Any]", self._ending).copy())
+        except Exception:
+            logger.exception("what watches the end of a connection has failed\n")
 
     def _close(self, code: int, reason: str | None) -> None:
         """Send a close frame, and wait for the client's (section 7.1.2)."""
         wire = self._wire or self._made_wire()
         try:
             wire.send_close(code, reason or "")
-        except ProtocolError as error:
-            raise ValueError(f"cannot close with code {code!r} and reason {reason!r}: {error}") from error
+        except Exception as error:  # of any kind, if they are of another type
+            raise ValueError(
+                f"cannot close with code {code!r} and reason {reason!r}: a code must be 1000-1003, 1007-1014 "
+                "or 3000-4999, a reason at most 123 bytes of UTF-8"
+            ) from error
         self._wire = wire
         self._transport.write(b"".join(wire.data_to_send()))
         self._phase = CLOSING
@@ -986,6 +1001,10 @@ class HTTPProtocol(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        if not config.loaded:
+            config.load()
+        if config.ws_protocol_class is type(self):
+            raise TypeError("HTTPProtocol was given with --ws; it goes with --http, beside WebSocketProtocol")
         self._arguments = (config, server_state, app_state, _loop)
         self._loop = _loop or asyncio.get_running_loop()
         self._server = server_state
