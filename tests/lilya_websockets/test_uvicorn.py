@@ -374,6 +374,9 @@ async def test_accepting() -> None:
     [
         {"headers": [(b"x: y\r\ninjected", b"1")]},
         {"headers": [(b"", b"1")]},
+        {"headers": [(b"x y", b"1")]},
+        {"headers": [(b"x:y", b"1")]},
+        {"headers": [(b"x", b"1\x00")]},
         {"headers": [(b"x", b"1\r\ninjected: 2")]},
         {"headers": [(b"x", b"1"), (b"Sec-WebSocket-Protocol", b"a")]},
         {"headers": [(b"Sec-WebSocket-Accept", b"a")]},
@@ -542,6 +545,18 @@ async def test_a_denial_in_parts() -> None:
 )
 async def test_odd_denials(status: int, expected: bytes) -> None:
     assert await denied({"type": START, "status": status}, {"type": PART, "body": b"x"}) == expected
+
+
+@pytest.mark.parametrize("header", [(b"x: y\r\ninjected", b"1"), (b"x", b"1\r\ninjected: 2")])
+async def test_a_denial_that_cannot_be_sent(header: tuple[bytes, bytes]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        with pytest.raises(ValueError, match="cannot be a header"):
+            await send({"type": START, "status": 401, "headers": [header]})
+        await send({"type": "websocket.accept"})  # nothing was lost
+
+    async with connected(app) as connection:
+        assert await seen(connection) == (1000, "")
 
 
 @pytest.mark.parametrize("status", [99, 101, 600])

@@ -8,7 +8,7 @@ import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -825,6 +825,113 @@ def test_an_app_that_reads_again_gives_the_client_its_time(answers: bool) -> Non
     run(main())
 
 
+@pytest.mark.parametrize(("taken", "rest"), [(3.0, 17.0), (25.0, 0.0)])
+def test_the_interval_is_from_ping_to_ping(taken: float, rest: float) -> None:
+    class Loop:
+        now = 100.0
+        timers: ClassVar[list[float]] = []
+
+        def time(self) -> float:
+            return self.now
+
+        def call_later(self, seconds: float, callback: Any) -> asyncio.TimerHandle:
+            self.timers.append(seconds)
+            return asyncio.get_running_loop().call_later(1000, callback)
+
+    async def main() -> None:
+        async with made(nothing_more, ws_ping_interval=20.0, ws_ping_timeout=30.0) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            loop = protocol._loop = Loop()
+            protocol._cancel_timer()
+            protocol._ping()
+            loop.now += taken
+            protocol.data_received(encoded([Sent(0x8A, protocol._pong)], False))
+            assert loop.timers == [30.0, rest]
+
+    run(main())
+
+
+def test_reading_goes_on_when_the_app_has_taken_all() -> None:
+    async def main() -> None:
+        async with made(accepts, ws_max_queue=4) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            protocol.data_received(encoded([Sent(0x81, b"x")] * 4, False))
+            for _ in range(4):
+                assert not protocol._transport.reading
+                await protocol.receive()
+            assert protocol._transport.reading
+            task.cancel()
+
+    run(main())
+
+
+def test_who_waits_to_send_waits_again_if_the_client_stops_again() -> None:
+    async def main() -> None:
+        async with made(accepts) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            before = len(protocol._transport.written)
+            protocol.pause_writing()
+            sending = asyncio.create_task(protocol.send({"type": "websocket.send", "text": "later"}))
+            await settled(sending)
+            protocol.resume_writing()
+            protocol.pause_writing()
+            await settled(sending)
+            assert len(protocol._transport.written) == before
+            protocol.resume_writing()
+            await settled(sending)
+            assert protocol._transport.written[before:] == b"\x81\x05later"
+            task.cancel()
+
+    run(main())
+
+
+@pytest.mark.parametrize(("half", "done"), [(True, ["eof"]), (False, ["close"])], ids=["TCP", "TLS"])
+def test_what_fails_hangs_up_as_far_as_the_transport_can(half: bool, done: list[str]) -> None:
+    async def main() -> None:
+        async with made(accepts) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            protocol._transport.can_write_eof = lambda: half
+            protocol.data_received(encoded([Sent(0x83, b"")], False))
+            assert protocol._transport.done == done
+            task.cancel()
+
+    run(main())
+
+
+def test_contexts_are_made_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_now: list[str] = []
+    for name in ("compressobj", "decompressobj"):
+        make = getattr(zlib, name)
+
+        def counted(*args: Any, name: str = name, make: Any = make, **options: Any) -> Any:
+            made_now.append(name)
+            return make(*args, **options)
+
+        monkeypatch.setattr(zlib, name, counted)
+
+    async def main() -> None:
+        async with made(accepts, REQUEST % OFFER) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            plain = encoded([Sent(0x81, b"plain")], False)
+            message = encoded([Sent(0x81, b"x", compressed=True)], True)
+            made_now.clear()  # of the client, and those of the negotiation, which were dropped with it
+            protocol.data_received(plain)
+            assert made_now == []
+            protocol.data_received(message)
+            assert made_now == ["decompressobj"]
+            assert protocol._deflate._compressor is None
+            await protocol.send({"type": "websocket.send", "text": "x"})
+            assert made_now == ["decompressobj", "compressobj"]
+            task.cancel()
+
+    run(main())
+
+
 def test_ends_that_meet() -> None:
     async def main() -> None:
         async with made(nothing) as protocol:
@@ -903,7 +1010,6 @@ def test_a_rare_frame_leaves_nothing(frames: list[Sent]) -> None:
     run(main())
 
 
-# Each with a message after it: the app that takes it must not be what lets the next pong out.
 @pytest.mark.parametrize(("level", "sizes"), [(0, range(1000, 1100)), (3, range(10, 30)), (9, range(10, 30))])
 def test_the_level_of_compression(level: int, sizes: range, monkeypatch: pytest.MonkeyPatch) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -968,6 +1074,7 @@ async def nothing_more(scope: Any, receive: Any, send: Any) -> None:
         pass
 
 
+# Each with a message after it: the app that takes it must not be what lets the next pong out.
 PINGS = [frame for number in range(100) for frame in (Sent(0x89, b"%03d" % number), Sent(0x81, b"x"))]
 
 
