@@ -932,6 +932,25 @@ def test_contexts_are_made_when_they_are_needed(monkeypatch: pytest.MonkeyPatch)
     run(main())
 
 
+def test_what_comes_after_a_close_of_the_app_is_thrown_away() -> None:
+    async def main() -> None:
+        async with made(accepts) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            protocol._close(4000, "enough")
+            protocol.data_received(
+                encoded([Sent(0x81, b"late"), Sent(0x01, b"la"), Sent(0x80, b"te")], False)
+            )
+            assert await protocol.receive() == {
+                "type": "websocket.disconnect",
+                "code": 4000,
+                "reason": "enough",
+            }
+            task.cancel()
+
+    run(main())
+
+
 def test_ends_that_meet() -> None:
     async def main() -> None:
         async with made(nothing) as protocol:
