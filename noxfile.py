@@ -140,7 +140,11 @@ if nox is not None:
     # Every Python with one multidict, both in turn, and not what `tests` runs anyway: half of the matrix, in
     # which each of either has its part. `-s matrix` runs the whole.
     MULTIDICTS = ("6", "7")
-    APART = ("test_uvicorn*.py", "test_channels*.py", "test_draining.py")
+    APART = (
+        *(f"test_uvicorn_{name}.py" for name in ("autobahn", "conformance", "fuzz")),
+        "test_channels*.py",
+        "test_draining.py",
+    )
     HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
     HALF = [
         (version, multidict)

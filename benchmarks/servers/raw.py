@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-PIECE = b"x" * 65536
+PIECE = 65536  # bytes; each is an object of its own: of one that is sent again, a server may keep no copy
 PREPARED = "lilya.websocket.prepared"  # an extension of `lilya.websockets.uvicorn`
 group: dict[Any, None] = {}
 
@@ -47,5 +47,5 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     elif path == "/flood":
         await send({"type": "websocket.accept"})
         for _ in range(512):
-            await send({"type": "websocket.send", "bytes": PIECE})
+            await send({"type": "websocket.send", "bytes": b"x" * PIECE})
         await receive()

@@ -8,7 +8,7 @@ import sys
 import uvloop
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-PIECE = b"x" * 65536
+PIECE = 65536  # bytes; each is an object of its own: of one that is sent again, a server may keep no copy
 group: set[ServerConnection] = set()
 
 
@@ -26,7 +26,7 @@ async def handle(websocket: ServerConnection) -> None:
             broadcast(group, message)  # its own way: it never waits
     elif path == "/flood":
         for _ in range(512):
-            await websocket.send(PIECE)
+            await websocket.send(b"x" * PIECE)
         await websocket.wait_closed()
 
 

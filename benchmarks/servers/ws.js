@@ -1,6 +1,6 @@
 // The `ws` package on Node.js.
 const { WebSocketServer } = require("ws");
-const PIECE = Buffer.alloc(65536, "x");
+const PIECE = 65536;
 const group = new Set();
 const server = new WebSocketServer({ host: "127.0.0.1", port: Number(process.argv[2]), perMessageDeflate: true });
 server.on("connection", (socket, request) => {
@@ -17,7 +17,7 @@ server.on("connection", (socket, request) => {
     });
   } else if (path === "/flood") {
     let left = 512;
-    const next = () => { if (left-- > 0) socket.send(PIECE, next); };
+    const next = () => { if (left-- > 0) socket.send(Buffer.alloc(PIECE, "x"), next); };
     next();
   }
 });

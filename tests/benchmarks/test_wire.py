@@ -20,7 +20,7 @@ if sys.platform != "linux":
 
 from benchmarks import wire
 from benchmarks._client import BINARY, TEXT, Crowd, deflated, frame, handshakes, reply
-from benchmarks._peers import DEFAULT, OURS, PEERS, Peer, Server, running
+from benchmarks._peers import DEFAULT, OURS, PEERS, Peer, Server, running, uvicorn
 from benchmarks._system import Sample, processes
 
 ROOT = Path(__file__).parents[2]
@@ -446,6 +446,18 @@ def test_the_command(
     assert "handshake: A connection, opened and closed" in said
     assert "1 round in " in said
     assert '"value"' in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("protocol", "least", "most"),
+    [(f"{OURS}:WebSocketProtocol", 0.0, 4.0), ("tests.benchmarks.deaf:Protocol", 20.0, 40.0)],
+)
+def test_what_is_kept_for_a_reader_who_has_stopped_is_seen(protocol: str, least: float, most: float) -> None:
+    failed: dict[str, str] = {}
+    with running([uvicorn("stalled", protocol)], CORES[1], failed) as servers:
+        assert failed == {}
+        assert least <= wire.stalled(servers["stalled"]).value < most
 
 
 def is_socket(fd: Path) -> bool:

@@ -1089,7 +1089,7 @@ async def test_a_prepared_message_is_framed_once() -> None:
         websocket = WebSocket(scope, receive, send)
         await websocket.accept()
         await websocket.send_prepared(message)
-        frames.append(message.message_for(scope["extensions"])["prepared"]["frame"])
+        frames.append(message.message_for(scope["extensions"])["prepared"]["lilya.websockets.uvicorn"])
         await websocket.send_text("another")
 
     async with serving(app) as server:
@@ -1206,10 +1206,11 @@ async def test_every_frame_is_logged_at_level_trace(caplog: pytest.LogCaptureFix
     logger = logging.getLogger("uvicorn.error")
     level = logger.level
     try:
-        async with serving(Handler(), log_level="trace") as server:
+        async with serving(Handler(), log_level="trace", ws_ping_interval=0.05) as server:
             async with client(f"ws://127.0.0.1:{server.port}/", proxy=None) as connection:
                 await connection.send("hello")
                 assert await connection.recv() == "hello"
+                await until(lambda: any("< PONG" in record.getMessage() for record in caplog.records))
             await until(lambda: not server.server_state.connections)
     finally:
         logger.setLevel(level)
@@ -1221,6 +1222,7 @@ async def test_every_frame_is_logged_at_level_trace(caplog: pytest.LogCaptureFix
         "WebSocket connection lost",
     ):
         assert any(message.endswith(expected) for message in messages), expected
+    assert any("> PING" in message for message in messages)
 
 
 # The door

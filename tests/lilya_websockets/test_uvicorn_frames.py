@@ -234,7 +234,7 @@ def masked(payload: bytes, mask: bytes) -> bytes:
 
 
 TEXTS = st.text(max_size=30).map(str.encode)
-LENGTHS = st.sampled_from([0, 1, 125, 126, 127, 4095, 4096])
+LENGTHS = st.sampled_from([0, 1, 125, 126, 127, 4095, 4096, 16384, 65535, 65536])
 PAYLOADS = TEXTS | st.binary(max_size=10) | LENGTHS.map(lambda length: b"x" * length)
 WHOLE = st.tuples(st.sampled_from([0x81, 0x82]), PAYLOADS, st.just(True), st.booleans()).map(
     lambda fields: Sent(*fields)

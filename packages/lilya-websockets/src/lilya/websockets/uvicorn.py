@@ -77,6 +77,9 @@ logger = logging.getLogger("uvicorn.error")  # where uvicorn's own protocols wri
 DENIAL: Final = "websocket.http.response"
 PREPARED: Final = "lilya.websocket.prepared"
 END: Final = "lilya.websocket.end"
+FRAME: Final = (
+    "lilya.websockets.uvicorn"  # under which a prepared message has its frame: it is no other server's
+)
 
 MAX_HEAD = 65536  # bytes of a request before its empty line; h11 has the same limit
 MAX_QUEUE = 262144  # bytes of messages that wait for the app, which is what one read of a loop brings
@@ -136,7 +139,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     fast: ClassVar[bool] = True
     """Whether common frames take the fast path. They do not while uvicorn logs at level debug or trace: the
-    `websockets` library then logs every frame."""
+    `websockets` library then logs every frame but those of prepared messages."""
 
     __slots__ = (
         "_app_state",
@@ -387,8 +390,8 @@ class WebSocketProtocol(asyncio.Protocol):
         elif (prepared := message.get("prepared")) is not None:
             # Not compressed, for nobody: which messages are is the sender's choice (RFC 7692 section 6), and
             # with a context of its own, every connection would need a frame of its own.
-            if (frame := prepared.get("frame")) is None:
-                frame = prepared["frame"] = b"".join(framed(*payload_of(message)))
+            if (frame := prepared.get(FRAME)) is None:
+                frame = prepared[FRAME] = b"".join(framed(*payload_of(message)))
             transport.write(frame)
         else:
             self._send_payload(*payload_of(message))
@@ -853,7 +856,12 @@ class WebSocketProtocol(asyncio.Protocol):
     def _ping(self) -> None:
         self._pong = getrandbits(32).to_bytes(4, "big")
         self._pinged = self._loop.time()
-        self._transport.write(b"\x89\x04" + self._pong)
+        if self._fast:
+            self._transport.write(b"\x89\x04" + self._pong)
+        else:
+            wire = cast(ServerProtocol, self._wire)
+            wire.send_ping(self._pong)
+            self._write(b"".join(wire.data_to_send()))
         timeout = self._config.ws_ping_timeout
         if timeout is None:
             self._timer = self._loop.call_later(cast(float, self._config.ws_ping_interval), self._ping)
