@@ -456,7 +456,7 @@ async def test_over_tls() -> None:
         assert handler.scope["scheme"] == "wss"
         await connection.send("é" * 400)
         assert await connection.recv() == "é" * 400
-        await connection.send(bytes(1001))
+        await connection.send(bytes(1_000_000))  # what is left of it must not keep the close from the client
         assert (await seen(connection))[0] == 1009
     assert handler.events[-1]["code"] == 1009
 
@@ -1006,10 +1006,17 @@ async def test_a_cancelled_sender_harms_no_other() -> None:
 
 
 @asynccontextmanager
-async def stalled(handler: Handler, messages: int = 0, **options: Any) -> AsyncIterator[Any]:
+async def stalled(
+    handler: Handler, messages: int = 0, *, tls: bool = False, **options: Any
+) -> AsyncIterator[Any]:
     """A server whose client reads nothing, while the app sends as much as it can."""
-    async with serving(handler, **options) as server, Raw.to(server.port, size=4096) as connection:
+    line: dict[str, Any] = {"size": 4096}
+    if tls:
+        options["ssl_certfile"] = str(PEM)
+        line |= {"ssl": ssl.create_default_context(cafile=str(PEM)), "server_hostname": "localhost"}
+    async with serving(handler, **options) as server, Raw.to(server.port, **line) as connection:
         await connection.shake()
+        cast("Any", connection.writer.transport).pause_reading()
         (protocol,) = server.server_state.connections
         await until(lambda: protocol._drained is not None)
         for _ in range(messages):
@@ -1018,9 +1025,10 @@ async def stalled(handler: Handler, messages: int = 0, **options: Any) -> AsyncI
         yield server
 
 
-async def test_a_client_that_does_not_read_does_not_pin_the_shutdown() -> None:
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_client_that_does_not_read_does_not_pin_the_shutdown(tls: bool) -> None:
     handler = Handler(floods)
-    async with stalled(handler) as server:
+    async with stalled(handler, tls=tls) as server:
         server.should_exit = True
         await handler.wait()
         await until(lambda: not server.server_state.connections)
@@ -1028,10 +1036,11 @@ async def test_a_client_that_does_not_read_does_not_pin_the_shutdown() -> None:
 
 
 @pytest.mark.parametrize("messages", [0, 10])
-async def test_a_client_that_does_not_read_does_not_pin_the_handler(messages: int) -> None:
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_client_that_does_not_read_does_not_pin_the_handler(messages: int, tls: bool) -> None:
     handler = Handler(floods)  # it does not read either
     options = {"ws_ping_interval": 0.1, "ws_ping_timeout": 0.5, "ws_max_queue": 5}
-    async with stalled(handler, messages, **options) as server:
+    async with stalled(handler, messages, tls=tls, **options) as server:
         await handler.wait()
         await until(lambda: not server.server_state.connections)
     assert isinstance(handler.outcome, OSError)
