@@ -209,8 +209,7 @@ if nox is not None:
         """The core's tests on every Python that is found, with both major versions of multidict."""
         install(session, CORE, DOCTEST, groups=("matrix",))
         session.install(f"multidict=={multidict}.*")
-        # What starts servers and brokers takes minutes, and sees no multidict: on the oldest Python here, and
-        # on this one in `tests`.
+        # What takes minutes, and sees no multidict: on the oldest Python here, and on this one in `tests`.
         apart = () if session.python == next(iter(PYTHONS)) else APART
         session.run(
             "pytest",
