@@ -601,6 +601,16 @@ async def accepts(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.Event().wait()
 
 
+@asynccontextmanager
+async def accepted(request: bytes = REQUEST % b"", **options: Any) -> AsyncIterator[Any]:
+    """A protocol whose app has accepted, and does nothing more."""
+    async with made(accepts, request, **options) as protocol:
+        (task,) = protocol._server.tasks
+        await settled(task)
+        yield protocol
+        task.cancel()
+
+
 MESSAGE, GOODBYE = Sent(0x81, b"a"), Sent(0x88, b"\x0f\xa0bye")
 LEFT = {"type": "websocket.disconnect", "code": 4000, "reason": "bye"}
 
@@ -612,9 +622,7 @@ def test_who_watches_is_told_before_what_came_is_received(caplog: pytest.LogCapt
         raise LookupError("a fault of a watcher")
 
     async def main() -> None:
-        async with made(accepts) as protocol:
-            (task,) = protocol._server.tasks
-            await settled(task)
+        async with accepted() as protocol:
             watch = protocol.scope["extensions"]["lilya.websocket.end"]["watch"]
             watch(lambda end: told.append((1, end)))
             watch(fail)
@@ -631,7 +639,6 @@ def test_who_watches_is_told_before_what_came_is_received(caplog: pytest.LogCapt
             received = [await protocol.receive() for _ in range(4)]
             assert [message.get("text") for message in received] == ["a", "a", "a", None]
             assert received[3] == LEFT
-            task.cancel()
 
     run(main())
     assert len(told) == 3
@@ -654,15 +661,12 @@ def test_every_end_is_told(end: Any, code: int) -> None:
     told: list[Any] = []
 
     async def main() -> None:
-        async with made(accepts) as protocol:
-            (task,) = protocol._server.tasks
-            await settled(task)
+        async with accepted() as protocol:
             protocol.watch(told.append)
             end(protocol)
             assert [message["code"] for message in told] == [code]
             protocol._transport.lost = True
             protocol.connection_lost(None)
-            task.cancel()
 
     run(main())
     assert len(told) == 1
@@ -854,24 +858,19 @@ def test_the_interval_is_from_ping_to_ping(taken: float, rest: float) -> None:
 
 def test_reading_goes_on_when_the_app_has_taken_all() -> None:
     async def main() -> None:
-        async with made(accepts, ws_max_queue=4) as protocol:
-            (task,) = protocol._server.tasks
-            await settled(task)
+        async with accepted(ws_max_queue=4) as protocol:
             protocol.data_received(encoded([Sent(0x81, b"x")] * 4, False))
             for _ in range(4):
                 assert not protocol._transport.reading
                 await protocol.receive()
             assert protocol._transport.reading
-            task.cancel()
 
     run(main())
 
 
 def test_who_waits_to_send_waits_again_if_the_client_stops_again() -> None:
     async def main() -> None:
-        async with made(accepts) as protocol:
-            (task,) = protocol._server.tasks
-            await settled(task)
+        async with accepted() as protocol:
             before = len(protocol._transport.written)
             protocol.pause_writing()
             sending = asyncio.create_task(protocol.send({"type": "websocket.send", "text": "later"}))
@@ -883,7 +882,6 @@ def test_who_waits_to_send_waits_again_if_the_client_stops_again() -> None:
             protocol.resume_writing()
             await settled(sending)
             assert protocol._transport.written[before:] == b"\x81\x05later"
-            task.cancel()
 
     run(main())
 
@@ -891,13 +889,10 @@ def test_who_waits_to_send_waits_again_if_the_client_stops_again() -> None:
 @pytest.mark.parametrize(("half", "done"), [(True, ["eof"]), (False, ["close"])], ids=["TCP", "TLS"])
 def test_what_fails_hangs_up_as_far_as_the_transport_can(half: bool, done: list[str]) -> None:
     async def main() -> None:
-        async with made(accepts) as protocol:
-            (task,) = protocol._server.tasks
-            await settled(task)
+        async with accepted() as protocol:
             protocol._transport.can_write_eof = lambda: half
             protocol.data_received(encoded([Sent(0x83, b"")], False))
             assert protocol._transport.done == done
-            task.cancel()
 
     run(main())
 
@@ -914,9 +909,7 @@ def test_contexts_are_made_when_they_are_needed(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(zlib, name, counted)
 
     async def main() -> None:
-        async with made(accepts, REQUEST % OFFER) as protocol:
-            (task,) = protocol._server.tasks
-            await settled(task)
+        async with accepted(REQUEST % OFFER) as protocol:
             plain = encoded([Sent(0x81, b"plain")], False)
             message = encoded([Sent(0x81, b"x", compressed=True)], True)
             made_now.clear()  # of the client, and those of the negotiation, which were dropped with it
@@ -927,16 +920,13 @@ def test_contexts_are_made_when_they_are_needed(monkeypatch: pytest.MonkeyPatch)
             assert protocol._deflate._compressor is None
             await protocol.send({"type": "websocket.send", "text": "x"})
             assert made_now == ["decompressobj", "compressobj"]
-            task.cancel()
 
     run(main())
 
 
 def test_what_comes_after_a_close_of_the_app_is_thrown_away() -> None:
     async def main() -> None:
-        async with made(accepts) as protocol:
-            (task,) = protocol._server.tasks
-            await settled(task)
+        async with accepted() as protocol:
             protocol._close(4000, "enough")
             protocol.data_received(
                 encoded([Sent(0x81, b"late"), Sent(0x01, b"la"), Sent(0x80, b"te")], False)
@@ -946,7 +936,6 @@ def test_what_comes_after_a_close_of_the_app_is_thrown_away() -> None:
                 "code": 4000,
                 "reason": "enough",
             }
-            task.cancel()
 
     run(main())
 

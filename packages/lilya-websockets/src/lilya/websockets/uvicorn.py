@@ -77,9 +77,8 @@ logger = logging.getLogger("uvicorn.error")  # where uvicorn's own protocols wri
 DENIAL: Final = "websocket.http.response"
 PREPARED: Final = "lilya.websocket.prepared"
 END: Final = "lilya.websocket.end"
-FRAME: Final = (
-    "lilya.websockets.uvicorn"  # under which a prepared message has its frame: it is no other server's
-)
+# Under which a prepared message has its frame: it is no other server's.
+FRAME: Final = "lilya.websockets.uvicorn"
 
 MAX_HEAD = 65536  # bytes of a request before its empty line; h11 has the same limit
 MAX_QUEUE = 262144  # bytes of messages that wait for the app, which is what one read of a loop brings
