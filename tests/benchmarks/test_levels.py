@@ -11,11 +11,12 @@ import pytest
 
 from benchmarks import levels
 from lilya.websockets import uvicorn
+from lilya.websockets.uvicorn import _deflate
 
 
 def test_it_measures_what_the_protocol_does() -> None:
-    assert uvicorn.MEM_LEVEL == levels.MEMORY
-    assert uvicorn.DEFLATE.server_max_window_bits == levels.WINDOW
+    assert _deflate.MEM_LEVEL == levels.MEMORY
+    assert _deflate.DEFLATE.server_max_window_bits == levels.WINDOW
     assert uvicorn.WebSocketProtocol.compression_level in levels.LEVELS
 
 

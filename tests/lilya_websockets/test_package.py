@@ -18,6 +18,7 @@ from lilya.websockets import datastructures, draining, exceptions, types
 PACKAGE = Path(__file__).parents[2] / "packages" / "lilya-websockets"
 SOURCES = sorted((PACKAGE / "src" / "lilya" / "websockets").glob("*.py"))
 CHANNELS = sorted((PACKAGE / "src" / "lilya" / "websockets" / "channels").glob("*.py"))
+UVICORN = sorted((PACKAGE / "src" / "lilya" / "websockets" / "uvicorn").glob("*.py"))
 TESTING = sorted((PACKAGE / "src" / "lilya" / "websockets" / "testing").glob("*.py"))
 
 
@@ -107,8 +108,9 @@ def test_the_wheel_holds_nothing_else_under_lilya(wheel: zipfile.Path) -> None:
     modules = {name for name in names if ".dist-info/" not in name}
     testing = {f"lilya/websockets/testing/{path.name}" for path in TESTING}
     channels = {f"lilya/websockets/channels/{path.name}" for path in CHANNELS}
+    uvicorn = {f"lilya/websockets/uvicorn/{path.name}" for path in UVICORN}
     core = {f"lilya/websockets/{path.name}" for path in SOURCES}
-    assert modules == core | channels | testing | {"lilya/websockets/py.typed"}
+    assert modules == core | channels | testing | uvicorn | {"lilya/websockets/py.typed"}
     licences = [name for name in names if name.endswith("/LICENSE")]
     assert len(licences) == 1
     assert wheel.root.read(licences[0]) == (PACKAGE / "LICENSE").read_bytes()
@@ -150,7 +152,7 @@ print([name for name in sys.modules if "uvicorn" in name])
 def test_its_module_for_uvicorn_reaches_the_real_one() -> None:
     source = """
 import lilya.websockets.uvicorn as ours, uvicorn, lilya.websockets
-print(ours.get_client_addr.__module__, uvicorn.__file__ != ours.__file__)
+print(ours._protocol.get_client_addr.__module__, uvicorn.__file__ != ours.__file__)
 print([name for name in lilya.websockets.__all__ if "vicorn" in name])
 """
     assert python(source).splitlines() == ["uvicorn.protocols.utils True", "[]"]
@@ -179,18 +181,21 @@ LAYERS = {
     "types": set[str](),
     "exceptions": set[str](),
     "_state": {"exceptions"},
-    "_messages": {"types"},
+    "_extensions": set[str](),
+    "_messages": {"_extensions", "types"},
     "_servers": {"types"},
     "datastructures": {"types"},
     "_connection": {"datastructures", "exceptions", "types"},
-    "_conversation": {"_messages", "_state", "exceptions", "types"},
+    "_conversation": {"_extensions", "_messages", "_state", "exceptions", "types"},
     "_websocket": {
-        *("_connection", "_conversation", "_messages", "_servers", "_state"),
+        *("_connection", "_conversation", "_extensions", "_messages", "_servers", "_state"),
         *("exceptions", "types"),
     },
-    "draining": {"_conversation", "_messages", "_state", "_websocket", "exceptions", "types"},
+    "draining": {
+        *("_conversation", "_extensions", "_messages", "_state", "_websocket"),
+        *("exceptions", "types"),
+    },
     "_pytest_plugin": {"testing", "types"},  # pytest's, not the core's
-    "uvicorn": set[str](),  # a server's side: the core and it know nothing of one another
     "__init__": {"_messages", "_state", "_websocket", "datastructures", "exceptions"},
 }
 
@@ -205,7 +210,7 @@ CHANNEL_LAYERS = {
     "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions"}),
     "_channels": (
         {"_backend", "_memory", "_outbox", "_receivers", "_writers"},
-        {"_conversation", "_messages", "_websocket", "draining", "exceptions"},
+        {"_conversation", "_extensions", "_messages", "_websocket", "draining", "exceptions"},
     ),
     "__init__": ({"_backend", "_channels", "_outbox", "_receivers"}, set[str]()),
 }
@@ -222,6 +227,26 @@ def test_the_layers_of_channels(path: Path) -> None:
     assert core is None or imported[1] == core
 
 
+# By module of `uvicorn/`, the server's side: of the core it knows the names of extensions, and nothing else.
+UVICORN_LAYERS = {
+    "_heads": (set[str](), set[str]()),
+    "_frames": (set[str](), set[str]()),
+    "_deflate": (set[str](), set[str]()),
+    "_http": ({"_heads"}, set[str]()),
+    "_protocol": ({"_deflate", "_frames", "_heads"}, {"_extensions"}),
+    "__init__": ({"_http", "_protocol"}, set[str]()),
+}
+
+
+@pytest.mark.parametrize("path", UVICORN, ids=lambda path: path.stem)
+def test_the_layers_of_the_protocol(path: Path) -> None:
+    imported: tuple[set[str], set[str]] = (set(), set())
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            imported[node.level - 1].add(node.module or "")
+    assert imported == UVICORN_LAYERS[path.stem]
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_imports_point_down_only(path: Path) -> None:
     imported = {
@@ -232,14 +257,14 @@ def test_imports_point_down_only(path: Path) -> None:
     assert imported == LAYERS[path.stem]
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *CHANNELS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*SOURCES, *CHANNELS, *UVICORN], ids=lambda path: path.stem)
 @pytest.mark.contract("exceptions-no-assert")
 def test_nothing_is_asserted(path: Path) -> None:
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     assert not [node for node in nodes if isinstance(node, ast.Assert)]
-    if path in CHANNELS:
+    if path in (*CHANNELS, *UVICORN):
         return
-    if path.stem not in ("_websocket", "_conversation", "draining", "uvicorn"):
+    if path.stem not in ("_websocket", "_conversation", "draining"):
         assert not [node for node in nodes if isinstance(node, ast.Await)]
 
 

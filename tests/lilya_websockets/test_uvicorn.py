@@ -1461,7 +1461,7 @@ def test_without_the_library_in_c() -> None:
     source = """
 import sys
 sys.modules["websockets.speedups"] = None
-import lilya.websockets.uvicorn as subject
+import lilya.websockets.uvicorn._frames as subject
 assert subject.apply_mask.__module__ == "websockets.utils", subject.apply_mask
 assert subject.apply_mask(b"abcde", bytes(4)) == b"abcde"
 """

@@ -22,8 +22,9 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from lilya.websockets import WebSocket, WebSocketDisconnect
-from lilya.websockets import uvicorn as subject
 from lilya.websockets.uvicorn import HTTPProtocol, WebSocketProtocol
+from lilya.websockets.uvicorn import _protocol as subject
+from lilya.websockets.uvicorn._deflate import Deflate
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
@@ -1134,7 +1135,7 @@ def test_headers_of_every_version_of_the_library() -> None:
 
 def test_a_fragment_that_ends_with_its_last_block() -> None:
     """BFINAL (RFC 7692 section 7.2.3.4) at the very end of a fragment: the next one begins anew."""
-    deflate = subject.Deflate(PerMessageDeflate(False, False, 15, 15, {}), 3)
+    deflate = Deflate(PerMessageDeflate(False, False, 15, 15, {}), 3)
     compressor = zlib.compressobj(wbits=-15)
     fragment = compressor.compress(b"Hello") + compressor.flush(zlib.Z_FINISH)
     assert deflate.inflated(fragment, 10, final=False) == b"Hello"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-import lilya.websockets.uvicorn as subject
 from lilya.websockets.uvicorn import HTTPProtocol
+from lilya.websockets.uvicorn import _http as subject
 
 from .test_uvicorn import LIMIT, LOOPS, asyncio_timeout, serving, until
 

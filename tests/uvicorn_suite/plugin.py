@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lilya.websockets.uvicorn import Phase, WebSocketProtocol
+from lilya.websockets.uvicorn import WebSocketProtocol
+from lilya.websockets.uvicorn._protocol import Phase
 
 CLASSES = {
     "wsproto": "uvicorn.protocols.websockets.wsproto_impl:WSProtocol",

@@ -34,6 +34,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from ._extensions import END
 from ._messages import checked_bytes, checked_close, checked_text
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE, WebSocketState
 from .exceptions import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
@@ -42,7 +43,7 @@ from .types import Message, Receive, Scope, Send
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-__all__ = ["END", "Conversation", "checked_count", "checked_number", "limited", "watch_of"]
+__all__ = ["Conversation", "checked_count", "checked_number", "limited", "watch_of"]
 
 T = TypeVar("T")
 
@@ -53,7 +54,6 @@ logger: Final = logging.getLogger("lilya.websockets")
 _TURN: Final = 16
 # Seconds in which the reader finds out what a failed send means. Servers have the disconnect at hand then.
 _GRACE: Final = 0.2
-END: Final = "lilya.websocket.end"
 # What may wait for the app, unless it says something else.
 MESSAGES, BYTES = 64, 1_048_576
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]  # missing in typeshed
 from typing import Any, Final, NoReturn
 
+from ._extensions import PREPARED
 from .types import Message
 
 __all__ = [
-    "PREPARED",
     "PreparedMessage",
     "checked_bytes",
     "checked_close",
@@ -34,7 +34,6 @@ __all__ = [
 
 # Payloads
 
-PREPARED: Final = "lilya.websocket.prepared"
 """The ASGI extension by which a server says that it keeps frames in a message's `prepared`."""
 
 

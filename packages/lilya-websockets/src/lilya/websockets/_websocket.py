@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVa
 from weakref import WeakValueDictionary
 
 from ._connection import Connection
+from ._extensions import DENIAL
 from ._messages import (
     PreparedMessage,
     checked_bytes,
@@ -77,7 +78,6 @@ is_ascii: Final = str.isascii  # refuses what is no `str`, so that one call asks
 
 logger: Final = logging.getLogger("lilya.websockets")
 
-_DENIAL: Final = "websocket.http.response"
 _BY_APP: Final = "the app closed it"
 _BY_RESPONSE: Final = "the app answered with an HTTP response"
 _BY_CLIENT: Final = "the client closed it"
@@ -597,7 +597,7 @@ class WebSocket(Connection):
         if not isinstance(message, Mapping) or not isinstance(message.get("type"), str):
             raise TypeError(f"an ASGI message must be a mapping with a 'type', got {message!r}")
         message_type = message["type"]
-        if message_type.startswith(_DENIAL):
+        if message_type.startswith(DENIAL):
             message_type = message_type.removeprefix("websocket.")
         more_body = bool(message.get("more_body"))
         after = self._after(message_type, more_body=more_body)
@@ -619,14 +619,14 @@ class WebSocket(Connection):
         elif message_type == "http.response.start":
             headers = message.get("headers")
             checked = {
-                "type": f"{_DENIAL}.start",
+                "type": f"{DENIAL}.start",
                 "status": checked_status(message.get("status")),
                 "headers": [] if headers is None else checked_headers(headers, of_handshake=False),
             }
         else:
             body = message.get("body")
             checked = {
-                "type": f"{_DENIAL}.body",
+                "type": f"{DENIAL}.body",
                 "body": b"" if body is None else checked_bytes(body),
                 "more_body": more_body,
             }
@@ -854,7 +854,7 @@ class WebSocket(Connection):
             self._move(DISCONNECTED, DISCONNECTED)
             return
         extensions = self.scope.get("extensions") or ()
-        if self._application_state is CONNECTING and _DENIAL not in extensions:
+        if self._application_state is CONNECTING and DENIAL not in extensions:
             await self.close()
             return
         self._after("http.response.start")
@@ -966,9 +966,9 @@ class WebSocket(Connection):
         if self._client_state is DISCONNECTED or self._application_state is DISCONNECTED:
             raise self._closed(_ATTEMPTS.get(message_type, f"send {message_type!r}"))
         after = after_send(self._application_state, message_type, more_body=more_body)
-        if after is RESPONSE and _DENIAL not in (self.scope.get("extensions") or ()):
+        if after is RESPONSE and DENIAL not in (self.scope.get("extensions") or ()):
             raise WebSocketRuntimeError(
-                f"cannot send a denial response: the server does not offer the extension {_DENIAL!r}. "
+                f"cannot send a denial response: the server does not offer the extension {DENIAL!r}. "
                 "close() before accept() gives the client HTTP 403 without it"
             )
         return after

@@ -34,7 +34,8 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("lilya.websockets.draining needs AnyIO: install lilya-websockets[anyio]") from error
 
-from ._conversation import END, checked_count, checked_number, watch_of
+from ._conversation import checked_count, checked_number, watch_of
+from ._extensions import END
 from ._messages import checked_close
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE
 from ._websocket import WebSocket

@@ -1,4 +1,4 @@
-"""A WebSocket protocol for uvicorn: `uvicorn --ws lilya.websockets.uvicorn:WebSocketProtocol app:app`.
+"""One WebSocket connection of uvicorn: bytes in, ASGI messages out, and back.
 
 The rules of this file:
 
@@ -22,68 +22,63 @@ from __future__ import annotations
 import asyncio
 import codecs
 import logging
-import re
 import socket
 import sys
-import zlib
 from codecs import IncrementalDecoder
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from enum import IntEnum
 from functools import partial
-from http import HTTPStatus
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from urllib.parse import unquote
 
-try:
-    import h11
-    from uvicorn.logging import TRACE_LOG_LEVEL
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-    from uvicorn.protocols.utils import (
-        ClientDisconnected,
-        get_client_addr,
-        get_local_addr,
-        get_path_with_query_string,
-        get_remote_addr,
-        is_ssl,
-    )
+from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols.utils import (
+    ClientDisconnected,
+    get_client_addr,
+    get_local_addr,
+    get_path_with_query_string,
+    get_remote_addr,
+    is_ssl,
+)
 
-    from websockets.exceptions import NegotiationError, PayloadTooBig, ProtocolError
-    from websockets.extensions import Extension
-    from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-    from websockets.frames import Close, Frame, Opcode
-    from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
-    from websockets.protocol import State
-    from websockets.server import ServerProtocol
-    from websockets.typing import ExtensionName
-except ModuleNotFoundError as error:
-    raise ImportError(
-        "lilya.websockets.uvicorn needs uvicorn and websockets: install lilya-websockets[uvicorn]"
-    ) from error
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Close, Frame, Opcode
+from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
-try:
-    from websockets.speedups import apply_mask
-except ImportError:
-    from websockets.utils import apply_mask
+from .._extensions import DENIAL, END, PREPARED
+from ._deflate import DATA, DEFLATE, Deflate
+from ._frames import (
+    BEATS,
+    COMPRESSED,
+    CONTINUATIONS,
+    DEFLATED,
+    PIECES,
+    PLAIN,
+    PONG,
+    PONG_HEAD,
+    TEXT,
+    TEXT_HEADS,
+    apply_mask,
+    framed,
+    payload_of,
+)
+from ._heads import MAX_HEAD, TOKEN, header_lines, response
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-__all__ = ["HTTPProtocol", "WebSocketProtocol"]
-
 logger = logging.getLogger("uvicorn.error")  # where uvicorn's own protocols write, access lines included
 
-DENIAL: Final = "websocket.http.response"
-PREPARED: Final = "lilya.websocket.prepared"
-END: Final = "lilya.websocket.end"
 # Under which a prepared message has its frame: it is no other server's.
 FRAME: Final = "lilya.websockets.uvicorn"
 
-MAX_HEAD = 65536  # bytes of a request before its empty line; h11 has the same limit
 MAX_QUEUE = 262144  # bytes of messages that wait for the app, which is what one read of a loop brings
-STEP = 1048576  # bytes that are inflated at once
 # Bytes from which a payload is not copied into its frame. In these Pythons asyncio never says `pause_writing`
 # after `writelines` (CVE-2024-12254): there, all are.
 PAUSES = not ((3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2))
@@ -93,18 +88,6 @@ PARSED: Final = (
     "upgrade",
     *(f"sec-websocket-{name}" for name in ("key", "version", "extensions")),
 )
-MAX_STREAMS = 16  # blocks with BFINAL set in a frame: what follows each is copied
-
-# The first byte of a frame: final, and its opcode; for a compressed message RSV1 (RFC 7692 section 6).
-TEXT, BINARY, COMPRESSED = 0x81, 0x82, 0x40
-PING, PONG = 0x89, 0x8A
-PIECES: Final = frozenset((0x01, 0x02, 0x00, 0x80))  # of a text or a binary message, and what follows
-CONTINUATIONS: Final = frozenset((0x00, 0x80))
-BEATS: Final = frozenset((PING, PONG))
-PONG_HEAD: Final = bytes((PONG,))
-PLAIN: Final = frozenset((TEXT, BINARY))
-DEFLATED: Final = frozenset((TEXT | COMPRESSED, BINARY | COMPRESSED))
-TEXT_HEADS: Final = [bytes((TEXT, length)) for length in range(126)]
 
 
 class Phase(IntEnum):
@@ -985,456 +968,6 @@ class WebSocketProtocol(asyncio.Protocol):
             logger.log(TRACE_LOG_LEVEL, "%sWebSocket %s", prefix, what)
 
 
-class HTTPProtocol(asyncio.Protocol):
-    """Limits on the head of every request, in time and in size, around uvicorn's own HTTP protocol.
-
-    uvicorn's HTTP protocols see a request before any WebSocket protocol does, and wait for the end of its
-    head without a limit in time, the faster one of them without a limit in size. Given with `--http`, this
-    class adds both. It collects the first head of a connection itself, and then hands over to `HttpTools` or
-    `H11` below, which hold later requests to the same limits.
-
-    Args:
-        config: uvicorn's.
-        server_state: uvicorn's.
-        app_state: What the lifespan of the app has left.
-    """
-
-    head_timeout: ClassVar[float] = 10.0
-    """Seconds that a client has for the head of a request, and again for its part of a close."""
-
-    __slots__ = ("_arguments", "_head", "_loop", "_server", "_timer", "_transport")
-
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        if not config.loaded:
-            config.load()
-        if config.ws_protocol_class is type(self):
-            raise TypeError("HTTPProtocol was given with --ws; it goes with --http, beside WebSocketProtocol")
-        self._arguments = (config, server_state, app_state, _loop)
-        self._loop = _loop or asyncio.get_running_loop()
-        self._server = server_state
-        self._head = bytearray()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let the time begin."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._server.connections.add(cast(Any, self))
-        self._timer = self._loop.call_later(self.head_timeout, self._too_late)
-
-    def data_received(self, data: bytes) -> None:
-        """Collect the head, and hand over when it is whole."""
-        if self._transport.is_closing():
-            return  # over TLS it may still bring something
-        if not self._head:
-            data = data.lstrip(b"\r\n")  # empty lines may come before it (RFC 9112 section 2.2)
-        start = max(0, len(self._head) - 3)
-        self._head += data
-        if END_OF_HEAD.search(self._head, start):
-            self._leave()
-            protocol = cast(Any, (HttpTools or H11)(*self._arguments))
-            protocol.head_timeout = self.head_timeout
-            protocol.connection_made(self._transport)
-            self._transport.set_protocol(protocol)
-            protocol.data_received(bytes(self._head))
-        elif len(self._head) > MAX_HEAD:
-            self._refuse(431 if b"\n" in self._head else 414)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
-        self._leave()
-
-    def shutdown(self) -> None:
-        """The server stops."""
-        self._close()
-
-    def _too_late(self) -> None:
-        if self._head:
-            self._refuse(408)
-        else:
-            self._close()
-
-    def _refuse(self, status: int) -> None:
-        body = HTTPStatus(status).phrase.encode()
-        self._transport.write(response(status, self._server.default_headers, b"", body))
-        self._close()
-
-    def _close(self) -> None:
-        if self._transport.is_closing():
-            return  # closed twice, asyncio's transport for TLS does not abort any more
-        self._timer.cancel()
-        self._timer = self._loop.call_later(self.head_timeout, self._transport.abort)
-        self._transport.close()  # over TLS it waits for the client's
-
-    def _leave(self) -> None:
-        self._server.connections.discard(cast(Any, self))
-        self._timer.cancel()
-
-
-class Guarded:
-    """What `HTTPProtocol` adds to one of uvicorn's HTTP protocols, for every request of a connection.
-
-    - A head has `head_timeout` seconds from the read that brought its first bytes, and `MAX_HEAD` bytes.
-    - `Upgrade` is ignored unless it is exactly one `websocket` (RFC 9110 section 7.8): the body of any other
-      request is its body, and what follows is the next request.
-    - A connection that is about to close takes nothing more.
-    """
-
-    head_timeout: float
-    transport: asyncio.Transport
-    _timer: asyncio.TimerHandle | None = None  # of a head that has begun, then of the close
-    _size = 0  # bytes of that head so far
-    _deaf = False  # whether the connection takes nothing more
-
-    def connection_lost(self: Any, exc: Exception | None) -> None:
-        """Forget it."""
-        self._cancel_timer()
-        super().connection_lost(exc)  # type: ignore[misc]
-
-    def _should_upgrade(self: Any) -> bool:
-        """Whether the request is a handshake. uvicorn's own takes the last `Upgrade` of several."""
-        if self.ws_protocol_class is None:
-            return False
-        values = [value for name, value in self.headers if name == b"upgrade"]
-        if [value.strip().lower() for value in values] != [b"websocket"]:
-            return False
-        tokens = b",".join(value for name, value in self.headers if name == b"connection").split(b",")
-        return b"upgrade" in [token.strip().lower() for token in tokens]
-
-    def _hand_over(self: Any, method: bytes, target: bytes, early: bytes) -> None:
-        """Give the connection to the WebSocket protocol, with what has come after the handshake: uvicorn's
-        own protocols forget it."""
-        self._deaf = True
-        self._cancel_timer()
-        self.connections.discard(self)
-        protocol = self.ws_protocol_class(
-            config=self.config, server_state=self.server_state, app_state=self.app_state
-        )
-        protocol.connection_made(self.transport)
-        self.transport.set_protocol(protocol)
-        protocol.data_received(head_of(method, target, self.headers))
-        if early and not self.transport.is_closing():
-            protocol.data_received(early)
-
-    def _wait_for_head(self: Any) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(self.head_timeout, self._too_late)
-
-    def _too_late(self: Any) -> None:
-        self._timer = None
-        if self.flow.read_paused:
-            self._wait_for_head()  # it is the app that takes its time, with a request before this one
-        else:
-            self._refuse(408)
-
-    def _refuse(self: Any, status: int) -> None:
-        """Close, with an error where no other answer is owed or under way."""
-        self._deaf = True
-        self._cancel_timer()
-        cycle = self.cycle  # of the last request that has begun
-        if cycle is not None and not cycle.response_complete:
-            if not cycle.more_body:
-                cycle.keep_alive = False  # its answer is the last one, and closes
-                return
-            # It is this request that cannot go on. Its app learns that from the close.
-            answers = not cycle.response_started and not getattr(self, "pipeline", None)
-        else:
-            answers = True
-        if answers:
-            body = HTTPStatus(status).phrase.encode()
-            self.transport.write(response(status, self.server_state.default_headers, b"", body))
-        self.transport.close()
-        # Over TLS it waits for the client's part of the close.
-        self._timer = self.loop.call_later(self.head_timeout, self.transport.abort)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-def guarded_httptools() -> Any:
-    """`HttpTools`, where httptools is installed: uvicorn then prefers it, and so does `HTTPProtocol`."""
-    try:
-        import httptools
-        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-    except ImportError:
-        return None
-
-    class HttpTools(Guarded, HttpToolsProtocol):
-        """uvicorn's protocol over httptools, guarded.
-
-        The parser stops behind the head of *every* request that asks for an upgrade, and takes what follows
-        for another protocol: fed on, it would read a body as the next request. So a request whose `Upgrade`
-        is ignored is parsed once more, without that header, by a parser that goes on with its body.
-        """
-
-        _began = False  # whether a head is under way
-        _advanced = False  # whether the bytes at hand were more than a part of a head
-        _ignored: list[tuple[bytes, bytes]] | None = None  # the headers of a request to be parsed once more
-
-        def data_received(self, data: bytes) -> None:
-            """Parse it."""
-            if self._deaf or self.transport.is_closing():
-                return
-            size = self._size + len(data)
-            self._advanced = False
-            rest: Any = data
-            while rest is not None and not self._deaf:
-                rest = self._feed(rest)
-            if self._deaf:
-                return
-            if not self._advanced:
-                # A part of a head, or of what is around the pieces of a body; a parser keeps it.
-                self._size = size
-                if size > MAX_HEAD:
-                    self._refuse(431)
-                    return
-            if self._began:
-                self._wait_for_head()
-
-        def _feed(self, data: Any) -> Any:
-            """Give bytes to the parser. Returns those that it must be given anew, if any."""
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as stop:
-                rest = memoryview(data)[stop.args[0] :]  # not a copy: there may be many such requests
-                if self._ignored is not None:
-                    head = head_of(
-                        self.parser.get_method(),
-                        self.url,
-                        [pair for pair in self._ignored if pair[0] != b"upgrade"],
-                        self.parser.get_http_version().encode(),
-                    )
-                    self.parser = httptools.HttpRequestParser(self)
-                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-                    self._feed(head)
-                    return rest
-                if self._should_upgrade():
-                    self._hand_over(self.parser.get_method(), self.url, bytes(rest))
-                else:
-                    # CONNECT: what follows would belong to the tunnel.
-                    self._deaf = True
-            except httptools.HttpParserError:
-                if self._size > MAX_HEAD:
-                    self._refuse(431)
-                else:
-                    self.logger.warning("Invalid HTTP request received.")
-                    self._refuse(400)
-            return None
-
-        # Callbacks of the parser
-
-        def on_message_begin(self) -> None:
-            """A request begins."""
-            self._unset_keepalive_if_required()
-            self._began = self._advanced = True
-            self._size = 0
-            super().on_message_begin()
-
-        def on_url(self, url: bytes) -> None:
-            """A part of its target."""
-            self._grow(len(url))
-            super().on_url(url)
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            """A header, or a trailer."""
-            self._grow(len(name) + len(value) + 4)
-            super().on_header(name, value)
-
-        def on_headers_complete(self) -> None:
-            """Its head is whole."""
-            self._began = False
-            self._cancel_timer()
-            if self._ignored is not None:
-                self.headers[:] = self._ignored  # the app sees all of them
-                self._ignored = None
-            elif self.parser.should_upgrade() and not self._should_upgrade():
-                if self.parser.get_method() != b"CONNECT":
-                    self._ignored = self.headers
-                    return
-                super().on_headers_complete()
-                self.cycle.keep_alive = False
-                return
-            super().on_headers_complete()
-
-        def on_body(self, body: bytes) -> None:
-            """A part of its body."""
-            self._advanced = True
-            self._size = 0
-            super().on_body(body)
-
-        def on_message_complete(self) -> None:
-            """It is whole."""
-            if self._ignored is None:
-                super().on_message_complete()
-
-        def _grow(self, size: int) -> None:
-            self._size += size
-            if self._size > MAX_HEAD:
-                raise ValueError("the head is too large")  # ends the parser, and comes back as its error
-
-    return HttpTools
-
-
-class H11(Guarded, H11Protocol):
-    """uvicorn's protocol over h11, guarded. h11 itself limits the size of a head, with 400 for an answer."""
-
-    def data_received(self, data: bytes) -> None:
-        """Parse it."""
-        if self._deaf or self.transport.is_closing():
-            return
-        if self.conn.their_state is h11.IDLE:
-            self._size += len(data)
-        super().data_received(data)
-        if self._deaf or self.transport.is_closing():
-            return
-        if self.conn.their_state is h11.IDLE:
-            self._wait_for_head()
-        else:
-            self._size = 0
-            self._cancel_timer()
-
-    def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """The request is a handshake."""
-        self._hand_over(event.method, event.target, self.conn.trailing_data[0])
-
-    def send_400_response(self, msg: str) -> None:
-        """The request is none."""
-        self._refuse(431 if self._size > MAX_HEAD else 400)
-
-
-HttpTools = guarded_httptools()
-
-
-class Deflate(Extension):
-    """permessage-deflate (RFC 7692) as it was negotiated.
-
-    Unlike the one of `websockets` it makes its contexts when they are first needed, since they are most of
-    the memory of a connection, and it keeps no more of a message than a step before it knows its size.
-    """
-
-    name = ExtensionName("permessage-deflate")
-
-    __slots__ = (
-        "_compressor",
-        "_decompressor",
-        "_level",
-        "_local_bits",
-        "_local_once",
-        "_remote_bits",
-        "_remote_once",
-        "continued",
-    )
-
-    def __init__(self, negotiated: PerMessageDeflate, level: int) -> None:
-        self._level = level
-        self._local_bits = negotiated.local_max_window_bits
-        self._local_once = negotiated.local_no_context_takeover
-        self._remote_bits = negotiated.remote_max_window_bits
-        self._remote_once = negotiated.remote_no_context_takeover
-        self._compressor: zlib._Compress | None = None
-        self._decompressor: zlib._Decompress | None = None
-        self.continued = False
-        """Whether the message under way is compressed, of which there are fragments."""
-
-    def compressed(self, data: bytes) -> bytes:
-        """The payload of a message (section 7.2.1)."""
-        compressor = self._compressor
-        if compressor is None:
-            compressor = zlib.compressobj(self._level, wbits=-self._local_bits, memLevel=MEM_LEVEL)
-            if not self._local_once:
-                self._compressor = compressor
-        return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-    def inflated(self, data: bytes, max_size: int, final: bool = True) -> bytes:
-        """What is in the payload of a frame (section 7.2.2).
-
-        Raises:
-            PayloadTooBig: It is more than `max_size`.
-            ProtocolError: It is no such thing.
-        """
-        result = b""
-        if final:
-            data += EMPTY_BLOCK
-        for _ in range(MAX_STREAMS):
-            decompressor = self._decompressor
-            if decompressor is None:
-                decompressor = self._decompressor = zlib.decompressobj(wbits=-self._remote_bits)
-            try:
-                inflated = decompressor.decompress(data, STEP)
-                if len(inflated) == STEP or decompressor.unconsumed_tail:
-                    self._measure(decompressor, len(result) + len(inflated), max_size)
-                    inflated += decompressor.decompress(decompressor.unconsumed_tail)
-            except zlib.error as error:
-                raise ProtocolError("decompression failed") from error
-            result = result + inflated if result else inflated
-            if len(result) > max_size:
-                raise PayloadTooBig(None, max_size)
-            if not decompressor.eof:
-                if final and self._remote_once:
-                    self._decompressor = None
-                return result
-            # A block with BFINAL set (section 7.2.1): zlib takes nothing more, but the message may go on.
-            self._decompressor = None
-            data = decompressor.unused_data
-            if not data:
-                return result
-        raise ProtocolError(f"more than {MAX_STREAMS} blocks with BFINAL set in a frame")
-
-    def _measure(self, decompressor: zlib._Decompress, size: int, max_size: int) -> None:
-        """Inflate a copy of the context and keep nothing: 65 KB may become 64 MB."""
-        copy, data = decompressor.copy(), decompressor.unconsumed_tail
-        while piece := copy.decompress(data, 65536):
-            size += len(piece)
-            if size > max_size:
-                raise PayloadTooBig(None, max_size)
-            data = copy.unconsumed_tail
-
-    def encode(self, frame: Frame) -> Frame:
-        """Compress a whole message, as `websockets` asks for it."""
-        if frame.opcode not in DATA:
-            return frame
-        return Frame(frame.opcode, self.compressed(bytes(frame.data)), rsv1=True)
-
-    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
-        """Inflate a frame, as `websockets` asks for it."""
-        if frame.opcode is Opcode.CONT:
-            if not self.continued:
-                return frame
-            if frame.rsv1:
-                raise ProtocolError("RSV1 bit set in continuation frame")
-        elif frame.opcode in DATA:
-            self.continued = frame.rsv1
-        if frame.opcode not in DATA or not self.continued:
-            return frame
-        if frame.fin:
-            self.continued = False
-        data = self.inflated(bytes(frame.data), cast(int, max_size), frame.fin)
-        return Frame(frame.opcode, data, frame.fin, rsv2=frame.rsv2, rsv3=frame.rsv3)
-
-
-class DeflateFactory(ServerPerMessageDeflateFactory):
-    """The negotiation of `websockets`, for its versions before 17, too."""
-
-    def process_request_params(self, params: Any, accepted_extensions: Any) -> Any:
-        """Decline a window of 8 bits, which zlib cannot make; it would be an HTTP 500."""
-        if ("server_max_window_bits", "8") in params:
-            raise NegotiationError("unsupported server_max_window_bits = 8")
-        return super().process_request_params(params, accepted_extensions)
-
-
-# What uvicorn's own class and `websockets` negotiate: 12 bits are 4 KiB of window.
-MEM_LEVEL = 5
-DEFLATE: Final = DeflateFactory(server_max_window_bits=12, client_max_window_bits=12)
-EMPTY_BLOCK: Final = b"\x00\x00\xff\xff"
-DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
-
-
 def wake(reader: asyncio.Future[None], _: object = None) -> None:
     """Let a call of `receive` go on, unless it was cancelled."""
     if not reader.done():
@@ -1444,71 +977,6 @@ def wake(reader: asyncio.Future[None], _: object = None) -> None:
 def forget(wire: ServerProtocol) -> None:
     """Give its memory back at once: its parser is a generator, and refers to it."""
     vars(wire).clear()
-
-
-# Messages of the app
-
-
-def payload_of(message: Any) -> tuple[int, bytes]:
-    """The first byte of a frame for a `websocket.send`, and its payload."""
-    if (data := message.get("bytes")) is not None:
-        return BINARY, data if type(data) is bytes else bytes(memoryview(data))
-    if (text := message.get("text")) is not None:
-        return TEXT, text.encode()
-    raise RuntimeError("Expected 'text' or 'bytes' in ASGI message 'websocket.send', but got neither.")
-
-
-def framed(first: int, data: bytes) -> tuple[bytes, bytes]:
-    """A frame of the server (RFC 6455 section 5.2), in two parts."""
-    length = len(data)
-    if length < 126:
-        return bytes((first, length)), data
-    if length < 65536:
-        return b"%c\x7e%b" % (first, length.to_bytes(2, "big")), data
-    return b"%c\x7f%b" % (first, length.to_bytes(8, "big")), data
-
-
-def response(status: int, defaults: Iterable[tuple[bytes, bytes]], lines: bytes, body: bytes) -> bytes:
-    """An ordinary response, the last one of a connection."""
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    head = [f"HTTP/1.1 {status} {phrase}\r\n".encode()]
-    head += [b"%b: %b\r\n" % pair for pair in defaults]
-    head += [lines, b"connection: close\r\n"]
-    if status in (204, 304):  # these have no body (RFC 9110 section 6.4.1)
-        return b"".join((*head, b"\r\n"))
-    if b"\ncontent-type: " not in b"\n" + lines:
-        head.append(b"content-type: text/plain; charset=utf-8\r\n")
-    return b"".join((*head, b"content-length: %d\r\n\r\n" % len(body), body))
-
-
-def head_of(
-    method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]], version: bytes = b"1.1"
-) -> bytes:
-    """The head of a request, as a parser has taken it apart."""
-    lines = [b"%b: %b\r\n" % pair for pair in headers]
-    return b"".join((method, b" ", target, b" HTTP/", version, b"\r\n", *lines, b"\r\n"))
-
-
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
-END_OF_HEAD = re.compile(rb"\n\r?\n")
-VALUE = re.compile(rb"[^\x00\r\n]*")
-
-
-def header_lines(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The lines of a response, with names in lower case.
-
-    Raises:
-        ValueError: A name or a value would be something else on the wire.
-    """
-    lines = []
-    for name, value in pairs:
-        if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
-            raise ValueError(f"{name!r}: {value!r} cannot be a header")
-        lines.append(b"%b: %b\r\n" % (name.lower(), value))
-    return b"".join(lines)
 
 
 def octets(value: str) -> bytes:
