@@ -28,10 +28,7 @@ import gc
 import json
 import os
 import platform
-import re
-import shutil
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -43,7 +40,7 @@ from typing import Any, cast
 from litestar.connection import WebSocket as LitestarWebSocket
 from starlette.websockets import WebSocket as StarletteWebSocket
 
-from benchmarks import _report, _system
+from benchmarks import _instructions, _report, _system
 from benchmarks._ours import load_ours
 from benchmarks._report import ROOT
 from lilya.websockets import WebSocket as LilyaWebSocket
@@ -470,39 +467,23 @@ FEW, MANY = 2_000, 22_000  # with fewer, what happens now and then (a collection
 
 def count_instructions(found: Cases, options: list[str]) -> None:
     """Print the instructions per operation, as ratios; each is the difference of two runs under valgrind."""
-    if shutil.which("valgrind") is None:
-        sys.exit("valgrind is not installed; without --instructions the same is timed")
     print(f"{platform.python_implementation()} {platform.python_version()}\n")
     print(f"{'':24}{'implementation':20}{'instructions':>12}  ratio", flush=True)
     for case, implementations in found.items():
         first = 0.0
         for name in implementations:
-            few, many = (_instructions(case, name, operations, options) for operations in (FEW, MANY))
-            each = (many - few) / (MANY - FEW)
+
+            def command(operations: int, case: str = case, name: str = name) -> list[str]:
+                arguments = ["--operations", str(operations), "--only", case, name, *options]
+                return ["-m", "benchmarks.core", *arguments]
+
+            each = _instructions.per_operation(command, FEW, MANY)
             first = first or each
             print(
                 f"{case if each is first else '':24}{name:20}{each:12.0f}{each / first:7.2f}"
                 + (f"  of {name}" if each is first else ""),
                 flush=True,
             )
-
-
-def _instructions(case: str, name: str, operations: int, options: list[str]) -> int:
-    done = subprocess.run(
-        [
-            *("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"),
-            *(sys.executable, "-m", "benchmarks.core", "--operations", str(operations), "--only", case, name),
-            *options,
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-        capture_output=True,
-        text=True,
-    )
-    found = re.search(r"I\s+refs:\s+([\d,]+)", done.stderr)
-    if found is None:
-        raise RuntimeError(f"valgrind did not say how many instructions:\n{done.stderr}")
-    return int(found[1].replace(",", ""))
 
 
 def main() -> None:
