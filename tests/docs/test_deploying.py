@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
-import shutil
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,13 +20,13 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from tests.docs.browser import LIMIT, wait_for
+from tests.docs.nginx import configured, needs_nginx, nginx
 from tests.lilya_websockets.redis_server import NO_SERVER, RedisServer, free_port, redis_binary
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
 
 needs_redis = pytest.mark.skipif(redis_binary() is None, reason=NO_SERVER)
-needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="no nginx on PATH")
 
 Run = Callable[..., "Server"]
 
@@ -207,35 +208,6 @@ def test_who_comes_back_at_another_machine_misses_nothing(run: Run, redis: str) 
             assert sorted(message["members"].values()) == ["ann", "bob"]
 
 
-@contextlib.contextmanager
-def nginx(folder: Path, ports: list[int]) -> Iterator[int]:
-    """The load balancer of the page, in front of these ports, and with a time-out of a second."""
-    found = re.search(r"^```nginx\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert found
-    text, port = found[1], free_port()
-    replaced = {
-        "listen 8000": f"listen 127.0.0.1:{port}",
-        "127.0.0.1:8001": f"127.0.0.1:{ports[0]}",
-        "127.0.0.1:8002": f"127.0.0.1:{ports[1]}",
-        "proxy_read_timeout 60s": "proxy_read_timeout 1s",
-    }
-    for old, new in replaced.items():
-        assert old in text
-        text = text.replace(old, new)
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in kinds)
-    (folder / "nginx.conf").write_text(
-        f"daemon off;\npid {folder}/pid;\nerror_log {folder}/log;\n"
-        f"events {{ worker_connections 64; }}\nhttp {{ access_log off;\n{paths}{text}}}\n"
-    )
-    process = subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf"), "-e", str(folder / "log")])
-    try:
-        yield port
-    finally:
-        process.terminate()
-        process.wait(LIMIT)
-
-
 @needs_redis
 @needs_nginx
 @pytest.mark.parametrize(("interval", "ends"), [("0.3", False), ("60", True)])
@@ -247,7 +219,11 @@ def test_a_load_balancer(run: Run, redis: str, tmp_path: Path, interval: str, en
         with at(server.port):
             pass
     with (
-        nginx(tmp_path, [server.port for server in servers]) as port,
+        nginx(
+            tmp_path,
+            [server.port for server in servers],
+            replaced={"proxy_read_timeout 60s": "proxy_read_timeout 1s"},
+        ) as port,
         at_both_workers(port) as workers,
     ):
         one, other = workers.values()
@@ -260,6 +236,105 @@ def test_a_load_balancer(run: Run, redis: str, tmp_path: Path, interval: str, en
                 other.recv(3)  # three times the time-out
             one.send("Still there?")
             assert other.recv(LIMIT) == "Still there?"
+
+
+# Who says where a request comes from
+
+SEEN = ("tests.docs.seen_app:app", "--lifespan", "off")
+# What a client claims that is not so. Its own address is CLIENT, and it is an address of loopback, too.
+CLAIMS = {"X-Forwarded-For": "10.0.0.1", "X-Forwarded-Proto": "https"}
+CLIENT = "127.0.0.2"
+needs_loopback = pytest.mark.skipif(
+    sys.platform != "linux", reason="127.0.0.2 is an address of the machine on Linux only"
+)
+
+
+def seen_by_websocket(port: int, context: ssl.SSLContext | None = None) -> dict[str, Any]:
+    """What the app sees of a WebSocket from CLIENT."""
+    with connect(
+        f"{'wss' if context else 'ws'}://127.0.0.1:{port}/",
+        proxy=None,
+        ssl=context,
+        source_address=(CLIENT, 0),
+        additional_headers=CLAIMS,
+    ) as connection:
+        seen: dict[str, Any] = json.loads(connection.recv(LIMIT))
+        return seen
+
+
+def seen_by_request(port: int, **headers: str) -> dict[str, Any]:
+    """What the app sees of an ordinary request from CLIENT."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, LIMIT, source_address=(CLIENT, 0))
+    with contextlib.closing(connection):
+        connection.request("GET", "/", headers={**CLAIMS, **headers})
+        seen: dict[str, Any] = json.loads(connection.getresponse().read())
+        return seen
+
+
+def sees(seen: dict[str, Any]) -> tuple[str, str]:
+    return seen["client"][0], seen["scheme"]
+
+
+def started(server: Server) -> Server:
+    with at(server.port):
+        return server
+
+
+@needs_nginx
+@needs_loopback
+@pytest.mark.parametrize("protocol", ["websockets-sansio", "lilya.websockets.uvicorn:WebSocketProtocol"])
+def test_the_proxy_says_who_the_client_is(run: Run, tmp_path: Path, protocol: str) -> None:
+    """With the lines of the page no client can choose its address or scheme."""
+    server = started(run(*SEEN, "--ws", protocol))
+    with nginx(tmp_path, [server.port]) as port:
+        assert sees(seen_by_websocket(port)) == (CLIENT, "ws")
+        assert sees(seen_by_request(port)) == (CLIENT, "http")
+        names = [name for name, _ in seen_by_request(port, Upgrade="h2c", Connection="Upgrade")["headers"]]
+        assert "upgrade" not in names
+    # The planted fault: without these lines, and with every `Upgrade` handed on, each claim is believed.
+    lines = {
+        "proxy_set_header X-Forwarded-For $remote_addr;": "",
+        "proxy_set_header X-Forwarded-Proto $scheme;": "",
+        "proxy_set_header Upgrade $upgrade;": "proxy_set_header Upgrade $http_upgrade;",
+    }
+    with nginx(tmp_path, [server.port], replaced=lines) as port:
+        assert sees(seen_by_websocket(port)) == ("10.0.0.1", "wss")
+        assert sees(seen_by_request(port)) == ("10.0.0.1", "https")
+        seen = seen_by_request(port, Upgrade="h2c", Connection="Upgrade")
+        assert ["upgrade", "h2c"] in seen["headers"]
+
+
+@needs_nginx
+@needs_loopback
+def test_the_proxy_says_that_there_is_tls(run: Run, tmp_path: Path) -> None:
+    server = started(run(*SEEN))
+    file = ROOT / "tests" / "lilya_websockets" / "localhost.pem"
+    context = ssl.create_default_context(cafile=str(file))
+    tls = f"listen 8000 ssl; ssl_certificate {file}; ssl_certificate_key {file};"
+    with nginx(tmp_path, [server.port], replaced={"listen 8000;": tls}) as port:
+        assert sees(seen_by_websocket(port, context)) == (CLIENT, "wss")
+
+
+@needs_loopback
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [
+        ((), (CLIENT, "ws")),  # the default trusts 127.0.0.1 and ::1 only
+        (("--forwarded-allow-ips", CLIENT), ("10.0.0.1", "wss")),
+        (("--forwarded-allow-ips", "127.0.0.0/8"), ("10.0.0.1", "wss")),
+        (("--forwarded-allow-ips", "*"), ("10.0.0.1", "wss")),
+        (("--forwarded-allow-ips", CLIENT, "--no-proxy-headers"), (CLIENT, "ws")),
+    ],
+)
+def test_whom_uvicorn_believes(run: Run, options: tuple[str, ...], seen: tuple[str, str]) -> None:
+    """Who reaches uvicorn directly, from an address that it trusts, chooses its own."""
+    server = started(run(*SEEN, *options))
+    assert sees(seen_by_websocket(server.port)) == seen
+
+
+def test_the_helper_says_when_the_page_has_changed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not contain 'listen 80;'"):
+        configured(tmp_path, 1, [2], {"listen 80;": ""}, "")
 
 
 def test_planted_faults() -> None:
