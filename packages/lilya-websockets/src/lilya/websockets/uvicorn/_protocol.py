@@ -396,6 +396,14 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             self._watchers.append(callback)
 
+    def is_open(self) -> bool:
+        """Whether the connection is still there, also after the end of the conversation."""
+        return self._phase is not LOST
+
+    def abort(self) -> None:
+        """Drop the connection at once. What the client has not taken by now is lost."""
+        self._transport.abort()
+
     # What the app says
 
     def _answer(self, message: Any) -> None:
@@ -523,7 +531,11 @@ class WebSocketProtocol(asyncio.Protocol):
             ],
             "subprotocols": subprotocols,
             "state": self._app_state.copy(),
-            "extensions": {DENIAL: {}, PREPARED: {}, END: {"watch": self.watch}},
+            "extensions": {
+                DENIAL: {},
+                PREPARED: {},
+                END: {"watch": self.watch, "is_open": self.is_open, "abort": self.abort},
+            },
         }
 
     def _accept(self, message: Any) -> None:
