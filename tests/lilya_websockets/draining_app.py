@@ -8,6 +8,7 @@ import anyio
 
 from lilya.websockets import WebSocket
 from lilya.websockets.draining import drain
+from lilya.websockets.uvicorn import WebSocketProtocol
 
 WITHIN, BATCH, INTERVAL = 4.0, 20, 0.15
 
@@ -37,6 +38,9 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
                 await floods(websocket, 0.2)
             except TimeoutError:
                 pass
+    elif path == "/returns":
+        async with websocket:
+            pass
     else:
         await websocket.accept()
         if path == "/hand/floods":
@@ -49,3 +53,9 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
 
 
 app = drain(plain, within=WITHIN, batch=BATCH, interval=INTERVAL)
+
+
+class Patient(WebSocketProtocol):
+    """Ours, which here waits ten minutes for a client to answer a close."""
+
+    close_timeout = 600.0

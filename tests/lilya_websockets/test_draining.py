@@ -33,7 +33,7 @@ from lilya.websockets.draining import close_all, drain
 from lilya.websockets.types import ASGIApp
 
 from .draining_app import BATCH, INTERVAL, WITHIN
-from .server import DENIAL, ClientDisconnected, Server, disconnect, text
+from .server import DENIAL, END, ClientDisconnected, Server, disconnect, text
 from .test_conversation import closes, until
 from .test_conversation_time import Clock, VirtualLoop
 
@@ -599,24 +599,202 @@ async def test_a_client_who_has_not_taken_all_when_its_app_ended(
 
 
 @pytest.mark.contract("drain-within")
-async def test_what_was_taken_is_forgotten() -> None:
+async def test_what_was_taken_is_forgotten(handed_on: HandedOn) -> None:
+    """Without another connection: after the peak of a day, nothing stays in memory until the next one."""
+
     async def once(scope: Any, receive: Any, send: Any) -> None:
         async with WebSocket(scope, receive, send) as websocket:
             await websocket.receive_text()
 
-    app = drain(once)
-    for _ in range(2):
+    async with served(drain(once)) as serving:
         server = Client(text("a"))
         server.transport = transport = Transport(10)  # type: ignore[attr-defined]
-        await app(server.scope, server.receive, server.send)
-        transport.unsent = 0
+        await serving.app(server.scope, server.receive, server.send)
         forgotten = weakref.ref(transport)
+        await anyio.sleep(1.1)
+        assert not transport.aborted
+        transport.unsent = 0
         del server, transport
         Server.made.clear()
-        server = Client(text("a"))
-        await app(server.scope, server.receive, server.send)
+        gc.collect()
+        assert forgotten() is not None  # the drain may have to drop it
+        await anyio.sleep(1.1)
         gc.collect()
         assert forgotten() is None
+
+
+class Open(Server):
+    """A server that waits for the client to answer a close, and gives access to its connection.
+
+    Args:
+        answers: Seconds after which the client answers; `None` if it never does.
+    """
+
+    announces = True
+
+    def __init__(self, *events: Any, answers: float | None = None, **scope: Any) -> None:
+        super().__init__(*events, **scope)
+        self.scope["extensions"][END] |= {"is_open": self.is_open, "abort": self.abort}
+        self.answers = answers
+        self.closed_at: float | None = None
+        self.aborted_at: float | None = None
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] in ("websocket.close", f"{DENIAL}.body"):
+            self.closed_at = anyio.current_time()
+            self.push(disconnect(message.get("code", 1006)))
+
+    def is_open(self) -> bool:
+        if self.aborted_at is not None:
+            return False
+        if self.closed_at is None or self.answers is None:
+            return True
+        return anyio.current_time() < self.closed_at + self.answers
+
+    def abort(self) -> None:
+        assert self.is_open()
+        self.aborted_at = anyio.current_time()
+
+
+@pytest.mark.contract("drain-within")
+@pytest.mark.parametrize("answers", [0.3, None])
+@pytest.mark.parametrize("saves", [0, 3])
+async def test_a_client_that_does_not_answer_the_close(
+    saves: float, answers: float | None, handed_on: HandedOn
+) -> None:
+    """It is dropped after a second. Its handler was told the end, and has its time."""
+    saved = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await by_hand(scope, receive, send)
+        await anyio.sleep(saves)
+        saved.append(scope)
+
+    async with served(drain(app, within=8, jitter=0)) as serving:
+        server = Open(answers=answers)
+        await serving.connect(server)
+        stopped = told()
+        await handed_on.wait()
+        if saves or answers is None:
+            assert stopped == max(saves, 1)
+        else:
+            assert answers <= stopped.seconds < 1
+    assert len(saved) == 1
+    if answers is None:
+        assert server.aborted_at == pytest.approx(stopped.start + 1)
+    else:
+        assert server.aborted_at is None
+    assert closes(server) == [(1012, "")]
+
+
+@pytest.mark.contract("drain-within")
+async def test_a_client_that_does_not_answer_the_close_of_its_app(handed_on: HandedOn) -> None:
+    """The app has ended before the stop; the server waits still."""
+    async with served(drain(Kept(block=True, body=receives), within=8, jitter=0)) as serving:
+        server = Open(text("a"))
+        await serving.app(server.scope, server.receive, server.send)
+        stopped = told()
+        await handed_on.wait()
+        assert stopped == 1
+    assert closes(server) == [(1000, "")]
+    assert server.aborted_at is not None
+
+
+@pytest.mark.contract("drain-within")
+@pytest.mark.parametrize("answers", [0.2, None])
+async def test_a_denial_under_way_is_not_cut_off(answers: float | None, handed_on: HandedOn) -> None:
+    async def denies(scope: Any, receive: Any, send: Any) -> None:
+        websocket = WebSocket(scope, receive, send)
+        await websocket.send({"type": "http.response.start", "status": 401})
+        await anyio.sleep(2)
+        await websocket.send({"type": "http.response.body", "body": b"no"})
+
+    async with served(drain(denies, within=8)) as serving:
+        server = Open(answers=answers)
+        server.waiting.set()
+        await serving.connect(server)
+        await until(lambda: server.types)
+        stopped = told()
+        await handed_on.wait()
+        assert server.types == [f"{DENIAL}.start", f"{DENIAL}.body"]
+        if answers is None:
+            assert stopped == 7
+        else:
+            assert 2.2 <= stopped.seconds < 3
+    assert (server.aborted_at is None) is (answers is not None)
+
+
+@pytest.mark.contract("drain-within")
+async def test_a_dropped_connection_is_not_waited_for(handed_on: HandedOn) -> None:
+    """Whatever its transport says of its buffer then, as asyncio's for TLS does."""
+
+    class Tls(Transport):
+        def abort(self) -> None:
+            assert not self.aborted
+            self.aborted = True
+
+    async with served(drain(Kept(block=True, body=sleeps), within=8, jitter=0)) as serving:
+        server = Client()
+        server.transport = transport = Tls(10)  # type: ignore[attr-defined]
+        await serving.connect(server)
+        stopped = told()
+        await handed_on.wait()
+        assert stopped == 1
+    assert transport.aborted
+
+
+class Looked(Transport):
+    """Counts how often it is looked at."""
+
+    looks = 0
+
+    def get_write_buffer_size(self) -> int:
+        Looked.looks += 1
+        return super().get_write_buffer_size()
+
+
+async def looks(count: int, handed_on: HandedOn) -> int:
+    """How often a drain looks at the clients of so many apps that have ended, and who take nothing."""
+    Looked.looks = 0
+    transports = []
+    handed_on.clear()
+    async with served(drain(Kept(block=True, body=receives), within=8)) as serving:
+        for _ in range(count):
+            server = Client(text("a"))
+            server.transport = Looked(10)  # type: ignore[attr-defined]
+            transports.append(server.transport)  # type: ignore[attr-defined]
+            await serving.app(server.scope, server.receive, server.send)
+        told()
+        await handed_on.wait()
+    assert all(transport.aborted for transport in transports)
+    return Looked.looks
+
+
+@pytest.mark.contract("drain-within")
+async def test_clients_that_take_nothing_are_looked_at_in_linear_time(handed_on: HandedOn) -> None:
+    assert await looks(200, handed_on) <= 2.2 * await looks(100, handed_on)
+    assert await looks(100, handed_on) < 100 * 20
+
+
+@pytest.mark.contract("drain-signal")
+async def test_without_a_lifespan_it_says_once_what_it_cannot_do(caplog: pytest.LogCaptureFixture) -> None:
+    app = drain(by_hand)
+    for _ in range(2):
+        server = Client(disconnect(1000))
+        await app(server.scope, server.receive, server.send)
+    (record,) = caplog.records
+    assert (record.levelname, record.name) == ("WARNING", "lilya.websockets")
+    assert "`--lifespan off`" in record.getMessage()
+
+
+@pytest.mark.contract("drain-signal")
+async def test_with_a_lifespan_it_says_nothing(handed_on: HandedOn, caplog: pytest.LogCaptureFixture) -> None:
+    async with served(drain(by_hand)) as serving:
+        await serving.connect(Client())
+        told()
+        await handed_on.wait()
+    assert caplog.records == []
 
 
 @pytest.mark.contract("drain-within")
@@ -1066,9 +1244,9 @@ class Process(NamedTuple):
 
 
 @contextmanager
-def uvicorn(app: str, implementation: str) -> Iterator[Process]:
+def uvicorn(app: str, implementation: str, *options: str) -> Iterator[Process]:
     """A process that answers; it is killed in the end."""
-    command = [sys.executable, "-m", "uvicorn", f"tests.lilya_websockets.draining_app:{app}"]
+    command = [sys.executable, "-m", "uvicorn", f"tests.lilya_websockets.draining_app:{app}", *options]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [*command, "--port", "0", "--ws", implementation, "--no-access-log", "--no-use-colors"],
@@ -1191,6 +1369,44 @@ def test_uvicorn_with_200_connections_of_which_10_do_not_read(implementation: st
     told = max(outcome.seconds)
     logger.info("the last was told after %.2f s, the end was after %.2f s", told, outcome.took)
     outcome.check()
+
+
+@pytest.mark.contract("drain-within")
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM that a process could get")
+@pytest.mark.parametrize(
+    "implementation", ["websockets-sansio", "tests.lilya_websockets.draining_app:Patient"]
+)
+def test_uvicorn_with_clients_that_do_not_answer_the_close(implementation: str) -> None:
+    """One with a handler that ends, one whose handler has returned before. The fault takes ten minutes."""
+    with uvicorn("app", implementation) as server:
+        lines = [not_reading(server.port, path) for path in ("/block", "/returns")]
+        try:
+            for line in lines:
+                line.settimeout(PATIENCE)
+                assert line.recv(9) == b"HTTP/1.1 "
+            start = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            took = asyncio.run(exited(server.process, start, PATIENCE))
+            logger.info("the end was after %.2f s", took)
+            assert took < PATIENCE
+            assert "Traceback" not in server.printed()
+        finally:
+            for line in lines:
+                line.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM that a process could get")
+def test_with_lifespan_off_uvicorn_prints_one_warning() -> None:
+    with uvicorn("app", "websockets-sansio", "--lifespan", "off") as server:
+        for _ in range(2):
+            line = not_reading(server.port, "/returns")
+            line.settimeout(PATIENCE)
+            while line.recv(4096):
+                pass  # until the server closes
+            line.close()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE) in (0, -signal.SIGTERM)
+        assert server.printed().count("drain() cannot close") == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM that a process could get")

@@ -1,18 +1,20 @@
-"""What is known of single servers, and told by no message of theirs. The page *Servers* has all that differs.
+"""What is known of single servers and no message of theirs says. The page *Servers* lists all differences.
 
-The servers are known by their scopes, which middleware hands on, and not by their callables, which it wraps.
-All of this is looked at in rare cases only: headers that go with `accept`, and the end.
+Servers are recognized by their scopes, which middleware passes on. Their callables, which middleware wraps,
+are used for one purpose only: to reach the transport below a connection.
+All of this is needed in rare cases only: headers that go with `accept`, and the end.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
-from .types import Message, Scope
+from .types import Message, Scope, Send
 
-__all__ = ["is_loss", "warn_of_dropped_headers"]
+__all__ = ["Line", "is_loss", "line_of", "warn_of_dropped_headers"]
 
 
 def _is_granian(scope: Scope) -> bool:
@@ -70,3 +72,30 @@ def is_loss(scope: Scope, message: Message) -> bool:
         and "uvicorn" in sys.modules
         and (scope.get("asgi") or {}).get("spec_version") == "2.4"
     )
+
+
+class Line(NamedTuple):
+    """The connection below a WebSocket, where the server gives access to it."""
+
+    is_held: Callable[[], bool]
+    """Whether the server, when told to stop, would still wait for the client."""
+    abort: Callable[[], object]
+    """Drops the connection at once. Does nothing if it is gone."""
+    frees_senders: bool
+    """Whether a `send` that waits for the client ends with the conversation, without being cancelled."""
+
+
+def line_of(send: Send, end: Mapping[str, Any] | None) -> Line | None:
+    """The connection below a WebSocket; `None` if the server gives no access to it.
+
+    Args:
+        send: The server's own.
+        end: The server's extension `lilya.websocket.end`, if it has it.
+    """
+    if end is not None and "abort" in end:
+        return Line(end["is_open"], end["abort"], frees_senders=True)
+    # In uvicorn's own protocols, `send` is a method of the protocol, which has an asyncio transport. These
+    # protocols close the transport without waiting for the client: what they wait for is its buffer.
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    size = getattr(transport, "get_write_buffer_size", None)
+    return None if size is None else Line(lambda: size() > 0, transport.abort, frees_senders=False)

@@ -27,7 +27,7 @@ import random
 import signal
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import FrameType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 try:
     import anyio
@@ -37,6 +37,7 @@ except ModuleNotFoundError as error:
 from ._conversation import checked_count, checked_number, watch_of
 from ._extensions import END
 from ._messages import checked_close
+from ._servers import Line, line_of
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE
 from ._websocket import WebSocket
 from .exceptions import WebSocketDisconnect, WebSocketRuntimeError
@@ -50,8 +51,11 @@ logger: Final = logging.getLogger("lilya.websockets")
 
 # Seconds that a close may take, and that what is cancelled has to end; less if `within` is short.
 _CLOSING: Final = 1.0
-# Seconds between two looks at what a client has taken.
+# Seconds after which one looks for the first time whether a client has taken its close; each look then comes
+# after twice the time, so that thousands of clients that take nothing are looked at a few times only.
 _LOOK: Final = 0.02
+# Seconds between two looks at connections whose apps have ended, to forget those that are gone.
+_FORGET: Final = 1.0
 
 _AFTER: Final = {
     "websocket.accept": CONNECTED,
@@ -209,9 +213,13 @@ class _Connection:
         self._reason = reason
         self._state = CONNECTING
         self.closed = False  # by the drain
+        self._dropped = False
         self.running = anyio.CancelScope()
+        self._end: dict[str, Any] | None = None  # the server's extension, if it has it
         if watch_of(scope, receive) is not None:
-            self.scope = {**scope, "extensions": {**scope["extensions"], END: {"watch": self.watch}}}
+            self._end = scope["extensions"][END]
+            ours = {**scope["extensions"], END: {**self._end, "watch": self.watch}}
+            self.scope = {**scope, "extensions": ours}
 
     async def receive(self) -> Message:
         """In place of the server's: it receives the same, and after the drain's close the end of a stop."""
@@ -220,7 +228,7 @@ class _Connection:
 
     def watch(self, callback: Callable[[Message], object]) -> None:
         """The same, for who is told the end."""
-        self._scope["extensions"][END]["watch"](lambda end: callback(self._of_a_stop(end)))
+        cast("dict[str, Any]", self._end)["watch"](lambda end: callback(self._of_a_stop(end)))
 
     def _of_a_stop(self, end: Message) -> Message:
         if not self.closed or end.get("code") not in (*_NO_CODE, self._code):
@@ -245,9 +253,11 @@ class _Connection:
             raise
 
     async def close(self, seconds: float, retry_after: int) -> None:
-        """Close, or deny what is not accepted yet; what the client does not take in time is cut off."""
+        """Close, or deny what is not accepted yet; a client that does not take it in time is cut off."""
+        if self._state is RESPONSE:
+            return  # the app is denying it, and is not done
         with anyio.move_on_after(seconds) as limit:
-            if self._state in (CONNECTING, CONNECTED):  # else the app has ended it, or is about to
+            if self._state is not DISCONNECTED:  # else the app has ended it
                 self.closed = True
                 try:
                     if self._state is CONNECTED:
@@ -260,37 +270,46 @@ class _Connection:
                     logger.debug("the server refused to close", exc_info=error)
             await self.taken()
         if limit.cancelled_caught:
-            self.cut()
+            line = self._line
+            if line is None or not line.frees_senders:
+                self.running.cancel()  # the app may wait in a send for ever
+            self.drop()
 
     def leave(self) -> None:
         """The app has ended: what it has not closed is the server's to close."""
         self._state = DISCONNECTED
 
     async def taken(self) -> None:
-        """Wait until the client has taken what there is for it, if the server tells."""
-        while self.unsent():  # noqa: ASYNC110 - it does not tell when
-            await anyio.sleep(_LOOK)
+        """Wait until the server no longer waits for the client, if the server tells."""
+        pause = _LOOK
+        while self.is_held():
+            await anyio.sleep(pause)
+            pause *= 2
 
     def cut(self) -> None:
-        """Cancel the app, and drop the connection if there is something that the client does not take.
-
-        ASGI has no message for the latter, and a server may wait for that client for ever: uvicorn does. But
-        its `send` is a method of a protocol, which has its transport at hand.
-        """
+        """Cancel the app, and drop the connection."""
         self.running.cancel()
-        if self.unsent():
-            self._transport.abort()
+        self.drop()
+
+    def drop(self) -> None:
+        """Drop the connection if the server still waits for the client, which may take for ever.
+
+        ASGI has no message for that. uvicorn's own protocols wait without a limit for a client that does not
+        read, and ours (`lilya.websockets.uvicorn`) for 10 seconds for one that does not answer a close.
+        """
+        line = self._line
+        if line is not None and self.is_held():
+            self._dropped = True  # over TLS, its buffer may stay as it is
+            line.abort()
+
+    def is_held(self) -> bool:
+        """Whether the server would wait for the client; false if it does not tell."""
+        line = self._line
+        return line is not None and not self._dropped and line.is_held()
 
     @property
-    def _transport(self) -> Any:
-        protocol = getattr(self._send, "__self__", None)
-        # uvicorn's own protocols call it by the first name, ours (`uvicorn.py`) by the second.
-        return getattr(protocol, "transport", None) or getattr(protocol, "_transport", None)
-
-    def unsent(self) -> int:
-        """The bytes that the server has for the client; 0 if it does not tell."""
-        size = getattr(self._transport, "get_write_buffer_size", None)
-        return 0 if size is None else size()
+    def _line(self) -> Line | None:
+        return line_of(self._send, self._end)
 
 
 async def _deny(scope: Scope, receive: Receive, send: Send, retry_after: int) -> None:
@@ -306,10 +325,12 @@ class _Drain:
         self._code = code
         self._reason = reason
         self._connections: dict[_Connection, None] = {}  # a set that is in order
-        # Their apps have ended, but their clients have not taken all, and the server may wait for that.
+        # Their apps have ended, but the server still waits for their clients.
         self._untaken: list[_Connection] = []
         self._gone: anyio.Event | None = None  # somebody waits for the last connection
         self._until: float | None = None  # when a drain that has begun must be done
+        self._alive = False  # between the beginning and the end of a lifespan
+        self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -319,6 +340,12 @@ class _Drain:
         elif self._until is not None:
             await _deny(scope, receive, send, self._retry_after())
         else:
+            if not self._alive and not self._warned:
+                self._warned = True
+                logger.warning(
+                    "drain() cannot close the connections when the server stops: the server has started no "
+                    "lifespan, by which the stop is learned. Remove `--lifespan off`; daphne has none"
+                )
             await self._converse(scope, receive, send)
 
     async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -334,7 +361,8 @@ class _Drain:
         finally:
             connection.leave()
             del self._connections[connection]
-            self._untaken = [other for other in (*self._untaken, connection) if other.unsent()]
+            if self._alive and connection.is_held():
+                self._untaken.append(connection)
             if self._gone is not None and not self._connections:
                 self._gone.set()
 
@@ -343,6 +371,7 @@ class _Drain:
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The lifespan of the app, and in place of an app without one."""
         self._until = None  # also of an app that is started once more
+        self._alive = True
         self._over = anyio.Event()
         self._patience = anyio.CancelScope()
         signals = _Signals(self._patience.cancel)
@@ -365,6 +394,7 @@ class _Drain:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._watch, signals)
+                group.start_soon(self._forget)
                 try:
                     await self._app(scope, told_receive, told_send)
                 except Exception as error:  # kept out of the group, which would wrap it
@@ -379,6 +409,8 @@ class _Drain:
                     await told_send({"type": "lifespan.shutdown.complete"})
                 group.cancel_scope.cancel()
         finally:
+            self._alive = False
+            self._untaken.clear()
             signals.leave()
         if failure is not None:
             raise failure
@@ -387,6 +419,16 @@ class _Drain:
         await signals.came.wait()
         await self._drain()
         signals.hand_on()
+
+    async def _forget(self) -> None:
+        """Forget connections that are gone.
+
+        Not at the end of each app: thousands that stay would be looked at thousands of times.
+        """
+        while True:
+            await anyio.sleep(_FORGET)
+            if self._untaken:
+                self._untaken = [connection for connection in self._untaken if connection.is_held()]
 
     async def _drain(self) -> None:
         """Close all, once; whoever comes second waits for the end of it."""
@@ -400,6 +442,8 @@ class _Drain:
             with anyio.CancelScope(deadline=self._until - self._pace.closing):
                 await self._pace.go(connections, self._close)
                 await self._none_left()
+                for connection in connections:
+                    await connection.taken()
         if self._patience.cancelled_caught:  # the server closes them itself now
             with anyio.move_on_after(self._pace.closing):
                 await self._none_left()
