@@ -96,6 +96,6 @@ def line_of(send: Send, end: Mapping[str, Any] | None) -> Line | None:
         return Line(end["is_open"], end["abort"], frees_senders=True)
     # In uvicorn's own protocols, `send` is a method of the protocol, which has an asyncio transport. These
     # protocols close the transport without waiting for the client: what they wait for is its buffer.
-    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
     size = getattr(transport, "get_write_buffer_size", None)
     return None if size is None else Line(lambda: size() > 0, transport.abort, frees_senders=False)
