@@ -192,7 +192,7 @@ LAYERS = {
         *("exceptions", "types"),
     },
     "draining": {
-        *("_conversation", "_extensions", "_messages", "_state", "_websocket"),
+        *("_conversation", "_extensions", "_messages", "_servers", "_state", "_websocket"),
         *("exceptions", "types"),
     },
     "_pytest_plugin": {"testing", "types"},  # pytest's, not the core's
