@@ -405,6 +405,19 @@ async def test_a_member_that_is_not_heard_of_any_more_is_gone(make: Make) -> Non
         assert subscription.pending == 0
 
 
+async def test_a_channel_with_many_members_of_one_process(make: Make) -> None:
+    channels = make(presence_ttl=60)
+    async with channels:
+        members = [channels.member("a", str(number)) for number in range(3_000)]
+        await channels.appear(members)
+        assert len(await channels.members("a")) == 3_000
+        # The heartbeat says it again, of all of them in one call.
+        await channels.backend.appear(members, 60)
+        assert await channels.members("a") == members
+    async with channels:
+        assert await channels.members("a") == []
+
+
 async def test_stopping_takes_the_members_away(make: Make) -> None:
     channels = make()
     async with channels:

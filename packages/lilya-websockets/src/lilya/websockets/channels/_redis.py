@@ -28,6 +28,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from itertools import chain
 from types import TracebackType
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlsplit
@@ -47,6 +48,8 @@ logger: Final = logging.getLogger("lilya.websockets")
 
 # Requests that are sent without waiting for an answer between them.
 _BATCH: Final = 256
+# Members of a channel that one script adds or removes: nobody else is served while it runs.
+_MEMBERS: Final = 500
 # Events of one channel that are asked for at once, and events that one `read` gives.
 _COUNT: Final = 256
 _GIVEN: Final = 500
@@ -252,7 +255,8 @@ _PRESENCE: Final = (
     _COMMON
     + """
 local events, state, members, deadlines = unpack(KEYS)
-local epoch, kept, age, expire, action, ttl = unpack(ARGV)
+-- Not all of them: Lua has room for some 8,000 values, and there are three for each member.
+local epoch, kept, age, expire, action, ttl = unpack(ARGV, 1, 6)
 local stands = nil
 local now = clock()
 
@@ -614,15 +618,16 @@ class RedisBackend(Backend):
         await _all(self._about_members("reap", channel) for channel in channels)
 
     async def _presence(self, action: str, members: Collection[Member], ttl: float = 0.0) -> None:
-        per_channel: dict[str, list[bytes]] = {}
+        per_channel: dict[str, list[tuple[bytes, ...]]] = {}
         for member in members:
-            arguments = per_channel.setdefault(member.channel, [])
-            arguments.append(member.id.encode())
+            arguments = [member.id.encode()]
             if action == "appear":
                 arguments += (presence_event(kind, member).encode() for kind in _KINDS)
+            per_channel.setdefault(member.channel, []).append(tuple(arguments))
         await _all(
-            self._about_members(action, channel, *arguments, ttl=ttl)
-            for channel, arguments in per_channel.items()
+            self._about_members(action, channel, *chain(*found[at : at + _MEMBERS]), ttl=ttl)
+            for channel, found in per_channel.items()
+            for at in range(0, len(found), _MEMBERS)
         )
 
     async def _about_members(self, action: str, channel: str, *arguments: bytes, ttl: float = 0.0) -> Any:
