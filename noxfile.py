@@ -370,6 +370,7 @@ if nox is not None:
         if arguments[:1] and arguments[0] in (
             "channels",
             "core",
+            "fairness",
             "levels",
             "protocol",
             "redis",
@@ -381,7 +382,7 @@ if nox is not None:
         else:
             chosen = ["core", "wire"] if "--write" in arguments else ["core", "testing", "wire"]
         environment = {}
-        if {"wire", "soak", "channels", "redis"} & set(chosen):
+        if {"wire", "fairness", "soak", "channels", "redis"} & set(chosen):
             folder = Path(session.virtualenv.location)
             # Lilya, and over it our package: put before the environment's own, which has upstream's.
             shutil.rmtree(folder / "ours", ignore_errors=True)

@@ -42,6 +42,7 @@ NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT: the source address is chosen, the port 
 PER_SOURCE = 5000  # connections from one address; each has some 28,000 ports
 
 TEXT, BINARY, CLOSE = 1, 2, 8
+_CLOSED = b"\x88"  # the first byte of a close frame
 _MASK = b"\x37\xfa\x21\x3d"  # of the example in RFC 6455 section 5.7; here every frame has it
 
 
@@ -137,9 +138,14 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
-def handshakes(port: int, seconds: float) -> int:
-    """Open and close connections for a time, by the handshakes of RFC 6455 sections 4 and 7; how many."""
-    opening, goodbye = request(port, "/echo"), frame(struct.pack("!H", 1000), CLOSE)
+def handshakes(port: int, seconds: float, *, deflate: bool = False) -> int:
+    """Open and close connections for a time, by the handshakes of RFC 6455 sections 4 and 7; how many.
+
+    Raises:
+        ConnectionError: The server refused, did not answer the close, or did not take compression that was
+            offered.
+    """
+    opening, goodbye = request(port, "/echo", deflate=deflate), frame(struct.pack("!H", 1000), CLOSE)
     done = 0
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline:
@@ -149,10 +155,13 @@ def handshakes(port: int, seconds: float) -> int:
                 connections.append(connected(port, done))
                 connections[-1].sendall(opening)
             for connection in connections:
-                answered(connection)
+                answered(connection, deflate=deflate)
                 connection.sendall(goodbye)
             for connection in connections:
-                while connection.recv(65536):
+                farewell = connection.recv(4096)
+                if farewell[:1] != _CLOSED:
+                    raise ConnectionError(f"the close was answered with {farewell!r}")
+                while connection.recv(4096):
                     pass
         finally:
             for connection in connections:

@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from ._client import Crowd
 
-__all__ = ["DEFAULT", "LEVEL_6", "NODE", "OURS", "PEERS", "Peer", "Server", "running"]
+__all__ = ["DEFAULT", "HTTP", "LEVEL_6", "NODE", "OURS", "PEERS", "Peer", "Server", "running", "uvicorn"]
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 60.0  # seconds for a server to start, or to end
 DEFAULT, OURS = "uvicorn", "lilya.websockets.uvicorn"
-LEVEL_6 = f"{OURS} at level 6"
+LEVEL_6, HTTP = f"{OURS} at level 6", f"{OURS} with HTTPProtocol"
 
 # Made by `nox -s bench`. In the folder are Lilya and over it our package, as a user has them; before the
 # environment's own packages on the path, they take the place of upstream's Lilya there.
@@ -87,10 +87,16 @@ print(*filter(missing, sys.argv[1:]))
 
 
 def uvicorn(
-    name: str, protocol: str, app: str = "raw", *needs: str, ours: bool = False, loop: str = "auto"
+    name: str,
+    protocol: str,
+    app: str = "raw",
+    *needs: str,
+    ours: bool = False,
+    loop: str = "auto",
+    http: str = "auto",
 ) -> Peer:
     module = app if ":" in app else f"benchmarks.servers.{app}:app"
-    arguments = ("-W", "ignore", "-m", "uvicorn", module, "--ws", protocol, "--loop", loop)
+    arguments = ("-W", "ignore", "-m", "uvicorn", module, "--ws", protocol, "--loop", loop, "--http", http)
     # No pings: the client counts bytes, and opening 10,000 connections may take longer than the interval.
     quiet = [
         "--no-access-log",
@@ -113,6 +119,14 @@ def _servers() -> Iterator[Peer]:
     yield uvicorn(DEFAULT, "websockets-sansio")
     yield uvicorn(OURS, "lilya.websockets.uvicorn:WebSocketProtocol", "raw", OURS, ours=True)
     yield uvicorn(LEVEL_6, "benchmarks.servers.level6:Protocol", "raw", OURS, ours=True)
+    yield uvicorn(
+        HTTP,
+        "lilya.websockets.uvicorn:WebSocketProtocol",
+        "raw",
+        OURS,
+        ours=True,
+        http="lilya.websockets.uvicorn:HTTPProtocol",
+    )
     yield uvicorn("uvicorn --ws websockets", "websockets")
     yield uvicorn("uvicorn --ws wsproto", "wsproto", "raw", "wsproto")
     options = "--interface asgi --ws --workers 1 --backlog 4096 --no-access-log --log-level error --port"

@@ -23,7 +23,9 @@ __all__ = [
     "about",
     "as_text",
     "blocks",
+    "fairness",
     "machine",
+    "merged",
     "number",
     "plots",
     "quiet",
@@ -91,21 +93,33 @@ def number(value: float) -> str:
     return f"{value:.3g}" if value < 10 else f"{value:.1f}"
 
 
+APART = 0.05  # how far apart the rounds of a row may be before it is marked
+
+
 def marks(row: Row) -> str:
-    """`~` for samples that other load disturbed, `*` for a client that was busy nearly all the time."""
+    """What to know of a figure, in signs.
+
+    `~` for turns that other load disturbed, `*` for a client that was busy nearly all the time, `!` for
+    rounds that disagree.
+    """
     half = row["samples"] / 2
-    return ("~" if row["disturbed"] >= half else "") + ("*" if row["bounded"] >= half else "")
+    return (
+        ("~" if row["disturbed"] >= half else "")
+        + ("*" if row["bounded"] >= half else "")
+        + ("!" if (row.get("apart") or 0) > APART else "")
+    )
 
 
 def as_text(results: Results) -> str:
     """For the terminal."""
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    lines = [f"{results['machine']}; {results['python']}", versions]
+    (run,) = results["runs"]
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    lines = [f"{run['machine']}; {run['python']}", versions]
     for name, case in results["cases"].items():
         lines += [
             "",
             f"{name}: {case['title']}",
-            f"  {'':44}{case['unit']:>8}  ratio  of its core: server, client",
+            f"  {'':44}{case['unit']:>8}  ratio  apart  of its core: server, client",
         ]
         for label, row in case["rows"].items():
             if "missing" in row:
@@ -113,13 +127,27 @@ def as_text(results: Results) -> str:
                 continue
             shares = f"{row['server']:8.0%} {row['client']:6.0%}" if row["server"] else ""
             ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-            lines.append(f"  {label:44}{number(row['value']):>8}  {ratio:>5}{shares}  {marks(row)}".rstrip())
+            apart = "" if row["apart"] is None else f"{row['apart']:.1%}"
+            figures = f"{number(row['value']):>8}  {ratio:>5}  {apart:>5}{shares}"
+            lines.append(f"  {label:44}{figures}  {marks(row)}".rstrip())
     lines += [
         "",
-        f"{_rounds(results)} in {results['minutes']:g} minutes; {results['disturbed_samples']} of "
-        f"{results['samples']} samples were disturbed by other load (~), * the client was busy nearly always",
+        f"{_rounds(run)} in {run['minutes']:g} minutes; {run['disturbed_samples']} of {run['samples']} turns "
+        f"were disturbed by other load (~); ! the rounds are more than {APART:.0%} apart; * the client was "
+        "busy nearly always",
     ]
     return "\n".join(lines)
+
+
+def merged(old: Results, new: Results) -> Results:
+    """The cases of a run in place of those that runs before it have measured, whose other cases stay."""
+    kept = [
+        {**run, "cases": [name for name in run["cases"] if name not in new["cases"]]} for run in old["runs"]
+    ]
+    return {
+        "runs": [*(run for run in kept if run["cases"]), *new["runs"]],
+        "cases": {**old["cases"], **new["cases"]},
+    }
 
 
 def save(results: Results, path: Path) -> None:
@@ -128,16 +156,19 @@ def save(results: Results, path: Path) -> None:
 
 
 def read(name: str) -> Results:
-    """The committed figures of a run: `wire` or `core`, `channels` or `redis`."""
+    """The committed figures of a run: one of `FILES`, `channels` or `redis`."""
     results: Results = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return results
+
+
+FILES = ("core", "wire", "fairness")
 
 
 def write(**results: Results) -> None:
     """Commit figures, by the name of the run, and make the page from all there are."""
     for name, found in results.items():
         save(found, FOLDER / f"{name}.json")
-    figures = {name: read(name) for name in ("core", "wire")}
+    figures = {name: read(name) for name in FILES}
     for path, drawn in plots(figures).items():
         path.write_text(drawn, encoding="utf-8")
     PAGE.write_text(with_blocks(PAGE.read_text(encoding="utf-8"), blocks(figures)), encoding="utf-8")
@@ -162,11 +193,11 @@ def with_blocks(page: str, blocks: dict[str, str]) -> str:
 
 def blocks(figures: dict[str, Results]) -> dict[str, str]:
     """Everything on the page that is made from figures, by name."""
-    wire, core = figures["wire"], figures["core"]
+    wire, core, fair = figures["wire"], figures["core"], figures["fairness"]
     cases = wire["cases"]
     return {
         "quiet": quiet(figures),
-        "wire-run": about(wire, f"{_rounds(wire)} in {wire['minutes']:g} minutes"),
+        "wire-run": _runs(wire),
         "load": _servers(
             cases,
             {
@@ -179,11 +210,14 @@ def blocks(figures: dict[str, Results]) -> dict[str, str]:
         "other": _servers(
             cases,
             {
-                "handshake": "opening and closing",
                 "fan-out": "200 bytes to 1,000, each",
                 "round-trip": "round trip, unloaded",
             },
         ),
+        "opening": _servers(
+            cases, {"handshake": "no extension", "handshake-deflate": "compression offered"}, ways=True
+        ),
+        "fairness": fairness(fair),
         "memory": _servers(
             cases,
             {
@@ -197,7 +231,8 @@ def blocks(figures: dict[str, Results]) -> dict[str, str]:
         "ways": _ways(cases["fan-out"]["rows"], "µs per receiver", "one after the other"),
         "growth": _growth(cases),
         "frameworks": _frameworks(cases["frameworks"]["rows"]),
-        "missing": _missing(cases),
+        "fairness-run": about(fair, f"{fair['minutes']:g} minutes"),
+        "missing": _missing({**cases, **fair["cases"]}),
         "core-run": about(core, _rounds(core)),
         "core": _core(core["cases"], ("echo text", "echo bytes", "echo json", "accept and close")),
         "core-first": _core(
@@ -212,6 +247,26 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
 
 
+def fairness(results: Results) -> str:
+    """The longest waits under floods, as a table."""
+    cases = results["cases"]
+    return table(
+        ["", *cases],
+        [
+            [
+                name_of(label),
+                *(
+                    NOTHING
+                    if "missing" in row
+                    else f"{number(row['value'])} ({number(row['least'])} to {number(row['most'])})"
+                    for row in (case["rows"][label] for case in cases.values())
+                ),
+            ]
+            for label in next(iter(cases.values()))["rows"]
+        ],
+    )
+
+
 def name_of(label: str) -> str:
     """A server as the page names it: ours in code."""
     name, comma, how = label.partition(",")
@@ -223,11 +278,19 @@ def about(results: Results, length: str) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     said = f"{results['machine']}; {results['python']}; {length}. {versions}."
     if results.get("samples"):
-        said += (
-            f" Of {results['samples']:,} samples {results['disturbed_samples']:,} were disturbed by other "
-            "load even when they were repeated."
-        )
+        said += f" Other load disturbed {results['disturbed_samples']:,} of {results['samples']:,} samples."
     return said
+
+
+def _runs(results: Results) -> str:
+    runs = results["runs"]
+    said = [about(run, f"{_rounds(run)} in {run['minutes']:g} minutes") for run in runs]
+    if len(runs) == 1:
+        return said[0]
+    return "\n".join(
+        f"* {', '.join(f'`{name}`' for name in run['cases'])}: {about}"
+        for run, about in zip(runs, said, strict=True)
+    )
 
 
 def _rounds(results: Results) -> str:
@@ -236,7 +299,11 @@ def _rounds(results: Results) -> str:
 
 def quiet(figures: dict[str, Results]) -> str:
     """Whether to believe the figures."""
-    disturbed = [f"`{name}.json`" for name, results in figures.items() if results["disturbed"]]
+    disturbed = [
+        f"`{name}.json`"
+        for name, results in figures.items()
+        if any(run["disturbed"] for run in results.get("runs", [results]))
+    ]
     if not disturbed:
         return "The machine did nothing else meanwhile."
     return (
@@ -255,9 +322,9 @@ def _cell(row: Row, *, ratio: bool = True) -> str:
     return said + (f" {sign}" if (sign := marks(row).replace("*", "\\*")) else "")
 
 
-def _servers(cases: Results, columns: dict[str, str], *, ratios: bool = True) -> str:
+def _servers(cases: Results, columns: dict[str, str], *, ratios: bool = True, ways: bool = False) -> str:
     first = cases[next(iter(columns))]["rows"]
-    names = [name for name in first if ", " not in name]
+    names = [name for name in first if ways or ", " not in name]
     rows = []
     for name in names:
         of_row = [cases[case]["rows"].get(name, {"missing": ""}) for case in columns]

@@ -147,7 +147,7 @@ class Meter:
             after - before for after, before in zip(self._read(), self._before, strict=True)
         )
         self._waited = max(of_server, of_client)
-        self._others = max(0.0, busy - self.server)
+        self._others = max(0.0, busy - self.server - TICK)  # by which the count may be wrong
 
     def sample(self, value: float) -> Sample:
         """A figure from the block."""
