@@ -27,6 +27,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,10 +115,9 @@ class Flooder:
         self._at = 0  # in the piece
         self.opened += 1
 
-    def run(self, seconds: float) -> None:
-        """Send, as fast as it is taken."""
-        deadline = time.perf_counter() + seconds
-        while time.perf_counter() < deadline:
+    def run(self, over: Callable[[], bool]) -> None:
+        """Send as fast as it is taken, until it is over."""
+        while not over():
             try:
                 alive = self._step()
             except (ConnectionResetError, BrokenPipeError):
@@ -148,7 +148,8 @@ def flood(kind: str, port: int, seconds: float) -> None:
     flooder = Flooder(port, FLOODS[kind])
     print("ready", flush=True)
     sys.stdin.readline()
-    flooder.run(seconds)
+    deadline = time.perf_counter() + seconds
+    flooder.run(lambda: time.perf_counter() > deadline)
     print(flooder.sent // FRAME, flooder.opened, flush=True)
 
 
@@ -247,8 +248,8 @@ class Fairness:
         try:
             for number in range(max(self.runs.values())):
                 for name, runs in self.runs.items():
-                    if number < runs and name not in self.missing:
-                        for kind in self.kinds:
+                    for kind in self.kinds:
+                        if number < runs and name not in self.missing:
                             self._say(f"run {number + 1}, {name}: {kind}")
                             self._measure(PEERS[name], kind)
         finally:

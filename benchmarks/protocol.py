@@ -111,6 +111,7 @@ class Client(asyncio.Transport):
         self._load = load
         self._call_soon = load.loop.call_soon
         self._open = False
+        self._leaving = False
         self._closing = False
         self._said = bytearray()  # by the server at the end
         self.protocol: Any = load.made()
@@ -126,6 +127,7 @@ class Client(asyncio.Transport):
             load.left -= 1
             self._call_soon(self._send, load.case.message)
         else:
+            self._leaving = True
             self._call_soon(self._send, load.goodbye)
 
     # What the server does
@@ -135,8 +137,10 @@ class Client(asyncio.Transport):
         if self._open and data[0] == load.case.first:
             load.echoed += 1
             self._next()
-        elif self._open:
+        elif self._leaving:
             self._said += data
+        elif self._open:
+            load.fail(f"no echo came, but {bytes(data)!r}")
         elif data[:13] == b"HTTP/1.1 101 " and (b"permessage-deflate" in bytes(data)) == load.case.deflate:
             self._open = True
             self._next()
@@ -273,8 +277,6 @@ async def perform(case: Case, config: Config, operations: int) -> None:
         socket.create_connection(listener.getsockname()),
         listener.accept()[0] as accepted,
     ):
-        gc.collect()
-        gc.freeze()
         await Load(case, config, operations, accepted).run()
 
 
@@ -319,6 +321,8 @@ def main() -> None:
             import uvloop
 
             uvloop.install()
+        gc.collect()
+        gc.freeze()
         asyncio.run(perform(CASES[arguments.cases[0]], config, arguments.operations))
         return
     rows = list(ROWS[1:] if arguments.ours else ROWS)

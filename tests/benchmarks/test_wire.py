@@ -18,9 +18,9 @@ from websockets.protocol import Protocol, Side
 if sys.platform != "linux":
     pytest.skip("the benchmarks read /proc and use epoll", allow_module_level=True)
 
-from benchmarks import wire
+from benchmarks import _report, wire
 from benchmarks._client import BINARY, TEXT, Crowd, deflated, frame, handshakes, reply
-from benchmarks._peers import DEFAULT, OURS, PEERS, Peer, Server, running, uvicorn
+from benchmarks._peers import DEFAULT, HTTP, OURS, PEERS, Peer, Server, running, uvicorn
 from benchmarks._system import Sample, processes
 
 ROOT = Path(__file__).parents[2]
@@ -201,7 +201,7 @@ def test_every_peer_can_be_chosen() -> None:
 def test_every_row_has_its_peer_and_every_goal_its_row() -> None:
     for case in wire.CASES.values():
         assert {peer for peer, _ in case.rows.values()} <= PEERS.keys()
-    for name, label, other, limit in wire.GOALS:
+    for name, label, other, limit in (*wire.GOALS, *wire.WANTED):
         assert {label, other} <= wire.CASES[name].rows.keys()
         assert 0 < limit <= 1
 
@@ -264,7 +264,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small")
 def test_a_run_against_uvicorn(capsys: pytest.CaptureFixture[str]) -> None:
     cases = {
-        name: case._replace(rows={DEFAULT: case.rows[DEFAULT]})
+        name: case._replace(rows={DEFAULT: case.rows[DEFAULT]}, turns=min(case.turns, 2))
         for name, case in wire.CASES.items()
         if name not in ("growth-1000", "growth-10000")  # as growth-100, and long
     }
@@ -274,7 +274,8 @@ def test_a_run_against_uvicorn(capsys: pytest.CaptureFixture[str]) -> None:
     assert run.missing == {name: {} for name in cases}
     for name, case in results["cases"].items():
         row = case["rows"][DEFAULT]
-        assert row["samples"] == 2, name
+        assert row["samples"] == 2 * cases[name].turns, name
+        assert (row["apart"] is None) == (case["unit"] == "MiB"), name
         assert row["ratio"] in (1.0, None), name
         assert case["unit"] in ("µs", "KiB", "MiB")
         if case["unit"] == "µs":
@@ -293,12 +294,14 @@ def test_a_run_against_uvicorn(capsys: pytest.CaptureFixture[str]) -> None:
         results["cases"]["echo-64k"]["rows"][DEFAULT]["value"]
         > results["cases"]["echo"]["rows"][DEFAULT]["value"]
     )
-    assert results["samples"] == 2 * len(cases)
-    assert results["python"].endswith(".".join(map(str, sys.version_info[:3])))
-    assert "uvicorn" in results["versions"]
+    (whole,) = results["runs"]
+    assert whole["samples"] == sum(2 * case.turns for case in cases.values())
+    assert whole["cases"] == list(cases)
+    assert whole["python"].endswith(".".join(map(str, sys.version_info[:3])))
+    assert "uvicorn" in whole["versions"]
     said = capsys.readouterr().err
     assert "round 2 of 2, warming up: uvicorn" in said
-    assert "round 2 of 2, echo: uvicorn" in said
+    assert "round 2 of 2, echo, turn 2: uvicorn" in said
 
 
 @pytest.mark.usefixtures("small")
@@ -318,10 +321,10 @@ def test_a_peer_that_fails_is_said_and_others_go_on() -> None:
         patch.setitem(PEERS, "broken", broken)
         patch.setitem(PEERS, "absent", absent)
         for fresh in (False, True):
-            run = wire.Run({"case": wire.Case("A case", "µs", rows, fresh)}, 2, CORES, tries=1)
+            run = wire.Run({"case": wire.Case("A case", "µs", rows, fresh, turns=2)}, 2, CORES, tries=1)
             run()
             found = run.results()["cases"]["case"]["rows"]
-            assert found[DEFAULT]["samples"] == 2
+            assert found[DEFAULT]["samples"] == 4
             assert found["failing"] == {"missing": "failed: the server left"}
             assert found["broken"] == {"missing": "failed: it did not start out of order"}
             assert found["absent"] == {"missing": "no_such_module is not installed"}
@@ -339,7 +342,7 @@ QUIET, LOUD, LOUDER = Sample(1.0), Sample(2.0, waited=0.2), Sample(3.0, waited=0
         ([LOUDER, LOUD, LOUDER, QUIET], LOUD, 3),
     ],
 )
-def test_a_disturbed_sample_is_repeated(samples: list[Sample], chosen: Sample, taken: int) -> None:
+def test_a_disturbed_turn_is_repeated(samples: list[Sample], chosen: Sample, taken: int) -> None:
     calls: list[Server] = []
 
     def workload(server: Server) -> Sample:
@@ -352,47 +355,109 @@ def test_a_disturbed_sample_is_repeated(samples: list[Sample], chosen: Sample, t
     assert len(calls) == taken
 
 
-def run_of(**samples: list[Sample]) -> wire.Run:
-    """A run that has these samples, of rows of the case `echo`."""
+def test_turns_alternate() -> None:
+    taken: list[str] = []
+
+    def row(label: str) -> wire.Workload:
+        def workload(server: Server) -> Sample:
+            taken.append(label)
+            return Sample(1.0)
+
+        return workload
+
+    rows = {label: (DEFAULT, row(label)) for label in "abc"}
+    run = wire.Run({"case": wire.Case("A case", "µs", rows, turns=3)}, 2, CORES)
+    server = object.__new__(Server)
+    for number in range(2):
+        run.case(number, "case", lambda peer: server, {})
+    assert "".join(taken) == "abc" + "cba" + "abc" + "bca" + "acb" + "bca"
+    assert [len(turns) for turns in run.samples["case"]["b"]] == [3, 3]
+
+
+def run_of(**samples: list[list[float]]) -> wire.Run:
+    """A run that has these figures, of the turns of each round, in rows of the case `echo`."""
     run = wire.Run({"echo": wire.CASES["echo"]}, 2, CORES)
-    run.samples["echo"] = {label.replace("_", "."): taken for label, taken in samples.items()}
+    run.samples["echo"] = {
+        label.replace("_", "."): [[Sample(value) for value in turns] for turns in rounds]
+        for label, rounds in samples.items()
+    }
     return run
 
 
-def test_ratios_are_formed_within_a_round() -> None:
-    # The machine was half as fast in the second round, for both of them.
-    base, other = [Sample(10.0), Sample(20.0), Sample(10.0)], [Sample(5.0), Sample(10.0), Sample(9.0)]
-    run = run_of(uvicorn=base, lilya_websockets_uvicorn=other)
+def test_ratios_are_formed_within_a_turn() -> None:
+    # The machine was half as fast from the middle of the second round on, for both of them.
+    run = run_of(
+        uvicorn=[[10.0, 10.0, 10.0], [10.0, 20.0, 20.0], [20.0, 20.0, 20.0]],
+        lilya_websockets_uvicorn=[[5.0, 5.0, 9.0], [5.0, 10.0, 10.0], [10.0, 10.0, 10.0]],
+    )
     found = run.results()["cases"]["echo"]["rows"]
     assert found[DEFAULT]["ratio"] == 1
     assert found[OURS]["ratio"] == 0.5
-    assert found[OURS]["value"] == 9
+    assert found[OURS]["value"] == 10
+    assert found[OURS]["apart"] == 0  # in spite of the machine: its ratio was the same in every round
+    assert found[DEFAULT]["apart"] == 0.5  # whose times were not
     assert found["aiohttp"] == {"missing": "not measured"}
 
 
+@pytest.mark.parametrize(
+    ("noisy", "apart", "marked"),
+    [([5.0, 5.0, 5.2], 0.0, ""), ([5.0, 5.2, 5.2], 0.04, ""), ([5.0, 5.3, 5.3], 0.06, "!")],
+    ids=["in one turn", "by 4 %", "by 6 %"],
+)
+def test_a_row_whose_rounds_are_apart_is_marked(noisy: list[float], apart: float, marked: str) -> None:
+    quiet = [5.0, 5.0, 5.0]
+    results = run_of(uvicorn=[[10.0] * 3] * 3, lilya_websockets_uvicorn=[quiet, noisy, quiet]).results()
+    row = results["cases"]["echo"]["rows"][OURS]
+    assert row["apart"] == apart
+    assert _report.marks(row) == marked
+    (line,) = (line for line in _report.as_text(results).splitlines() if line.startswith(f"  {OURS} "))
+    assert line.split()[1:] == ["5", "0.50", f"{apart:.1%}", *marked]
+
+
+def test_one_round_says_nothing_of_how_far_rounds_are_apart() -> None:
+    row = run_of(uvicorn=[[10.0, 20.0]]).results()["cases"]["echo"]["rows"][DEFAULT]
+    assert row["apart"] is None
+    assert _report.marks(row) == ""
+
+
 def test_disturbed_runs_are_marked() -> None:
-    quiet = run_of(uvicorn=[Sample(1.0)] * 20).results()
+    run = run_of(uvicorn=[[1.0, 1.0]] * 10)
+    (quiet,) = run.results()["runs"]
     assert (quiet["disturbed"], quiet["disturbed_samples"]) == (False, 0)
-    loud = run_of(uvicorn=[Sample(1.0)] * 18 + [LOUD] * 2).results()
+    run.samples["echo"][DEFAULT][3] = [LOUD, LOUD]
+    results = run.results()
+    (loud,) = results["runs"]
     assert (loud["disturbed"], loud["disturbed_samples"]) == (True, 2)
-    assert loud["cases"]["echo"]["rows"][DEFAULT]["disturbed"] == 2
+    assert results["cases"]["echo"]["rows"][DEFAULT]["disturbed"] == 2
+
+
+def test_some_cases_take_the_place_of_those_of_a_run_before() -> None:
+    old = {
+        "runs": [{"rounds": 5, "cases": ["echo", "idle"]}, {"rounds": 4, "cases": ["stalled"]}],
+        "cases": {"echo": 1, "idle": 2, "stalled": 3},
+    }
+    new = {"runs": [{"rounds": 2, "cases": ["stalled", "echo"]}], "cases": {"stalled": 4, "echo": 5}}
+    assert _report.merged(old, new) == {
+        "runs": [{"rounds": 5, "cases": ["idle"]}, {"rounds": 2, "cases": ["stalled", "echo"]}],
+        "cases": {"echo": 5, "idle": 2, "stalled": 4},
+    }
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(5.2, "reached"), (5.3, "NOT reached")])
 def test_goals(value: float, verdict: str) -> None:
-    (goal,) = run_of(uvicorn=[Sample(10.0)], lilya_websockets_uvicorn=[Sample(value)]).goals()
+    (goal,) = run_of(uvicorn=[[10.0]], lilya_websockets_uvicorn=[[value]]).goals()
     assert goal == f"echo: {OURS} / {DEFAULT} = {value / 10:.2f}, at most 0.52: {verdict}"
 
 
 def test_the_goal_of_the_wrapper_is_a_difference() -> None:
     run = wire.Run({"frameworks": wire.CASES["frameworks"]}, 2, CORES)
     run.samples["frameworks"] = {
-        DEFAULT: [Sample(10.0), Sample(16.8)],
-        f"lilya.websockets on {DEFAULT}": [Sample(10.25), Sample(17.3)],
+        DEFAULT: [[Sample(10.0)], [Sample(16.8)]],
+        f"lilya.websockets on {DEFAULT}": [[Sample(10.25)], [Sample(17.3)]],
     }
     # The limit is one of a machine where uvicorn's default takes 13.4 µs, as here.
     assert run.goals() == [f"frameworks: lilya.websockets on {DEFAULT} adds 0.38 µs, at most 0.50: reached"]
-    run.samples["frameworks"][DEFAULT] = [Sample(9.75), Sample(16.8)]
+    run.samples["frameworks"][DEFAULT] = [[Sample(9.75)], [Sample(16.8)]]
     assert run.goals() == [
         f"frameworks: lilya.websockets on {DEFAULT} adds 0.50 µs, at most 0.50: NOT reached"
     ]
@@ -408,8 +473,7 @@ def test_the_goal_of_the_wrapper_is_a_difference() -> None:
         (["--peers", "nobody"], "no such peer: nobody"),
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
         (["--tries", "0"], "--tries must be at least 1, got 0"),
-        (["--write", "echo"], "--write takes the whole"),
-        (["--write", "--peers", DEFAULT], "--write takes the whole"),
+        (["--write", "--peers", DEFAULT], "--write takes whole cases"),
     ],
 )
 def test_wrong_arguments(
@@ -445,6 +509,7 @@ def test_the_command(
     said = capsys.readouterr().out
     assert "handshake: A connection, opened and closed" in said
     assert "1 round in " in said
+    assert f"handshake: {OURS}" not in said  # no goal of a row that was left out
     assert '"value"' in file.read_text(encoding="utf-8")
 
 
@@ -467,12 +532,20 @@ def is_socket(fd: Path) -> bool:
         return False
 
 
-def test_handshakes_are_counted_and_closed() -> None:
+def test_a_close_that_is_not_answered(fake: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks._client.WINDOW", 1)
+    with pytest.raises(ConnectionError, match="the close was answered with b'nothing'"):
+        handshakes(fake(ACCEPTED, b"nothing"), LIMIT)
+
+
+@pytest.mark.parametrize("peer", [DEFAULT, OURS, HTTP])
+def test_handshakes_are_counted_and_closed(peer: str) -> None:
     failed: dict[str, str] = {}
-    with running([PEERS[DEFAULT]], CORES[1], failed) as servers:
+    with running([PEERS[peer]], CORES[1], failed) as servers:
         assert failed == {}
-        server = servers[DEFAULT]
+        server = servers[peer]
         assert handshakes(server.port, 0.05) > 0
+        assert handshakes(server.port, 0.05, deflate=True) > 0
         with Crowd(server.port, count=3) as crowd:
             crowd.check(b"hello")
             assert crowd.echo([frame(b"hello")], 7, 0.0) == 3

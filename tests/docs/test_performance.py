@@ -14,7 +14,8 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the benchmarks read /proc", allow_module_level=True)
 
-from benchmarks import _report, wire
+from benchmarks import _report, fairness, wire
+from benchmarks._peers import OURS
 from benchmarks._report import Results
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -24,7 +25,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.fixture
 def figures() -> dict[str, Results]:
-    return {name: _report.read(name) for name in ("core", "wire")}
+    return {name: _report.read(name) for name in _report.FILES}
 
 
 @pytest.fixture
@@ -82,6 +83,18 @@ def test_the_figures_are_of_what_is_measured_now(figures: dict[str, Results]) ->
         committed = figures["wire"]["cases"][name]
         assert (committed["title"], committed["unit"]) == (case.title, case.unit)
         assert list(committed["rows"]) == list(case.rows)
+    assert list(figures["fairness"]["cases"]) == list(fairness.KINDS)
+    for case in figures["fairness"]["cases"].values():
+        assert list(case["rows"]) == list(fairness.PEERS)
+
+
+def test_every_case_has_its_run(page: str, figures: dict[str, Results]) -> None:
+    wire_figures = figures["wire"]
+    assert sorted(name for run in wire_figures["runs"] for name in run["cases"]) == sorted(wire.CASES)
+    with_two = {"runs": [{**run, "rounds": 77} for run in wire_figures["runs"] * 2], "cases": {}}
+    assert _report.blocks({**figures, "wire": {**with_two, "cases": wire_figures["cases"]}})[
+        "wire-run"
+    ].count("77 rounds") == len(with_two["runs"])
 
 
 def test_everything_committed_is_shown(page: str, figures: dict[str, Results]) -> None:
@@ -138,7 +151,7 @@ def test_the_plots_have_the_colours_of_the_page_and_are_on_it(path: Path, site: 
 
 
 def test_the_files_can_be_read_by_readers(site: Path) -> None:
-    for name in ("core", "wire"):
+    for name in _report.FILES:
         assert (site / "performance" / f"{name}.json").is_file()
 
 
@@ -164,13 +177,21 @@ def test_planted_figure_in_the_file(name: str, page: str, figures: dict[str, Res
         assert _report.plots(faulty) != _report.plots(figures)
 
 
+def test_planted_figure_of_a_flood(page: str, figures: dict[str, Results]) -> None:
+    figures["fairness"]["cases"]["pings"]["rows"][f"{OURS}, uvloop"]["most"] = 12345.0
+    assert _report.with_blocks(page, _report.blocks(figures)) != page
+
+
 def test_planted_figure_of_the_core(page: str, figures: dict[str, Results]) -> None:
     figures["core"]["cases"]["echo text"]["lilya-websockets"]["ratio"] = 0.01
     assert _report.with_blocks(page, _report.blocks(figures)) != page
 
 
 def test_planted_mark(page: str, figures: dict[str, Results]) -> None:
-    figures["wire"]["disturbed"] = not figures["wire"]["disturbed"]
+    runs = figures["wire"]["runs"]
+    disturbed = any(run["disturbed"] for run in runs)
+    for run in runs:
+        run["disturbed"] = not disturbed
     assert _report.with_blocks(page, _report.blocks(figures)) != page
 
 
@@ -216,7 +237,10 @@ def test_numbers(value: float, written: str) -> None:
         ({"samples": 5, "disturbed": 2, "bounded": 2}, ""),
         ({"samples": 5, "disturbed": 3, "bounded": 0}, "~"),
         ({"samples": 4, "disturbed": 2, "bounded": 4}, "~*"),
+        ({"samples": 4, "disturbed": 2, "bounded": 4, "apart": 0.05}, "~*"),
+        ({"samples": 4, "disturbed": 0, "bounded": 0, "apart": 0.051}, "!"),
+        ({"samples": 4, "disturbed": 0, "bounded": 0, "apart": None}, ""),
     ],
 )
-def test_marks(row: dict[str, int], marks: str) -> None:
+def test_marks(row: dict[str, Any], marks: str) -> None:
     assert _report.marks(row) == marks
