@@ -361,9 +361,9 @@ if nox is not None:
 
         `-- soak` alone wears a server out, for 10 minutes; `-- channels` alone publishes to many sockets;
         `-- redis` alone is what channels lose and carry on Redis, and needs a server of it; `-- levels` alone
-        is what zlib's levels cost and save; `-- protocol` alone counts the instructions of the protocol for
-        uvicorn. With `--write` after it, `core`, `wire`, `channels` and `redis` make their parts of the pages
-        anew.
+        is what zlib's levels cost and save; `-- fairness` alone is how long a client that floods makes others
+        wait; `-- protocol` alone counts the instructions of the protocol for uvicorn. With `--write` after
+        them, `core`, `wire`, `fairness`, `channels` and `redis` make their parts of the pages anew.
         """
         install(session, CORE, groups=("bench",))
         arguments = list(session.posargs)

@@ -1,7 +1,7 @@
 """How long one client can make another wait: the longest wait for an echo while somebody floods the server.
 
     python3 noxfile.py -s bench -- fairness                     everything, about 14 minutes
-    python3 noxfile.py -s bench -- fairness --others 1          uvicorn's own protocol once: about 7 minutes
+    python3 noxfile.py -s bench -- fairness --others 1          uvicorn's own protocol once: about 6 minutes
     python3 noxfile.py -s bench -- fairness pings --runs 1      a quick look at one kind
     python3 noxfile.py -s bench -- fairness --write             what the page *Performance* shows
 
