@@ -94,6 +94,7 @@ class Serving:
         assert self.process.stderr is not None
         self.lines = [self.process.stdout.readline().rstrip() for _ in range(2)]
         self.address = self.lines[0].rpartition("http://")[2].rstrip("/")
+        self.port = int(self.address.rpartition(":")[2])
         self.log: list[str] = []
         while not any("Started server process" in line for line in self.log):
             self.log.append(self.process.stderr.readline())
@@ -125,9 +126,12 @@ def serving(project: Path) -> Iterator[Serving]:
 def test_pages_and_examples_are_served_and_announced(serving: Serving) -> None:
     address = serving.address
     assert serving.lines == [
-        f"The site:       http://{address}/",
-        f"Live example:   ws://{address}/live/talk/echo/chat?room=blue",
+        f"The docs:      http://{address}/",
+        f"The examples:  http://{address}/live/  (1 live)",
     ]
+    for path in ("/live", "/live/"):
+        listing = f"The live examples:\n    ws://{address}/live/talk/echo/chat?room=blue\n"
+        assert serving.get(path) == (200, listing)
     assert serving.get("/") == (200, "<h1>home</h1>")
     assert serving.get("/guide/") == (200, "<h1>guide</h1>")
     assert serving.get("/nowhere")[0] == 404
@@ -137,6 +141,7 @@ def test_pages_and_examples_are_served_and_announced(serving: Serving) -> None:
     assert "uvicorn docs_src.talk.echo:app" in text
     status, text = serving.get("/live/talk/eco")
     assert (status, "/live/talk/echo" in text) == (404, True)
+    assert text.startswith("No example is live at /live/talk/eco. The live examples:\n")
 
 
 def test_an_example_is_mounted_as_asgi_says(serving: Serving) -> None:
@@ -221,7 +226,8 @@ def test_an_example_that_cannot_be_loaded_is_announced_refused_and_logged(
     (project / "docs_src/talk/dance.py").write_text(planted + APP)
     serving = Serving(project)
     try:
-        assert serving.lines[1] == f"Not live:       {said}"
+        assert serving.lines[1].endswith("/live/  (1 live, 1 cannot run here)")
+        assert serving.get("/live/")[1].endswith(f"Not live:\n    {said}\n")
         with pytest.raises(InvalidStatus) as caught:
             connect(f"ws://{serving.address}/live/talk/dance", proxy=None)
         assert caught.value.response.status_code == 403
@@ -240,6 +246,79 @@ def test_the_first_ctrl_c_ends_it_with_open_sockets(serving: Serving) -> None:
         with pytest.raises(ConnectionClosed):
             websocket.recv(timeout=10)
     assert (status, "Traceback" in log) == (0, False), log
+
+
+# What other web pages make a browser send
+
+
+def status_of(port: int, kind: str, host: str | None, origin: str | None) -> int:
+    """The status for a request with these headers; 101 for a WebSocket that is accepted."""
+    lines = ["GET /live/talk/echo HTTP/1.1"]
+    lines += [f"Host: {host}"] if host is not None else []
+    lines += [f"Origin: {origin}"] if origin is not None else []
+    if kind == "websocket":
+        lines += ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"]
+        lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    with socket.create_connection(("127.0.0.1", port), 10) as line:
+        line.sendall("".join(f"{each}\r\n" for each in (*lines, "")).encode("latin-1"))
+        head = b""
+        while b"\r\n" not in head:
+            piece = line.recv(1024)
+            assert piece
+            head += piece
+        return int(head.split()[1])
+
+
+# In the cases: `*` is the port of the server.
+SAME = [
+    ("127.0.0.1:*", None),
+    ("127.0.0.1:*", "http://127.0.0.1:*"),
+    ("localhost:*", "http://localhost:*"),
+    ("LOCALHOST:*", "http://localhost:*"),
+    ("docs.localhost:*", "http://docs.localhost:*"),
+    ("[::1]:*", "http://[::1]:*"),
+    ("[::1]", None),
+    ("192.168.1.7", "http://192.168.1.7"),
+]
+FOREIGN = [
+    ("evil.example:*", None),
+    ("evil.example:*", "http://evil.example:*"),  # rebinding: the two agree
+    ("evil.example", "http://127.0.0.1:*"),
+    ("localhost.evil.example:*", None),
+    ("evil-localhost:*", None),
+    ("127.0.0.1.evil.example:*", None),
+    ("127.0.0.1:*@evil.example", None),
+    ("evil.example:80:127.0.0.1", None),
+    ("127.0.0.1:*", "http://evil.example"),
+    ("127.0.0.1:*", "http://127.0.0.1"),  # another port is another origin
+    ("127.0.0.1:*", "https://127.0.0.1:*"),
+    ("127.0.0.1:*", "http://localhost:*"),
+    ("127.0.0.1:*", "null"),
+    ("127.0.0.1:*", ""),
+    ("127.0.0.1:*", "http://127.0.0.1:*\r\nOrigin: http://evil.example"),
+    ("127.0.0.1:*\r\nHost: evil.example", None),
+]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_what_comes_from_other_pages_is_refused(kind: str, serving: Serving) -> None:
+    def status(host: str | None, origin: str | None) -> int:
+        host, origin = (each and each.replace("*", str(serving.port)) for each in (host, origin))
+        return status_of(serving.port, kind, host, origin)
+
+    allowed = 101 if kind == "websocket" else 200
+    assert [pair for pair in SAME if status(*pair) != allowed] == []
+    assert [pair for pair in FOREIGN if status(*pair) not in (400, 403)] == []
+    _, log = serving.interrupt()
+    assert "Refused: the request comes from a page of 'http://evil.example', and not of this server" in log
+    assert "Refused: the Host of the request is 'evil.example'. Use an IP address, localhost" in log
+
+
+def test_a_host_of_choice_is_allowed() -> None:
+    guard = serve.Guard(serve.Site, "Box.Example")  # type: ignore[arg-type]
+    assert guard.refusal({"headers": [(b"host", b"box.example:8000")]}) == ""
+    assert "'other.example'" in guard.refusal({"headers": [(b"host", b"other.example")]})
+    assert "''" in guard.refusal({"headers": []})
 
 
 @pytest.mark.parametrize("missing", ["site", "docs_src"])

@@ -4,13 +4,17 @@ An example is served at an address derived from its place: docs_src/websockets/e
 /live/websockets/example and below. It sees a mount, as the ASGI specification describes it:
 ``root_path`` is the address, ``path`` the whole path, which begins with it. It is started up at its
 first use, and shut down at the end of the process. What it answers over HTTP is served, too; one that
-is for WebSockets only has a page that says how to talk to it.
+is for WebSockets only has a page that says how to talk to it. /live/ lists them all.
+
+Other web pages that are open in the same browser cannot use it: requests with a foreign ``Host`` or
+``Origin`` are refused.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import logging
 import socket
 import sys
@@ -73,6 +77,65 @@ class _Example:
         await self.app({**scope, "state": dict(self.state)}, receive, send)
 
 
+class Guard:
+    """An app around an app: refuses what other web pages make a browser send.
+
+    Any page on the web may connect to a server on the reader's machine. Its requests carry its own ``Origin``.
+    With DNS rebinding, the name that the page was loaded from points to this machine later; then that name is
+    the ``Host``. An IP address as ``Host`` is safe: no DNS is involved.
+
+    Args:
+        app: the app to protect.
+        host: the name or address that the server was told to bind to, which is allowed as well.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self.app = app
+        self.host = host.lower()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or connection, or refuse it."""
+        why = self.refusal(scope)
+        if not why:
+            await self.app(scope, receive, send)
+            return
+        _log.warning("Refused: %s", why)
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close"})
+        else:
+            await _answer(send, 403, f"{why}\n")
+
+    def refusal(self, scope: Scope) -> str:
+        """Return why a request is refused; empty if it is not."""
+        hosts, origins = (
+            [value.decode("latin-1").lower() for name, value in scope["headers"] if name == wanted]
+            for wanted in (b"host", b"origin")
+        )
+        if len(hosts) != 1 or not self._is_here(_without_port(hosts[0])):
+            return (
+                f"the Host of the request is {', '.join(hosts)[:100]!r}. Use an IP address, localhost, or the "
+                "name that was given with --host"
+            )
+        if origins not in ([], [f"http://{hosts[0]}"]):
+            return f"the request comes from a page of {', '.join(origins)[:100]!r}, and not of this server"
+        return ""
+
+    def _is_here(self, name: str) -> bool:
+        if name in ("localhost", self.host) or name.endswith(".localhost"):
+            return True
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return False
+        return True
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdecimal() and not name.endswith(":") else host
+
+
 class Site:
     """The ASGI app: pages, and live examples."""
 
@@ -102,9 +165,10 @@ class Site:
             await send({"type": "websocket.close"})
         elif address is not None:
             await self.page(address, scope, receive, send)
-        elif path == LIVE or path.startswith(LIVE + "/"):
-            lines = [f"No example is live at {path}. The live examples:", *self.examples]
-            await _answer(send, 404, "\n".join(lines) + "\n")
+        elif path in (LIVE, LIVE + "/"):
+            await _answer(send, 200, self.listing(scope))
+        elif path.startswith(LIVE + "/"):
+            await _answer(send, 404, f"No example is live at {path}. {self.listing(scope)}")
         else:
             await self.pages(scope, receive, send)
 
@@ -167,17 +231,46 @@ class Site:
                 why = _apps.describe_lifespan_error(end, self.root)
                 _log.warning("The example at %s does not shut down: %s", address, why)
 
+    def count(self) -> str:
+        """Return how many examples are live, and how many cannot be."""
+        missing = 0
+        for address in self.examples:
+            try:
+                self.load(address)
+            except _Unavailable:
+                missing += 1
+        live = f"{len(self.examples) - missing} live"
+        return f"{live}, {missing} cannot run here" if missing else live
+
+    def listing(self, scope: Scope) -> str:
+        """Return the examples: what to connect to, and what cannot be live here."""
+        lines = ["The live examples:"]
+        problems = []
+        for address, file in self.examples.items():
+            try:
+                self.load(address)
+                lines.append(f"    ws://{_host_of(scope)}{address}{_paths_of(file)[0]}")
+            except _Unavailable as exc:
+                problems.append(f"    {exc}")
+        if problems:
+            lines += ["Not live:", *problems]
+        return "\n".join(lines) + "\n"
+
     def help(self, address: str, scope: Scope) -> str:
         """Return what a browser sees that opens a live address as a page."""
         file = self.examples[address]
-        headers = dict(scope["headers"])
-        host = headers.get(b"host", b"127.0.0.1:8000").decode("latin-1")
+        host = _host_of(scope)
         talk = [f"    {_apps.client_command(f'ws://{host}{address}{path}')}\n" for path in _paths_of(file)]
         return (
             f"This is a WebSocket: {file.relative_to(self.root).as_posix()}, live.\n\n"
             f"Talk to it:\n{''.join(talk)}\n"
             f"Run it alone:\n    uvicorn {_apps.module_name(self.root, file)}:app\n"
         )
+
+
+def _host_of(scope: Scope) -> str:
+    host: bytes = dict(scope["headers"]).get(b"host", b"127.0.0.1:8000")
+    return host.decode("latin-1")
 
 
 def find_examples(folder: Path) -> dict[str, Path]:
@@ -264,17 +357,10 @@ def serve(site: Path, examples: Path, *, host: str = "127.0.0.1", port: int = 80
             raise ServeError(f"cannot serve on {host}:{port}: {reason}") from exc
         except OverflowError as exc:
             raise ServeError(f"cannot serve on {host}:{port}: a port is 0 to 65535") from exc
-        live = find_examples(examples)
-        app = Site(site, live, examples.parent)
-        config = uvicorn.Config(app, log_level="info", access_log=False, lifespan="off")
+        app = Site(site, find_examples(examples), examples.parent)
+        config = uvicorn.Config(Guard(app, host), log_level="info", access_log=False, lifespan="off")
         shown = f"[{host}]" if ":" in host else host
-        address = f"{shown}:{listener.getsockname()[1]}"
-        print(f"The site:       http://{address}/")  # noqa: T201 - this is what the command is for
-        for path, file in live.items():
-            try:
-                app.load(path)
-                print(f"Live example:   ws://{address}{path}{_paths_of(file)[0]}")  # noqa: T201 - the same
-            except _Unavailable as exc:
-                print(f"Not live:       {exc}")  # noqa: T201 - the same
-        sys.stdout.flush()
+        address = f"http://{shown}:{listener.getsockname()[1]}"
+        print(f"The docs:      {address}/")  # noqa: T201 - this is what the command is for
+        print(f"The examples:  {address}{LIVE}/  ({app.count()})", flush=True)  # noqa: T201 - the same
         _Server(config, app).run(sockets=[listener])
