@@ -13,6 +13,7 @@ where they are found, and never downloaded.
 
 import argparse
 import errno
+import itertools
 import os
 import shutil
 import socket
@@ -21,7 +22,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.resolve()
-OLDEST, NEWEST = (3, 10), (3, 13)
+OLDEST, NEWEST = (3, 10), (3, 14)
 NOX = "nox>=2025.5.1"
 
 if sys.version_info < OLDEST:
@@ -148,7 +149,7 @@ if nox is not None:
     HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
     HALF = [
         (version, multidict)
-        for version, multidict in zip(PYTHONS, MULTIDICTS * 2, strict=False)
+        for version, multidict in zip(PYTHONS, itertools.cycle(MULTIDICTS), strict=False)
         if (version, multidict) != (HERE, MULTIDICTS[-1])
     ]
     nox.options.sessions = [
@@ -220,6 +221,29 @@ if nox is not None:
             *PARALLEL,
             *session.posargs,
         )
+
+    @nox.session
+    def pyodide(session: nox.Session) -> None:
+        """The core's tests that need no socket, on the CPython of Pyodide, in Node; `npm` brings it."""
+        if not shutil.which("npm"):
+            session.skip("npm is not installed: it brings Pyodide")
+        folder = Path(session.create_tmp()).resolve()
+        # Its version begins with that of its CPython.
+        version = f"{NEWEST[0]}{NEWEST[1]}"
+        session.run("npm", "install", "--silent", f"--prefix={folder}", f"pyodide@{version}", external=True)
+        packages = folder / "packages"
+        shutil.rmtree(packages, ignore_errors=True)
+        session.install("pip>=25.1")
+        # Wheels for any platform: of multidict there is one, too, whose code is Python.
+        session.run(
+            *("python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *(f"--target={packages}", "--only-binary=:all:", "--platform=any", "--implementation=py"),
+            *("--abi=none", f"--python-version={NEWEST[0]}.{NEWEST[1]}"),
+            *nox.project.dependency_groups(PYPROJECT, "pyodide"),
+        )
+        # Node looks for Pyodide beside the script.
+        script = shutil.copy(ROOT / "tests" / "pyodide" / "run.mjs", folder)
+        session.run("node", script, str(ROOT), str(packages), *session.posargs, external=True)
 
     @nox.session
     def docs(session: nox.Session) -> None:

@@ -2,11 +2,14 @@
 
 import ast
 import configparser
+import itertools
 import os
 import runpy
+import shutil
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,11 +96,11 @@ def test_the_arguments_reach_nox(
 
 
 class Ended(Exception):
-    """A session ended with this line."""
+    """A session ended, how, and with which line."""
 
 
-def end(line: str) -> None:
-    raise Ended(line)
+def end(how: str, line: str) -> None:
+    raise Ended(how, line)
 
 
 @pytest.fixture
@@ -117,11 +120,12 @@ def asked(noxfile: dict[str, Any], name: str, *arguments: str) -> list[list[str]
     session = MagicMock(posargs=list(arguments))
     session.run = lambda *command, **options: commands.append(list(command))
     session.install = lambda *packages, **options: commands.append(["install"])
-    session.error = end
+    session.error = lambda line: end("error", line)
+    session.skip = lambda line: end("skip", line)
     try:
         noxfile[name](session)
     except Ended as ended:
-        commands.append(["error", str(ended)])
+        commands.append(list(ended.args))
     return commands
 
 
@@ -159,6 +163,46 @@ def test_a_host_that_is_none(noxfile: dict[str, Any]) -> None:
     ((_, said),) = asked(noxfile, "serve", "--host", "192.0.2.1", "--port", "0")
     assert said.startswith("cannot serve on 192.0.2.1:0: ")
     assert "\n" not in said
+
+
+def test_a_python_that_is_not_installed_is_not_in_the_matrix(noxfile: dict[str, Any]) -> None:
+    found = noxfile["found_pythons"]()
+    assert f"{sys.version_info[0]}.{sys.version_info[1]}" in found
+    assert list(noxfile["PYTHONS"]) == list(found)
+    assert noxfile["NEWEST"] == (3, 14)
+
+
+@pytest.mark.parametrize("here", ["3.11", "3.14"])
+def test_every_python_has_a_part_of_the_half_matrix(here: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a fifth one, and beside it both multidicts are there."""
+    versions = [f"3.{minor}" for minor in range(10, 15)]
+    source = NOXFILE.read_text(encoding="utf-8")
+    line = source[source.index("    HALF = [") : source.index("    nox.options.sessions")]
+    names: dict[str, Any] = {
+        "itertools": itertools,
+        "PYTHONS": dict.fromkeys(versions),
+        "MULTIDICTS": ("6", "7"),
+        "HERE": here,
+    }
+    exec(textwrap.dedent(line), names)
+    assert {version for version, _ in names["HALF"]} | {here} == set(versions)
+    assert {multidict for _, multidict in names["HALF"]} == {"6", "7"}
+
+
+def test_pyodide_runs_the_newest_python(noxfile: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/somewhere/{name}")
+    monkeypatch.setattr(shutil, "copy", lambda file, folder: f"{folder}/{Path(file).name}")
+    monkeypatch.setattr(shutil, "rmtree", lambda *arguments, **options: None)
+    commands = asked(noxfile, "pyodide", "-x")
+    assert [command[0] for command in commands] == ["npm", "install", "python", "node"]
+    assert commands[0][-1] == "pyodide@314"
+    assert "--python-version=3.14" in commands[2]
+    assert commands[-1][-1] == "-x"
+
+
+def test_without_npm_there_is_no_pyodide(noxfile: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert asked(noxfile, "pyodide") == [["skip", "npm is not installed: it brings Pyodide"]]
 
 
 @pytest.mark.parametrize("session", ["dropin", "servers", "frameworks"])

@@ -15,7 +15,6 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-import trio
 
 from lilya.websockets import (
     WebSocket,
@@ -2192,6 +2191,7 @@ async def test_a_send_in_scopes_of_middleware_is_stopped_by_the_end() -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_trio_as_a_guest_of_asyncio() -> None:
     """There is a loop of asyncio then, and no task of it."""
+    trio = pytest.importorskip("trio")
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[Any] = loop.create_future()
     seen: list[Any] = []

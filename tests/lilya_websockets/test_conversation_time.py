@@ -9,7 +9,6 @@ from typing import Any
 
 import anyio
 import pytest
-from trio.testing import MockClock
 
 from lilya.websockets import PreparedMessage, WebSocketClosed, WebSocketDisconnect
 
@@ -41,6 +40,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     if request.param == "trio":
+        from trio.testing import MockClock
+
         return "trio", {"clock": MockClock(autojump_threshold=0)}
     return "asyncio", {"loop_factory": VirtualLoop}
 

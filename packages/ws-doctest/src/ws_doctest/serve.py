@@ -80,9 +80,9 @@ class _Example:
 class Guard:
     """An app around an app: refuses what other web pages make a browser send.
 
-    Any page on the web may connect to a server on the reader's machine. Its requests carry its own ``Origin``.
-    With DNS rebinding, the name that the page was loaded from points to this machine later; then that name is
-    the ``Host``. An IP address as ``Host`` is safe: no DNS is involved.
+    Any page on the web may connect to a server on the reader's machine. Its requests carry its own
+    ``Origin``. With DNS rebinding, the name that the page was loaded from points to this machine later; then
+    that name is the ``Host``. An IP address as ``Host`` is safe: no DNS is involved.
 
     Args:
         app: the app to protect.
@@ -114,8 +114,8 @@ class Guard:
         )
         if len(hosts) != 1 or not self._is_here(_without_port(hosts[0])):
             return (
-                f"the Host of the request is {', '.join(hosts)[:100]!r}. Use an IP address, localhost, or the "
-                "name that was given with --host"
+                f"the Host of the request is {', '.join(hosts)[:100]!r}. Use an IP address, localhost, or "
+                "the name that was given with --host"
             )
         if origins not in ([], [f"http://{hosts[0]}"]):
             return f"the request comes from a page of {', '.join(origins)[:100]!r}, and not of this server"
