@@ -1,8 +1,8 @@
 """Tells the day on which uvicorn or websockets change what this package uses of their internals.
 
-Neither library promises to keep them. So the source of each name that the package imports is compared with that
-of the versions that were read and tested, by the digests in `internals.json`. If a release changes one, read the
-change, run `nox -s conformance`, and then add what is installed to the file:
+Neither library promises to keep them. So the source of each name that the package imports is compared with
+that of the versions that were read and tested, by the digests in `internals.json`. If a release changes one,
+read the change, run `nox -s conformance`, and then add what is installed to the file:
 
     python -m tests.lilya_websockets.test_internals
 
