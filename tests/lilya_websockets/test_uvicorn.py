@@ -418,7 +418,7 @@ async def test_the_scope() -> None:
     assert scope["extensions"] == {
         "websocket.http.response": {},
         "lilya.websocket.prepared": {},
-        "lilya.websocket.end": {"watch": ANY},
+        "lilya.websocket.end": {"watch": ANY, "connection": ANY},
     }
     assert scope["subprotocols"] == []
     assert scope["http_version"] == "1.1"
