@@ -634,7 +634,7 @@ class Open(Server):
 
     def __init__(self, *events: Any, answers: float | None = None, **scope: Any) -> None:
         super().__init__(*events, **scope)
-        self.scope["extensions"][END] |= {"is_open": self.is_open, "abort": self.abort}
+        self.scope["extensions"][END]["connection"] = self
         self.answers = answers
         self.closed_at: float | None = None
         self.aborted_at: float | None = None

@@ -92,8 +92,9 @@ def line_of(send: Send, end: Mapping[str, Any] | None) -> Line | None:
         send: The server's own.
         end: The server's extension `lilya.websocket.end`, if it has it.
     """
-    if end is not None and "abort" in end:
-        return Line(end["is_open"], end["abort"], frees_senders=True)
+    if end is not None and "connection" in end:
+        connection = end["connection"]
+        return Line(connection.is_open, connection.abort, frees_senders=True)
     # In uvicorn's own protocols, `send` is a method of the protocol, which has an asyncio transport. These
     # protocols close the transport without waiting for the client: what they wait for is its buffer.
     transport: Any = getattr(getattr(send, "__self__", None), "transport", None)

@@ -531,11 +531,7 @@ class WebSocketProtocol(asyncio.Protocol):
             ],
             "subprotocols": subprotocols,
             "state": self._app_state.copy(),
-            "extensions": {
-                DENIAL: {},
-                PREPARED: {},
-                END: {"watch": self.watch, "is_open": self.is_open, "abort": self.abort},
-            },
+            "extensions": {DENIAL: {}, PREPARED: {}, END: {"watch": self.watch, "connection": self}},
         }
 
     def _accept(self, message: Any) -> None:
