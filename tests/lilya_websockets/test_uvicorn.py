@@ -1087,6 +1087,21 @@ async def test_a_close_that_nobody_answers() -> None:
         assert await connection.rest() == a_close(1000)
 
 
+async def test_a_connection_can_be_dropped_at_once() -> None:
+    """By the extension `lilya.websocket.end`; a second time is one too many, and does nothing."""
+    handler = Handler(listens)
+    async with raw(handler) as client:
+        connection = handler.scope["extensions"]["lilya.websocket.end"]["connection"]
+        assert connection.is_open()
+        connection.abort()
+        with contextlib.suppress(ConnectionResetError):
+            assert await client.rest() == b""
+        await handler.wait()
+        await until(lambda: not connection.is_open())
+        connection.abort()
+    assert handler.events == [{"type": "websocket.disconnect", "code": 1006}]
+
+
 # Prepared messages
 
 
