@@ -494,7 +494,7 @@ async def test_a_close_that_waits_in_middleware_is_given_up(how: str) -> None:
                 scope.cancel()
                 await anyio.sleep_forever()
     assert server.receives == 1  # there is no reader, all the same
-    assert gave_up == [1012 if how == "cancelled" else 1000]
+    assert gave_up == [1011 if how == "cancelled" else 1000]
     assert scope.cancelled_caught == (how == "cancelled")
 
 

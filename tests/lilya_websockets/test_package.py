@@ -186,9 +186,13 @@ LAYERS = {
     "_servers": {"types"},
     "datastructures": {"types"},
     "_connection": {"datastructures", "exceptions", "types"},
-    "_conversation": {"_extensions", "_messages", "_state", "exceptions", "types"},
+    "_frameworks": {"_messages", "exceptions", "types"},
+    "_conversation": {
+        *("_extensions", "_frameworks", "_messages", "_servers", "_state"),
+        *("exceptions", "types"),
+    },
     "_websocket": {
-        *("_connection", "_conversation", "_extensions", "_messages", "_servers", "_state"),
+        *("_connection", "_conversation", "_extensions", "_frameworks", "_messages", "_servers", "_state"),
         *("exceptions", "types"),
     },
     "draining": {

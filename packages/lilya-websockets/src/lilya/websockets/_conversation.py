@@ -35,7 +35,9 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from ._extensions import END
+from ._frameworks import close_of, denial_of, end_of, is_handled, losses
 from ._messages import checked_bytes, checked_close, checked_text
+from ._servers import is_stop
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE, WebSocketState
 from .exceptions import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
 from .types import Message, Receive, Scope, Send
@@ -74,11 +76,12 @@ class Owned(Protocol):
 
     async def accept(self, subprotocol: str | None = None, headers: Any = None) -> None: ...
     async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
+    async def deny(self, status: int = 403, content: str | bytes = b"", headers: Any = None) -> None: ...
     def _move(self, client: WebSocketState, application: WebSocketState) -> None: ...
     def _after(self, message_type: str) -> WebSocketState: ...
     def _closed(self, attempted: str) -> WebSocketDisconnect: ...
     def _disconnect(self) -> WebSocketDisconnect: ...
-    def _end_unseen(self, end: Message | None, ended: str | None = None) -> None: ...
+    def _end_unseen(self, end: Message, ended: str | None = None) -> None: ...
     async def _prepare_to_receive(self, attempted: str) -> None: ...
     async def _run_cleanups(self, failure: BaseException | None = None) -> None: ...
 
@@ -153,7 +156,9 @@ class Conversation(Generic[W]):
     _direct = False  # the server tells it, and the app receives from the server
     _looking = False  # unless a send that has failed looks for the end there
     _leaving = False
+    _raising = False  # and an exception leaves, which the server will see
     _closed_by_app = False
+    _left_open = False  # for a handler of exceptions around the block, which closes
     _unyielded = 0  # sends since the event loop had its turn
     _over: anyio.Event | None = None  # somebody waits for the end
     _body: anyio.CancelScope | None = None  # around the body, if the end cancels it
@@ -204,9 +209,10 @@ class Conversation(Generic[W]):
         self.active = self._used = True
         try:
             await self._accept()
-        except BaseException:
+        except BaseException as error:
             websocket._conversation = before
             self.active = False
+            await self._deny_for(error)
             raise
         watch = watch_of(websocket.scope, websocket._receive) if self._unlimited else None
         self._direct = watch is not None
@@ -267,6 +273,16 @@ class Conversation(Generic[W]):
             websocket._unseen = True
             self._done = True
 
+    async def _deny_for(self, error: BaseException) -> None:
+        """Refuse as an exception says that was raised before accepting, unless a framework around does so."""
+        websocket = self._websocket
+        if websocket._application_state is not CONNECTING or is_handled(websocket.scope, error):
+            return
+        if (denial := denial_of(error)) is not None:
+            await websocket.deny(*denial)
+        elif close_of(error) is not None:
+            await websocket.close()
+
     # Leaving
 
     async def __aexit__(
@@ -322,32 +338,46 @@ class Conversation(Generic[W]):
 
     async def _close(self, failure: BaseException | None) -> BaseException | None:
         """Close if that has not been done, and run the cleanups; what is to be raised."""
-        broken = _has_error(failure)
         try:
-            if failure is None or broken:
-                await self._close_with(1011 if broken else 1000)
+            if failure is None:
+                await self._close_with(1000)
+            elif _has_error(failure):
+                self._raising = True
+                await self._close_for(failure)
             else:
                 # Whoever stops the task has limited patience, and the cleanups have a part of it.
                 with anyio.move_on_after(2 * self._close_timeout, shield=True):
-                    await self._close_with(1012)
+                    await self._close_with(1012 if is_stop(failure, self._server_send) else 1011)
         except BaseException as error:
             if failure is None or not isinstance(error, Exception):
                 return error
             logger.error("a cleanup failed while an exception left the block", exc_info=error)
         return failure
 
-    async def _close_with(self, code: int) -> None:
+    async def _close_for(self, failure: BaseException) -> None:
+        """Close as the exception says, or leave that to the framework around that handles it."""
+        websocket = self._websocket
+        close = close_of(failure)
+        if close is None:
+            await self._close_with(1011)
+        elif not is_handled(websocket.scope, failure):
+            await self._close_with(*close)
+        else:
+            self._left_open = not self._done
+            await websocket._run_cleanups()
+
+    async def _close_with(self, code: int, reason: str | None = None) -> None:
         websocket = self._websocket
         if websocket._application_state is CONNECTED and websocket._client_state is CONNECTED:
-            await websocket.close(code)
+            await websocket.close(code, reason)
         await websocket._run_cleanups()
 
     def _give_back(self) -> None:
         websocket = self._websocket
         websocket._receive, websocket._send = self._server_receive, self._server_send
         self.active = False
-        if websocket._ended is None:  # nothing was sent, and nothing will be
-            websocket._end_unseen(None)
+        if websocket._ended is None and not self._left_open:  # nothing was sent, and nothing will be
+            websocket._end_unseen({"code": 1006})
         self._done = True
         if self._over is not None:
             self._over.set()
@@ -355,7 +385,10 @@ class Conversation(Generic[W]):
             self._buffer.clear()  # what was not received until now is dropped
             # A task that outlives the block and still waits here is told, too.
             self._put({"type": "websocket.disconnect", "code": websocket.close_code}, 0)
-        websocket._move(DISCONNECTED, DISCONNECTED)
+        if self._left_open:
+            websocket._move(websocket._client_state, websocket._application_state)
+        else:
+            websocket._move(DISCONNECTED, DISCONNECTED)
         # Its reference to this object stays: it is asked for the counts. A cycle of the two would keep the
         # server's side of the connection until the garbage collector comes.
         self._websocket = proxy(websocket)
@@ -396,9 +429,9 @@ class Conversation(Generic[W]):
                 await self._wait_for_room()
             try:
                 message = await receive()
-            except OSError as error:
+            except losses() as error:
                 if not self._done:
-                    self._websocket._end_unseen(None)
+                    self._websocket._end_unseen(end_of(error))
                     self._finish(error)
                 return
             except Exception as error:
@@ -506,8 +539,8 @@ class Conversation(Generic[W]):
             return await self.receive()
         try:
             message = await self._server_receive()
-        except OSError:
-            self._told_the_end(None)
+        except losses() as error:
+            self._told_the_end(end_of(error))
             raise
         try:
             if message["type"] == "websocket.receive":
@@ -589,7 +622,7 @@ class Conversation(Generic[W]):
             if closing is not None:  # it may be asked for messages again, and for the reason
                 self._closing = None
                 closing.set()
-            if not (isinstance(error, OSError) or await self._is_over(error)):
+            if not (isinstance(error, losses()) or await self._is_over(error)):
                 if not self._leaving:
                     self._closed_by_app = False
                     raise
@@ -606,11 +639,11 @@ class Conversation(Generic[W]):
         """Have the server close: with 1000 if it refuses the code, so that nobody stays connected."""
         try:
             await self._server_send(message)
-        except OSError:
+        except losses():
             raise
         except Exception as error:
             # daphne sends 1000 and 3000-4999 only, and 1011 by itself when an exception reaches it.
-            if message["code"] == 1000 or (self._leaving and message["code"] == 1011):
+            if message["code"] == 1000 or (self._raising and message["code"] == 1011):
                 raise
             logger.debug("the server refused to close with %d", message["code"], exc_info=error)
             try:
@@ -637,7 +670,7 @@ class Conversation(Generic[W]):
                 with anyio.move_on_after(_GRACE):
                     if (
                         self._direct
-                        and isinstance(error, OSError)
+                        and isinstance(error, losses())
                         # Whoever receives already comes to the end, too.
                         and not (self._looking or self._websocket._receiving)
                     ):
@@ -646,8 +679,8 @@ class Conversation(Generic[W]):
                         await self.wait_disconnected()
             finally:
                 self._hurried -= 1
-                if not self._done and isinstance(error, OSError):
-                    self._websocket._end_unseen(None)
+                if not self._done and isinstance(error, losses()):
+                    self._websocket._end_unseen(end_of(error))
                     self._finish(error)
         return self._done
 
@@ -662,7 +695,7 @@ class Conversation(Generic[W]):
                 self._put(message, self._counted(message) if message_type == "websocket.receive" else 0)
                 if message_type == "websocket.disconnect":
                     self._told_the_end(message)
-        except OSError:
+        except losses():
             pass  # that it is over is known
         except Exception as error:  # the app is told in its turn, as by the reader
             self._put(error, 0)
@@ -682,13 +715,13 @@ class Conversation(Generic[W]):
 
     # The end
 
-    def _told_the_end(self, end: Message | None) -> None:
+    def _told_the_end(self, end: Message) -> None:
         """The server tells it. Its `receive` does so, too, after what came before."""
         if not self._done:
             self._websocket._end_unseen(end)
             self._finish(None)
 
-    def _finish(self, end: Message | OSError | None) -> None:
+    def _finish(self, end: Message | Exception | None) -> None:
         """The end, once: what is received last, and nothing more is sent."""
         self._done = True
         if end is not None and not self._direct:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from .types import Message, Scope, Send
 
-__all__ = ["Line", "is_loss", "line_of", "warn_of_dropped_headers"]
+__all__ = ["Line", "is_loss", "is_stop", "line_of", "warn_of_dropped_headers"]
 
 
 def _is_granian(scope: Scope) -> bool:
@@ -99,3 +99,19 @@ def line_of(send: Send, end: Mapping[str, Any] | None) -> Line | None:
     transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
     size = getattr(transport, "get_write_buffer_size", None)
     return None if size is None else Line(lambda: size() > 0, transport.abort, frees_senders=False)
+
+
+def is_stop(interruption: BaseException, send: Send) -> bool:
+    """Whether what interrupts an app comes from a server that stops, rather than from the app itself.
+
+    Of the servers that cancel, two can be told from anybody else: uvicorn by its words, and hypercorn by the
+    state of its worker, if `send` is its own.
+    """
+    if isinstance(interruption, (KeyboardInterrupt, SystemExit)):
+        return True
+    if any("timeout graceful shutdown exceeded" in str(argument) for argument in interruption.args):
+        return True
+    stream: Any = getattr(send, "__self__", None)
+    return type(stream).__module__ == "hypercorn.protocol.ws_stream" and bool(
+        stream.context.terminated.is_set()
+    )

@@ -1,4 +1,4 @@
-"""`WebSocket`: moves messages. The only `await` in the core is here.
+"""`WebSocket`: moves messages. What a block adds is in `_conversation.py`.
 
 The rules of this file:
 
@@ -16,7 +16,8 @@ The rules of this file:
 - On send the state moves before the `await`, so that of two tasks that close only one puts a close on the
   wire, and it is put back if the server refuses the message. On receive the state moves after the `await`,
   because the message is the event.
-- The server's `OSError` means that the client is gone. It is translated here and nowhere else.
+- An `OSError` of the server means that the client is gone, and so does the disconnect of a framework's own
+  object: `losses()` lists them, and `_lost` translates them.
 - Behind a router, a second object over one connection follows the first: `_Second`.
 """
 
@@ -32,6 +33,7 @@ from weakref import WeakValueDictionary
 
 from ._connection import Connection
 from ._extensions import DENIAL
+from ._frameworks import end_of, losses
 from ._messages import (
     PreparedMessage,
     checked_bytes,
@@ -230,7 +232,7 @@ class WebSocket(Connection):
             self._receiving = True
             try:
                 message = await receive()
-            except OSError as error:
+            except losses() as error:
                 await self._lost(error)
             finally:
                 self._receiving = False
@@ -252,7 +254,7 @@ class WebSocket(Connection):
         send = self._send_now = self._send
         try:
             await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": checked})
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         except Exception:
             self._put_back(CONNECTED, CONNECTING)
@@ -311,9 +313,10 @@ class WebSocket(Connection):
         returns. A reader in the background sees to that by receiving ahead of the app. On a server that tells
         the end, by the extension `lilya.websocket.end`, there is none, unless one of the options from
         `idle_timeout` to `buffer_bytes` is not its default. Leaving closes, unless that was done: with 1000
-        after a normal end, 1011 and no reason if an exception leaves the block, 1012 if the task is cancelled
-        from outside. A `WebSocketDisconnect` of this connection ends the block quietly, also in an exception
-        group. Every other exception goes on as it is.
+        after a normal end, 1011 and no reason if an exception leaves the block or the task is cancelled, 1012
+        if it is cancelled because the server stops. A `WebSocketException` of FastAPI, Starlette, Lilya or
+        Litestar closes with its code and reason. A `WebSocketDisconnect` of this connection ends the block
+        quietly, also in an exception group. Every other exception goes on as it is.
 
         Args:
             subprotocol: See `accept`.
@@ -469,7 +472,7 @@ class WebSocket(Connection):
         self._receiving = True
         try:
             message = await receive()
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         finally:
             self._receiving = False
@@ -508,7 +511,7 @@ class WebSocket(Connection):
         self._receiving = True
         try:
             message = await receive()
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         finally:
             self._receiving = False
@@ -667,7 +670,7 @@ class WebSocket(Connection):
             return
         except _NotOpen:
             pass
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         await self._send_otherwise({"type": "websocket.send", "text": data})
 
@@ -700,7 +703,7 @@ class WebSocket(Connection):
             return
         except _NotOpen:
             pass
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         await self._send_otherwise({"type": "websocket.send", "bytes": data})
 
@@ -763,7 +766,7 @@ class WebSocket(Connection):
             return
         except _NotOpen:
             pass
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         await self._send_otherwise(made)
 
@@ -808,7 +811,7 @@ class WebSocket(Connection):
         self.close_reason = reason
         try:
             await send({"type": "websocket.close", "code": code, "reason": reason})
-        except OSError:
+        except losses():
             self._move(DISCONNECTED, DISCONNECTED)  # the client is gone: the goal is reached
         except Exception:
             self._put_back(DISCONNECTED, before)
@@ -953,6 +956,9 @@ class WebSocket(Connection):
             error._origin = self._conversation.token
         return error
 
+    def _is_marked(self, error: WebSocketDisconnect) -> bool:
+        return self._conversation is not None and error._origin is self._conversation.token
+
     def _checked_subprotocol(self, subprotocol: object) -> str:
         return checked_subprotocol(subprotocol, self.scope.get("subprotocols") or ())
 
@@ -986,7 +992,7 @@ class WebSocket(Connection):
             )
         try:
             await self._send(message)
-        except OSError as error:
+        except losses() as error:
             if after is DISCONNECTED:
                 self._record(None, None, None)  # it did not end that way
             await self._lost(error)
@@ -1050,7 +1056,7 @@ class WebSocket(Connection):
         self._receiving = True
         try:
             message = await receive()
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         finally:
             self._receiving = False
@@ -1086,10 +1092,10 @@ class WebSocket(Connection):
             code = 1006
         self._record(_BY.get(code, _BY_CLIENT), code, reason if isinstance(reason, str) else "")
 
-    def _end_unseen(self, end: Message | None, ended: str | None = None) -> None:
-        """A block's reader has seen the end, by an `OSError` if there is no message, and the app has not."""
+    def _end_unseen(self, end: Message, ended: str | None = None) -> None:
+        """A block has seen the end, and the app has not."""
         if self._ended is None:
-            self._record_end(_LOST if end is None else end)
+            self._record_end(end)
             self._ended = ended or self._ended
             self._unseen = True
         self._move(self._client_state, DISCONNECTED)
@@ -1111,12 +1117,17 @@ class WebSocket(Connection):
         """Send although the fast path may not, or raise why that is."""
         await self._deliver(message, self._after("websocket.send"))
 
-    async def _lost(self, error: OSError) -> NoReturn:
-        """The server says by an `OSError` that the client is gone (ASGI spec, "Disconnected Client")."""
+    async def _lost(self, error: Exception) -> NoReturn:
+        """The server or a framework says by an exception that the client is gone.
+
+        ASGI spec, "Disconnected Client".
+        """
+        if isinstance(error, WebSocketDisconnect) and self._is_marked(error):
+            raise error  # a block's, which has seen to the rest
         self._move(DISCONNECTED, DISCONNECTED)
         self._unseen = False
         if self._ended is None:
-            self._record_end(_LOST)
+            self._record_end(end_of(error))
         await self._run_cleanups()
         raise self._disconnect() from error
 
@@ -1215,7 +1226,7 @@ class _Iterator(Generic[T]):
             websocket._receiving = True
             try:
                 message = await receive()
-            except OSError as error:
+            except losses() as error:
                 await websocket._lost(error)
             finally:
                 websocket._receiving = False
@@ -1272,7 +1283,7 @@ class WebSocketClose:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await send({"type": "websocket.close", "code": self.code, "reason": self.reason})
-        except OSError:
+        except losses():
             pass  # the client is gone: the goal is reached
 
 
@@ -1297,7 +1308,6 @@ _NOTHING: Final[Message] = {"type": "nothing was received"}
 _FIRST_OVER: Final[WeakValueDictionary[tuple[int, int], WebSocket]] = WeakValueDictionary()
 # Who ended it, where the code tells; 1012 is what servers say when they shut down.
 _BY: Final = {1006: _BY_NETWORK, 1012: _BY_SHUTDOWN}
-_LOST: Final[Message] = {"code": 1006}
 _CLOSED_BY: Final[dict[str, Literal["client", "network"]]] = {_BY_CLIENT: "client", _BY_NETWORK: "network"}
 # A tuple: whatever a server sends as a type can be looked for in it, what has no hash too.
 _RECEIVABLE: Final = tuple({message_type: None for table in RECEIVE.values() for message_type in table})
