@@ -26,7 +26,7 @@ from lilya.websockets import (
     WebSocketState,
     testing,
 )
-from lilya.websockets._conversation import _Wait
+from lilya.websockets._reader import Reader, _Wait
 
 from .server import ClientDisconnected, Message, Server, connect, data, disconnect, opened, text
 
@@ -2275,14 +2275,16 @@ async def test_a_send_that_waits_for_nothing_is_not_stopped_by_the_end() -> None
     async with server.websocket() as websocket:
         await websocket.send_text("a")
         assert websocket._conversation is not None
-        assert not websocket._conversation._sends
+        reader = websocket._conversation.source
+        assert isinstance(reader, Reader)
+        assert not reader._sends
         server.held.add("websocket.send")
         async with anyio.create_task_group() as group:
             group.start_soon(blocked, websocket)
             await server.holding.wait()
-            assert len(websocket._conversation._sends) == 1
+            assert len(reader._sends) == 1
             server.push(disconnect(1001))
-        assert not websocket._conversation._sends
+        assert not reader._sends
     assert server.types == ["websocket.accept", "websocket.send", "websocket.send"]
 
 

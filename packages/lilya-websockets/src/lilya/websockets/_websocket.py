@@ -405,22 +405,26 @@ class WebSocket(Connection):
 
         Without a reader, see `open`, they are those that the app has received.
         """
-        return 0 if self._conversation is None else self._conversation.messages_received
+        return self._counted("messages_received")
 
     @property
     def bytes_received(self) -> int:
         """The bytes of their payloads, of text as UTF-8."""
-        return 0 if self._conversation is None else self._conversation.bytes_received
+        return self._counted("bytes_received")
 
     @property
     def messages_sent(self) -> int:
         """Messages that the server took in the block, heartbeats among them; 0 without a block."""
-        return 0 if self._conversation is None else self._conversation.messages_sent
+        return self._counted("messages_sent")
 
     @property
     def bytes_sent(self) -> int:
         """The bytes of their payloads, of text as UTF-8."""
-        return 0 if self._conversation is None else self._conversation.bytes_sent
+        return self._counted("bytes_sent")
+
+    def _counted(self, what: str) -> int:
+        source = None if self._conversation is None else self._conversation.source
+        return 0 if source is None else getattr(source, what)
 
     # Receiving
 
@@ -931,6 +935,57 @@ class WebSocket(Connection):
             self._cleanups = []
         self._cleanups.append(fn)
 
+    # For a block, channels and draining
+
+    @property
+    def _block(self) -> Conversation[Any] | None:
+        """The block that owns the connection now."""
+        block = self._conversation
+        return block if block is not None and block.is_active else None
+
+    @property
+    def _ended_by_app(self) -> bool:
+        """Whether it was the app itself that closed."""
+        return self._ended == _BY_APP
+
+    def _use(self, receive: Receive, send: Send) -> None:
+        """Use other callables from now on."""
+        self._receive = receive
+        self._send = send
+        self._move(self._client_state, self._application_state)
+
+    def _learn(self, end: Message | None, ended: str | None = None) -> None:
+        """Learn of the end before the app does: it can still receive what came before.
+
+        Args:
+            end: Its code and reason; `None` if they are known.
+            ended: How it ended, in the words of an exception, if the code does not tell.
+        """
+        if end is None:
+            self._unseen = True
+            return
+        if self._ended is None:
+            self._record_end(end)
+            self._ended = ended or self._ended
+            self._unseen = True
+        self._move(self._client_state, DISCONNECTED)
+        if self._client_state is CONNECTED and self._ended not in (_BY_APP, _BY_RESPONSE):
+            self._receive_now = self._receive
+
+    def _tell(self, attempted: str | None = None) -> WebSocketDisconnect:
+        """The exception by which the app learns of the end: of what it attempted, if it may know already."""
+        if attempted is not None:
+            return self._closed(attempted)
+        self._unseen = False
+        return self._disconnect()
+
+    def _is_told_by(self, error: BaseException) -> bool:
+        """Whether an exception tells the end of this connection, as far as can be known."""
+        block = self._conversation
+        return isinstance(error, WebSocketDisconnect) and error._origin is (
+            None if block is None else block.token
+        )
+
     # What is not the common message's way
 
     def _closed(self, attempted: str) -> WebSocketDisconnect:
@@ -955,9 +1010,6 @@ class WebSocket(Connection):
         if self._conversation is not None:
             error._origin = self._conversation.token
         return error
-
-    def _is_marked(self, error: WebSocketDisconnect) -> bool:
-        return self._conversation is not None and error._origin is self._conversation.token
 
     def _checked_subprotocol(self, subprotocol: object) -> str:
         return checked_subprotocol(subprotocol, self.scope.get("subprotocols") or ())
@@ -1092,16 +1144,6 @@ class WebSocket(Connection):
             code = 1006
         self._record(_BY.get(code, _BY_CLIENT), code, reason if isinstance(reason, str) else "")
 
-    def _end_unseen(self, end: Message, ended: str | None = None) -> None:
-        """A block has seen the end, and the app has not."""
-        if self._ended is None:
-            self._record_end(end)
-            self._ended = ended or self._ended
-            self._unseen = True
-        self._move(self._client_state, DISCONNECTED)
-        if self._client_state is CONNECTED and self._ended not in (_BY_APP, _BY_RESPONSE):
-            self._receive_now = self._receive  # what came before the end can still be received
-
     async def _receive_otherwise(self, message: Message, key: str, attempted: str) -> Any:
         """What the fast path cannot do: receive after all, or say what a message without a payload means."""
         if message is _NOTHING:
@@ -1122,8 +1164,8 @@ class WebSocket(Connection):
 
         ASGI spec, "Disconnected Client".
         """
-        if isinstance(error, WebSocketDisconnect) and self._is_marked(error):
-            raise error  # a block's, which has seen to the rest
+        if self._conversation is not None and self._is_told_by(error):
+            raise error  # the block's, which has seen to the rest
         self._move(DISCONNECTED, DISCONNECTED)
         self._unseen = False
         if self._ended is None:

@@ -104,18 +104,18 @@ async def close_all(
     missed: list[WebSocket] = []
 
     async def close(websocket: WebSocket) -> None:
-        if not await _told(websocket, code, reason, pace.closing):
+        if not await _close(websocket, code, reason, pace.closing):
             missed.append(websocket)
 
     await pace.go(list(websockets), close)
     return missed
 
 
-async def _told(websocket: WebSocket, code: int, reason: str, seconds: float) -> bool:
+async def _close(websocket: WebSocket, code: int, reason: str, seconds: float) -> bool:
     """Close one; whether it has ended, and its client was told."""
-    conversation = websocket._conversation
-    if conversation is not None and conversation.active:
-        return await conversation.shut_down(code, reason, seconds)
+    block = websocket._block
+    if block is not None:
+        return await block.shut_down(code, reason, seconds)
     with anyio.move_on_after(seconds):
         try:
             await websocket.close(code, reason)
