@@ -18,7 +18,7 @@ The rules of this file:
   because the message is the event.
 - An `OSError` of the server means that the client is gone, and so does the disconnect of a framework's own
   object: `losses()` lists them, and `_lost` translates them.
-- Behind a router, a second object over one connection follows the first: `_Second`.
+- Objects over one connection share one state, those of frameworks too: `_shared.py`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from ._messages import (
     loads,
 )
 from ._servers import is_loss, warn_of_dropped_headers
+from ._shared import Foreign, checked_foreign, second_class, states_of
 from ._state import (
     CONNECTED,
     CONNECTING,
@@ -70,6 +71,10 @@ from .types import ASGIApp, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from ._conversation import Conversation
+
+    AnyConversation = Conversation[Any]
+else:
+    AnyConversation = Any  # `typing.get_type_hints` looks it up
 
 __all__ = ["WebSocket", "WebSocketClose"]
 
@@ -118,10 +123,12 @@ class WebSocket(Connection):
     """The subprotocol that the app accepted; `None` if there is none."""
 
     # What a block adds (`async with`). On the class, so that a connection without one is not charged.
-    _conversation: Conversation[Any] | None = None
+    _conversation: AnyConversation | None = None
     _unseen: bool = False  # the block's reader has seen the end, and the app was not told
 
-    _first: WebSocket  # of a second object only
+    # What is raised at the end. The module of a framework makes them that framework's own, too.
+    _disconnect_class: type[WebSocketDisconnect] = WebSocketDisconnect
+    _closed_class: type[WebSocketClosed] = WebSocketClosed
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -139,8 +146,9 @@ class WebSocket(Connection):
             raise ValueError(f'a WebSocket needs a scope of type "websocket", got {scope_type!r}')
         self.scope = scope
         self._send = send
-        # Set by routers, never by servers: only where a router has been does anybody look for a first one.
-        if "path_params" in scope and self._is_second(receive):
+        # Set by routers, never by servers: only where a router has been does anybody look for other objects.
+        routed = "path_params" in scope
+        if routed and self._is_second(receive):
             return
         self._receive = receive
         self._client_state = CONNECTING
@@ -152,17 +160,90 @@ class WebSocket(Connection):
         self.close_code = None
         self.close_reason = None
         self._cleanups: list[Callable[[], Any]] | None = None
+        if routed:
+            self._look_for_owner(receive)
 
     def _is_second(self, receive: Receive) -> bool:
         """Whether there is an object over this connection already. Then this one follows it."""
+        owner = getattr(receive, "__self__", receive)
+        if isinstance(owner, Foreign):  # that of a framework's object which has one of ours
+            first = owner.websocket
+            if first is None:
+                return False
+            self._follow(first, None)
+            return True
         # By identity: middleware that changes the conversation hands on a `receive` of its own, and what is
-        # behind it is another conversation. The ids stay taken as long as the first object is there.
-        first = _FIRST_OVER.setdefault((id(self.scope), id(receive)), self)
-        if first is self or type(self) is not WebSocket:
+        # behind it is another conversation. A method is made anew for each look at it: its object counts. The
+        # ids stay taken as long as the first object is there.
+        first = _FIRST_OVER.setdefault((id(self.scope), id(owner)), self)
+        if first is self:
             return False
-        self.__class__ = _Second  # here, so that no other object pays for it
-        self._first = first
+        self._follow(first, self._send)
         return True
+
+    def _follow(self, first: WebSocket, send: Send | None) -> None:
+        """Become a second object; `send` is its own one, if it has one."""
+        self.__dict__.pop("_send", None)
+        self.__class__ = second_class(type(self))  # here, so that no other object pays for it
+        self._first = first
+        self._own_send = send
+
+    def _look_for_owner(self, receive: Receive) -> None:
+        """Share the state with a framework's object, if it is its `receive` that this was made with."""
+        owner = getattr(receive, "__self__", None)
+        if getattr(owner, "scope", None) is self.scope and states_of(owner) is not None:
+            self._stand_behind(owner, Foreign.of(owner))
+
+    def _stand_behind(self, other: Any, foreign: Foreign) -> None:
+        """Begin where a framework's object stands, and see what it does from now on."""
+        states = states_of(other)
+        if states is not None:
+            client, application = states
+            self._move(client, application)
+            if DISCONNECTED in states:
+                self._ended = _BY_CLIENT if client is DISCONNECTED else _BY_APP
+        foreign.stand_before(other, self)
+
+    @classmethod
+    def wrap(cls: type[W], other: Any) -> W:
+        """A WebSocket of this class over the object of a framework: over the same connection, in one state.
+
+        What one of them accepts, receives, sends or closes, the other one knows. A framework that closes
+        after the end, in its handling of exceptions, makes no second end.
+
+        Args:
+            other: Whatever carries an ASGI `scope` and the ASGI callables `receive` and `send`: the WebSocket
+                of Starlette, FastAPI or Litestar, or one of this package.
+
+        Returns:
+            `other` itself if it is of this class.
+
+        Raises:
+            TypeError: It does not carry them, as the object of Quart, whose `receive` and `send` are others.
+            ValueError: Its scope is of another type.
+        """
+        if callable(getattr(other, "_get_current_object", None)):
+            other = other._get_current_object()  # a proxy of a context: the object outlives that
+        if isinstance(other, cls):
+            return other
+        if isinstance(other, WebSocket):
+            first: Any = other
+        else:
+            checked_foreign(other)
+            foreign = Foreign.of(other)
+            first = foreign.websocket
+            if first is None:
+                # What stands before it now is not what leads to the server.
+                websocket = cls(other.scope, foreign.receive_of(), foreign.send_of())
+                if foreign.websocket is not websocket:
+                    websocket._stand_behind(other, foreign)
+                return websocket
+            if isinstance(first, cls):
+                return first
+        second = cls.__new__(cls)
+        second.scope = other.scope
+        second._follow(getattr(first, "_first", first), None)
+        return second
 
     @property
     def client_state(self) -> WebSocketState:
@@ -993,7 +1074,7 @@ class WebSocket(Connection):
             self._unseen = False
             return self._disconnect()
         return self._marked(
-            WebSocketClosed(
+            self._closed_class(
                 1005 if self.close_code is None else self.close_code,
                 self.close_reason,
                 attempted,
@@ -1003,7 +1084,7 @@ class WebSocket(Connection):
 
     def _disconnect(self) -> WebSocketDisconnect:
         return self._marked(
-            WebSocketDisconnect(1005 if self.close_code is None else self.close_code, self.close_reason)
+            self._disconnect_class(1005 if self.close_code is None else self.close_code, self.close_reason)
         )
 
     def _marked(self, error: WebSocketDisconnect) -> WebSocketDisconnect:
@@ -1059,6 +1140,20 @@ class WebSocket(Connection):
             if before is RESPONSE:
                 self._move(DISCONNECTED, DISCONNECTED)  # after an HTTP response nothing can come
             await self._run_cleanups()
+
+    async def _relay(self, message: Message) -> None:
+        """Send what a framework sends by its own object, as it is; a close after the end is none."""
+        message_type = message["type"]
+        if message_type.startswith(DENIAL):
+            message_type = message_type.removeprefix("websocket.")
+        if message_type == "websocket.close" and DISCONNECTED in (
+            self._client_state,
+            self._application_state,
+        ):
+            return
+        await self._deliver(message, self._after(message_type, more_body=bool(message.get("more_body"))))
+        if message_type == "websocket.accept":
+            self.accepted_subprotocol = message.get("subprotocol")
 
     def _put_back(self, after: WebSocketState, before: WebSocketState) -> None:
         """The server refused a message: as if it had not been sent.
@@ -1200,51 +1295,6 @@ class WebSocket(Connection):
         except (ValueError, RecursionError) as error:
             problem = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
             raise WebSocketDataError(message, f"expected JSON, got {describe(message)}: {problem}") from error
-
-
-class _OfFirst:
-    """An attribute that a second object over a connection shares with the first."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, websocket: WebSocket, owner: type) -> Any:
-        return getattr(websocket._first, self._name)
-
-    def __set__(self, websocket: WebSocket, value: Any) -> None:
-        setattr(websocket._first, self._name, value)
-
-
-class _SendNow(_OfFirst):
-    """`_send_now` of a second object: whether there is one is shared, and which one is its own."""
-
-    def __get__(self, websocket: WebSocket, owner: type) -> Any:
-        return websocket._send if websocket._first._open else _no_send
-
-    def __set__(self, websocket: WebSocket, send: Any) -> None:
-        websocket._first._send_now = _no_send if send is _no_send else websocket._first._send
-
-
-class _Second(WebSocket):
-    """A further object over a connection: one state, one `receive` and one list of cleanups with the first.
-
-    Frameworks make several: Lilya one for the handler and one for its dependencies. Its own are the `send`,
-    which may lead through other middleware, and what was parsed of the scope.
-    """
-
-    _receive: Any = _OfFirst()
-    _client_state: Any = _OfFirst()
-    _application_state: Any = _OfFirst()
-    _receive_now: Any = _OfFirst()
-    _send_now: Any = _SendNow()
-    _receiving: Any = _OfFirst()
-    _ended: Any = _OfFirst()
-    close_code: Any = _OfFirst()
-    close_reason: Any = _OfFirst()
-    _cleanups: Any = _OfFirst()
-    accepted_subprotocol: Any = _OfFirst()
-    _conversation: Any = _OfFirst()
-    _unseen: Any = _OfFirst()
 
 
 class _Iterator(Generic[T]):
