@@ -13,7 +13,6 @@ The rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from inspect import ismethod
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakMethod, ref
 
@@ -149,7 +148,10 @@ def _nobody() -> None:
 
 def _held(call: Any) -> Callable[[], Any]:
     """A callable of an object, held without holding the object where it is a method of that."""
-    return WeakMethod(call) if ismethod(call) else lambda: call
+    try:
+        return WeakMethod(call)
+    except TypeError:  # no method, or that of an object which cannot be changed either
+        return lambda: call
 
 
 # Their `receive` and `send` have the names of ASGI's, and take and give payloads. By the start of the module.

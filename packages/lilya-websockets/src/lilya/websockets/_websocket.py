@@ -1062,9 +1062,15 @@ class WebSocket(Connection):
 
     def _is_told_by(self, error: BaseException) -> bool:
         """Whether an exception tells the end of this connection, as far as can be known."""
-        block = self._conversation
-        return isinstance(error, WebSocketDisconnect) and error._origin is (
-            None if block is None else block.token
+        if isinstance(error, WebSocketDisconnect):
+            block = self._conversation
+            return error._origin is (None if block is None else block.token)
+        # That of a framework's object: its class does not say of which connection, but the code must be ours.
+        return (
+            isinstance(error, losses())
+            and not isinstance(error, OSError)
+            and self.close_code is not None
+            and end_of(error)["code"] == self.close_code
         )
 
     # What is not the common message's way
