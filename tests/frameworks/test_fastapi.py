@@ -591,7 +591,7 @@ def test_sentrys_wrapper(client: Client) -> None:
             session.send_text("hello")
             assert session.receive_json() == "hello"
         assert reported == []
-        with (  # noqa: PT012 - what leaving raises is what is looked at
+        with (
             pytest.raises(ValueError, match="fail"),
             wrapped.websocket_connect("/fail") as session,
         ):
