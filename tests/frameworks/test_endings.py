@@ -1,4 +1,4 @@
-"""How a connection ends in each framework, in a block and by hand, before accept and after: one end, no noise."""
+"""How a connection ends in each framework, in a block and by hand, before accept and after: one end."""
 
 # No `from __future__ import annotations`: the frameworks resolve the names of what a function defines.
 

@@ -15,7 +15,7 @@ import pytest
 from lilya.websockets import WebSocket
 
 if importlib.util.find_spec("litestar") is None:
-    pytest.skip("they have an environment of their own: nox -s frameworks", allow_module_level=True)
+    pytest.skip("they have an environment of their own: nox -s tests", allow_module_level=True)
 
 OURS = "lilya.websockets.uvicorn:WebSocketProtocol"
 
@@ -108,7 +108,9 @@ def litestar_app() -> Any:
     return litestar.Litestar([litestar.websocket("/{what:str}")(handler)])
 
 
-APPS = [lilya_app, starlette_app, fastapi_app, fastapi_dependency_app, litestar_app]
+APPS = [starlette_app, fastapi_app, fastapi_dependency_app, litestar_app]
+if importlib.util.find_spec("lilya.apps") is not None:  # nox -s frameworks
+    APPS.insert(0, lilya_app)
 
 
 @contextmanager

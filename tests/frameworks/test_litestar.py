@@ -1,4 +1,4 @@
-"""Litestar with `lilya.websockets.litestar`: two imports are changed, and everything around them goes on."""
+"""Litestar with `lilya.websockets.litestar`: two imports are changed, and the rest goes on."""
 
 # No `from __future__ import annotations`: Litestar cannot resolve the names of what a function defines.
 

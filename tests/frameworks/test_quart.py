@@ -1,4 +1,4 @@
-"""Quart with `lilya.websockets.quart`: our class is between the server and Quart, whose own object goes on."""
+"""Quart with `lilya.websockets.quart`: ours is between the server and Quart, whose own object goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starlette with `lilya.websockets.starlette`: two imports are changed, and everything around them goes on."""
+"""Starlette with `lilya.websockets.starlette`: two imports are changed, and the rest goes on."""
 
 from __future__ import annotations
 

@@ -125,6 +125,17 @@ async def test_cleanups_run_whichever_sees_the_end(adds: int, ends: int, end: st
         websockets[1 - ends].add_cleanup(later)
 
 
+async def test_a_block_of_the_second_sends_its_own_way() -> None:
+    routed = Routed(text("a"))
+    first, second = routed.marking("first"), routed.marking("second")
+    async with second:
+        await second.send_text("counted")
+        assert second.messages_sent == 1
+        assert await first.receive_text() == "a"
+    assert routed.marked == ["second accept", "second send", "second close"]
+    assert first.close_code == 1000
+
+
 async def test_two_receives_at_once() -> None:
     routed = Routed()
     first, second = routed.websocket(), routed.websocket()

@@ -1,4 +1,4 @@
-"""`WebSocket.wrap`: ours over the object of a framework, here of Starlette; the others are in `tests/frameworks`."""
+"""`WebSocket.wrap`: ours over the object of Starlette. Other frameworks are in `tests/frameworks`."""
 
 from __future__ import annotations
 
