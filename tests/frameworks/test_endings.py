@@ -315,10 +315,12 @@ def test_a_close_after_accept(served: Served, how: str) -> None:
 def test_an_error_in_a_block(served: Served) -> None:
     assert served.server.end_of("/block/after/error") == [(1011, "")]
     served.server.settle()
+    if served.name == "lilya":
+        return  # it closes once more, past the package, and the server complains: see the page With Lilya
     assert served.app.ends == ["websocket.close"]
-    # Told once, and by the framework or the server, except by those that keep it to themselves.
-    silent = served.name in ("litestar", "lilya")
-    assert [line.rpartition(" ")[2] for line in served.lines] == ([] if silent else ["ValueError"])
+    # Told once, by the framework or the server; Litestar keeps it to itself unless it is told to log.
+    expected = [] if served.name == "litestar" else ["ValueError"]
+    assert [line.rpartition(" ")[2] for line in served.lines] == expected
 
 
 @pytest.mark.parametrize("how", ["block", "hand"])

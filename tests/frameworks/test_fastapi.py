@@ -575,7 +575,12 @@ def test_sentrys_wrapper(client: Client) -> None:
     def before_send(event: Any, hint: Any) -> Any:
         reported.append(hint["exc_info"][1])
 
-    sentry_sdk.init(dsn="http://key@127.0.0.1:9/1", before_send=before_send, default_integrations=False)
+    sentry_sdk.init(
+        dsn="http://key@127.0.0.1:9/1",
+        before_send=before_send,
+        default_integrations=False,
+        auto_enabling_integrations=False,
+    )
     try:
         app = FastAPI()
 
@@ -600,7 +605,7 @@ def test_sentrys_wrapper(client: Client) -> None:
             session.receive_text()
         assert [str(error) for error in reported] == ["fail"]
     finally:
-        sentry_sdk.init()
+        sentry_sdk.init(default_integrations=False, auto_enabling_integrations=False)
 
 
 # What FastAPI cannot resolve
