@@ -159,3 +159,31 @@ def test_in_a_handler_that_takes_starlettes(client: Client) -> None:
     with client(app).websocket_connect("/") as session:
         session.close(4001)
     assert seen == [4001]
+
+
+class Full(Exception):
+    pass
+
+
+class Fails(WebSocketEndpoint):
+    async def on_connect(self, websocket: WebSocket) -> None:
+        await fails(websocket)
+
+
+async def fails(websocket: WebSocket) -> None:
+    async with websocket:
+        raise Full
+
+
+@pytest.mark.parametrize("endpoint", [fails, Fails])
+def test_a_handler_of_exceptions_makes_no_second_end(endpoint: Any) -> None:
+    handled: list[str] = []
+
+    async def full(websocket: StarlettesWebSocket, error: Exception) -> None:
+        await websocket.close(4013)
+        handled.append("closed")
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)], exception_handlers={Full: full})
+    with OurClient(app).websocket_connect("/") as session:
+        assert session.receive()["code"] == 1011
+    assert handled == ["closed"]
