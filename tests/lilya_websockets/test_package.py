@@ -210,7 +210,7 @@ CHANNEL_LAYERS = {
     "_memory": ({"_backend"}, set[str]()),
     "_redis": ({"_backend"}, None),
     "_outbox": ({"_backend"}, {"_messages"}),
-    "_writers": ({"_backend", "_outbox", "_receivers"}, {"_websocket"}),
+    "_writers": ({"_backend", "_outbox", "_receivers"}, {"_frameworks", "_websocket"}),
     "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions"}),
     "_channels": (
         {"_backend", "_memory", "_outbox", "_receivers", "_writers"},
