@@ -187,8 +187,10 @@ LAYERS = {
     "datastructures": {"types"},
     "_connection": {"datastructures", "exceptions", "types"},
     "_frameworks": {"_messages", "exceptions", "types"},
+    "_inbox": {"types"},
+    "_reader": {"_frameworks", "_inbox", "_servers", "exceptions", "types"},
     "_conversation": {
-        *("_extensions", "_frameworks", "_messages", "_servers", "_state"),
+        *("_extensions", "_frameworks", "_inbox", "_messages", "_reader", "_servers", "_state"),
         *("exceptions", "types"),
     },
     "_websocket": {
@@ -268,7 +270,7 @@ def test_nothing_is_asserted(path: Path) -> None:
     assert not [node for node in nodes if isinstance(node, ast.Assert)]
     if path in (*CHANNELS, *UVICORN):
         return
-    if path.stem not in ("_websocket", "_conversation", "draining"):
+    if path.stem not in ("_websocket", "_conversation", "_reader", "draining"):
         assert not [node for node in nodes if isinstance(node, ast.Await)]
 
 
