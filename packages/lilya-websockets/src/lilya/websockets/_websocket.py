@@ -1020,9 +1020,9 @@ class WebSocket(Connection):
 
     @property
     def _block(self) -> Conversation[Any] | None:
-        """The block that owns the connection now."""
+        """The block that owns the connection now, and has been entered."""
         block = self._conversation
-        return block if block is not None and block.is_active else None
+        return block if block is not None and block.is_active and block.source is not None else None
 
     @property
     def _ended_by_app(self) -> bool:
