@@ -47,7 +47,10 @@ def header_lines(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     """
     lines = []
     for name, value in pairs:
-        if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
-            raise ValueError(f"{name!r}: {value!r} cannot be a header")
+        # Never the value: it may be a cookie's or a token's.
+        if not TOKEN.fullmatch(name):
+            raise ValueError(f"{name[:40]!r} cannot be the name of a header: it is not a token (RFC 9110)")
+        if not VALUE.fullmatch(value):
+            raise ValueError(f"the value of the header {name[:40].decode()!r} holds CR, LF or NUL")
         lines.append(b"%b: %b\r\n" % (name.lower(), value))
     return b"".join(lines)

@@ -29,16 +29,17 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from enum import IntEnum
 from functools import partial
+from http import HTTPStatus
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
-from urllib.parse import unquote
+from urllib.parse import quote
 
 from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import (
     ClientDisconnected,
     get_client_addr,
     get_local_addr,
-    get_path_with_query_string,
     get_remote_addr,
     is_ssl,
 )
@@ -46,12 +47,11 @@ from uvicorn.protocols.utils import (
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Close, Frame, Opcode
-from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from .._extensions import DENIAL, END, PREPARED
-from ._deflate import DATA, DEFLATE, Deflate
+from ._deflate import DATA, Deflate
 from ._frames import (
     BEATS,
     COMPRESSED,
@@ -67,7 +67,13 @@ from ._frames import (
     framed,
     payload_of,
 )
-from ._heads import MAX_HEAD, TOKEN, header_lines, response
+from ._handshake import MAX_LINE_LENGTH, Agreement, Refusal, agreed, answer_lines, read
+from ._heads import MAX_HEAD, header_lines, response
+
+try:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+except ImportError:  # httptools is not installed
+    HttpToolsProtocol = None  # type: ignore[assignment, misc]
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -83,11 +89,6 @@ MAX_QUEUE = 262144  # bytes of messages that wait for the app, which is what one
 # after `writelines` (CVE-2024-12254): there, all are.
 PAUSES = not ((3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2))
 APART = 16384 if PAUSES else sys.maxsize
-PARSED: Final = (
-    "connection",
-    "upgrade",
-    *(f"sec-websocket-{name}" for name in ("key", "version", "extensions")),
-)
 
 
 class Phase(IntEnum):
@@ -119,6 +120,10 @@ class WebSocketProtocol(asyncio.Protocol):
     compression_level: ClassVar[int] = 3
     """zlib's level for messages that are sent: 1 takes the least time, 9 makes them smallest, 6 is zlib's own
     default. 3 was measured to take a quarter less time than 6, for messages a tenth larger."""
+
+    log_query: ClassVar[bool] = False
+    """Whether query strings are in the access log. They often hold tokens, since browsers cannot send a header
+    with a handshake."""
 
     fast: ClassVar[bool] = True
     """Whether common frames take the fast path. They do not while uvicorn logs at level debug or trace: the
@@ -447,103 +452,81 @@ class WebSocketProtocol(asyncio.Protocol):
         return ClientDisconnected()
 
     def _log_answer(self, answer: str) -> None:
-        scope = cast(Any, self.scope)
-        logger.info(
-            '%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), answer
-        )
+        """Write the access line of a connection, unless uvicorn was told not to write any."""
+        if self._config.access_log and logger.isEnabledFor(logging.INFO):
+            scope = cast(Any, self.scope)
+            path = quote(scope["path"])
+            if self.log_query and (query := scope["query_string"]):
+                path += f"?{query.decode()}"
+            logger.info('%s - "WebSocket %s" %s', get_client_addr(scope), path, answer)
 
     # The handshake (RFC 6455 section 4.2)
 
     def _ask(self, data: bytes | bytearray) -> None:
-        """Take the request, and start the app with it."""
-        head, blank, early = bytes(data).partition(b"\r\n\r\n")
-        if not blank:
-            if len(head) > MAX_HEAD:
-                self._refuse(431, b"", b"Request Header Fields Too Large", 1006)
+        """Take the request."""
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            if len(data) > MAX_HEAD:
+                self._reject(Refusal(431))
                 return
             self._pending, self._missing = bytearray(data), 1
             return
-        line, *lines = head.split(b"\r\n")
-        if len(line) > MAX_LINE_LENGTH:
-            self._refuse(414, b"", b"URI Too Long", 1006)
-            return
-        if len(lines) > MAX_NUM_HEADERS or any(len(line) > MAX_LINE_LENGTH for line in lines):
-            self._refuse(431, b"", b"Request Header Fields Too Large", 1006)
-            return
-        wire = ServerProtocol(
-            extensions=[DEFLATE] if self._config.ws_per_message_deflate else None,
-            max_size=self._max_size,
-            logger=logger,
-        )
-        wire.receive_data(head + blank)
-        events = wire.events_received()
-        if not events:
-            self._refuse(400, b"", b"Bad Request", 1006)
-            return
-        request = cast(Request, events[0])
-        if request.headers.get_all("Sec-WebSocket-Version") not in ([], ["13"]):
-            self._refuse(426, b"sec-websocket-version: 13\r\n", b"Upgrade Required", 1006)  # section 4.4
-            return
-        if not all(value.isascii() for name, value in request.headers.raw_items() if name.lower() in PARSED):
-            # None of them may have such a byte. `websockets` before its version 17 raises at it.
-            self._refuse(400, b"", b"Bad Request", 1006)
-            return
-        answer = wire.accept(request)
-        if answer.status_code != 101:
-            wire.send_response(answer)
-            self._transport.write(b"".join(wire.data_to_send()))
-            self._finish(1006)
-            return
-        del answer.headers["Date"]  # uvicorn has its own
-        self._response = answer.serialize()[:-2]
-        if wire.extensions:
-            self._deflate = Deflate(cast(PerMessageDeflate, wire.extensions[0]), self.compression_level)
-        forget(wire)
-        self.scope = self._scope_of(request)
+        door: Any = self._transport.get_protocol()
+        deflate = self._config.ws_per_message_deflate
+        try:
+            if type(door) is HttpToolsProtocol and end + 4 == len(data) <= MAX_LINE_LENGTH and b"\t" not in data:
+                # uvicorn has just made these bytes of what its parser has found. The parser has checked all
+                # that `read` checks, but it keeps tabs at the end of a value.
+                version = door.scope["http_version"]
+                agreement = agreed(door.scope["method"].encode(), door.url, version, door.headers, deflate)
+            else:
+                request = read(bytes(data[:end]))
+                if type(door) in (HttpToolsProtocol, H11Protocol):
+                    request = request._replace(version=door.scope["http_version"])  # it has written 1.1
+                agreement = agreed(*request, deflate)
+        except Refusal as refusal:
+            self._reject(refusal)
+        else:
+            self.begin(agreement, bytes(data[end + 4 :]))
+
+    def begin(self, agreement: Agreement, early: bytes) -> None:
+        """Start the app with a request that was found to be a handshake.
+
+        Args:
+            agreement: What was found.
+            early: What the client has sent after it.
+        """
+        transport, config = self._transport, self._config
+        self._response = agreement.answer
+        if agreement.deflate is not None:
+            self._deflate = Deflate(cast(PerMessageDeflate, agreement.deflate), self.compression_level)
+        self.scope = scope = agreement.scope(config.root_path)
+        scope["asgi"] = {"version": config.asgi_version, "spec_version": "2.4"}
+        scope["scheme"] = "wss" if is_ssl(transport) else "ws"
+        scope["server"] = get_local_addr(transport)
+        scope["client"] = get_remote_addr(transport)
+        scope["state"] = self._app_state.copy()
+        scope["extensions"] = {DENIAL: {}, PREPARED: {}, END: {"watch": self.watch, "connection": self}}
         self._phase = ASKED
         self._next = {"type": "websocket.connect"}
-        context = Context() if self._config.reset_contextvars else copy_context()
-        task = context.run(self._loop.create_task, self._run(self.scope))
+        # uvicorn's HTTP protocols do the same when this one has returned. With eager tasks the app runs here:
+        # the transport would tell them, not this one, that the client does not read.
+        transport.set_protocol(self)
+        context = Context() if config.reset_contextvars else copy_context()
+        task = context.run(self._loop.create_task, self._run(scope))
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
         if early:
-            self._take(early)
+            self.data_received(early)
 
-    def _scope_of(self, request: Request) -> dict[str, Any]:
-        raw_path, _, query_string = request.path.partition("?")
-        root_path = self._config.root_path
-        subprotocols: list[str] = []
-        for value in request.headers.get_all("Sec-WebSocket-Protocol"):
-            subprotocols += [token.strip() for token in value.split(",")]
-        return {
-            "type": "websocket",
-            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": "wss" if is_ssl(self._transport) else "ws",
-            "server": get_local_addr(self._transport),
-            "client": get_remote_addr(self._transport),
-            "root_path": root_path,
-            "path": root_path + unquote(raw_path),
-            "raw_path": root_path.encode("ascii") + raw_path.encode("ascii"),
-            "query_string": query_string.encode("ascii"),
-            "headers": [
-                (name.lower().encode(), octets(value)) for name, value in request.headers.raw_items()
-            ],
-            "subprotocols": subprotocols,
-            "state": self._app_state.copy(),
-            "extensions": {DENIAL: {}, PREPARED: {}, END: {"watch": self.watch, "connection": self}},
-        }
+    def _reject(self, refusal: Refusal) -> None:
+        """Answer a request that is not a handshake."""
+        phrase = HTTPStatus(refusal.status).phrase
+        logger.info("connection rejected (%d %s)", refusal.status, phrase)
+        self._refuse(refusal.status, refusal.lines, phrase.encode(), 1006)
 
     def _accept(self, message: Any) -> None:
-        lines = header_lines(message.get("headers") or ())
-        if lines.startswith(b"sec-websocket-") or b"\nsec-websocket-" in lines:
-            raise ValueError(
-                "the headers of 'websocket.accept' contain one of the server's own, sec-websocket-*"
-            )
-        if subprotocol := message.get("subprotocol"):
-            if not TOKEN.fullmatch(subprotocol.encode()):
-                raise ValueError(f"{subprotocol!r} cannot be a subprotocol")
-            lines += b"sec-websocket-protocol: %b\r\n" % subprotocol.encode()
+        lines = answer_lines(message.get("headers") or (), message.get("subprotocol"))
         self._log_answer("[accepted]")
         defaults = b"".join(b"%b: %b\r\n" % pair for pair in self._server.default_headers)
         self._phase = OPEN
@@ -986,10 +969,3 @@ def forget(wire: ServerProtocol) -> None:
     """Give its memory back at once: its parser is a generator, and refers to it."""
     vars(wire).clear()
 
-
-def octets(value: str) -> bytes:
-    """The bytes of a header that `websockets` has decoded: before its version 17 to surrogates."""
-    try:
-        return value.encode("latin-1")
-    except UnicodeEncodeError:
-        return value.encode("ascii", "surrogateescape")
