@@ -42,8 +42,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which of uvicorn's HTTP protocols is behind it."""
     if request.param == "h11":
-        monkeypatch.setattr(subject, "HttpTools", None)
-    elif subject.HttpTools is None:
+        monkeypatch.setattr(subject, "behind", subject.H11)
+    elif subject.behind is subject.H11:
         pytest.skip("httptools is not installed")
     return str(request.param)
 

@@ -109,8 +109,6 @@ def read(head: bytes) -> Request:
             raise Refusal(414)
         if any(len(line) > MAX_LINE_LENGTH for line in lines):
             raise Refusal(431)
-    if len(lines) > MAX_NUM_HEADERS:
-        raise Refusal(431)
     # Without what is allowed, nothing but the line ends may be left, in this order.
     if head.translate(None, VISIBLE) != b"\r\n" * len(lines):
         raise Refusal(400)
@@ -163,6 +161,8 @@ def agreed(
     Raises:
         Refusal: It is not a handshake, or one that cannot be answered with 101.
     """
+    if len(headers) > MAX_NUM_HEADERS:
+        raise Refusal(431)
     fields = dict(headers)
     if len(fields) != len(headers):
         fields = combined(headers)
@@ -180,7 +180,7 @@ def agreed(
     if host is None or not AUTHORITY(host):
         raise Refusal(400)
     # No body (RFC 9112 section 6).
-    if b"transfer-encoding" in fields or set(elements(get(b"content-length", b"0"))) != {b"0"}:
+    if b"transfer-encoding" in fields or get(b"content-length", b"0") != b"0":
         raise Refusal(400)
     # 3. and 4. `Upgrade` is `websocket`, and nothing else; `Connection` contains `Upgrade`, in any case.
     upgrade, connection = get(b"upgrade", b""), get(b"connection", b"")

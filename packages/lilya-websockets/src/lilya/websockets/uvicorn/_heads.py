@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
-MAX_HEAD: Final = 65536  # bytes of a request before its empty line; h11 has the same limit
+MAX_HEAD: Final = 65536  # bytes of a request before its empty line, unless uvicorn has a setting for h11
 
 
 def response(status: int, defaults: Iterable[tuple[bytes, bytes]], lines: bytes, body: bytes) -> bytes:
@@ -35,6 +35,8 @@ def head_of(
 
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+# What begins with this is no method, and so no request.
+NO_METHOD = re.compile(rb" |[!#$%&'*+\-.^_`|~0-9A-Za-z]*[^!#$%&'*+\-.^_`|~0-9A-Za-z ]").match
 END_OF_HEAD = re.compile(rb"\n\r?\n")
 VALUE = re.compile(rb"[^\x00\r\n]*")
 

@@ -474,9 +474,14 @@ class WebSocketProtocol(asyncio.Protocol):
         door: Any = self._transport.get_protocol()
         deflate = self._config.ws_per_message_deflate
         try:
-            if type(door) is HttpToolsProtocol and end + 4 == len(data) <= MAX_LINE_LENGTH and b"\t" not in data:
+            if (
+                type(door) is HttpToolsProtocol
+                and end + 4 == len(data) <= MAX_LINE_LENGTH
+                and b" \r\n" not in data
+                and b"\t" not in data
+            ):
                 # uvicorn has just made these bytes of what its parser has found. The parser has checked all
-                # that `read` checks, but it keeps tabs at the end of a value.
+                # that `read` checks, but it may keep blanks at the end of a value.
                 version = door.scope["http_version"]
                 agreement = agreed(door.scope["method"].encode(), door.url, version, door.headers, deflate)
             else:
