@@ -305,7 +305,12 @@ def test_a_denial_may_send_what_a_handshake_must_not(name: bytes) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [("set-cookie", "token=SECRET\r\n"), ("x" * 5000 + ":", "SECRET"), ("set-cookie", "SECRET€"), ("SECRET",)],
+    [
+        ("set-cookie", "token=SECRET\r\n"),
+        ("x" * 5000 + ":", "SECRET"),
+        ("set-cookie", "SECRET€"),
+        ("SECRET",),
+    ],
 )
 def test_an_error_shows_no_value_of_a_header(header: Any) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:

@@ -1128,11 +1128,6 @@ def test_a_client_that_pings_and_does_not_read_is_owed_one_pong(then: str) -> No
     assert events[-1]["code"] == (1012 if then == "is closed" else 1006)
 
 
-def test_headers_of_every_version_of_the_library() -> None:
-    assert subject.octets("\xe9") == b"\xe9"
-    assert subject.octets("\udce9") == b"\xe9"
-
-
 def test_a_fragment_that_ends_with_its_last_block() -> None:
     """BFINAL (RFC 7692 section 7.2.3.4) at the very end of a fragment: the next one begins anew."""
     deflate = Deflate(PerMessageDeflate(False, False, 15, 15, {}), 3)

@@ -336,7 +336,7 @@ def values(head: bytes, name: bytes) -> list[bytes]:
 
 
 def target(head: bytes) -> bytes:
-    return (head.split(b"\r\n")[0].split(b" ") + [b"", b""])[1]
+    return [*head.split(b"\r\n")[0].split(b" "), b"", b""][1]
 
 
 LISTS = (b"connection", b"sec-websocket-protocol", b"sec-websocket-extensions", b"upgrade")
@@ -385,7 +385,18 @@ PIECES = [
     b"X : y",
     b"X",
 ]
-TARGETS = [b"/", b"/a#b", b"*", b"http://a/b?c", b"ws://a", b"http://u@a/", b"//a/b", b"a:1", b"/%00\x7f", b"/\xe9"]
+TARGETS = [
+    b"/",
+    b"/a#b",
+    b"*",
+    b"http://a/b?c",
+    b"ws://a",
+    b"http://u@a/",
+    b"//a/b",
+    b"a:1",
+    b"/%00\x7f",
+    b"/\xe9",
+]
 
 
 def mutated(dice: random.Random) -> bytes:
@@ -407,7 +418,11 @@ def mutated(dice: random.Random) -> bytes:
                 for _ in range(dice.randrange(1, 3)):
                     place = dice.randrange(len(line) + 1)
                     line[place : place + dice.randrange(2)] = bytes(
-                        (dice.choice((0, 9, 10, 13, 32, 35, 44, 47, 58, 59, 64, 127, 233, dice.randrange(256))),)
+                        (
+                            dice.choice(
+                                (0, 9, 10, 13, 32, 35, 44, 47, 58, 59, 64, 127, 233, dice.randrange(256))
+                            ),
+                        )
                     )
                 lines[at - 1] = bytes(line)
     dice.random() < 0.1 and dice.shuffle(lines)
@@ -431,10 +446,16 @@ def compared(head: bytes) -> str | None:
         reasons = [reason for reason, holds in LOOSER.items() if holds(head)]
     else:
         assert request is not None
-        assert b"Sec-WebSocket-Accept: %b\r\n" % answer.headers["Sec-WebSocket-Accept"].encode() in ours.answer
+        assert (
+            b"Sec-WebSocket-Accept: %b\r\n" % answer.headers["Sec-WebSocket-Accept"].encode() in ours.answer
+        )
         extensions = answer.headers.get("Sec-WebSocket-Extensions", "").encode()
-        assert ours.answer.partition(b"Sec-WebSocket-Extensions: ")[2] == (extensions and extensions + b"\r\n")
-        items = [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()]
+        assert ours.answer.partition(b"Sec-WebSocket-Extensions: ")[2] == (
+            extensions and extensions + b"\r\n"
+        )
+        items = [
+            (name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()
+        ]
         offered = [
             each
             for value in request.headers.get_all("Sec-WebSocket-Protocol")
@@ -449,7 +470,10 @@ def compared(head: bytes) -> str | None:
             assert [pair for pair in ours.headers if pair[0] != b"host"] == items
             return "an absolute target (RFC 9112 section 3.2.2)"
         assert ours.headers == items
-        assert request.path.encode() == ours.raw_path + (b"?" in request.path.encode()) * b"?" + ours.query_string
+        assert (
+            request.path.encode()
+            == ours.raw_path + (b"?" in request.path.encode()) * b"?" + ours.query_string
+        )
         return None
     assert reasons, (head, ours, status)
     return reasons[0]
@@ -541,7 +565,7 @@ class Asked(WebSocketProtocol):
         self.begun.append(agreement)
 
 
-def through(door: type[asyncio.Protocol], head: bytes, config: Config) -> tuple[Any, list[Any]]:
+def through(door: type[asyncio.Protocol], head: bytes, config: Config) -> tuple[Any, list[tuple[bytes, Any]]]:
     """Give a request to uvicorn's HTTP protocol. Returns our verdict, if it was asked for, and what came."""
     Asked.begun, Asked.given = [], []
     transport = Pipe()
@@ -568,7 +592,7 @@ def uvicorns(ws: type[asyncio.Protocol]) -> Config:
 
 @pytest.mark.parametrize("implementation", ["httptools", "h11"])
 def test_a_verdict_behind_uvicorn_is_that_on_its_bytes(implementation: str) -> None:
-    """Behind httptools the parser's findings are used, and the bytes that uvicorn has made of them are not read."""
+    """Behind httptools the parser's findings are used: the bytes that uvicorn makes of them are not read."""
     door: type[asyncio.Protocol] = H11Protocol
     if implementation == "httptools":
         pytest.importorskip("httptools")
@@ -585,9 +609,10 @@ def test_a_verdict_behind_uvicorn_is_that_on_its_bytes(implementation: str) -> N
             verdict, given = through(door, head, config)
             if not given:
                 continue  # uvicorn has not taken it for a handshake
-            ((data, at_that_time),) = given
+            data, at_that_time = given[0]
+            assert len(given) == 1
             # What the code relies on: the type, and that the bytes are made of exactly these findings.
-            assert type(at_that_time) is door
+            assert at_that_time.__class__.__name__ == door.__name__
             if implementation == "httptools":
                 assert data == b"".join(
                     (

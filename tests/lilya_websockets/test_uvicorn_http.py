@@ -13,6 +13,7 @@ import pytest
 
 from lilya.websockets.uvicorn import HTTPProtocol
 from lilya.websockets.uvicorn import _http as subject
+from lilya.websockets.uvicorn._guarded import H11
 
 from .test_uvicorn import LIMIT, LOOPS, asyncio_timeout, serving, until
 
@@ -42,8 +43,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Which of uvicorn's HTTP protocols is behind it."""
     if request.param == "h11":
-        monkeypatch.setattr(subject, "behind", subject.H11)
-    elif subject.behind is subject.H11:
+        monkeypatch.setattr(subject, "behind", H11)
+    elif subject.behind is H11:
         pytest.skip("httptools is not installed")
     return str(request.param)
 

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocols, with limits for every request of a connection: what is common, and the one over h11."""
+"""uvicorn's HTTP protocols, with limits for every request: what they have in common, and the one over h11."""
 
 from __future__ import annotations
 

@@ -131,7 +131,8 @@ def read(head: bytes) -> Request:
 # 9110 section 7.1), and one in absolute-form (section 3.2.2).
 ORIGIN: Final = re.compile(rb"/[!\"$-~]*").fullmatch
 ABSOLUTE: Final = re.compile(rb"(?:https?|wss?)://([^/?]+)((?:[/?][!\"$-~]*)?)", re.IGNORECASE).fullmatch
-# An authority without user information (RFC 3986 section 3.2); `Host` may also be empty (RFC 9110 section 7.2).
+# An authority without user information (RFC 3986 section 3.2). `Host` may also be empty (RFC 9110 section
+# 7.2).
 AUTHORITY: Final = re.compile(
     rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*|\[[A-Za-z0-9\-._~!$&'()*+,;=:]+\])(?::[0-9]*)?"
 ).fullmatch
@@ -231,8 +232,10 @@ def combined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 def absolute(
     target: bytes, host: bytes | None, headers: list[tuple[bytes, bytes]]
 ) -> tuple[bytes, bytes | None, list[tuple[bytes, bytes]]]:
-    """Read a target in absolute-form. Its authority takes the place of that in `Host`, which must be there all
-    the same (RFC 9112 section 3.2.2)."""
+    """Read a target in absolute-form (RFC 9112 section 3.2.2).
+
+    Its authority takes the place of that in `Host`, which must be there all the same.
+    """
     match = ABSOLUTE(target)
     if match is None or host is None:
         raise Refusal(400)

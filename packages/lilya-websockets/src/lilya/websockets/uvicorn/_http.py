@@ -25,7 +25,9 @@ else:
     behind = HttpTools
 
 
-HANDSHAKE: Final = b"pgrade: websocket\r\n"  # as clients write it; if they write it otherwise, it takes longer
+HANDSHAKE: Final = (
+    b"pgrade: websocket\r\n"  # as clients write it; if they write it otherwise, it takes longer
+)
 LONGEST_METHOD: Final = 32  # bytes; the longest registered one has 17 (RFC 9110 section 16.1.1)
 
 
@@ -34,8 +36,8 @@ class HTTPProtocol(asyncio.Protocol):
 
     uvicorn's HTTP protocols see a request before any WebSocket protocol does, and wait for the end of its
     head without a limit in time, the faster one of them without a limit in size. Given with `--http`, this
-    class adds both. It collects the first head of a connection itself. A WebSocket handshake goes straight to
-    the `WebSocketProtocol`, anything else to uvicorn's own protocol, in a subclass that holds later requests to
+    class adds both. It collects the first head of a connection itself. A handshake goes straight to the
+    `WebSocketProtocol`, anything else to a subclass of uvicorn's own protocol, which holds later requests to
     the same limits.
 
     Args:

@@ -122,8 +122,8 @@ class WebSocketProtocol(asyncio.Protocol):
     default. 3 was measured to take a quarter less time than 6, for messages a tenth larger."""
 
     log_query: ClassVar[bool] = False
-    """Whether query strings are in the access log. They often hold tokens, since browsers cannot send a header
-    with a handshake."""
+    """Whether query strings are in the access log. They often hold tokens, since a browser cannot send a
+    header of the app's with a handshake."""
 
     fast: ClassVar[bool] = True
     """Whether common frames take the fast path. They do not while uvicorn logs at level debug or trace: the
@@ -973,4 +973,3 @@ def wake(reader: asyncio.Future[None], _: object = None) -> None:
 def forget(wire: ServerProtocol) -> None:
     """Give its memory back at once: its parser is a generator, and refers to it."""
     vars(wire).clear()
-
