@@ -73,7 +73,8 @@ def test_a_plain_handshake() -> None:
     assert verdict.answer == (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
-        b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12; client_max_window_bits=12\r\n"
+        b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12; "
+        b"client_max_window_bits=12\r\n"
     )
     assert verdict.deflate == subject.Window(False, False, 12, 12)
     assert verdict.subprotocols == ["chat", "superchat"]

@@ -24,6 +24,7 @@ class Guarded:
     head_timeout: float
     max_head = MAX_HEAD
     transport: asyncio.Transport
+    pipeline: Any = ()  # the requests that wait for an answer to the one before them, the last one first
     _timer: asyncio.TimerHandle | None = None  # of a head that has begun, then of the close
     _size = 0  # bytes of that head so far
     _deaf = False  # whether the connection takes nothing more
@@ -88,8 +89,11 @@ class Guarded:
             if not cycle.more_body:
                 cycle.keep_alive = False  # its answer is the last one, and closes
                 return
-            # It is this request that cannot go on. Its app learns that from the close.
-            answers = not cycle.response_started and not getattr(self, "pipeline", None)
+            # It is this request that cannot go on.
+            if self.pipeline:
+                self.pipeline.popleft()  # the app has not seen it yet; others come first, the last one closes
+                return
+            answers = not cycle.response_started  # its app learns from the close
         else:
             answers = True
         if answers:

@@ -121,6 +121,13 @@ class HttpTools(Guarded, HttpToolsProtocol):
         if self._ignored is None:
             super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """A request has its answer."""
+        was_last = not self.pipeline
+        super().on_response_complete()
+        if was_last and self._deaf:
+            self.transport.close()
+
     def _grow(self, size: int) -> None:
         self._size += size
         if self._size > self.max_head:
