@@ -78,9 +78,15 @@ def test_a_plain_handshake() -> None:
     )
     assert verdict.deflate == subject.Window(False, False, 12, 12)
     assert verdict.subprotocols == ["chat", "superchat"]
-    assert verdict.scope("/mount") == {
+    ends = subject.Ends(("192.0.2.1", 80), ("192.0.2.2", 4000), True)
+    assert verdict.scope("/mount", "3.0", ends, state={}) == {
         "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
+        "scheme": "wss",
+        "server": ("192.0.2.1", 80),
+        "client": ("192.0.2.2", 4000),
+        "state": {},
         "root_path": "/mount",
         "path": "/mount/chat",
         "raw_path": b"/mount/chat",
@@ -267,7 +273,8 @@ def test_subprotocols(lines: list[bytes], subprotocols: list[str]) -> None:
 
 def test_the_path_is_unquoted_once() -> None:
     verdict = accepted(with_line(b"GET", b"GET /caf%C3%A9/%252F%ff?a=%20 HTTP/1.1"))
-    scope = verdict.scope("")
+    scope = verdict.scope("", "3.0", subject.Ends(None, None, False))
+    assert (scope["scheme"], scope["server"], scope["client"]) == ("ws", None, None)
     assert scope["path"] == "/café/%2F\ufffd"
     assert (scope["raw_path"], scope["query_string"]) == (b"/caf%C3%A9/%252F%ff", b"a=%20")
 
@@ -561,8 +568,8 @@ class Asked(WebSocketProtocol):
         self.given.append((data, self._transport.get_protocol()))
         super().data_received(data)
 
-    def begin(self, agreement: Agreement, early: bytes) -> None:
-        assert early == b""
+    def begin(self, agreement: Agreement, ends: subject.Ends, early: bytes) -> None:
+        assert (ends, early) == (subject.Ends(None, None, False), b"")
         self.begun.append(agreement)
 
 

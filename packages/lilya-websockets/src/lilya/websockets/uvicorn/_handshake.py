@@ -30,7 +30,7 @@ from websockets.server import ServerProtocol
 from ._deflate import DEFLATE
 from ._heads import TOKEN, header_lines
 
-__all__ = ["MAX_LINE_LENGTH", "Agreement", "Refusal", "Request", "agreed", "answer_lines", "read"]
+__all__ = ["MAX_LINE_LENGTH", "Agreement", "Ends", "Refusal", "Request", "agreed", "answer_lines", "read"]
 
 
 class Refusal(Exception):
@@ -61,6 +61,15 @@ class Window(NamedTuple):
     local_max_window_bits: int
 
 
+class Ends(NamedTuple):
+    """The two ends of a connection, as a scope has them."""
+
+    server: tuple[str, int | None] | None
+    client: tuple[str, int] | None
+    secure: bool
+    """Whether it is one over TLS."""
+
+
 class Agreement(NamedTuple):
     """What the two sides have agreed on, and what an app is told of the request."""
 
@@ -72,20 +81,32 @@ class Agreement(NamedTuple):
     headers: list[tuple[bytes, bytes]]
     subprotocols: list[str]
 
-    def scope(self, root_path: str) -> dict[str, Any]:
-        """What a scope of ASGI says of the request, without its connection and the app's state."""
+    def scope(self, root_path: str, asgi_version: str, ends: Ends, **rest: Any) -> dict[str, Any]:
+        """The scope for an app.
+
+        Args:
+            root_path: uvicorn's setting.
+            asgi_version: uvicorn's, for this app.
+            ends: Of the connection.
+            rest: What else is to be in the scope.
+        """
         path = self.raw_path.decode()
         if "%" in path:
             path = unquote(path)
         return {
             "type": "websocket",
+            "asgi": {"version": asgi_version, "spec_version": "2.4"},
             "http_version": "1.1",
+            "scheme": "wss" if ends.secure else "ws",
+            "server": ends.server,
+            "client": ends.client,
             "root_path": root_path,
             "path": root_path + path,
             "raw_path": root_path.encode("ascii") + self.raw_path,
             "query_string": self.query_string,
             "headers": self.headers,
             "subprotocols": self.subprotocols,
+            **rest,
         }
 
 
@@ -115,14 +136,14 @@ def read(head: bytes) -> Request:
     first = line.split(b" ")
     if len(first) != 3 or not first[2].startswith(b"HTTP/"):
         raise Refusal(400)
-    headers = []
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or not name:
-            raise Refusal(400)
-        headers.append((name.lower(), value.strip(b" \t")))
+    try:
+        pairs = [line.split(b":", 1) for line in lines]
+        headers = [(name.lower(), value.strip(b" \t")) for name, value in pairs]
+    except ValueError:  # no colon
+        raise Refusal(400) from None
+    names = [name for name, _ in headers]
     # A blank before the colon, or at the beginning of a folded line, is no part of a token.
-    if b"".join([name for name, _ in headers]).translate(None, TOKENS):
+    if b"" in names or b"".join(names).translate(None, TOKENS):
         raise Refusal(400)
     return Request(first[0], first[1], first[2][5:].decode("latin-1"), headers)
 

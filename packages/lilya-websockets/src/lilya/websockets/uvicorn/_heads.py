@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
 MAX_HEAD: Final = 65536  # bytes of a request before its empty line, unless uvicorn has a setting for h11
+
+
+@lru_cache(maxsize=4)
+def default_lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """The lines of the headers that uvicorn has in every response. They change once a second."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
 
 
 def response(status: int, defaults: Iterable[tuple[bytes, bytes]], lines: bytes, body: bytes) -> bytes:
@@ -17,8 +24,7 @@ def response(status: int, defaults: Iterable[tuple[bytes, bytes]], lines: bytes,
     except ValueError:
         phrase = ""
     head = [f"HTTP/1.1 {status} {phrase}\r\n".encode()]
-    head += [b"%b: %b\r\n" % pair for pair in defaults]
-    head += [lines, b"connection: close\r\n"]
+    head += [default_lines(tuple(defaults)), lines, b"connection: close\r\n"]
     if status in (204, 304):  # these have no body (RFC 9110 section 6.4.1)
         return b"".join((*head, b"\r\n"))
     if b"\ncontent-type: " not in b"\n" + lines:

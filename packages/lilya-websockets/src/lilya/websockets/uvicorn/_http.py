@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from ._guarded import H11, Guarded
 from ._handshake import MAX_LINE_LENGTH, Refusal, agreed, read
 from ._heads import END_OF_HEAD, MAX_HEAD, NO_METHOD, response
-from ._protocol import WebSocketProtocol
+from ._protocol import WebSocketProtocol, ends_of
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -118,7 +118,7 @@ class HTTPProtocol(asyncio.Protocol):
         self._leave()
         protocol = cls(config, server_state, app_state, loop)
         protocol.connection_made(self._transport)
-        protocol.begin(agreement, data[end + 4 :])
+        protocol.begin(agreement, ends_of(self._transport), data[end + 4 :])
         return True
 
     def _too_late(self) -> None:

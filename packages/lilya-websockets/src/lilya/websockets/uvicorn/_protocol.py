@@ -26,7 +26,7 @@ import socket
 import sys
 from codecs import IncrementalDecoder
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context
 from enum import IntEnum
 from functools import partial
 from http import HTTPStatus
@@ -67,8 +67,8 @@ from ._frames import (
     framed,
     payload_of,
 )
-from ._handshake import MAX_LINE_LENGTH, Agreement, Refusal, agreed, answer_lines, read
-from ._heads import MAX_HEAD, header_lines, response
+from ._handshake import MAX_LINE_LENGTH, Agreement, Ends, Refusal, agreed, answer_lines, read
+from ._heads import MAX_HEAD, default_lines, header_lines, response
 
 try:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -227,10 +227,13 @@ class WebSocketProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._server.connections.add(cast(Any, self))
         sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        if sock is not None:
             # asyncio does it only where the socket names its protocol, and those of `--workers` do not.
             # Without it a small frame waits until the client has acknowledged the one before.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                pass  # a Unix socket; to look at its family takes longer
         self._trace("connection made")
 
     def data_received(self, data: bytes) -> None:
@@ -482,43 +485,53 @@ class WebSocketProtocol(asyncio.Protocol):
             ):
                 # uvicorn has just made these bytes of what its parser has found. The parser has checked all
                 # that `read` checks, but it may keep blanks at the end of a value.
-                version = door.scope["http_version"]
-                agreement = agreed(door.scope["method"].encode(), door.url, version, door.headers, deflate)
+                agreement = agreed(
+                    door.scope["method"].encode(),
+                    door.url,
+                    door.scope["http_version"],
+                    door.headers,
+                    deflate,
+                )
+                ends = Ends(door.server, door.client, door.scheme == "https")
             else:
                 request = read(bytes(data[:end]))
                 if type(door) in (HttpToolsProtocol, H11Protocol):
                     request = request._replace(version=door.scope["http_version"])  # it has written 1.1
                 agreement = agreed(*request, deflate)
+                ends = ends_of(self._transport)
         except Refusal as refusal:
             self._reject(refusal)
         else:
-            self.begin(agreement, bytes(data[end + 4 :]))
+            self.begin(agreement, ends, bytes(data[end + 4 :]))
 
-    def begin(self, agreement: Agreement, early: bytes) -> None:
+    def begin(self, agreement: Agreement, ends: Ends, early: bytes) -> None:
         """Start the app with a request that was found to be a handshake.
 
         Args:
             agreement: What was found.
+            ends: Of the connection.
             early: What the client has sent after it.
         """
         transport, config = self._transport, self._config
         self._response = agreement.answer
         if agreement.deflate is not None:
             self._deflate = Deflate(cast(PerMessageDeflate, agreement.deflate), self.compression_level)
-        self.scope = scope = agreement.scope(config.root_path)
-        scope["asgi"] = {"version": config.asgi_version, "spec_version": "2.4"}
-        scope["scheme"] = "wss" if is_ssl(transport) else "ws"
-        scope["server"] = get_local_addr(transport)
-        scope["client"] = get_remote_addr(transport)
-        scope["state"] = self._app_state.copy()
-        scope["extensions"] = {DENIAL: {}, PREPARED: {}, END: {"watch": self.watch, "connection": self}}
+        self.scope = scope = agreement.scope(
+            config.root_path,
+            config.asgi_version,
+            ends,
+            state=self._app_state.copy(),
+            extensions={DENIAL: {}, PREPARED: {}, END: {"watch": self.watch, "connection": self}},
+        )
         self._phase = ASKED
         self._next = {"type": "websocket.connect"}
         # uvicorn's HTTP protocols do the same when this one has returned. With eager tasks the app runs here:
         # the transport would tell them, not this one, that the client does not read.
         transport.set_protocol(self)
-        context = Context() if config.reset_contextvars else copy_context()
-        task = context.run(self._loop.create_task, self._run(scope))
+        if config.reset_contextvars:
+            task = Context().run(self._loop.create_task, self._run(scope))
+        else:
+            task = self._loop.create_task(self._run(scope))
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
         if early:
@@ -531,9 +544,10 @@ class WebSocketProtocol(asyncio.Protocol):
         self._refuse(refusal.status, refusal.lines, phrase.encode(), 1006)
 
     def _accept(self, message: Any) -> None:
-        lines = answer_lines(message.get("headers") or (), message.get("subprotocol"))
+        headers, subprotocol = message.get("headers"), message.get("subprotocol")
+        lines = answer_lines(headers or (), subprotocol) if headers or subprotocol else b""
         self._log_answer("[accepted]")
-        defaults = b"".join(b"%b: %b\r\n" % pair for pair in self._server.default_headers)
+        defaults = default_lines(tuple(self._server.default_headers))
         self._phase = OPEN
         self._plain = self._fast and self._deflate is None
         self._release_senders()
@@ -962,6 +976,11 @@ class WebSocketProtocol(asyncio.Protocol):
             client = get_remote_addr(self._transport)
             prefix = f"{client[0]}:{client[1]} - " if client else ""
             logger.log(TRACE_LOG_LEVEL, "%sWebSocket %s", prefix, what)
+
+
+def ends_of(transport: asyncio.Transport) -> Ends:
+    """Ask a transport what it connects."""
+    return Ends(get_local_addr(transport), get_remote_addr(transport), is_ssl(transport))
 
 
 def wake(reader: asyncio.Future[None], _: object = None) -> None:
