@@ -39,7 +39,17 @@ LIMIT = 8.0  # seconds for whatever a test waits for
 PATIENCE = 30.0  # seconds for anything that a process takes
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 
+
+def eager_loop() -> asyncio.AbstractEventLoop:
+    """A loop whose tasks begin where they are made."""
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]  # Python 3.12
+    return loop
+
+
 LOOPS = [pytest.param(("asyncio", {}), id="asyncio")]
+if sys.version_info >= (3, 12):
+    LOOPS.append(pytest.param(("asyncio", {"loop_factory": eager_loop}), id="eager"))
 if sys.platform != "win32" and sys.implementation.name == "cpython":
     LOOPS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
 
@@ -1023,6 +1033,29 @@ async def stalled(
             connection.frame(TEXT, b"x")
         await until(lambda: protocol._stopped or not messages or handler.ended.is_set())
         yield server
+
+
+@pytest.mark.parametrize("http", ["auto", HTTPProtocol], ids=["uvicorn", "ours"])
+async def test_a_client_that_reads_nothing_holds_back_an_app_that_never_waits(http: Any) -> None:
+    """Also where the app runs before uvicorn has given the transport its new protocol: with eager tasks."""
+    sent = 0
+
+    async def body(events: Any, receive: Any, send: Any) -> None:
+        nonlocal sent
+        for _ in range(400):
+            await send({"type": "websocket.send", "bytes": bytes(65536)})
+            sent += 1
+
+    async with serving(Handler(body), http=http) as server, Raw.to(server.port, size=4096) as connection:
+        cast("Any", connection.writer.transport).pause_reading()
+        connection.writer.write(connection.REQUEST.format(path="/", more="").encode())
+        await until(lambda: any(each._drained for each in server.server_state.connections if sent))
+        assert 0 < sent < 400
+        cast("Any", connection.writer.transport).resume_reading()
+        assert (await connection.head()).startswith(b"HTTP/1.1 101 ")
+        size = 400 * (10 + 65536)
+        assert len(await asyncio.wait_for(connection.reader.readexactly(size), LIMIT)) == size
+    assert sent == 400
 
 
 @pytest.mark.parametrize("tls", [False, True])
