@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from uvicorn.server import ServerState
 from lilya.websockets.uvicorn import HTTPProtocol, WebSocketProtocol
 from lilya.websockets.uvicorn import _http as subject
 from lilya.websockets.uvicorn._guarded import H11, Guarded
+from tests.docs.nginx import needs_nginx, nginx
 
 from .test_uvicorn import LIMIT, LOOPS, asyncio_timeout, serving, until
 
@@ -351,6 +353,44 @@ def test_a_handshake_overtakes_no_answer(implementation: str, how: str) -> None:
         assert answers.count(b"HTTP/1.1 ") == 1 or how == "two"
 
 
+# Behind a real nginx, with the configuration of the page *Deploying*
+
+
+# The page's hands on no other `Upgrade` than `websocket`. Many in use hand on whatever comes.
+ANY_UPGRADE = {
+    "proxy_set_header Upgrade $upgrade;": "proxy_set_header Upgrade $http_upgrade;",
+    "proxy_set_header Connection $connection_upgrade;": "proxy_set_header Connection upgrade;",
+}
+
+
+async def through_nginx(
+    folder: Path, upgrade: bytes, status: bytes, tries: int, replaced: dict[str, str]
+) -> Requests:
+    """Send the request that hides another one to an app behind nginx, which forbids that other one."""
+    app = Requests()
+    forbidden = "    location /forbidden { return 403; }"
+    async with serving(app, http=HTTPProtocol) as server:
+        with nginx(folder, [server.port], replaced=replaced, locations=forbidden) as port:
+            for first, expected in [(b"POST /forbidden", b"403"), *[(b"POST /a", status)] * tries]:
+                async with connection(port) as (reader, writer):
+                    writer.write(head(first, b"Connection: upgrade", b"Upgrade: " + upgrade) + LENGTH)
+                    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LIMIT)
+                    assert answer.split()[1] == expected
+    return app
+
+
+@needs_nginx
+@pytest.mark.anyio
+@pytest.mark.parametrize("replaced", [{}, ANY_UPGRADE], ids=["page", "any-upgrade"])
+@pytest.mark.parametrize(("upgrade", "status"), [(b"foo", b"200"), (b"websocket", b"405")])
+async def test_nothing_is_smuggled_past_nginx(
+    implementation: str, upgrade: bytes, status: bytes, replaced: dict[str, str], tmp_path: Path
+) -> None:
+    app = await through_nginx(tmp_path, upgrade, status, 40, replaced)
+    assert app.seen == ([("POST", "/a", SMUGGLED)] * 40 if status == b"200" else [])
+    assert all((headers.get(b"upgrade") == upgrade) == bool(replaced) for headers in app.headers)
+
+
 # Both implementations, under requests with faults
 
 
@@ -491,13 +531,30 @@ def test_both_implementations_read_the_same_requests(both: None, monkeypatch: py
 
 def feeds_back(patch: pytest.MonkeyPatch) -> None:
     """What was wrong once: what the parser has left over is given to it as the next request."""
-    feed = HTTPTOOLS._feed
+    import httptools
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-    def wrong(self: Any, data: Any) -> Any:
-        self._ignored = None
-        return feed(self, data)
+    def feed(self: Any, data: Any) -> Any:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            return bytes(data)[stop.args[0] :]
+        except httptools.HttpParserError:
+            self._refuse(400)
+        return None
 
-    patch.setattr(HTTPTOOLS, "_feed", wrong)
+    patch.setattr(HTTPTOOLS, "_feed", feed)
+    patch.setattr(HTTPTOOLS, "on_headers_complete", HttpToolsProtocol.on_headers_complete)
+
+
+@needs_nginx
+@pytest.mark.anyio
+async def test_what_would_be_smuggled_past_nginx_is_seen(
+    both: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeds_back(monkeypatch)
+    app = await through_nginx(tmp_path, b"foo", b"200", 5, ANY_UPGRADE)
+    assert ("POST", "/forbidden", b"") in app.seen
 
 
 def takes_the_last_upgrade(patch: pytest.MonkeyPatch) -> None:
