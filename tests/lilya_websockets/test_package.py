@@ -234,8 +234,11 @@ UVICORN_LAYERS = {
     "_heads": (set[str](), set[str]()),
     "_frames": (set[str](), set[str]()),
     "_deflate": (set[str](), set[str]()),
-    "_http": ({"_heads"}, set[str]()),
-    "_protocol": ({"_deflate", "_frames", "_heads"}, {"_extensions"}),
+    "_handshake": ({"_deflate", "_heads"}, set[str]()),
+    "_guarded": ({"_heads"}, set[str]()),
+    "_httptools": ({"_guarded", "_heads"}, set[str]()),
+    "_http": ({"_guarded", "_handshake", "_heads", "_httptools", "_protocol"}, set[str]()),
+    "_protocol": ({"_deflate", "_frames", "_handshake", "_heads"}, {"_extensions"}),
     "__init__": ({"_http", "_protocol"}, set[str]()),
 }
 

@@ -1306,6 +1306,28 @@ async def test_a_head_that_never_ends(sent: bytes, status: bytes) -> None:
         await until(lambda: not server.server_state.connections)
 
 
+@pytest.mark.parametrize("http", ["auto", "lilya.websockets.uvicorn:HTTPProtocol"])
+def test_the_class_for_http_is_refused_with_ws_at_the_start(http: str) -> None:
+    config = uvicorn.Config(Handler(), http=http, ws="lilya.websockets.uvicorn:HTTPProtocol")
+    with pytest.raises(TypeError, match="HTTPProtocol was given with --ws"):
+        config.load()
+
+
+@pytest.mark.parametrize("http", ["auto", "lilya.websockets.uvicorn:HTTPProtocol", HTTPProtocol])
+def test_the_class_for_http_is_given_with_http(http: Any) -> None:
+    config = uvicorn.Config(Handler(), http=http, ws="lilya.websockets.uvicorn:WebSocketProtocol")
+    config.load()
+    assert config.ws_protocol_class is WebSocketProtocol
+    assert (config.http_protocol_class is HTTPProtocol) == (http != "auto")
+
+
+def test_there_is_nothing_else_in_the_package() -> None:
+    import lilya.websockets.uvicorn as package
+
+    with pytest.raises(AttributeError, match="has no attribute 'HTTPProtocols'"):
+        package.HTTPProtocols  # noqa: B018
+
+
 @pytest.mark.parametrize(
     ("option", "given", "said"),
     [("ws", HTTPProtocol, "HTTPProtocol was given with --ws"), ("http", WebSocketProtocol, "with --http")],
