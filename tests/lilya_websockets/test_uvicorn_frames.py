@@ -56,6 +56,12 @@ class Transport(asyncio.Transport):
         for piece in pieces:
             self.written += piece
 
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return asyncio.Protocol()  # an HTTP protocol of nobody
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        pass
+
     def is_closing(self) -> bool:
         return "close" in self.done or "abort" in self.done
 
