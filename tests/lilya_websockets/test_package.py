@@ -259,10 +259,14 @@ def test_the_layers_of_channels(path: Path) -> None:
 # By module of `uvicorn/`, the server's side: of the core it knows the names of extensions, and nothing else.
 UVICORN_LAYERS = {
     "_heads": (set[str](), set[str]()),
-    "_frames": (set[str](), set[str]()),
+    "_phases": (set[str](), set[str]()),
+    "_frames": ({"_deflate"}, set[str]()),
     "_deflate": (set[str](), set[str]()),
-    "_http": ({"_heads"}, set[str]()),
-    "_protocol": ({"_deflate", "_frames", "_heads"}, {"_extensions"}),
+    "_handshake": ({"_deflate", "_heads"}, set[str]()),
+    "_guarded": ({"_heads"}, set[str]()),
+    "_httptools": ({"_guarded", "_heads"}, set[str]()),
+    "_http": ({"_guarded", "_handshake", "_heads", "_httptools", "_protocol"}, set[str]()),
+    "_protocol": ({"_deflate", "_frames", "_handshake", "_heads", "_phases"}, {"_extensions"}),
     "__init__": ({"_http", "_protocol"}, set[str]()),
 }
 

@@ -683,7 +683,7 @@ class WebSocket(Connection):
             await _limited(timeout, WebSocket.send, self, message)
             return
         if not isinstance(message, Mapping) or not isinstance(message.get("type"), str):
-            raise TypeError(f"an ASGI message must be a mapping with a 'type', got {message!r}")
+            raise TypeError(f"an ASGI message must be a mapping with a 'type', got {describe(message)}")
         message_type = message["type"]
         if message_type.startswith(DENIAL):
             message_type = message_type.removeprefix("websocket.")
