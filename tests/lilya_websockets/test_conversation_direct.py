@@ -581,7 +581,7 @@ async def test_who_receives_while_a_failed_send_looks_for_the_end(
 
     async def receive() -> None:
         async for message in websocket.iter_text():
-            seen.append(message)
+            seen.append(message)  # noqa: PERF401 - as they come
 
     async with websocket, anyio.create_task_group() as tasks:
         for act in (send, receive) if first == "send" else (receive, send):
