@@ -465,6 +465,46 @@ def test_the_time_of_a_head_does_not_pass_while_nothing_is_read() -> None:
     assert b"HTTP/1.1 408 " in answers
 
 
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(
+    ("setting", "size", "status"),
+    [(None, 60_000, 200), (None, 400_000, 431), (1000, 2000, 431), (200_000, 100_000, 200)],
+)
+def test_the_size_of_a_head_is_uvicorns_setting(
+    implementation: str, setting: int | None, size: int, status: int, later: bool
+) -> None:
+    app = Requests()
+    data = (head(b"GET /a") + b"\r\n") * later + head(b"GET /b", b"X: " + b"y" * size) + b"\r\n"
+    pieces = [data[at : at + 500] for at in range(0, len(data), 500)]
+    answers = run(exchanged(app, pieces, h11_max_incomplete_event_size=setting))
+    statuses = [int(each[:3]) for each in answers.split(b"HTTP/1.1 ")[1:]]
+    assert statuses[: later + 1] in ([200] * later + [status], [200] * later + [400] * (status == 431))
+
+
+@pytest.mark.parametrize("first", [b"\x16\x03\x01", b"\0", b" GET / HTTP/1.1", b"GE\x80T", b"{", b"\r\n\x16"])
+def test_first_bytes_that_are_no_method_are_refused_at_once(first: bytes) -> None:
+    async def main() -> Line:
+        config = Config(Echo(), ws=WebSocketProtocol, lifespan="off", log_config=None)
+        config.load()
+        line = Line(HTTPProtocol(config, ServerState(), {}))
+        for byte in first:
+            line.protocol.data_received(bytes((byte,)))
+            if line.closing:
+                break
+        await asyncio.sleep(0)
+        return line
+
+    line = run(main())
+    assert line.closing
+    assert line.written.startswith(b"HTTP/1.1 400 ")
+
+
+def test_first_bytes_that_may_be_a_method_wait(implementation: str) -> None:
+    app = Requests()
+    run(exchanged(app, cut(head(b"M-SEARCH /a") + b"\r\n", "bytes")))
+    assert app.seen in ([("M-SEARCH", "/a", b"")], [])
+
+
 def test_a_unix_socket_has_no_addresses() -> None:
     scopes: list[Any] = []
 
