@@ -278,6 +278,14 @@ def test_bytes_of_a_read_are_not_copied_for_each_frame() -> None:
     assert reader._data is data
 
 
+def test_what_was_read_is_not_kept_with_what_comes() -> None:
+    reader = made(frames=1)
+    assert events(reader, ping(b"1")[:3]) == []
+    assert events(reader, ping(b"1")[3:] + ping(b"2")) == [(subject.PING, b"1", 1)]
+    reader.keep(ping(b"3"))
+    assert bytes(reader._data) == ping(b"2") + ping(b"3")
+
+
 def test_a_head_is_read_once_however_its_payload_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = made(max_size=2**20)
     data = binary(b"x" * 100_000)
