@@ -636,6 +636,39 @@ def test_an_end_while_frames_wait_for_their_turn(then: str) -> None:
         assert events[-1] == LEFT
 
 
+def test_an_app_that_receives_makes_no_more_turns() -> None:
+    async def main() -> None:
+        async with accepted() as protocol:
+            reader = protocol._frames
+            protocol.data_received(encoded([MESSAGE], False) + LONG)
+            assert (await protocol.receive())["text"] == "a"
+            assert protocol._stopped == subject.SHARED
+            left = [len(reader._data) - reader._at]
+            while left[-1]:
+                await asyncio.sleep(0)
+                left.append(len(reader._data) - reader._at)
+            assert max(one - other for one, other in pairwise(left)) <= 128 * 6
+            assert protocol._transport.written.count(b"\x8a\x00") == 1000
+
+    run(main())
+
+
+def test_there_is_one_close_frame() -> None:
+    """RFC 6455 section 5.5.1: who has sent one sends nothing after it."""
+
+    async def main() -> None:
+        for last, done in ((GOODBYE, ["close"]), (Sent(0x83, b""), ["eof"]), (Sent(0x89, b""), [])):
+            async with accepted() as protocol:
+                protocol._close(4001, "")
+                written = bytes(protocol._transport.written)
+                assert written.endswith(b"\x88\x02\x0f\xa1")
+                protocol.data_received(encoded([last], False))
+                assert protocol._transport.written == written
+                assert protocol._transport.done == done
+
+    run(main())
+
+
 def test_a_receive_that_is_cancelled_while_frames_wait_for_their_turn() -> None:
     async def main() -> None:
         async with accepted() as protocol:
