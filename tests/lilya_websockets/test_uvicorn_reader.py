@@ -258,6 +258,21 @@ def test_no_more_is_read_than_is_asked_for() -> None:
     assert reader.at_rest
 
 
+@pytest.mark.parametrize("log", [None, lambda first, payload: None], ids=["", "logged"])
+def test_messages_that_are_compressed_and_not_take_turns(log: Any) -> None:
+    reader = Reader(1000, 10, MANY, Deflate(NEGOTIATED, 3), log)
+    squeeze = Deflater()
+    for _ in range(2):
+        first, second = squeeze.compress(b"abc"), squeeze.compress(b"def")
+        assert events(
+            reader,
+            *(binary(first[:2], fin=False, rsv=4), cont(first[2:])),
+            binary(b"plain"),
+            *(binary(b"in ", fin=False), cont(b"two")),
+            binary(second, rsv=4),
+        ) == [(subject.BINARY, payload, len(payload)) for payload in (b"abc", b"plain", b"in two", b"def")]
+
+
 # What is kept
 
 
