@@ -50,7 +50,7 @@ from ._messages import (
     loads,
 )
 from ._servers import is_loss, warn_of_dropped_headers
-from ._shared import Foreign, checked_foreign, second_class, states_of
+from ._shared import Foreign, checked_foreign, foreign_before, second_class, states_of
 from ._state import (
     CONNECTED,
     CONNECTING,
@@ -147,9 +147,11 @@ class WebSocket(Connection):
         self.scope = scope
         self._send = send
         # Set by routers, never by servers: only where a router has been does anybody look for other objects.
-        routed = "path_params" in scope
-        if routed and self._is_second(receive):
-            return
+        behind: Any = None
+        if "path_params" in scope:
+            behind = self._recognize(receive)
+            if behind is self:
+                return
         self._receive = receive
         self._client_state = CONNECTING
         self._application_state = CONNECTING
@@ -160,26 +162,34 @@ class WebSocket(Connection):
         self.close_code = None
         self.close_reason = None
         self._cleanups: list[Callable[[], Any]] | None = None
-        if routed:
-            self._look_for_owner(receive)
+        if behind is not None:
+            self._stand_behind(*behind)
 
-    def _is_second(self, receive: Receive) -> bool:
-        """Whether there is an object over this connection already. Then this one follows it."""
+    def _recognize(self, receive: Receive) -> Any:
+        """Look for what there is over this connection already, by the `receive` that this is made with.
+
+        Returns:
+            This object, if it follows one of ours now. A framework's object with where that stands, if the
+            `receive` is its own and none of ours is there. Else `None`.
+        """
         owner = getattr(receive, "__self__", receive)
-        if isinstance(owner, Foreign):  # that of a framework's object which has one of ours
+        own: Send | None = None
+        if type(owner) is Foreign:
             first = owner.websocket
-            if first is None:
-                return False
-            self._follow(first, None)
-            return True
-        # By identity: middleware that changes the conversation hands on a `receive` of its own, and what is
-        # behind it is another conversation. A method is made anew for each look at it: its object counts. The
-        # ids stay taken as long as the first object is there.
-        first = _FIRST_OVER.setdefault((id(self.scope), id(owner)), self)
-        if first is self:
-            return False
-        self._follow(first, self._send)
-        return True
+        elif getattr(owner, "scope", None) is self.scope and (states := states_of(owner)) is not None:
+            foreign = foreign_before(owner)
+            if foreign is None or (first := foreign.websocket) is None:
+                return owner, foreign, states
+        else:
+            # By identity: middleware that changes the conversation hands on a `receive` of its own, and what
+            # is behind it is another conversation. A method is made anew for each look at it: its object
+            # counts. The ids stay taken as long as the first object is there.
+            first = _FIRST_OVER.setdefault((id(self.scope), id(owner)), self)
+            own = self._send
+        if first is None or first is self:
+            return None
+        self._follow(first, own)
+        return self
 
     def _follow(self, first: WebSocket, send: Send | None) -> None:
         """Become a second object; `send` is its own one, if it has one."""
@@ -188,21 +198,16 @@ class WebSocket(Connection):
         self._first = first
         self._own_send = send
 
-    def _look_for_owner(self, receive: Receive) -> None:
-        """Share the state with a framework's object, if it is its `receive` that this was made with."""
-        owner = getattr(receive, "__self__", None)
-        if getattr(owner, "scope", None) is self.scope and states_of(owner) is not None:
-            self._stand_behind(owner, Foreign.of(owner))
-
-    def _stand_behind(self, other: Any, foreign: Foreign) -> None:
+    def _stand_behind(
+        self, other: Any, foreign: Foreign | None, states: tuple[WebSocketState, WebSocketState] | None
+    ) -> None:
         """Begin where a framework's object stands, and see what it does from now on."""
-        states = states_of(other)
-        if states is not None:
+        if states is not None and states != (CONNECTING, CONNECTING):
             client, application = states
             self._move(client, application)
             if DISCONNECTED in states:
                 self._ended = _BY_CLIENT if client is DISCONNECTED else _BY_APP
-        foreign.stand_before(other, self)
+        (foreign or Foreign(other)).stand_before(other, self)
 
     @classmethod
     def wrap(cls: type[W], other: Any) -> W:
@@ -224,19 +229,23 @@ class WebSocket(Connection):
         """
         if callable(getattr(other, "_get_current_object", None)):
             other = other._get_current_object()  # a proxy of a context: the object outlives that
-        if isinstance(other, cls):
-            return other
-        if isinstance(other, WebSocket):
+        # Not `isinstance`, which asks the abstract class of mappings: half of what wrapping costs.
+        classes = type(other).__mro__
+        if cls in classes:
+            return other  # type: ignore[no-any-return]
+        if WebSocket in classes:
             first: Any = other
         else:
-            checked_foreign(other)
-            foreign = Foreign.of(other)
-            first = foreign.websocket
+            foreign = foreign_before(other)
+            first = None if foreign is None else foreign.websocket
             if first is None:
+                checked_foreign(other)
                 # What stands before it now is not what leads to the server.
-                websocket = cls(other.scope, foreign.receive_of(), foreign.send_of())
-                if foreign.websocket is not websocket:
-                    websocket._stand_behind(other, foreign)
+                receive, send = (other.receive, other.send) if foreign is None else foreign.callables
+                websocket = cls(other.scope, receive, send)
+                foreign = foreign_before(other) or foreign
+                if foreign is None or foreign.websocket is not websocket:
+                    websocket._stand_behind(other, foreign, states_of(other))
                 return websocket
             if isinstance(first, cls):
                 return first
