@@ -14,6 +14,7 @@ from lilya.websockets import testing
 from lilya.websockets.testing import Lifespan, LoopThread, MemoryConnection, WebSocketTimeout
 from lilya.websockets.types import ASGIApp, Message, Scope
 from ws_doctest import _apps
+from ws_doctest._clock import backend_options
 from ws_doctest._replay import Outcome, Seen, record, replay, visible_headers
 from ws_doctest.transcript import (
     DROPPED,
@@ -274,7 +275,7 @@ def run_in_thread(
         What ``main`` returns; or, when it is not back in time, a `str` that says where the thread
         stands.
     """
-    loop = LoopThread(backend, None, root, example)
+    loop = LoopThread(backend, backend_options(backend), root, example)
     loop.start()
     try:
         return loop.call(main, limit=limit)

@@ -11,10 +11,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,12 +23,17 @@ from websockets.asyncio.client import connect as websockets_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
+from ws_doctest import _apps
 from ws_doctest._memory import HOST
 from ws_doctest._replay import Outcome, Seen, SessionError, replay, visible_headers
 from ws_doctest.transcript import DROPPED, NO_CODE, Accept, Bytes, Close, Connect, Deny, Text, Transcript
 
+T = TypeVar("T")
+
 IMPLEMENTATIONS = ("websockets-sansio", "wsproto", "websockets")
 
+# Seconds without news after which nothing but the server's clock is waited for. It is the server that knows.
+QUIET = 0.01
 START_LIMIT = 30.0  # seconds; a cold import on a busy machine, not a measure of anything
 
 
@@ -164,6 +169,14 @@ class UvicornProcess:
         self._tell(at_rest=True)
         self._wait_for("at_rest", limit)
 
+    def advance(self, seconds: float, limit: float) -> float:
+        """Let the server's clock pass until its app does something; return the seconds that have passed.
+
+        Those are 0 where an app has just done something, or where something may come from elsewhere.
+        """
+        self._tell(advance=seconds)
+        return float(self._wait_for("advanced", limit)["advanced"])
+
     def wait_for_end(self, connection: int, limit: float) -> str | None:
         """Wait for the end of a connection's handler; return its error."""
         error: str | None = self._wait_for("ended", limit, connection)["error"]
@@ -211,6 +224,9 @@ class WireSession:
 
     async def open(self, request: Connect) -> None:
         """Shake hands."""
+        await self._while_time_passes(lambda: self._open(request))
+
+    async def _open(self, request: Connect) -> None:
         host = next((value for name, value in request.headers if name == "host"), HOST)
         headers = [(name, value) for name, value in request.headers if name != "host"]
         try:
@@ -233,6 +249,8 @@ class WireSession:
             response = exc.response
             shown = visible_headers(list(response.headers.raw_items()))
             self.first = Deny(response.status_code, shown, bytes(response.body or b""))
+        except TimeoutError:
+            raise
         except (WebSocketException, EOFError, OSError, ValueError) as exc:
             raise SessionError(await self._why_not(exc)) from exc
         else:
@@ -250,7 +268,51 @@ class WireSession:
         return f"{reason}\n{error}" if error else reason
 
     async def _in_thread_wait_for_end(self) -> str | None:
-        return await anyio.to_thread.run_sync(self.server.wait_for_end, self.number, self.limit)
+        # One after the other: the server answers in order, on one line.
+        passed, began = 0.0, anyio.current_time()
+        while True:
+            try:
+                return await anyio.to_thread.run_sync(self.server.wait_for_end, self.number, QUIET)
+            except TimeoutError:
+                if max(passed, anyio.current_time() - began) >= self.limit:
+                    raise
+            passed += await anyio.to_thread.run_sync(self.server.advance, self.limit - passed, self.limit)
+
+    async def _while_time_passes(self, wait: Callable[[], Awaitable[T]]) -> T:
+        """Wait for something that the server does, in its own time.
+
+        Raises:
+            TimeoutError: More time has passed than one step may take.
+        """
+        done: list[T] = []
+        failures: list[Exception] = []
+
+        async def look() -> None:
+            try:
+                done.append(await wait())
+            except Exception as exc:
+                failures.append(exc)
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(look)
+            passed = 0.0
+            try:
+                while passed < self.limit:
+                    await anyio.sleep(QUIET)
+                    await _apps.at_rest()  # what has come is taken first
+                    passed += await anyio.to_thread.run_sync(
+                        self.server.advance, self.limit - passed, self.limit
+                    )
+                await anyio.sleep(QUIET)
+                await _apps.at_rest()
+                failures.append(TimeoutError(f"nothing came within {self.limit:g} s"))
+            except (TimeoutError, ServerError) as exc:
+                failures.append(exc if isinstance(exc, TimeoutError) else SessionError(str(exc)))
+            group.cancel_scope.cancel()
+        if done:
+            return done[0]
+        raise failures[0]
 
     async def send(self, data: str | bytes) -> None:
         """Send one frame."""
@@ -269,7 +331,7 @@ class WireSession:
             # ClientConnection.close() always sends a code; the protocol below it need not.
             async with self.connection.send_context():
                 self.connection.protocol.send_close()
-            await self.connection.wait_closed()
+            await self._while_time_passes(self.connection.wait_closed)
         else:
             # A server that has closed is seen by the next receive.
             with contextlib.suppress(ConnectionClosed):
@@ -277,6 +339,9 @@ class WireSession:
 
     async def receive(self) -> Seen | None:
         """Return the next thing to see."""
+        return await self._while_time_passes(self._receive)
+
+    async def _receive(self) -> Seen | None:
         if self.first is not None:
             first, self.first = self.first, None
             return first
