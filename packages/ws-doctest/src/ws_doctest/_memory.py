@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lilya.websockets.types import ASGIApp, Message, Scope
 from ws_doctest import _apps
 from ws_doctest._clock import backend_options
 from ws_doctest._replay import Outcome, Seen, record, replay, visible_headers
+from ws_doctest._watch import Reach, Remains
 from ws_doctest.transcript import (
     DROPPED,
     NO_CODE,
@@ -26,6 +27,7 @@ from ws_doctest.transcript import (
     Deny,
     Text,
     Transcript,
+    Wait,
 )
 
 # What a reader sees who runs the example alone: uvicorn's default address.
@@ -56,14 +58,26 @@ class MemorySession:
     """One connection to an app, without a network."""
 
     def __init__(
-        self, app: ASGIApp, scope: Scope, root: Path, example: Path | None, must_open: bool = True
+        self,
+        app: ASGIApp,
+        scope: Scope,
+        root: Path,
+        example: Path | None,
+        must_open: bool = True,
+        disconnect: str = "error",
     ) -> None:
+        self.may_leave = _apps.may_end_by_disconnect(app, disconnect)
         self.connection = MemoryConnection(app, scope)
         self.root = root
         self.example = example
         self.must_open = must_open
         self.opened = False
         self.denial: Deny | None = None
+        self.limit = 0.0  # the player's own is enough here
+
+    def time(self) -> float:
+        """Return the app's time."""
+        return anyio.current_time()
 
     async def send(self, data: str | bytes) -> None:
         """Send one frame."""
@@ -88,6 +102,7 @@ class MemorySession:
 
     async def settled(self) -> list[Seen | None]:
         """Wait until the handler waits for the client, or has ended; return what there is to see."""
+        await _apps.at_rest()
         await self.connection.settled()
         seen: list[Seen | None] = []
         while True:
@@ -106,6 +121,8 @@ class MemorySession:
         await self.connection.task.ended.wait()
         problems = list(self.connection.violations)
         error = self.connection.task.error
+        if error is not None and self.may_leave and self.connection.gone and _apps.is_disconnect(error):
+            error = None
         if not self.must_open and not self.connection.answered:
             problems.clear()
         if error is not None:
@@ -147,7 +164,12 @@ class MemorySession:
 
 @asynccontextmanager
 async def connect(
-    app: ASGIApp, scope: Scope, root: Path, example: Path | None = None, must_open: bool = True
+    app: ASGIApp,
+    scope: Scope,
+    root: Path,
+    example: Path | None = None,
+    must_open: bool = True,
+    disconnect: str = "error",
 ) -> AsyncIterator[MemorySession]:
     """Open a connection to ``app``; leaving cancels a handler that is still running.
 
@@ -157,8 +179,9 @@ async def connect(
         root: the project's root, to shorten paths in messages.
         example: the app's file, preferred when saying where it waits.
         must_open: whether an app that neither accepts nor denies is at fault.
+        disconnect: whether the exception of a disconnect is a normal end; see `may_end_by_disconnect`.
     """
-    session = MemorySession(app, scope, root, example, must_open)
+    session = MemorySession(app, scope, root, example, must_open, disconnect)
     await session.connection.start()
     try:
         yield session
@@ -174,9 +197,13 @@ class MemoryStage:
         state: what its lifespan has left for the connections.
         root: the project's root, to shorten paths in messages.
         example: the app's file, preferred when saying where it waits.
+        disconnect: whether the exception of a disconnect is a normal end; see `may_end_by_disconnect`.
     """
 
-    def __init__(self, app: ASGIApp, state: Mapping[str, Any], root: Path, example: Path) -> None:
+    def __init__(
+        self, app: ASGIApp, state: Mapping[str, Any], root: Path, example: Path, disconnect: str = "error"
+    ) -> None:
+        self.disconnect = disconnect
         self.app = app
         self.state = state
         self.root = root
@@ -188,7 +215,7 @@ class MemoryStage:
         port = FIRST_PORT + self.connections
         self.connections += 1
         scope = websocket_scope(request, port=port, state=self.state)
-        return connect(self.app, scope, self.root, self.example)
+        return connect(self.app, scope, self.root, self.example, disconnect=self.disconnect)
 
     async def at_rest(self) -> None:
         """Wait until the app can do nothing more of itself."""
@@ -209,6 +236,8 @@ def run_replay(
     backend: str,
     limit: float,
     update: bool = False,
+    reach: Reach | None = None,
+    disconnect: str = "error",
 ) -> Outcome:
     """Replay a transcript in memory.
 
@@ -220,10 +249,22 @@ def run_replay(
         backend: ``asyncio`` or ``trio``.
         limit: seconds that one step may take.
         update: note everything that comes, whatever the transcript says.
+        reach: where to note what of the code is run.
+        disconnect: whether the exception of a disconnect is a normal end; see `may_end_by_disconnect`.
     """
     outcome = Outcome()
 
     async def main() -> Outcome:
+        with reach.watching() if reach else nullcontext():
+            remains = Remains()
+            result = await play()
+            await _apps.at_rest()  # what ends by itself may do so
+            left = remains.problems()
+            if left and not result.broken_off:
+                result.problem = "\n".join(filter(None, [result.problem, *left]))
+            return result
+
+    async def play() -> Outcome:
         try:
             loaded = app()
         except Exception as exc:
@@ -235,11 +276,11 @@ def run_replay(
             started = await lifespan.start()
         except Exception as exc:
             return Outcome(broken_off=True, problem=_apps.describe_lifespan_error(exc, root))
-        stage = MemoryStage(loaded, lifespan.state, root, example)
+        stage = MemoryStage(loaded, lifespan.state, root, example, disconnect)
         failure: BaseException | None = None
         try:
-            play = record if update else replay
-            return await play(stage, script, limit=limit, outcome=outcome)
+            drive = record if update else replay
+            return await drive(stage, script, limit=limit, outcome=outcome)
         except BaseException as exc:
             failure = exc
             raise
@@ -255,6 +296,8 @@ def run_replay(
     # Each step has its own limits within, up to three where there are several clients; only a handler that
     # blocks the event loop gets past those.
     limit_of_all = limit * ((3 if script.steps[0].name else 1) * len(script.steps) + 4)
+    # Where a thread works meanwhile, the time that is waited for really passes.
+    limit_of_all += sum(step.event.seconds or 0.0 for step in script.steps if isinstance(step.event, Wait))
     result = run_in_thread(main, backend, limit_of_all, root, example)
     if not isinstance(result, Outcome):
         line = script.steps[min(len(outcome.steps), len(script.steps) - 1)].line

@@ -15,7 +15,7 @@ import difflib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import anyio
 
@@ -31,6 +31,11 @@ class SessionError(Exception):
 
 class Session(Protocol):
     """One connection, as its client sees it."""
+
+    limit: float  # seconds in which something must be seen
+
+    def time(self) -> float:
+        """Return the app's time, in seconds, with what was skipped of it."""
 
     async def send(self, data: str | bytes) -> None:
         """Send one frame."""
@@ -65,6 +70,7 @@ class Outcome:
 
     steps: list[Step] = field(default_factory=list)
     problem: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)  # what names stood for
     broken_off: bool = False  # a time-out or the like: what would have come after it is unknown
 
 
@@ -128,6 +134,7 @@ class _Client(Generic[SessionT]):
         self.opened = False
         self.over = False
         self.ended = False  # the handler has
+        self.waits: tuple[Step, float] | None = None  # a line that says how long, and when it began
 
     @property
     def name(self) -> str:
@@ -151,7 +158,7 @@ class _Player(Generic[SessionT]):
         self.stack = AsyncExitStack()
         self.clients: dict[str, _Client[SessionT]] = {}
         self.handlers: list[_Client[SessionT]] = []  # those of all connections, in their order
-        self.known: dict[str, Any] = {}  # values that have a name in the transcript
+        self.known = self.outcome.values  # values that have a name in the transcript
         self.doing = "the server to answer"
 
     async def run(self, play: Callable[[], Awaitable[None]]) -> None:
@@ -269,6 +276,8 @@ class _Player(Generic[SessionT]):
 
     async def act(self, client: _Client[SessionT], step: Step) -> None:
         self.doing = f"`{step}` to be taken"
+        if isinstance(step.event, Wait) and step.event.seconds is not None:
+            client.waits = step, client.session.time()
         event = transcript.fill(step.event, self.known)
         with anyio.fail_after(self.limit):
             if isinstance(event, Text | Bytes):
@@ -281,26 +290,37 @@ class _Player(Generic[SessionT]):
     async def see(self, client: _Client[SessionT], wanted: Event | None) -> None:
         if wanted is not None:
             self.doing = f"`{Step(False, wanted, name=client.name)}`"
-        with anyio.fail_after(self.limit):
+        waits, client.waits = client.waits, None
+        seconds = (waits[0].event.seconds or 0.0) if waits and isinstance(waits[0].event, Wait) else 0.0
+        client.session.limit = self.limit + seconds
+        with anyio.fail_after(self.limit + seconds):
             seen = await client.receive()
+        if waits:
+            passed = client.session.time() - waits[1]
+            # Timers are not exact, and a busy machine is late, but not early.
+            if not seconds * 0.98 - 0.05 <= passed <= seconds * 1.02 + max(0.5, self.limit / 5):
+                self.complain(
+                    f"{self.script.name}:{waits[0].line}: `{waits[0]}`, but it came after {passed:.3g} s"
+                )
         self.note(client, seen, wanted)
 
     def note(self, client: _Client[SessionT], seen: Seen | None, wanted: Event | None) -> None:
         promised = client.promised
         client.opened = True
         client.over = client.over or seen is None or isinstance(seen, Close | Deny)
-        if isinstance(seen, Text | Bytes):
+        if isinstance(seen, Deny):
+            seen = _shown_denial(seen, promised[0] if promised else None)
+        if seen is not None and seen not in promised:
             for event in (wanted, *promised):
-                seen = transcript.bind(event, seen, self.known) or seen
-                if seen is event:
+                bound = transcript.bind(event, seen, self.known)
+                if bound is not None:
+                    seen = cast(Seen, bound)
                     break
         if isinstance(seen, Text | Bytes) and seen not in promised:
             # Out of step, after an extra or a missing message, the form of any line will do that
             # says the same.
             forms = [transcript.fit(seen, event) for event in (wanted, *promised)]
             seen = next((form for form in forms if form in promised), transcript.fit(seen))
-        elif isinstance(seen, Deny):
-            seen = _shown_denial(seen, promised[0] if promised else None)
         if seen is not None:
             self.outcome.steps.append(Step(False, seen, name=client.name))
 

@@ -45,6 +45,8 @@ class Stage:
         self.loop: ManualLoop
         self.server: Server
         self.example: Path | None = None
+        self.code: _apps.Code | None = None  # if it stands in a page
+        self.disconnect = "error"
         self.loaded: ASGIApp | None = None
         self.state: dict[str, Any] = {}
         self.life: asyncio.Task[None] | None = None
@@ -69,6 +71,10 @@ class Stage:
                 message = json.loads(line)
                 if "run" in message:
                     self.example = Path(message["example"])
+                    self.code = None
+                    if message["source"] is not None:
+                        self.code = _apps.Code(self.example, message["source"], message["above"])
+                    self.disconnect = message["disconnect"]
                     self.handlers.clear()
                     self.loop.call_soon_threadsafe(self.put_on, message["run"], message["limit"])
                 elif "leave" in message:
@@ -104,7 +110,7 @@ class Stage:
         assert self.example is not None  # it came with the run
         problem: str | None
         try:
-            app = _apps.load_app(self.root, self.example)
+            app = _apps.load_app(self.root, self.code or self.example)
         except Exception as exc:
             problem = "the app cannot be loaded:\n" + _apps.describe_error(exc, self.root)
             self.report(staged=run, problem=problem)
@@ -185,6 +191,9 @@ class Stage:
             self.events += 1
             await hand_over(message)
 
+        # As the server's own method: some look whether `receive` and `send` are of one object.
+        sending.__self__ = getattr(hand_over, "__self__", None)  # type: ignore[attr-defined]
+
         async def handle() -> None:
             await app(scope, receive, sending)
 
@@ -195,6 +204,9 @@ class Stage:
             finally:
                 self.events += 1
         except BaseException as exc:
+            if _apps.is_disconnect(exc) and _apps.may_end_by_disconnect(app, self.disconnect):
+                self.report(ended=connection, error=None)
+                return
             error = "the handler raised an exception:\n" + _apps.describe_error(exc, self.root)
             self.report(ended=connection, error=error)
             raise
@@ -240,6 +252,10 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.stage.report(port=self.servers[0].sockets[0].getsockname()[1])
 
+    async def main_loop(self) -> None:
+        """Serve until the process ends: uvicorn's own looks ten times a second whether it shall."""
+        await asyncio.Event().wait()
+
 
 def main(implementation: str, port: int, root: str) -> None:
     """Serve until the gate is gone."""
@@ -255,6 +271,8 @@ def main(implementation: str, port: int, root: str) -> None:
         ws=implementation,
         interface="asgi3",
         lifespan="off",
+        ws_ping_interval=None,  # a clock that is advanced leaves a client no time for its pong
+        ws_ping_timeout=None,
         server_header=False,
         date_header=False,
         log_level="warning",

@@ -24,6 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.typing import Subprotocol
 
 from ws_doctest import _apps
+from ws_doctest._apps import Code
 from ws_doctest._memory import HOST
 from ws_doctest._replay import Outcome, Seen, SessionError, replay, visible_headers
 from ws_doctest.transcript import DROPPED, NO_CODE, Accept, Bytes, Close, Connect, Deny, Text, Transcript
@@ -90,7 +91,7 @@ class UvicornProcess:
                     raise ServerError(self._obituary()) from None
                 continue
             self.line.settimeout(None)
-            threading.Thread(target=self._listen, args=(self.line,), daemon=True).start()
+            threading.Thread(target=self._listen, args=(self.line,), daemon=True, name="ws-doctest").start()
             return
         raise ServerError(f"uvicorn ({self.implementation}) did not start within {START_LIMIT:g} s")
 
@@ -136,11 +137,19 @@ class UvicornProcess:
         except OSError:
             raise ServerError(self._obituary()) from None
 
-    def stage(self, example: Path, limit: float) -> str | None:
+    def stage(self, example: Path | Code, limit: float, disconnect: str = "error") -> str | None:
         """Put an example on: load it and start it up. Return what went wrong."""
         self.runs += 1
         self.kept.clear()
-        self._tell(run=self.runs, example=str(example), limit=limit)
+        code = example if isinstance(example, Code) else None
+        self._tell(
+            run=self.runs,
+            example=str(code.path if code else example),
+            source=code.source if code else None,
+            above=code.above if code else 0,
+            limit=limit,
+            disconnect=disconnect,
+        )
         return self._started_or_ended("staged", limit)
 
     def leave(self, limit: float) -> str | None:
@@ -221,6 +230,11 @@ class WireSession:
         self.first: Accept | Deny | None = None
         self.connection: ClientConnection | None = None
         self.closed_by_us = False
+        self.skipped = 0.0
+
+    def time(self) -> float:
+        """Return the app's time: the real one, and what the server has skipped."""
+        return anyio.current_time() + self.skipped
 
     async def open(self, request: Connect) -> None:
         """Shake hands."""
@@ -276,7 +290,12 @@ class WireSession:
             except TimeoutError:
                 if max(passed, anyio.current_time() - began) >= self.limit:
                     raise
-            passed += await anyio.to_thread.run_sync(self.server.advance, self.limit - passed, self.limit)
+            passed += await self._advance(self.limit - passed)
+
+    async def _advance(self, seconds: float) -> float:
+        passed = await anyio.to_thread.run_sync(self.server.advance, seconds, START_LIMIT)
+        self.skipped += passed
+        return passed
 
     async def _while_time_passes(self, wait: Callable[[], Awaitable[T]]) -> T:
         """Wait for something that the server does, in its own time.
@@ -301,9 +320,7 @@ class WireSession:
                 while passed < self.limit:
                     await anyio.sleep(QUIET)
                     await _apps.at_rest()  # what has come is taken first
-                    passed += await anyio.to_thread.run_sync(
-                        self.server.advance, self.limit - passed, self.limit
-                    )
+                    passed += await self._advance(self.limit - passed)
                 await anyio.sleep(QUIET)
                 await _apps.at_rest()
                 failures.append(TimeoutError(f"nothing came within {self.limit:g} s"))
@@ -412,14 +429,16 @@ class WireStage:
             raise SessionError(str(exc)) from exc
 
 
-def run_replay(server: UvicornProcess, script: Transcript, example: Path, *, limit: float) -> Outcome:
+def run_replay(
+    server: UvicornProcess, script: Transcript, example: Path | Code, *, limit: float, disconnect: str = "error"
+) -> Outcome:
     """Replay a transcript over the wire."""
 
     async def main() -> Outcome:
         return await replay(WireStage(server, limit), script, limit=limit)
 
     try:
-        problem = server.stage(example, limit)
+        problem = server.stage(example, limit, disconnect)
         if problem:
             return Outcome(problem=problem, broken_off=True)
         outcome = anyio.run(main)

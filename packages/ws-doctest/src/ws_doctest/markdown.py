@@ -69,7 +69,7 @@ class IncludePreprocessor(Preprocessor):
             if problem.include:
                 offset = place.lines_before(lines)
                 raise _error(_pages.Problem(problem.line + offset, problem.message).at(place.name))
-        includes = {include.line: include for include in page.includes}
+        includes = {include.line: include for include in page.includes if not include.foreign}
         notes = {
             include.fence.end: include
             for include in page.includes

@@ -12,20 +12,26 @@ collected, so that a project's other tests do not pay for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from ws_doctest._pages import Bullet
+    from ws_doctest._pages import Bullet, Fence, Page
     from ws_doctest._project import Project
+    from ws_doctest._replay import Outcome
+    from ws_doctest._sessions import Session
     from ws_doctest._snippets import Snippet
+    from ws_doctest._style import Source, Style
+    from ws_doctest._watch import Reach
     from ws_doctest._wire import UvicornProcess
+    from ws_doctest.transcript import Transcript
 
 SERVERS = ("websockets-sansio", "wsproto", "websockets")
 BACKENDS = ("asyncio", "trio")
+DISCONNECTS = ("framework", "normal", "error")
 
 
 class GateFailure(Exception):
@@ -64,6 +70,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=list(SERVERS),
     )
     parser.addini(
+        "ws_doctest_backends",
+        "event loops for what runs in memory: asyncio, trio or both; the first one records",
+        type="args",
+        default=list(BACKENDS),
+    )
+    parser.addini(
+        "ws_doctest_disconnect",
+        "whether a handler may end by the exception of its client's disconnect: normal, error, or framework "
+        "(normal where that is the framework's own way)",
+        default="framework",
+    )
+    parser.addini(
+        "ws_doctest_unread",
+        "FILE: REASON for each page in a form that is not read",
+        type="linelist",
+        default=[],
+    )
+    parser.addini(
         "ws_doctest_line_length", "line length of examples; default: ruff's configuration", default=""
     )
 
@@ -89,6 +113,11 @@ class Gate:
             [(root / path).resolve() for path in config.getini("ws_doctest_pages")],
             [(root / path).resolve() for path in config.getini("ws_doctest_examples")],
         )
+        for line in config.getini("ws_doctest_unread"):
+            file, _, reason = (part.strip() for part in line.partition(":"))
+            if not reason or not (root / file).is_file():
+                raise pytest.UsageError(f"ws_doctest_unread: expected FILE: REASON, came {line!r}")
+            self.project.unread[(root / file).resolve()] = reason
         self.update: bool = config.getoption("ws_update")
         self.limit = self._number("ws_doctest_time_limit", float)
         length = config.getini("ws_doctest_line_length")
@@ -105,10 +134,65 @@ class Gate:
             if not reason or not (root / folder).is_dir():
                 raise pytest.UsageError(f"ws_doctest_elsewhere: expected FOLDER: REASON, came {line!r}")
             self.elsewhere[(root / folder).resolve()] = reason
+        self.backends: list[str] = config.getini("ws_doctest_backends")
+        if not self.backends or not set(self.backends) <= set(BACKENDS):
+            raise pytest.UsageError(
+                f"ws_doctest_backends: expected {' and '.join(BACKENDS)}, or one of them; came {self.backends}"
+            )
+        self.disconnect: str = config.getini("ws_doctest_disconnect")
+        if self.disconnect not in DISCONNECTS:
+            raise pytest.UsageError(
+                f"ws_doctest_disconnect: expected {', '.join(DISCONNECTS)}; came {self.disconnect!r}"
+            )
         self.implementations: list[str] = config.getini("ws_doctest_servers")
         self.servers: dict[str, UvicornProcess | str] = {}
         self.counts: dict[str, int] = {}
         self.skipped: list[str] = []
+        self.unreached: list[str] = []
+        self.traced: set[Session] = set()
+        self.values: dict[tuple[Path, int | None], dict[str, list[Any]]] = {}
+
+    @cached_property
+    def style(self) -> Style:
+        """What ruff says of all that is shown."""
+        from ws_doctest._style import Style
+
+        return Style(self.project.root, self.line_length)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What of the code that is shown has been run."""
+        from ws_doctest._watch import Reach
+
+        return Reach({*self.project.page_files, *self.project.shown})
+
+    def replay(self, session: Session, script: Transcript, backend: str, *, update: bool = False) -> Outcome:
+        """Replay a transcript in memory, and note what it reaches."""
+        from ws_doctest import _apps, _memory
+
+        root = self.project.root
+        traces = backend == self.backends[0] and not update
+        outcome = _memory.run_replay(
+            lambda: _apps.load_app(root, session.example),
+            script,
+            root,
+            session.app,
+            backend=backend,
+            limit=self.limit,
+            update=update,
+            reach=self.reach if traces else None,
+            disconnect=self.disconnect,
+        )
+        if traces:
+            self.traced.add(session)
+        self.note_values(session, outcome)
+        return outcome
+
+    def note_values(self, session: Session, outcome: Outcome) -> None:
+        """Keep what names stood for, to see whether they are others each time."""
+        values = self.values.setdefault((session.path, session.fence), {})
+        for name, value in outcome.values.items():
+            values.setdefault(name, []).append(value)
 
     def _number(self, key: str, kind: Callable[[str], Any]) -> Any:
         text = self.config.getini(key)
@@ -157,7 +241,7 @@ class Gate:
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         """Collect a page."""
-        if file_path.suffix == ".md" and any(
+        if file_path.suffix in (".md", ".markdown", ".mdx") and any(
             file_path.resolve().is_relative_to(pages) for pages in self.project.pages
         ):
             collector: pytest.Collector = DocPage.from_parent(parent, path=file_path)
@@ -183,6 +267,8 @@ class Gate:
         terminalreporter.write_line(f"checked: {counted or 'nothing'}; skipped: {len(self.skipped)}")
         for line in self.skipped:
             terminalreporter.write_line(f"skipped {line}")
+        for line in dict.fromkeys(self.unreached):
+            terminalreporter.write_line(f"not reached {line}")
 
     def pytest_unconfigure(self) -> None:
         """Leave no server behind, also when the run was interrupted."""
@@ -288,6 +374,7 @@ class DocPage(pytest.File):
             if include.path not in seen:
                 seen.add(include.path)
                 yield from self.included(include.path, include.line)
+        yield from self.sessions(page, path)
         snippets = _snippets.snippets_of(page, path)
         for snippet in snippets:
             yield from self.snippet(snippet)
@@ -310,6 +397,44 @@ class DocPage(pytest.File):
                 ),
             )
 
+    def sessions(self, page: Page, path: Path) -> Iterator[GateItem]:
+        """Yield the checks of the transcripts in the page itself, and of what all transcripts reach."""
+        from ws_doctest import _apps, _sessions
+        from ws_doctest._pages import PYTHON
+
+        gate = _gate(self)
+        inline = _sessions.in_page(gate.project, path)
+        everywhere: dict[object, list[Session]] = {}
+        for session in inline:
+            line = page.fences[session.fence or 0].line
+            yield from self.replays(session, line)
+            everywhere.setdefault(session.example, []).append(session)
+        files = {include.path: include.line for include in page.includes if include.path.suffix == ".ws"}
+        for file, line in files.items():
+            if gate.reason_not_to_run(file) is None:
+                session = _sessions.in_file(gate.project, file)
+                everywhere.setdefault(session.example, []).append(session)
+                if "$" in file.read_text(encoding="utf-8"):
+                    yield self.item(f"{session.name}[names]", "names", line, partial(self.values, session))
+        for session in inline:
+            fence = page.fences[session.fence or 0]
+            if "$" in fence.source:
+                yield self.item(f"{session.name}[names]", "names", fence.line, partial(self.values, session))
+        for fence in page.fences:
+            if fence.language not in PYTHON or fence.skip is not None:
+                continue
+            included = fence.includes[0].path if fence.includes else None
+            if included is not None and gate.reason_not_to_run(included) is None:
+                if included.is_file() and _apps.has_app(included):
+                    source = included.read_text(encoding="utf-8")
+                    check = partial(self.reached, source, included, fence, 0, everywhere.get(included, []))
+                    yield self.item(f"{gate.project.name(included)}[reached]", "reached", fence.line, check)
+            elif included is None and _apps.defines_app(fence.source):
+                code = _apps.Code(path, fence.source, fence.line)
+                check = partial(self.reached, code.source, path, fence, fence.line, everywhere.get(code, []))
+                yield from self.fence_style(fence, path)
+                yield self.item(f"app:{fence.line}[reached]", "reached", fence.line, check)
+
     def item(
         self, name: str, kind: str, line: int, check: Callable[[], str | None], skip: str | None = None
     ) -> GateItem:
@@ -325,6 +450,22 @@ class DocPage(pytest.File):
         problem = _signatures.check(bullet, gate.receivers)
         return f"{gate.project.name(self.path)}:{bullet.line}: {problem}" if problem else None
 
+    # Style
+
+    def style(self, source: Source, lint: str, check_format: str, line: int) -> Iterator[GateItem]:
+        """Yield the checks of the style of code."""
+        gate = _gate(self)
+        gate.style.add(source)
+        yield self.item(lint, "linted", line, partial(gate.style.lint, source))
+        yield self.item(check_format, "format-checked", line, partial(gate.style.check_format, source))
+
+    def fence_style(self, fence: Fence, path: Path) -> Iterator[GateItem]:
+        """Yield the checks of the style of code in the page itself."""
+        from ws_doctest._style import Source
+
+        source = Source(fence.source, path, fence.line, inline=True)
+        yield from self.style(source, f"lint:{fence.line}", f"format:{fence.line}", fence.line)
+
     # Included files
 
     def included(self, path: Path, line: int) -> Iterator[GateItem]:
@@ -336,13 +477,10 @@ class DocPage(pytest.File):
         name = gate.project.name(path)
         elsewhere = gate.reason_not_to_run(path)
         if path.suffix == ".py":
-            for check, kind in ((self.lint, "linted"), (self.check_format, "format-checked")):
-                yield self.item(
-                    f"{name}[{'lint' if kind == 'linted' else 'format'}]",
-                    kind,
-                    line,
-                    partial(check, path.read_text(encoding="utf-8"), path, 0),
-                )
+            from ws_doctest._style import Source
+
+            style = Source(path.read_text(encoding="utf-8"), path)
+            yield from self.style(style, f"{name}[lint]", f"{name}[format]", line)
             if is_test(path):
                 yield self.item(
                     f"{name}[pytest]", "test files", line, lambda: self.run_tests(path), elsewhere
@@ -352,73 +490,111 @@ class DocPage(pytest.File):
         elif path.suffix == ".ws" and elsewhere is not None:
             yield self.item(f"{name}[replay]", "replays", line, lambda: None, elsewhere)
         elif path.suffix == ".ws":
-            for backend in BACKENDS:
-                yield self.item(
-                    f"{name}[memory-{backend}]",
-                    "replays",
-                    line,
-                    partial(self.replay_in_memory, path, backend),
-                )
-            for implementation in gate.implementations:
-                yield self.item(
-                    f"{name}[uvicorn-{implementation}]",
-                    "replays",
-                    line,
-                    partial(self.replay_over_wire, path, implementation),
-                )
+            from ws_doctest import _sessions
 
-    def replay_in_memory(self, path: Path, backend: str) -> str | None:
+            yield from self.replays(_sessions.in_file(gate.project, path), line)
+
+    # Transcripts
+
+    def replays(self, session: Session, line: int) -> Iterator[GateItem]:
+        """Yield the replays of a transcript."""
+        gate = _gate(self)
+        for backend in gate.backends:
+            yield self.item(
+                f"{session.name}[memory-{backend}]",
+                "replays",
+                line,
+                partial(self.replay_in_memory, session, backend),
+            )
+        for implementation in gate.implementations:
+            yield self.item(
+                f"{session.name}[uvicorn-{implementation}]",
+                "replays",
+                line,
+                partial(self.replay_over_wire, session, implementation),
+            )
+
+    def replay_in_memory(self, session: Session, backend: str) -> str | None:
         """Replay a transcript in memory; with --ws-update, rewrite it first."""
-        from ws_doctest import _apps, _memory
         from ws_doctest._replay import verdict
 
         gate = _gate(self)
-        root, example = gate.project.root, _apps.example_of(path)
-        script = self.transcript(path)
-        if gate.update and backend == BACKENDS[0]:
-            outcome = _memory.run_replay(
-                lambda: _apps.load_app(root, example),
-                script,
-                root,
-                example,
-                backend="trio",  # knows exactly when everybody waits; asyncio is asked at intervals
-                limit=gate.limit,
-                update=True,
-            )
+        script = session.read()
+        if gate.update and backend == gate.backends[0]:
+            outcome = gate.replay(session, script, backend, update=True)
             if outcome.problem:
                 return f"{outcome.problem}\n({script.name} is left as it was)"
-            path.write_text(script.updated(outcome.steps), encoding="utf-8", newline="\n")
-            script = self.transcript(path)
-        outcome = _memory.run_replay(
-            lambda: _apps.load_app(root, example), script, root, example, backend=backend, limit=gate.limit
-        )
-        return verdict(script, outcome, f"memory-{backend}", gate.project.shown.get(path, ()))
+            session.write(script.updated(outcome.steps))
+            script = session.read()
+        outcome = gate.replay(session, script, backend)
+        return self.hint(verdict(script, outcome, f"memory-{backend}", session.shown_at))
 
-    def replay_over_wire(self, path: Path, implementation: str) -> str | None:
+    def replay_over_wire(self, session: Session, implementation: str) -> str | None:
         """Replay a transcript over uvicorn."""
-        from ws_doctest import _apps, _wire
+        from ws_doctest import _wire
         from ws_doctest._replay import verdict
 
         gate = _gate(self)
-        script = self.transcript(path)
+        script = session.read()
         server = gate.server(implementation)
-        outcome = _wire.run_replay(server, script, _apps.example_of(path), limit=gate.limit)
+        outcome = _wire.run_replay(
+            server, script, session.example, limit=gate.limit, disconnect=gate.disconnect
+        )
+        gate.note_values(session, outcome)
         if outcome.broken_off:
             gate.discard(implementation)
-        return verdict(script, outcome, f"uvicorn-{implementation}", gate.project.shown.get(path, ()))
+        return self.hint(verdict(script, outcome, f"uvicorn-{implementation}", session.shown_at))
 
-    def transcript(self, path: Path) -> Any:
-        """Read a transcript."""
-        from ws_doctest import _apps, transcript
+    def hint(self, failure: str | None) -> str | None:
+        """Add to a failure what can be done about it."""
+        if failure is None or _gate(self).update:
+            return failure
+        return f"{failure}\n(if what was seen is right: pytest {self.nodeid} --ws-update, and read what it writes)"
 
+    def reached(self, code: str, path: Path, fence: Fence, above: int, sessions: list[Session]) -> str | None:
+        """Tell which lines of an app no transcript reaches."""
         gate = _gate(self)
-        example = _apps.example_of(path)
-        if not example.is_file():
-            raise GateFailure(f"{gate.project.name(path)}: a transcript without its app {example.name}")
-        try:
-            return transcript.parse(path.read_text(encoding="utf-8"), gate.project.name(path))
-        except transcript.TranscriptError as exc:
-            raise GateFailure(str(exc)) from None
+        reach = gate.reach
+        for session in sessions:
+            if session not in gate.traced:  # this run has left the replay out, or another process had it
+                gate.replay(session, session.read(), gate.backends[0])
+        missing = reach.unreached(code, path, above)
+        return self.unreached(missing, fence, code, path, above, "no transcript reaches")
+
+    def unreached(
+        self, missing: list[int], fence: Fence, code: str, path: Path, above: int, what: str
+    ) -> str | None:
+        """Compare the lines that nothing runs with what the page says of them."""
+        gate = _gate(self)
+        expected, reason = fence.unreached
+        place = f"{gate.project.name(self.path)}:{fence.line}"
+        if len(missing) == expected:
+            if missing:
+                gate.unreached.append(f"{place}: {reason}")
+            return None
+        lines = code.split("\n")
+        shown = "\n".join(f"{gate.project.name(path)}:{line}: {lines[line - above - 1]}" for line in missing)
+        return (
+            f"{place}: {what} {len(missing)} lines of this code; the page says {expected}. Show a session that does, "
+            f"or write above it `<!-- ws-doctest: unreached {len(missing)}: REASON -->`\n{shown}"
+        ).rstrip()
+
+    def values(self, session: Session) -> str | None:
+        """Tell which names stand for what is the same each time."""
+        gate = _gate(self)
+        script = session.read()
+        if not gate.implementations:  # what differs from process to process is the same in this one
+            return None
+        constant = {
+            name: values[0]
+            for name, values in gate.values.get((session.path, session.fence), {}).items()
+            if len(values) > 1 and all(value == values[0] for value in values)
+        }
+        for step in script.steps:
+            for name, value in constant.items():
+                if not step.client and any(name in line for line in step.format()):
+                    return f"{script.name}:{step.line}: {name} is {value!r} each time: write that"
+        return None
 
     def run_file(self, path: Path) -> str | None:
         """Run an example that is no app, and check its ``#>`` comments."""
@@ -426,7 +602,7 @@ class DocPage(pytest.File):
 
         root = _gate(self).project.root
         try:
-            with _style.prints(_style.example(path.read_text(encoding="utf-8"), path), root) as printed:
+            with _style.prints(_style.Source(path.read_text(encoding="utf-8"), path), root) as printed:
                 _apps.load(root, path)
         except Exception as exc:
             return f"{_gate(self).project.name(path)} raised an exception:\n" + _apps.describe_error(
@@ -446,14 +622,8 @@ class DocPage(pytest.File):
     def snippet(self, snippet: Snippet) -> Iterator[GateItem]:
         """Yield the checks of an inline snippet."""
         fence = snippet.fence
-        for check, kind in ((self.lint, "linted"), (self.check_format, "format-checked")):
-            yield self.item(
-                f"{'lint' if kind == 'linted' else 'format'}:{fence.line}",
-                kind,
-                fence.line,
-                partial(check, fence.source, snippet.path, fence.line),
-            )
-        for backend in BACKENDS:
+        yield from self.fence_style(fence, snippet.path)
+        for backend in _gate(self).backends:
             yield self.item(
                 f"snippet:{fence.line} {snippet.key}[{backend}]",
                 "snippet runs",
@@ -473,7 +643,7 @@ class DocPage(pytest.File):
         try:
             snippet.compile()
             sidecar = _snippets.Sidecar(path, gate.project.root)
-            code = _style.example(snippet.fence.source, snippet.path, snippet.fence.line)
+            code = _style.Source(snippet.fence.source, snippet.path, snippet.fence.line, inline=True)
             with _style.prints(code, gate.project.root) as printed:
                 problem = _snippets.run_in_memory(
                     snippet,
@@ -481,28 +651,18 @@ class DocPage(pytest.File):
                     gate.project.root,
                     backend=backend,
                     limit=gate.limit,
+                    reach=gate.reach if backend == gate.backends[0] else None,
                 )
         except TranscriptError as exc:
             return f"{sidecar.name}: {exc}"
         if problem:
             return f"{snippet.page}:{snippet.fence.line}: {problem}"
-        if gate.update and backend == BACKENDS[0]:
+        if gate.update and backend == gate.backends[0]:
             sidecar.update(snippet)
             sidecar = _snippets.Sidecar(path, gate.project.root)
-        return "\n".join(filter(None, [sidecar.compare(snippet), printed.problem])) or None
-
-    # Style
-
-    def lint(self, source: str, path: Path, line: int) -> str | None:
-        """Lint a snippet or file."""
-        from ws_doctest import _style
-
-        gate = _gate(self)
-        return _style.lint(_style.example(source, path, line), gate.project.root, gate.line_length)
-
-    def check_format(self, source: str, path: Path, line: int) -> str | None:
-        """Check the format of a snippet or file."""
-        from ws_doctest import _style
-
-        gate = _gate(self)
-        return _style.check_format(_style.example(source, path, line), gate.project.root, gate.line_length)
+        unreached = None
+        if backend == gate.backends[0]:
+            fence = snippet.fence
+            missing = gate.reach.unreached(fence.source, snippet.path, fence.line)
+            unreached = self.unreached(missing, fence, fence.source, snippet.path, fence.line, "nothing calls")
+        return "\n".join(filter(None, [sidecar.compare(snippet), printed.problem, unreached])) or None
