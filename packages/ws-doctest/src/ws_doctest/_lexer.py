@@ -44,7 +44,7 @@ class TranscriptLexer(RegexLexer):
                 r"(close|deny)([ \t]*)(\d*)([ \t]*)(.*)",
                 _groups(Keyword, Whitespace, Number.Integer, Whitespace, String),
             ),
-            (r"(wait)([ \t]*)$", _groups(Keyword, Whitespace)),
+            (r"(wait)([ \t]*)([\d.]*)(ms|s|min|h|)$", _groups(Keyword, Whitespace, Number.Float, Keyword)),
             (r"(connect|subprotocol|accept)([ \t]*)(.*)", _groups(Keyword, Whitespace, Name.Constant)),
             (r"[^\n]+", Text),
             (r"\n", Whitespace, "#pop"),

@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -109,7 +110,10 @@ class Style:
             self._format(copies)
 
     def _ruff(self, *arguments: str, config: bool) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ruff", *arguments, "--no-cache"]
+        # The program beside this Python, if it is there: `python -m ruff` starts a second one for it.
+        program = shutil.which("ruff", path=str(Path(sys.executable).parent))
+        command = [program] if program else [sys.executable, "-m", "ruff"]
+        command += [*arguments, "--no-cache"]
         if self.line_length:
             command.append(f"--config=line-length={self.line_length}")
         if config:
