@@ -259,7 +259,7 @@ if nox is not None:
             session.error(why)
         install_beside_lilya(session, groups=("docs", "serve"))
         session.log("building the docs …")
-        session.run("mkdocs", "build", "--strict", "--clean", "--quiet")
+        session.run("mkdocs", "build", "--strict", "--clean")
         session.run(
             "python",
             "-m",

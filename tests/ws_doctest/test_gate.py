@@ -286,7 +286,7 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
     ),
     # What stands in the page itself
     "app in the page": (
-        add(PAGE, INLINE.replace("accept\"}", "accept\", \"subprotocol\": \"x\"}")),
+        add(PAGE, INLINE.replace('accept"}', 'accept", "subprotocol": "x"}')),
         ["*the session differs from its transcript", "*'x'*"],
     ),
     "method that does not exist": (
@@ -295,69 +295,114 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
     ),
     "app in the page without a transcript": (
         add(PAGE, INLINE.partition("```ws")[0]),
-        ["docs/talk.md:30: an app without a transcript below it: nothing runs it"],
+        ["docs/talk.md:30: an app without a transcript below it"],
     ),
     "transcript in the page without an app": (
         change(PAGE, "# Talk\n", "# Talk\n\n```ws\n> connect /\n```\n"),
-        ["docs/talk.md:3: a transcript without an app above it: nothing runs it"],
+        ["docs/talk.md:3: a transcript without an app above it"],
     ),
     "transcript below another app": (
         add(PAGE, INLINE + "\n```ws\n{!> ../docs_src/talk/echo.ws !}\n```\n"),
-        ["docs/talk.md:43: the transcript docs_src/talk/echo.ws belongs below its app *; the app above it is that of line 30"],
+        [
+            "docs/talk.md:43: the transcript docs_src/talk/echo.ws belongs below its app *; the app above it is that of line 30"
+        ],
     ),
     "transcript above its app": (
         both(
             change(PAGE, "```ws\n{!> ../docs_src/talk/echo.ws !}\n```\n", ""),
             change(PAGE, "# Talk\n", "# Talk\n\n```ws\n{!> ../docs_src/talk/echo.ws !}\n```\n"),
         ),
-        ["docs/talk.md:3: the transcript docs_src/talk/echo.ws belongs below its app *; no app is shown above it"],
+        [
+            "docs/talk.md:3: the transcript docs_src/talk/echo.ws belongs below its app *; no app is shown above it"
+        ],
     ),
     # What is reached
     "line that no transcript reaches": (
-        change(APP, '        await send({"type": "websocket.send", "text"', '        if message.get("text") == "x":\n            nobody_knows()\n        await send({"type": "websocket.send", "text"'),
-        ["docs/talk.md:3: no transcript reaches 1 lines of this code; the page says 0.*", "docs_src/talk/echo.py:10: *nobody_knows()"],
+        change(
+            APP,
+            '        await send({"type": "websocket.send", "text"',
+            '        if message.get("text") == "x":\n            nobody_knows()\n        await send({"type": "websocket.send", "text"',
+        ),
+        [
+            "docs/talk.md:3: no transcript reaches 1 lines of this code; the page says 0.*",
+            "docs_src/talk/echo.py:10: *nobody_knows()",
+        ],
     ),
     "function that nobody calls": (
         change(PAGE, "await receive()\n", "\n\nasync def nobody():\n    await receive.nothing()\n"),
-        ["docs/talk.md:13: nothing calls 2 lines of this code; the page says 0.*", "docs/talk.md:21: *", "docs/talk.md:22: *"],
+        [
+            "docs/talk.md:13: nothing calls 2 lines of this code; the page says 0.*",
+            "docs/talk.md:21: *",
+            "docs/talk.md:22: *",
+        ],
     ),
     "lambda that nobody calls": (
         change(PAGE, "await receive()\n", "nobody = [lambda: receive.nothing()]\n"),
         ["docs/talk.md:13: nothing calls 1 lines of this code; the page says 0.*", "docs/talk.md:19: *"],
     ),
     "reason for lines that are reached": (
-        change(PAGE, "```python\n{!> ../docs_src/talk/echo.py", "<!-- ws-doctest: unreached 2: it is late -->\n```python\n{!> ../docs_src/talk/echo.py"),
+        change(
+            PAGE,
+            "```python\n{!> ../docs_src/talk/echo.py",
+            "<!-- ws-doctest: unreached 2: it is late -->\n```python\n{!> ../docs_src/talk/echo.py",
+        ),
         ["docs/talk.md:4: no transcript reaches 0 lines of this code; the page says 2.*"],
     ),
     "unreached without a reason": (
-        change(PAGE, "```python\n{!> ../docs_src/talk/echo.py", "<!-- ws-doctest: unreached 1 -->\n```python\n{!> ../docs_src/talk/echo.py"),
+        change(
+            PAGE,
+            "```python\n{!> ../docs_src/talk/echo.py",
+            "<!-- ws-doctest: unreached 1 -->\n```python\n{!> ../docs_src/talk/echo.py",
+        ),
         ["docs/talk.md:3: expected the lines and the reason*"],
     ),
     # What is left behind
     "task left behind": (
-        change(APP, "    await receive()\n", "    await receive()\n    import asyncio\n\n    try:\n        asyncio.get_running_loop()\n    except RuntimeError:\n        pass\n    else:\n        asyncio.create_task(asyncio.sleep(3600))\n"),
+        change(
+            APP,
+            "    await receive()\n",
+            "    await receive()\n    import asyncio\n\n    try:\n        asyncio.get_running_loop()\n    except RuntimeError:\n        pass\n    else:\n        asyncio.create_task(asyncio.sleep(3600))\n",
+        ),
         ["the app left a task behind: *sleep*"],
     ),
     "thread left behind": (
-        change(APP, "    await receive()\n", "    import threading\n    import time\n\n    await receive()\n    threading.Thread(target=time.sleep, args=(2,), name='mine').start()\n"),
+        change(
+            APP,
+            "    await receive()\n",
+            "    import threading\n    import time\n\n    await receive()\n    threading.Thread(target=time.sleep, args=(2,), name='mine').start()\n",
+        ),
         ["the app left a thread behind: mine"],
     ),
     "socket left behind": (
-        change(APP, "    await receive()\n", "    import socket\n\n    await receive()\n    app.kept = socket.socket()\n"),
+        change(
+            APP,
+            "    await receive()\n",
+            "    import socket\n\n    await receive()\n    app.kept = socket.socket()\n",
+        ),
         ["the app left open: socket:*"],
     ),
     "error that is logged and swallowed": (
-        change(APP, "    await receive()\n", "    import logging\n\n    await receive()\n    logging.getLogger('shop').error('sold out')\n"),
+        change(
+            APP,
+            "    await receive()\n",
+            "    import logging\n\n    await receive()\n    logging.getLogger('shop').error('sold out')\n",
+        ),
         ["the app logged an error: shop: sold out"],
     ),
     # What is shown where nobody looks
-    "another ending": (create("docs/more.markdown", "```python\nundefined_name\n```\n"), ["*undefined_name*"]),
+    "another ending": (
+        create("docs/more.markdown", "```python\nundefined_name\n```\n"),
+        ["*undefined_name*"],
+    ),
     "page with JSX": (create("docs/more.mdx", "```python\nundefined_name\n```\n"), ["*undefined_name*"]),
     "page that is not read": (
         create("docs/more.rst", "More\n====\n"),
         ["docs/more.rst:1: pages of this form are not read*"],
     ),
-    "cell of MyST": (add(PAGE, "\n```{code-cell} python\n:tags: [x]\n\nundefined_name\n```\n"), ["*undefined_name*"]),
+    "cell of MyST": (
+        add(PAGE, "\n```{code-cell} python\n:tags: [x]\n\nundefined_name\n```\n"),
+        ["*undefined_name*"],
+    ),
     "block of MyST": (add(PAGE, "\n```{code-block} python\nundefined_name\n```\n"), ["*undefined_name*"]),
     "include of MyST": (
         add(PAGE, "\n```{literalinclude} ../docs_src/talk/eco.py\n```\n"),
@@ -377,7 +422,11 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
     ),
     "time that is not so": (
         both(
-            change(APP, "accept\"})\n", "accept\"})\n    import anyio\n\n    await anyio.sleep(7)\n    await send({\"type\": \"websocket.send\", \"text\": \"now\"})\n"),
+            change(
+                APP,
+                'accept"})\n',
+                'accept"})\n    import anyio\n\n    await anyio.sleep(7)\n    await send({"type": "websocket.send", "text": "now"})\n',
+            ),
             change(SCRIPT, "< accept", "< accept\n> wait 9s\n< text now"),
         ),
         ["docs_src/talk/echo.ws:3: `> wait 9s`, but it came after 7 s"],
@@ -675,7 +724,10 @@ def test_an_app_and_its_transcript_may_stand_in_one_page(project: Project) -> No
 
 
 def test_update_writes_a_transcript_into_its_page(project: Project) -> None:
-    project.append(PAGE, "\n!!! note\n\n" + "".join(f"    {line}\n" for line in INLINE.replace("< accept\n", "").split("\n")))
+    project.append(
+        PAGE,
+        "\n!!! note\n\n" + "".join(f"    {line}\n" for line in INLINE.replace("< accept\n", "").split("\n")),
+    )
     project.run("--ws-update", "-k", "transcript").assert_outcomes(passed=2, deselected=18)
     assert "    > connect /\n    < accept\n    > close\n    ```\n" in project.read(PAGE)
     project.run("-k", "transcript or page").assert_outcomes(passed=3, deselected=17)
@@ -694,7 +746,9 @@ def test_the_time_that_an_app_waits_is_skipped(project: Project) -> None:
     ("backends", "found"), [('["asyncio"]', "*memory-asyncio*"), ('["trio"]', "*memory-trio*")]
 )
 def test_a_project_chooses_its_event_loops(project: Project, backends: str, found: str) -> None:
-    project.replace("pyproject.toml", "ws_doctest_servers", f"ws_doctest_backends = {backends}\nws_doctest_servers")
+    project.replace(
+        "pyproject.toml", "ws_doctest_servers", f"ws_doctest_backends = {backends}\nws_doctest_servers"
+    )
     project.write(SCRIPT, "> connect /chat?room=blue\n# a first word\n> text hello\n> text bye\n")
     project.run("--ws-update").assert_outcomes(passed=12, skipped=1)
     assert "< text HELLO\n" in project.read(SCRIPT)

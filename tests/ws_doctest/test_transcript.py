@@ -1,5 +1,7 @@
 """The grammar: what it reads, what it refuses, and that both directions agree."""
 
+# ruff: noqa: E501 - a case is a line
+
 from __future__ import annotations
 
 import json
@@ -76,7 +78,9 @@ def sessions(draw: st.DrawFn) -> tuple[Step, ...]:
     subprotocol = draw(st.sampled_from(offered)) if offered else None
     steps.append(Step(False, Accept(subprotocol, draw(HEADERS))))
     frames = st.builds(Step, st.booleans(), FRAMES)
-    steps += draw(st.lists(frames | st.sampled_from([Step(True, Wait()), Step(True, Wait("1.5h"))]), max_size=5))
+    steps += draw(
+        st.lists(frames | st.sampled_from([Step(True, Wait()), Step(True, Wait("1.5h"))]), max_size=5)
+    )
     end: Event = draw(CLOSES)
     return (*steps, Step(draw(st.booleans()), end))
 
@@ -300,8 +304,8 @@ BOB = "bob > connect /\n"
         (OPEN + "> json {'a': 1}\n", 3, "expected JSON"),
         (OPEN + "> json NaN\n", 3, "NaN is not JSON"),
         (OPEN + "> bytes 0\n", 3, "hexadecimal bytes"),
-        (OPEN + '< text ${id:colour}\n', 3, "the form of $id is one of int, number,"),
-        (OPEN + '< text ${id:/(/}\n', 3, "the pattern of $id is not a regular expression"),
+        (OPEN + "< text ${id:colour}\n", 3, "the form of $id is one of int, number,"),
+        (OPEN + "< text ${id:/(/}\n", 3, "the pattern of $id is not a regular expression"),
         (OPEN + "> wait 5\n", 3, "expected `> wait`, or `> wait 2s` (ms, s, min or h)"),
         (OPEN + "< wait\n", 3, "after `<` comes one of accept,"),
         (OPEN + "> close 999\n", 3, "a code from 1000 to 4999"),

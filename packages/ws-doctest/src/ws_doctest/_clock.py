@@ -1,8 +1,8 @@
 """Clocks that are advanced: where an app waits for nothing but time, the time is skipped.
 
-An example that closes after ten seconds of silence is replayed in milliseconds, and needs no shorter time for
-the reader's sake. What is skipped is only what nobody could notice: as long as a thread works, or a socket may
-have something to say, the clock runs as it always does.
+An example that closes after ten seconds of silence is replayed in milliseconds. What is skipped is only what
+nobody could notice: as long as a thread works, or a socket may have something to say, the clock runs as it
+always does.
 
 In memory the clock of the event loop advances by itself, on asyncio and trio. A server has sockets that may
 have something to say at any moment: its clock is advanced by who knows that they have not, the gate.
@@ -42,7 +42,9 @@ class ManualLoop(asyncio.SelectorEventLoop):
         times = [handle.when() for handle in self._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
         return max(min(times) - self.time(), 0.0) if times else None
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(  # type: ignore[override]  # as wide as the types of arguments allow
+        self, executor: Any, func: Any, *args: Any
+    ) -> asyncio.Future[Any]:
         """Run a function in a thread, and let the time pass as it does until it has ended."""
         future: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
         self.threads += 1
@@ -65,7 +67,7 @@ class AdvancingLoop(ManualLoop):
         super().__init__(_Selector(self))
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc]  # the platform's best
+class _Selector(selectors.DefaultSelector):  # the platform's best
     """Skips the time for which the loop would wait."""
 
     def __init__(self, loop: AdvancingLoop) -> None:

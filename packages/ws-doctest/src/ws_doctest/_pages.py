@@ -28,18 +28,19 @@ _FENCE = re.compile(_PREFIX + r"(?P<mark>`{3,}|~{3,})(?P<info>.*)$")
 _INCLUDE = re.compile(r"(?P<prefix>[ \t>]*)\{!>[ \t]*(?P<target>[^\s!][^!]*?)[ \t]*!\}[ \t]*$")
 # What other projects include with: FastAPI's form, and that of pymdownx.snippets.
 _FOREIGN_INCLUDE = re.compile(
-    r"(?P<prefix>[ \t>]*)(?:\{\*[ \t]*(?P<file>[^\s*]+)[^*]*\*\}|-+8<-+[ \t]+[\"'](?P<snippet>[^\"':]+)[^\"']*[\"'])[ \t]*$"
+    r"(?P<prefix>[ \t>]*)(?:\{\*[ \t]*(?P<file>[^\s*]+)[^*]*\*\}"
+    r"|-+8<-+[ \t]+[\"'](?P<snippet>[^\"':]+)[^\"']*[\"'])[ \t]*$"
 )
 # MyST's directives: ```{code-cell} python, and the file of ```{literalinclude} FILE.
-_MYST = re.compile(r"\{(?P<directive>code|code-cell|code-block|sourcecode|literalinclude)\}[ \t]*(?P<argument>\S*)")
+_MYST = re.compile(
+    r"\{(?P<directive>code|code-cell|code-block|sourcecode|literalinclude)\}[ \t]*(?P<argument>\S*)"
+)
 _MYST_OPTION = re.compile(r"[ \t]*:[\w-]+:|[ \t]*$")
 _PRE = re.compile(r"<pre\b", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\(?=\{!)")
 _CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)")
 _SKIP = re.compile(r"[ \t>]*<!--\s*ws-doctest:\s*skip\b(?P<reason>.*?)-->\s*$")
-_UNREACHED = re.compile(
-    r"[ \t>]*<!--\s*ws-doctest:\s*unreached\s+(?P<lines>\d+)\s*:?(?P<reason>.*?)-->\s*$"
-)
+_UNREACHED = re.compile(r"[ \t>]*<!--\s*ws-doctest:\s*unreached\s+(?P<lines>\d+)\s*:?(?P<reason>.*?)-->\s*$")
 _COMMENT_FOR_US = re.compile(r"<!--\s*ws[-_ ]?doctest\b", re.IGNORECASE)
 _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(?P<title>.*?)(?:[ \t]+#+)?(?:[ \t]*\{[^}]*\})?[ \t]*$")
 _BULLET = re.compile(r"[ \t>]*[-*+][ \t]+(`+)[ \t]?(?P<code>.+?)[ \t]?\1(?!`)")
@@ -335,7 +336,9 @@ class _Scanner:
         found = _INCLUDE.match(line)
         foreign = _FOREIGN_INCLUDE.match(line) if fence is not None else None
         if foreign:
-            self.include(number, foreign["prefix"], foreign["file"] or foreign["snippet"], fence, foreign=True)
+            self.include(
+                number, foreign["prefix"], foreign["file"] or foreign["snippet"], fence, foreign=True
+            )
             return
         if not found:
             if _looks_like_directive(line, in_fence=fence is not None):

@@ -88,8 +88,8 @@ class Project:
             for page in sorted(path.rglob("*")) if path.is_dir() else [path]:
                 if page.suffix in UNREAD and page not in self.unread:
                     yield (
-                        f"{self.name(page)}:1: pages of this form are not read, and nothing on them is checked: "
-                        "name it in ws_doctest_unread with a reason"
+                        f"{self.name(page)}:1: pages of this form are not read, and not checked: "
+                        "name it in ws_doctest_unread, with a reason"
                     )
         for folder in self.examples:
             if not folder.is_dir():
@@ -130,7 +130,7 @@ class Project:
                     app = included
                 elif included is None and _apps.defines_app(fence.source):
                     if lonely is not None:
-                        yield f"{page.name}:{lonely.line}: an app without a transcript below it: nothing runs it"
+                        yield f"{page.name}:{lonely.line}: an app without a transcript below it"
                     app = lonely = fence
             elif fence.language == "ws" and included is not None:
                 example = _apps.example_of(included)
@@ -148,10 +148,10 @@ class Project:
                     )
             elif fence.language == "ws":
                 if app is None:
-                    yield f"{page.name}:{fence.line}: a transcript without an app above it: nothing runs it"
+                    yield f"{page.name}:{fence.line}: a transcript without an app above it"
                 lonely = None if app is lonely else lonely
         if lonely is not None:
-            yield f"{page.name}:{lonely.line}: an app without a transcript below it: nothing runs it"
+            yield f"{page.name}:{lonely.line}: an app without a transcript below it"
 
     def sessions(self, page: Page) -> Iterator[tuple[int, Fence, Path | Fence]]:
         """Yield the transcripts in the page itself: their place among the fences, and the app above each."""

@@ -163,7 +163,9 @@ class Stage:
     @property
     def has_sockets(self) -> bool:
         """Whether there are more sockets than those of uvicorn, such as one to a broker."""
-        known = 1 + len(self.server.servers) + len(self.server.server_state.connections)  # 1: what wakes the loop
+        known = (
+            1 + len(self.server.servers) + len(self.server.server_state.connections)
+        )  # 1: what wakes the loop
         return len(self.loop._selector.get_map()) > known  # type: ignore[attr-defined]
 
     def where(self, connection: int) -> str:

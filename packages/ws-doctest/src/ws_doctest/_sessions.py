@@ -62,7 +62,10 @@ class Session:
         if self.fence is not None:
             fence = self._fence()
             lines = self.path.read_text(encoding="utf-8").split("\n")
-            new = [(fence.prefix + line).rstrip() if not line else fence.prefix + line for line in text.split("\n")]
+            new = [
+                (fence.prefix + line).rstrip() if not line else fence.prefix + line
+                for line in text.split("\n")
+            ]
             lines[fence.line : fence.end - 1] = new[:-1]
             text = "\n".join(lines)
         self.path.write_text(text, encoding="utf-8", newline="\n")

@@ -320,7 +320,9 @@ def run_in_memory(
     async def play() -> str | None:
         async with _memory.connect(snippet.run, scope, root, snippet.path, must_open=False) as session:
             for step in script.steps[1:]:
-                await _apps.at_rest()  # a client says something when it has been let in, and one thing at a time
+                await (
+                    _apps.at_rest()
+                )  # a client says something when it has been let in, and one thing at a time
                 if isinstance(step.event, Text | Bytes):
                     await session.send(step.event.data)
                 elif isinstance(step.event, Close):

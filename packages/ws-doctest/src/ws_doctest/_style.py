@@ -89,7 +89,7 @@ class Style:
         with self._lock:
             if self._results is None or (kind, source) not in self._results:
                 self._results = self._results or {}
-                wanted = [each for each in dict.fromkeys([*self.sources, source])]
+                wanted = dict.fromkeys([*self.sources, source])
                 self._run([each for each in wanted if ("lint", each) not in self._results])
             return self._results[kind, source]
 
@@ -119,7 +119,12 @@ class Style:
         if config:
             command += [f"--config={file}" for file in self._configuration()]
         return subprocess.run(
-            command, cwd=self.root, capture_output=True, encoding="utf-8", timeout=LIMIT, stdin=subprocess.DEVNULL
+            command,
+            cwd=self.root,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=LIMIT,
+            stdin=subprocess.DEVNULL,
         )
 
     def _configuration(self) -> list[Path]:
@@ -152,7 +157,9 @@ class Style:
         )
         if done.returncode not in (0, 1):
             for source in files.values():
-                found[source].append(f"{self.name(source)}:{source.above + 1}: ruff cannot check this: {done.stderr}")
+                found[source].append(
+                    f"{self.name(source)}:{source.above + 1}: ruff cannot check this: {done.stderr}"
+                )
             return
         problems: list[dict[str, Any]] = json.loads(done.stdout or "[]")
         for problem in problems:
@@ -164,7 +171,9 @@ class Style:
             code = problem["code"] or "syntax error"
             if code == "E501" and line.lstrip().startswith("#>"):
                 continue  # what is printed is as long as it is
-            found[file].append(f"{self.name(file)}:{row + file.above}:{column}: {code} {problem['message']}\n{line}")
+            found[file].append(
+                f"{self.name(file)}:{row + file.above}:{column}: {code} {problem['message']}\n{line}"
+            )
 
     def _format(self, copies: dict[Path, Source]) -> None:
         assert self._results is not None
@@ -173,7 +182,7 @@ class Style:
             # ruff would put a blank into `#>`, which is not a comment but an output.
             written[copy] = re.sub(r"^( *#)> ", r"\1 > ", source.text, flags=re.MULTILINE)
             copy.write_text(written[copy], encoding="utf-8")
-        # Inline snippets stand in somebody's prose, which names the same things with the quotes of its choice.
+        # Inline snippets stand in somebody's prose, which names the same things with quotes of its choice.
         inline = [str(copy) for copy, source in copies.items() if source.inline]
         files = [str(copy) for copy, source in copies.items() if not source.inline]
         errors = ""
@@ -230,7 +239,7 @@ def prints(source: Source, root: Path) -> Iterator[Printed]:
         yield printed
         return
     output = _Output()
-    with contextlib.redirect_stdout(output):  # type: ignore[type-var]  # all that `print` needs
+    with contextlib.redirect_stdout(output):
         yield printed
     printed.lines = output.lines()
     name = source.path.relative_to(root).as_posix() if source.path.is_relative_to(root) else str(source.path)
@@ -266,4 +275,8 @@ class _Output:
 
     def lines(self) -> list[str]:
         """Return the lines that came."""
-        return [line.rstrip() for line in self.text.split("\n")[: None if not self.text.endswith("\n") else -1]] if self.text else []
+        return (
+            [line.rstrip() for line in self.text.split("\n")[: None if not self.text.endswith("\n") else -1]]
+            if self.text
+            else []
+        )

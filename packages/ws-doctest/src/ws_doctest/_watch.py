@@ -115,11 +115,12 @@ class Remains:
         """Return what the app has left behind, and what it has logged as an error. Ends the watch."""
         logging.getLogger().removeHandler(self.handler)
         found = [f"the app logged an error: {error}" for error in self.errors]
-        for task in _tasks() - self.tasks:
-            found.append(f"the app left a task behind: {task.get_coro()!r}")
-        for thread in set(threading.enumerate()) - self.threads:
-            if thread.is_alive() and not thread.name.startswith(_KEPT_THREADS):
-                found.append(f"the app left a thread behind: {thread.name}")
+        found += [f"the app left a task behind: {task.get_coro()!r}" for task in _tasks() - self.tasks]
+        found += [
+            f"the app left a thread behind: {thread.name}"
+            for thread in set(threading.enumerate()) - self.threads
+            if thread.is_alive() and not thread.name.startswith(_KEPT_THREADS)
+        ]
         left = _open_files() - self.files
         if left:
             gc.collect()  # what nobody can reach any more is nobody's
@@ -158,6 +159,6 @@ def _open_files() -> set[tuple[str, str]]:
         except OSError:  # the one that listed them
             continue
         # Pipes and the like belong to event loops; temporary files and devices to the gate.
-        if name.startswith("socket:") or (name.endswith(".py") or name.endswith(".txt")):
+        if name.startswith("socket:") or name.endswith((".py", ".txt")):
             found.add((number, name))
     return found

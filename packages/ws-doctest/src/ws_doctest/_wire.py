@@ -430,7 +430,12 @@ class WireStage:
 
 
 def run_replay(
-    server: UvicornProcess, script: Transcript, example: Path | Code, *, limit: float, disconnect: str = "error"
+    server: UvicornProcess,
+    script: Transcript,
+    example: Path | Code,
+    *,
+    limit: float,
+    disconnect: str = "error",
 ) -> Outcome:
     """Replay a transcript over the wire."""
 

@@ -137,7 +137,7 @@ class Gate:
         self.backends: list[str] = config.getini("ws_doctest_backends")
         if not self.backends or not set(self.backends) <= set(BACKENDS):
             raise pytest.UsageError(
-                f"ws_doctest_backends: expected {' and '.join(BACKENDS)}, or one of them; came {self.backends}"
+                f"ws_doctest_backends: expected {' or '.join(BACKENDS)}, or both; came {self.backends}"
             )
         self.disconnect: str = config.getini("ws_doctest_disconnect")
         if self.disconnect not in DISCONNECTS:
@@ -549,7 +549,8 @@ class DocPage(pytest.File):
         """Add to a failure what can be done about it."""
         if failure is None or _gate(self).update:
             return failure
-        return f"{failure}\n(if what was seen is right: pytest {self.nodeid} --ws-update, and read what it writes)"
+        command = f"pytest {self.nodeid} --ws-update"
+        return f"{failure}\n(if what was seen is right: {command}, and read what it writes)"
 
     def reached(self, code: str, path: Path, fence: Fence, above: int, sessions: list[Session]) -> str | None:
         """Tell which lines of an app no transcript reaches."""
@@ -575,8 +576,8 @@ class DocPage(pytest.File):
         lines = code.split("\n")
         shown = "\n".join(f"{gate.project.name(path)}:{line}: {lines[line - above - 1]}" for line in missing)
         return (
-            f"{place}: {what} {len(missing)} lines of this code; the page says {expected}. Show a session that does, "
-            f"or write above it `<!-- ws-doctest: unreached {len(missing)}: REASON -->`\n{shown}"
+            f"{place}: {what} {len(missing)} lines of this code; the page says {expected}. Show a session that "
+            f"does, or write above it `<!-- ws-doctest: unreached {len(missing)}: REASON -->`\n{shown}"
         ).rstrip()
 
     def values(self, session: Session) -> str | None:
@@ -664,5 +665,7 @@ class DocPage(pytest.File):
         if backend == gate.backends[0]:
             fence = snippet.fence
             missing = gate.reach.unreached(fence.source, snippet.path, fence.line)
-            unreached = self.unreached(missing, fence, fence.source, snippet.path, fence.line, "nothing calls")
+            unreached = self.unreached(
+                missing, fence, fence.source, snippet.path, fence.line, "nothing calls"
+            )
         return "\n".join(filter(None, [sidecar.compare(snippet), printed.problem, unreached])) or None

@@ -387,7 +387,11 @@ def _text_of(frame: Text | Bytes) -> str:
 def _event_binds(wanted: Event, seen: Event, known: dict[str, Any]) -> bool:
     if isinstance(wanted, Text | Bytes) and isinstance(seen, Text | Bytes):
         if not wanted.json:
-            return isinstance(wanted, Text) and isinstance(seen, Text) and _text_binds(wanted.data, seen.data, known)
+            return (
+                isinstance(wanted, Text)
+                and isinstance(seen, Text)
+                and _text_binds(wanted.data, seen.data, known)
+            )
         try:
             value = json.loads(_text_of(seen))
         except (ValueError, RecursionError):
@@ -419,7 +423,8 @@ def _headers_bind(wanted: Headers, seen: Headers, known: dict[str, Any]) -> bool
 
 def _text_binds(wanted: str, seen: str, known: dict[str, Any]) -> bool:
     """Match a text, in which names stand for parts."""
-    pattern, end, groups = "", 0, {}
+    pattern, end = "", 0
+    groups: dict[str, str] = {}
     for number, found in enumerate(_NAMED.finditer(wanted)):
         pattern += re.escape(wanted[end : found.start()])
         end, name = found.end(), _name(found)
@@ -467,7 +472,9 @@ def _binds(wanted: object, seen: object, known: dict[str, Any]) -> bool:
 
 
 def _filled_text(text: str, known: Mapping[str, Any]) -> str:
-    return _NAMED.sub(lambda found: _written(known[_name(found)]) if _name(found) in known else found[0], text)
+    return _NAMED.sub(
+        lambda found: _written(known[_name(found)]) if _name(found) in known else found[0], text
+    )
 
 
 def _filled_headers(headers: Headers, known: Mapping[str, Any]) -> Headers:
