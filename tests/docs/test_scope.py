@@ -17,9 +17,9 @@ from ws_doctest._snippets import snippets_of
 
 SERVERS = ["websockets-sansio", "wsproto", "websockets", "lilya.websockets.uvicorn:WebSocketProtocol"]
 # Less of anything is a hole in the gate. More is added here when it is there to stay.
-AT_LEAST = {"pages": 19, "apps": 50, "transcripts": 64, "snippets": 37, "signatures": 19, "test files": 5}
+AT_LEAST = {"pages": 20, "apps": 50, "transcripts": 64, "snippets": 37, "signatures": 19, "test files": 5}
 # What is not run, or not reached, each with its reason on the page. Fewer are welcome.
-AT_MOST = {"skipped": 0, "unreached lines": 15}
+AT_MOST = {"skipped": 1, "unreached lines": 18}
 
 
 def configuration() -> dict[str, Any]:

@@ -143,8 +143,8 @@ class Project:
                         else f"the app above it is that of line {app.line}"
                     )
                     yield (
-                        f"{page.name}:{fence.line}: the transcript {self.name(included)} belongs below its app "
-                        f"{self.name(example)}; {above}"
+                        f"{page.name}:{fence.line}: the transcript {self.name(included)} belongs below "
+                        f"its app {self.name(example)}; {above}"
                     )
             elif fence.language == "ws":
                 if app is None:

@@ -576,8 +576,9 @@ class DocPage(pytest.File):
         lines = code.split("\n")
         shown = "\n".join(f"{gate.project.name(path)}:{line}: {lines[line - above - 1]}" for line in missing)
         return (
-            f"{place}: {what} {len(missing)} lines of this code; the page says {expected}. Show a session that "
-            f"does, or write above it `<!-- ws-doctest: unreached {len(missing)}: REASON -->`\n{shown}"
+            f"{place}: {what} {len(missing)} lines of this code; the page says {expected}. "
+            f"Show a session that does, or write above it "
+            f"`<!-- ws-doctest: unreached {len(missing)}: REASON -->`\n{shown}"
         ).rstrip()
 
     def values(self, session: Session) -> str | None:
