@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return the exit status."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m ws_doctest", description="Doctest for WebSockets.")
     commands = parser.add_subparsers(dest="command", required=True)
     serving = commands.add_parser("serve", help="serve the built site and every example live")
@@ -26,7 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("pages", nargs="+", help="folders of pages, or pages")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    options = make_parser().parse_args(arguments)
 
     if options.command == "serve":
         return _serve(options)

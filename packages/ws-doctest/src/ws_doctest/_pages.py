@@ -39,6 +39,7 @@ _MYST_OPTION = re.compile(r"[ \t]*:[\w-]+:|[ \t]*$")
 _PRE = re.compile(r"<pre\b", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\(?=\{!)")
 _CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)")
+_CODE_IN_TEXT = re.compile(r"(?<!`)(`+)(?!`)(.*?)(?<!`)\1(?!`)")
 _SKIP = re.compile(r"[ \t>]*<!--\s*ws-doctest:\s*skip\b(?P<reason>.*?)-->\s*$")
 _UNREACHED = re.compile(r"[ \t>]*<!--\s*ws-doctest:\s*unreached\s+(?P<lines>\d+)\s*:?(?P<reason>.*?)-->\s*$")
 _COMMENT_FOR_US = re.compile(r"<!--\s*ws[-_ ]?doctest\b", re.IGNORECASE)
@@ -148,6 +149,7 @@ class Page:
     fences: list[Fence] = field(default_factory=list)
     includes: list[Include] = field(default_factory=list)
     bullets: list[Bullet] = field(default_factory=list)
+    spans: list[tuple[int, str]] = field(default_factory=list)  # code in the text, with its line
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -283,6 +285,7 @@ class _Scanner:
                 self.problem(number, "a skip says why: `<!-- ws-doctest: skip REASON -->`")
             self.skip = (number, reason)
             return
+        self.page.spans += [(number, found[2].strip()) for found in _CODE_IN_TEXT.finditer(line)]
         bare = _CODE_SPAN.sub("", line)
         if _COMMENT_FOR_US.search(bare):
             self.problem(

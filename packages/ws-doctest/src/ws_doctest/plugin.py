@@ -31,6 +31,18 @@ if TYPE_CHECKING:
 
 SERVERS = ("websockets-sansio", "wsproto", "websockets")
 BACKENDS = ("asyncio", "trio")
+SETTINGS = (
+    "ws_doctest_pages",
+    "ws_doctest_examples",
+    "ws_doctest_receivers",
+    "ws_doctest_elsewhere",
+    "ws_doctest_time_limit",
+    "ws_doctest_servers",
+    "ws_doctest_backends",
+    "ws_doctest_disconnect",
+    "ws_doctest_unread",
+    "ws_doctest_line_length",
+)
 DISCONNECTS = ("framework", "normal", "error")
 
 
@@ -366,6 +378,7 @@ class DocPage(pytest.File):
         for fence in page.fences:
             if fence.skip is not None:
                 yield self.item(f"fence:{fence.line}", "skipped", fence.line, lambda: None, fence.skip)
+        yield from self.commands(page)
         for bullet in page.bullets:
             name = f"signature:{bullet.line} {bullet.receiver}.{bullet.method}"
             yield self.item(name, "signatures", bullet.line, partial(self.signature, bullet), bullet.skip)
@@ -396,6 +409,43 @@ class DocPage(pytest.File):
                     or None
                 ),
             )
+
+    def commands(self, page: Page) -> Iterator[GateItem]:
+        """Yield the checks of commands and data."""
+        from ws_doctest import _commands
+
+        if any(_commands.commands_of(page)) or any(_commands.requirement_spans(page)):
+            yield self.item("commands", "pages with commands", 1, partial(self.check_commands, page))
+        for fence in page.fences:
+            if fence.skip is None and fence.language in _commands.DATA:
+                yield self.item(f"data:{fence.line}", "data", fence.line, partial(self.check_data, fence, page.name))
+
+    def check_commands(self, page: Page) -> str | None:
+        """Tell which commands of a page cannot be run."""
+        from ws_doctest import _commands
+
+        gate = _gate(self)
+        folders = [path.name for path in gate.project.examples]
+        known = _commands.Commands(gate.project.root, folders, self.config._parser)
+        problems = []
+        for number, command in _commands.commands_of(page):
+            problem = known.problem(command)
+            if problem:
+                problems.append(f"{page.name}:{number}: {problem}")
+        for number, requirement in _commands.requirement_spans(page):
+            problem = known.requirement(requirement)
+            if problem:
+                problems.append(f"{page.name}:{number}: `{requirement}`: {problem}")
+        return "\n".join(problems) or None
+
+    def check_data(self, fence: Fence, name: str) -> str | None:
+        """Tell what is wrong with a fence of data."""
+        from ws_doctest import _commands
+
+        problems = [] if (found := _commands.data_problem(fence)) is None else [found]
+        if fence.language == "toml":
+            problems += _commands.unknown_settings(fence, set(SETTINGS))
+        return "\n".join(f"{name}:{number}: {problem}" for number, problem in problems) or None
 
     def sessions(self, page: Page, path: Path) -> Iterator[GateItem]:
         """Yield the checks of the transcripts in the page itself, and of what all transcripts reach."""
