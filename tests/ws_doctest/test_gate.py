@@ -40,6 +40,9 @@ class Channel:
     async def accept(self, subprotocol=None, *, mode="text"): ...
 
     def iterate(self): ...
+
+
+def open_all(channels, *, limit=3): ...
 """,
     "docs/talk.md": """
 # Talk
@@ -247,6 +250,8 @@ def rename(old: str, new: str) -> Plant:
     return plant
 
 
+NAMED = change("pyproject.toml", "ws_doctest_servers", 'ws_doctest_names = ["shop"]\nws_doctest_servers')
+
 FAULTS: dict[str, tuple[Plant, list[str]]] = {
     # What is shown is there, what is there is shown.
     "missing include": (
@@ -355,6 +360,88 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
             "<!-- ws-doctest: unreached 1 -->\n```python\n{!> ../docs_src/talk/echo.py",
         ),
         ["docs/talk.md:3: expected the lines and the reason*"],
+    ),
+    # Names and signatures in the text
+    "name that is almost one": (
+        both(NAMED, add(PAGE, "\nA `Chanel` is a way to talk.\n")),
+        ["docs/talk.md:30: `Chanel`: there is no Chanel; it is close to Channel"],
+    ),
+    "attribute that does not exist": (
+        both(NAMED, add(PAGE, "\nAsk `channel.scopes` for it.\n")),
+        ["docs/talk.md:30: `channel.scopes`: Channel has no scopes"],
+    ),
+    "argument that does not exist": (
+        both(NAMED, add(PAGE, "\n| call | |\n| --- | --- |\n| `channel.accept(protocol=None)` | x |\n")),
+        ["docs/talk.md:32: `channel.accept(protocol=None)`: channel.accept has no argument protocol*"],
+    ),
+    "option that is almost one": (
+        both(NAMED, add(PAGE, "\nSet `subprotocols=None`.\n")),
+        ["docs/talk.md:30: `subprotocols=None`: there is no subprotocols; it is close to subprotocol"],
+    ),
+    "signature of a function": (
+        both(NAMED, add(PAGE, "\n1. `open_all(channels, *, limit=5)`\n")),
+        [
+            "docs/talk.md:30: the page shows `open_all(channels, *, limit=5)`; the code is `open_all(channels, *, limit=3)`"
+        ],
+    ),
+    # Commands and data
+    "option of pytest": (
+        add(PAGE, "\n```shell\npytest docs --ws-updat\n```\n"),
+        ["docs/talk.md:31: `pytest docs --ws-updat`: pytest has no option --ws-updat"],
+    ),
+    "path of pytest": (
+        add(PAGE, "\n`pytest tests/nothing.py`\n"),
+        ["docs/talk.md:30: *there is no tests/nothing.py"],
+    ),
+    "option of uvicorn": (
+        add(PAGE, "\n```console\n$ uvicorn app:app --graceful 5\n```\n"),
+        ["docs/talk.md:31: `uvicorn app:app --graceful 5`: uvicorn does not take it: No such option*"],
+    ),
+    "app of uvicorn": (
+        add(PAGE, "\n`uvicorn docs_src.talk.eco:app`\n"),
+        ["docs/talk.md:30: *there is no docs_src/talk/eco.py"],
+    ),
+    "class for uvicorn": (
+        add(PAGE, "\n`uvicorn --ws pathlib:Paht app:app`\n"),
+        ["docs/talk.md:30: *pathlib has no Paht"],
+    ),
+    "session of nox": (
+        both(
+            create("noxfile.py", "import nox\n\n\n@nox.session\ndef tests(session): ...\n"),
+            add(PAGE, "\n`python3 noxfile.py -s test`\n"),
+        ),
+        ["docs/talk.md:30: *noxfile.py has no session 'test'; it has tests"],
+    ),
+    "extra of a package": (
+        both(
+            create(
+                "packages/shop/pyproject.toml", '[project]\nname = "shop"\noptional-dependencies.till = []\n'
+            ),
+            add(PAGE, '\n`pip install "./packages/shop[tills]"`, or `shop[tills]`\n'),
+        ),
+        [
+            "docs/talk.md:30: *has no extra 'tills'; it has till",
+            "docs/talk.md:30: `shop[[]tills]`: shop has no extra*",
+        ],
+    ),
+    "folder of a package": (
+        add(PAGE, "\n`pip install ./packages/shop`\n"),
+        ["docs/talk.md:30: *there is no package in ./packages/shop"],
+    ),
+    "module that does not exist": (
+        add(PAGE, "\n`python -m ws_doctest sites --site site`\n"),
+        ["docs/talk.md:30: *invalid choice: 'sites'*"],
+    ),
+    "command that no shell reads": (
+        add(PAGE, '\n```shell\npytest "docs\n```\n'),
+        ["docs/talk.md:31: *no shell can read this*"],
+    ),
+    "JSON": (add(PAGE, '\n```json\n{\n"a": 1,\n}\n```\n'), ["docs/talk.md:3[23]: this is no JSON*"]),
+    "TOML": (add(PAGE, "\n```toml\na =\n```\n"), ["docs/talk.md:3[12]: this is no TOML*"]),
+    "YAML": (add(PAGE, "\n```yaml\na: [1\n```\n"), ["docs/talk.md:3[12]: this is no YAML*"]),
+    "setting of the gate": (
+        add(PAGE, '\n```toml\nws_doctest_page = ["docs"]\n```\n'),
+        ["docs/talk.md:31: there is no setting ws_doctest_page"],
     ),
     # What is left behind
     "task left behind": (

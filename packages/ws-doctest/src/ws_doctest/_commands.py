@@ -252,7 +252,9 @@ class Commands:
         command = cli.commands.get(arguments[0]) if arguments else None
         if command is None:
             return f"mkdocs has no command {arguments[:1]}"
-        names = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        names = {
+            name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
+        }
         return next(
             (
                 f"mkdocs {arguments[0]} has no option {word}"

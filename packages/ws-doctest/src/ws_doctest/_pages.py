@@ -44,9 +44,11 @@ _SKIP = re.compile(r"[ \t>]*<!--\s*ws-doctest:\s*skip\b(?P<reason>.*?)-->\s*$")
 _UNREACHED = re.compile(r"[ \t>]*<!--\s*ws-doctest:\s*unreached\s+(?P<lines>\d+)\s*:?(?P<reason>.*?)-->\s*$")
 _COMMENT_FOR_US = re.compile(r"<!--\s*ws[-_ ]?doctest\b", re.IGNORECASE)
 _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(?P<title>.*?)(?:[ \t]+#+)?(?:[ \t]*\{[^}]*\})?[ \t]*$")
-_BULLET = re.compile(r"[ \t>]*[-*+][ \t]+(`+)[ \t]?(?P<code>.+?)[ \t]?\1(?!`)")
+_BULLET = re.compile(r"[ \t>]*(?:[-*+]|\d{1,9}[.)])[ \t]+(`+)[ \t]?(?P<code>.+?)[ \t]?\1(?!`)")
 # A call of a method of something that has a name. Its arguments are parsed elsewhere.
-_CALL = re.compile(r"(?P<awaited>await\s+)?(?P<receiver>[A-Za-z_]\w*)\.(?P<method>\w+)\((?P<parameters>.*)\)")
+_CALL = re.compile(
+    r"(?P<awaited>await\s+)?(?:(?P<receiver>[A-Za-z_]\w*)\.)?(?P<method>\w+)\((?P<parameters>.*)\)"
+)
 
 
 class PageError(Exception):
@@ -307,7 +309,7 @@ class _Scanner:
                     number,
                     call[0],
                     bool(call["awaited"]),
-                    call["receiver"],
+                    call["receiver"] or "",
                     call["method"],
                     call["parameters"].strip(),
                     self.take_skip(),

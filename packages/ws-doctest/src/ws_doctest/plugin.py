@@ -12,6 +12,7 @@ collected, so that a project's other tests do not pay for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from ws_doctest._names import Names
     from ws_doctest._pages import Bullet, Fence, Page
     from ws_doctest._project import Project
     from ws_doctest._replay import Outcome
@@ -35,6 +37,8 @@ SETTINGS = (
     "ws_doctest_pages",
     "ws_doctest_examples",
     "ws_doctest_receivers",
+    "ws_doctest_names",
+    "ws_doctest_words",
     "ws_doctest_elsewhere",
     "ws_doctest_time_limit",
     "ws_doctest_servers",
@@ -67,6 +71,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "NAME=module:Class for each name on which signature bullets show a call",
         type="linelist",
         default=[],
+    )
+    parser.addini(
+        "ws_doctest_names",
+        "modules whose public names the pages document: names in code spans are looked up there",
+        type="args",
+        default=[],
+    )
+    parser.addini(
+        "ws_doctest_words", "names in code spans that only look like one of those", type="args", default=[]
     )
     parser.addini(
         "ws_doctest_elsewhere",
@@ -156,6 +169,7 @@ class Gate:
             raise pytest.UsageError(
                 f"ws_doctest_disconnect: expected {', '.join(DISCONNECTS)}; came {self.disconnect!r}"
             )
+        self.modules: list[str] = config.getini("ws_doctest_names")
         self.implementations: list[str] = config.getini("ws_doctest_servers")
         self.servers: dict[str, UvicornProcess | str] = {}
         self.counts: dict[str, int] = {}
@@ -163,6 +177,17 @@ class Gate:
         self.unreached: list[str] = []
         self.traced: set[Session] = set()
         self.values: dict[tuple[Path, int | None], dict[str, list[Any]]] = {}
+
+    @cached_property
+    def names(self) -> Names:
+        """The public names of what the pages document."""
+        from ws_doctest import _names, _signatures
+
+        receivers = {}
+        for name, target in self.receivers.items():
+            with suppress(_signatures.ReceiverError):  # the bullets say so
+                receivers[name] = _signatures.load_receiver(target)
+        return _names.Names(self.modules, receivers, set(self.config.getini("ws_doctest_words")))
 
     @cached_property
     def style(self) -> Style:
@@ -379,8 +404,12 @@ class DocPage(pytest.File):
             if fence.skip is not None:
                 yield self.item(f"fence:{fence.line}", "skipped", fence.line, lambda: None, fence.skip)
         yield from self.commands(page)
+        if gate.modules and page.spans:
+            yield self.item("names", "pages with names", 1, partial(self.check_names, page))
         for bullet in page.bullets:
-            name = f"signature:{bullet.line} {bullet.receiver}.{bullet.method}"
+            if not bullet.receiver and bullet.skip is None and bullet.method not in gate.names.objects:
+                continue
+            name = f"signature:{bullet.line} {f'{bullet.receiver}.{bullet.method}'.lstrip('.')}"
             yield self.item(name, "signatures", bullet.line, partial(self.signature, bullet), bullet.skip)
         seen: set[Path] = set()
         for include in page.includes:
@@ -418,7 +447,19 @@ class DocPage(pytest.File):
             yield self.item("commands", "pages with commands", 1, partial(self.check_commands, page))
         for fence in page.fences:
             if fence.skip is None and fence.language in _commands.DATA:
-                yield self.item(f"data:{fence.line}", "data", fence.line, partial(self.check_data, fence, page.name))
+                yield self.item(
+                    f"data:{fence.line}", "data", fence.line, partial(self.check_data, fence, page.name)
+                )
+
+    def check_names(self, page: Page) -> str | None:
+        """Tell which names in the text of a page are none."""
+        names = _gate(self).names
+        problems = [
+            f"{page.name}:{number}: {problem}"
+            for number, code in page.spans
+            if (problem := names.problem(code)) is not None
+        ]
+        return "\n".join(problems) or None
 
     def check_commands(self, page: Page) -> str | None:
         """Tell which commands of a page cannot be run."""
@@ -497,7 +538,7 @@ class DocPage(pytest.File):
         from ws_doctest import _signatures
 
         gate = _gate(self)
-        problem = _signatures.check(bullet, gate.receivers)
+        problem = _signatures.check(bullet, gate.receivers, gate.names.objects)
         return f"{gate.project.name(self.path)}:{bullet.line}: {problem}" if problem else None
 
     # Style
