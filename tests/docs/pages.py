@@ -88,7 +88,8 @@ def tables(path: Path, text: str | None = None) -> Iterator[list[Part]]:
     """The tables of a page, each with its head first."""
     table: list[Part] = []
     for part in parts(path, text):
-        if part.kind == "row" and (not table or part.line - table[-1].line <= 2):
+        # Between the head and the first row there is the line that rules them off.
+        if part.kind == "row" and (not table or part.line - table[-1].line <= (2 if len(table) == 1 else 1)):
             table.append(part)
         else:
             if table:

@@ -477,6 +477,10 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
         ["the app logged an error: shop: sold out"],
     ),
     # What is shown where nobody looks
+    "Python in a fence of text": (
+        add(PAGE, "\n```text\nimport shop\n\nshop.fly()\n```\n"),
+        ["docs/talk.md:30: this is Python: say so after the fence*"],
+    ),
     "another ending": (
         create("docs/more.markdown", "```python\nundefined_name\n```\n"),
         ["*undefined_name*"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +11,16 @@ from pathlib import Path
 from ws_doctest import _apps
 from ws_doctest._pages import PYTHON, PYTHON_CONSOLE, SUFFIXES, UNREAD, Fence, Page, read_page
 from ws_doctest._snippets import SIDECAR, sidecar_path
+
+
+def is_python(fence: Fence) -> bool:
+    """Tell whether a fence without a language is Python beyond doubt: it imports or defines something."""
+    try:
+        tree = ast.parse(fence.expanded())
+    except (SyntaxError, ValueError):
+        return False
+    telling = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return any(isinstance(node, telling) for node in ast.walk(tree))
 
 
 @dataclass
@@ -177,6 +188,8 @@ class Project:
             if fence.skip is not None:
                 continue
             place = f"{page.name}:{fence.line}"
+            if fence.language in ("", "none", "plain", "text", "txt") and is_python(fence):
+                yield f"{place}: this is Python: say so after the fence, so that it is run"
             for include in fence.includes:
                 runs = {".py": PYTHON, ".ws": {"ws"}}.get(include.path.suffix)
                 if fence.language in PYTHON | PYTHON_CONSOLE | {"ws"} and (
