@@ -1,3 +1,7 @@
+# The page itself.
+ann > GET /
+ann < 200
+ann < header content-type: text/html; charset=utf-8
 ann > connect /room?name=
 ann < accept
 ann < close 1008 a name has 1 to 30 characters

@@ -291,8 +291,8 @@ async def test_the_tables_of_who_closed() -> None:
     said = [(str(each.close_code), f'`"{each.closed_by}"`') for each in found]
     # The app's own close and a denial are in the transcripts.
     wanted = [("", '`"server"`'), ("1005", said[0][1]), said[2], said[3], said[4], ("`None`", '`"server"`')]
-    for row, (code, who) in zip(rows_of_ends, wanted, strict=True):
-        assert code in row.cells[1], f"{row.place}: expected {code}"
+    for row, (end, who) in zip(rows_of_ends, wanted, strict=True):
+        assert end in row.cells[1], f"{row.place}: expected {end}"
         assert who == row.cells[2], f"{row.place}: expected {who}"
 
 
@@ -342,7 +342,8 @@ def test_the_options_of_channels() -> None:
 # Chosen values, which are meant not to be the defaults.
 CHOSEN = {
     "appendonly=yes", "batch=20", "buffer_messages=0", "cancel_on_disconnect=True", "extensions={}",
-    "history=50", "history=n", "mode=\"binary\"", "presence=True", "since=id", "within=4", "member=info", "timeout=0",
+    "history=50", "history=n", "mode=\"binary\"", "presence=True", "since=id", "within=4",
+    "member=info", "timeout=0",
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pygments.lexers import get_lexer_by_name
 from pygments.token import Error
@@ -103,6 +103,11 @@ def sessions_of_several(draw: st.DrawFn) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+# On a busy machine it may take long to make them.
+patient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+
+
+@patient
 @given(sessions() | sessions_of_several())
 def test_text_and_steps_agree_in_both_directions(steps: tuple[Step, ...]) -> None:
     text = transcript.format_steps(steps)
@@ -111,6 +116,7 @@ def test_text_and_steps_agree_in_both_directions(steps: tuple[Step, ...]) -> Non
     assert parsed.format() == text
 
 
+@patient
 @given(sessions() | sessions_of_several())
 def test_every_transcript_can_be_coloured(steps: tuple[Step, ...]) -> None:
     text = transcript.format_steps(steps)

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 
@@ -25,6 +26,8 @@ from ws_doctest.transcript import (
     Close,
     Connect,
     Deny,
+    Request,
+    Response,
     Text,
     Transcript,
     Wait,
@@ -220,6 +223,63 @@ class MemoryStage:
     async def at_rest(self) -> None:
         """Wait until the app can do nothing more of itself."""
         await _apps.at_rest()
+
+    async def ask(self, request: Request, limit: float) -> tuple[Response, str | None]:
+        """Make a request over HTTP; return the whole response, and what went wrong in the app."""
+        path, _, query = request.path.partition("?")
+        headers = [(b"host", HOST.encode())] if "host" not in dict(request.headers) else []
+        headers += [(name.encode(), value.encode("latin-1")) for name, value in request.headers]
+        if request.body:
+            headers.append((b"content-length", str(len(request.body)).encode()))
+        self.connections += 1
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": "http",
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": headers,
+            "client": ("127.0.0.1", FIRST_PORT + self.connections - 1),
+            "server": ("127.0.0.1", 8000),
+            "state": dict(self.state),
+        }
+        sent: list[Message] = []
+        body: list[Message] = [{"type": "http.request", "body": request.body, "more_body": False}]
+        done = anyio.Event()
+
+        async def receive() -> Message:
+            if body:
+                return body.pop()
+            await done.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            await anyio.lowlevel.checkpoint()
+            kind = message["type"]
+            if kind != ("http.response.body" if sent else "http.response.start") or done.is_set():
+                raise RuntimeError(f"the app sent {kind!r} out of turn")
+            sent.append(message)
+            if kind == "http.response.body" and not message.get("more_body", False):
+                done.set()
+
+        try:
+            with anyio.fail_after(limit):
+                await self.app(scope, receive, send)
+        except TimeoutError:
+            raise
+        except Exception as exc:
+            problem = f"the app raised an exception for {request.method} {request.path}:\n"
+            return Response(500, (), b"Internal Server Error"), problem + _apps.describe_error(exc, self.root)
+        if not done.is_set():
+            problem = f"the app has not answered {request.method} {request.path}"
+            return Response(500, (), b"Internal Server Error"), problem
+        content = b"".join(message.get("body", b"") for message in sent[1:])
+        shown = b"" if request.method == "HEAD" else content
+        return Response(sent[0]["status"], _visible(sent[0]), shown), None
 
 
 def _visible(message: Message) -> tuple[tuple[str, str], ...]:

@@ -14,13 +14,27 @@ from __future__ import annotations
 import difflib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import anyio
 
 from ws_doctest import transcript
-from ws_doctest.transcript import Accept, Bytes, Close, Connect, Deny, Event, Step, Text, Transcript, Wait
+from ws_doctest.transcript import (
+    Accept,
+    Bytes,
+    Close,
+    Connect,
+    Deny,
+    Event,
+    Headers,
+    Request,
+    Response,
+    Step,
+    Text,
+    Transcript,
+    Wait,
+)
 
 Seen = Accept | Deny | Text | Bytes | Close
 
@@ -85,6 +99,9 @@ class Stage(Protocol[SessionT_co]):
 
     async def at_rest(self) -> None:
         """Wait until the app can do nothing more of itself."""
+
+    async def ask(self, request: Request, limit: float) -> tuple[Response, str | None]:
+        """Make a request over HTTP; return the whole response, and what went wrong in the app."""
 
 
 async def replay(
@@ -160,6 +177,7 @@ class _Player(Generic[SessionT]):
         self.handlers: list[_Client[SessionT]] = []  # those of all connections, in their order
         self.known = self.outcome.values  # values that have a name in the transcript
         self.doing = "the server to answer"
+        self.cookies: dict[str, dict[str, str]] = {}  # of each client
 
     async def run(self, play: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -187,6 +205,11 @@ class _Player(Generic[SessionT]):
             self.step = step
             if isinstance(step.event, Connect):
                 await self.connect(step, step.event)
+                continue
+            if isinstance(step.event, Request):
+                await self.ask(step, step.event)
+                continue
+            if isinstance(step.event, Response):  # noted with its request
                 continue
             client = self.clients[step.name]
             if not step.client:
@@ -232,7 +255,7 @@ class _Player(Generic[SessionT]):
             raise SessionError(f"{step.name}'s session had not ended before `{step}`")
         self.outcome.steps.append(step)
         promised = [other.event for other in self.session_of(step) if not other.client]
-        filled = transcript.fill(request, self.known)
+        filled = self.with_cookies(step.name, transcript.fill(request, self.known))
         assert isinstance(filled, Connect)  # as it was
         session = await self.stack.enter_async_context(self.stage.connect(filled))
         client = _Client(session, step, promised)
@@ -243,6 +266,52 @@ class _Player(Generic[SessionT]):
             self.doing = f"`{step.name} < accept` or `{step.name} < deny`"
             with anyio.fail_after(self.limit):
                 client.waiting.append(await session.receive())
+
+    async def ask(self, step: Step, request: Request) -> None:
+        """Make a request over HTTP, and note the answer."""
+        await self.rest()
+        self.doing = f"the answer to `{step}`"
+        filled = self.with_cookies(step.name, transcript.fill(request, self.known))
+        assert isinstance(filled, Request)  # as it was
+        self.outcome.steps.append(step)
+        with anyio.fail_after(self.limit * 2):
+            response, problem = await self.stage.ask(filled, self.limit)
+        if problem:
+            self.complain(problem)
+        self.keep_cookies(step.name, response.headers)
+        steps = self.script.steps
+        after = steps[steps.index(step) + 1 :] if step in steps else ()
+        wanted = next((other.event for other in after if other.name == step.name), None)
+        names = {name for name, _ in wanted.headers} if isinstance(wanted, Response) else set()
+        shown = Response(
+            response.status, tuple(pair for pair in response.headers if pair[0] in names), response.body
+        )
+        if isinstance(wanted, Response) and not wanted.body:
+            shown = Response(shown.status, shown.headers)  # a page may be long: it is shown if it is written
+        bound = transcript.bind(wanted, shown, self.known)
+        self.outcome.steps.append(Step(False, bound or shown, name=step.name))
+
+    def with_cookies(self, name: str, event: Event) -> Event:
+        """Add the cookies that a client has been given."""
+        cookies = self.cookies.get(name)
+        if not cookies or not isinstance(event, Connect | Request):
+            return event
+        if any(header == "cookie" for header, _ in event.headers):
+            return event
+        value = "; ".join(f"{key}={text}" for key, text in cookies.items())
+        return replace(event, headers=(*event.headers, ("cookie", value)))
+
+    def keep_cookies(self, name: str, headers: Headers) -> None:
+        """Keep what a response gives a client, or takes from it."""
+        jar = self.cookies.setdefault(name, {})
+        for header, value in headers:
+            if header == "set-cookie":
+                pair, _, attributes = value.partition(";")
+                key, _, text = pair.strip().partition("=")
+                if "max-age=0" in attributes.lower().replace(" ", ""):
+                    jar.pop(key, None)
+                else:
+                    jar[key] = text
 
     def session_of(self, connect: Step) -> Iterator[Step]:
         """Yield the steps of one connection; a client may have several, one after the other."""
@@ -307,6 +376,8 @@ class _Player(Generic[SessionT]):
     def note(self, client: _Client[SessionT], seen: Seen | None, wanted: Event | None) -> None:
         promised = client.promised
         client.opened = True
+        if isinstance(seen, Accept | Deny):
+            self.keep_cookies(client.name, seen.headers)
         client.over = client.over or seen is None or isinstance(seen, Close | Deny)
         if isinstance(seen, Deny):
             seen = _shown_denial(seen, promised[0] if promised else None)
@@ -352,6 +423,9 @@ class _Recorder(_Player[RecordingSession]):
             if isinstance(step.event, Connect):
                 await self.connect(step, step.event)
                 continue
+            if isinstance(step.event, Request):
+                await self.ask(step, step.event)
+                continue
             client = self.clients[step.name]
             if client.over:
                 raise SessionError(f"{_of(step.name)} session had ended before `{step}`")
@@ -396,7 +470,7 @@ class _Recorder(_Player[RecordingSession]):
             # What the handler of one client does, others see.
             if not came or len(clients) == 1:
                 break
-        named = [self.clients[step.name] for step in promised]
+        named = [self.clients[step.name] for step in promised if step.name in self.clients]
         rest = [client for client in clients for _ in client.waiting]
         for client in [*named, *rest]:
             if client.waiting:

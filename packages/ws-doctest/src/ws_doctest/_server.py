@@ -182,6 +182,10 @@ class Stage:
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app on stage, and report its end."""
         app, connection = self.loaded, self.connection
+        if scope["type"] == "http" and app is not None:
+            scope["state"] = dict(self.state)
+            await app(scope, receive, send)
+            return
         if scope["type"] != "websocket" or app is None:
             raise RuntimeError(f"nothing is on stage for a connection of type {scope['type']!r}")
         scope["state"] = dict(self.state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import http.client
 import json
 import queue
 import socket
@@ -27,7 +28,19 @@ from ws_doctest import _apps
 from ws_doctest._apps import Code
 from ws_doctest._memory import HOST
 from ws_doctest._replay import Outcome, Seen, SessionError, replay, visible_headers
-from ws_doctest.transcript import DROPPED, NO_CODE, Accept, Bytes, Close, Connect, Deny, Text, Transcript
+from ws_doctest.transcript import (
+    DROPPED,
+    NO_CODE,
+    Accept,
+    Bytes,
+    Close,
+    Connect,
+    Deny,
+    Request,
+    Response,
+    Text,
+    Transcript,
+)
 
 T = TypeVar("T")
 
@@ -420,6 +433,32 @@ class WireStage:
     def connect(self, request: Connect) -> AbstractAsyncContextManager[WireSession]:
         """Open a connection."""
         return connect(self.server, request, self.limit)
+
+    async def ask(self, request: Request, limit: float) -> tuple[Response, str | None]:
+        """Make a request over HTTP; return the whole response. What goes wrong in the app is a 500."""
+
+        def exchange() -> Response:
+            connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=limit)
+            try:
+                connection.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
+                if "host" not in dict(request.headers):
+                    connection.putheader("host", HOST)
+                for name, value in request.headers:
+                    connection.putheader(name, value.encode("latin-1"))
+                if request.body:
+                    connection.putheader("content-length", str(len(request.body)))
+                connection.endheaders(request.body or None)
+                answer = connection.getresponse()
+                return Response(answer.status, visible_headers(answer.getheaders()), answer.read())
+            finally:
+                connection.close()
+
+        try:
+            return await anyio.to_thread.run_sync(exchange), None
+        except TimeoutError:
+            raise
+        except (OSError, http.client.HTTPException) as exc:
+            raise SessionError(f"there was no answer: {exc!r}") from exc
 
     async def at_rest(self) -> None:
         """Wait until the app can do nothing more of itself."""

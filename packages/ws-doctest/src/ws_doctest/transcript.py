@@ -46,6 +46,8 @@ __all__ = [
     "Connect",
     "Deny",
     "Event",
+    "Request",
+    "Response",
     "Step",
     "Text",
     "Transcript",
@@ -92,6 +94,25 @@ class Connect:
     path: str
     headers: Headers = ()
     subprotocols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request over HTTP, by a client that has no connection at the time."""
+
+    method: str
+    path: str
+    headers: Headers = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Response:
+    """The answer to it; ``headers`` are those that the transcript names."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -151,7 +172,9 @@ class Wait:
         return float(found["number"]) * _UNITS[found["unit"]] if found else None
 
 
-Event = Connect | Accept | Deny | Text | Bytes | Close | Wait
+Event = Connect | Accept | Deny | Text | Bytes | Close | Wait | Request | Response
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 @dataclass(frozen=True)
@@ -294,7 +317,7 @@ def fit(seen: Text | Bytes, wanted: Event | None = None) -> Text | Bytes:
 
 
 def bind(
-    wanted: Event | None, seen: Text | Bytes | Accept | Deny | Close, known: dict[str, Any]
+    wanted: Event | None, seen: Text | Bytes | Accept | Deny | Close | Response, known: dict[str, Any]
 ) -> Event | None:
     """Return what is wanted if what is seen is the same but for the values that have a name.
 
@@ -327,6 +350,13 @@ def fill(event: Event, known: Mapping[str, Any]) -> Event:
             event.path,
         )
         return replace(event, path=path, headers=_filled_headers(event.headers, known))
+    if isinstance(event, Request):
+        path = fill(Connect(event.path), known).path  # type: ignore[union-attr]  # a connect stays one
+        try:
+            body = _filled_text(event.body.decode(), known).encode()
+        except UnicodeDecodeError:
+            body = event.body
+        return replace(event, path=path, headers=_filled_headers(event.headers, known), body=body)
     if isinstance(event, Text | Bytes) and event.json:
         _, text = _canonical_json(json.dumps(_filled(json.loads(_text_of(event)), known)))
         return Text(text, json=True) if isinstance(event, Text) else Bytes(text.encode(), json=True)
@@ -399,7 +429,7 @@ def _event_binds(wanted: Event, seen: Event, known: dict[str, Any]) -> bool:
         return _binds(json.loads(_text_of(wanted)), value, known)
     if isinstance(wanted, Accept) and isinstance(seen, Accept):
         return wanted.subprotocol == seen.subprotocol and _headers_bind(wanted.headers, seen.headers, known)
-    if isinstance(wanted, Deny) and isinstance(seen, Deny):
+    if isinstance(wanted, Deny | Response) and isinstance(seen, Deny | Response):
         try:
             bodies = wanted.body.decode(), seen.body.decode()
         except UnicodeDecodeError:
@@ -506,8 +536,13 @@ def _format_event(event: Event) -> Iterator[str]:
         yield "accept" if event.subprotocol is None else f"accept {event.subprotocol}"
         for name, value in event.headers:
             yield _format_header(name, value)
-    elif isinstance(event, Deny):
-        yield f"deny {event.status}"
+    elif isinstance(event, Request):
+        yield f"{event.method} {event.path}"
+        for name, value in event.headers:
+            yield _format_header(name, value)
+        yield from _format_body(event.body)
+    elif isinstance(event, Deny | Response):
+        yield f"deny {event.status}" if isinstance(event, Deny) else f"{event.status}"
         for name, value in event.headers:
             yield _format_header(name, value)
         yield from _format_body(event.body)
@@ -569,8 +604,12 @@ def _canonical_json(text: str) -> tuple[object, str]:
 
 # Reading
 
-_CLIENT_WORDS = "connect, header, subprotocol, text, json, json-binary, bytes, wait, close"
-_SERVER_WORDS = "accept, header, deny, body, body-bytes, text, json, json-binary, bytes, close"
+_CLIENT_WORDS = (
+    "connect, header, subprotocol, text, json, json-binary, bytes, wait, close, GET and other methods"
+)
+_SERVER_WORDS = (
+    "accept, header, deny, body, body-bytes, text, json, json-binary, bytes, close, an HTTP status"
+)
 
 
 # The mark, and before it the name of the client, where there are several.
@@ -594,6 +633,8 @@ class _Parser:
         self.name = name
         self.items: list[Step | str] = []
         self.sessions: dict[str, _Session] = {}
+        self.names: set[str] = set()
+        self.asked: dict[str, Request] = {}  # over HTTP, and not answered yet
         self.number = 0
         # The step that continuation lines may still extend: the one directly above.
         self.open_step: Step | None = None
@@ -613,7 +654,7 @@ class _Parser:
                 line,
             )
         name, client = found["name"] or "", found["mark"] == ">"
-        if self.sessions and bool(name) != ("" not in self.sessions):
+        if self.names and bool(name) != ("" not in self.names):
             raise self.error(
                 "where one line begins with the name of a client, all do"
                 if name
@@ -632,7 +673,7 @@ class _Parser:
         self.items.append(self.open_step)
 
     def finish(self, lines: int) -> Transcript:
-        if not self.sessions:
+        if not self.names:
             self.number = max(lines, 1)
             raise self.error("a transcript starts with `> connect PATH`", "")
         return Transcript(self.name, tuple(self.items))
@@ -645,14 +686,16 @@ class _Parser:
         """Fold a header, subprotocol or body line into the step it belongs to."""
         if word not in {"header", "subprotocol", "body", "body-bytes"}:
             return False
-        if (client and word.startswith("body")) or (not client and word == "subprotocol"):
-            return False
         event = self.open_step.event if self.open_step and self.open_step.name == name else None
-        if (word == "header" and client and isinstance(event, Connect)) or (
-            word == "header" and not client and isinstance(event, Accept | Deny)
+        if not client and word == "subprotocol":
+            return False
+        if (word == "header" and client and isinstance(event, Connect | Request)) or (
+            word == "header" and not client and isinstance(event, Accept | Deny | Response)
         ):
             header = self.header(argument, line)
-            if client and (header[0] in ("connection", "upgrade") or header[0].startswith("sec-websocket-")):
+            if isinstance(event, Connect) and (
+                header[0] in ("connection", "upgrade") or header[0].startswith("sec-websocket-")
+            ):
                 raise self.error("the handshake makes its own headers; `> subprotocol NAME` offers one", line)
             event = replace(event, headers=(*event.headers, header))
         elif word == "subprotocol" and isinstance(event, Connect):
@@ -660,22 +703,23 @@ class _Parser:
             if subprotocol in event.subprotocols:
                 raise self.error("a subprotocol is offered once", line)
             event = replace(event, subprotocols=(*event.subprotocols, subprotocol))
-        elif word == "body" and isinstance(event, Deny):
+        elif word == "body" and isinstance(event, Request if client else Deny | Response):
             text = self.text(argument, "`< body TEXT`", line)
+            mark = ">" if client else "<"
             body_written = self.open_step is not None and any(
-                source.partition("<")[2].split()[0].startswith("body") for source in self.open_step.source
+                source.partition(mark)[2].split()[0].startswith("body") for source in self.open_step.source
             )
             try:
                 event = replace(event, body=event.body + (b"\n" if body_written else b"") + text.encode())
             except UnicodeEncodeError:
                 raise self.error("a body is UTF-8 text, or else `< body-bytes HEX`", line) from None
-        elif word == "body-bytes" and isinstance(event, Deny):
+        elif word == "body-bytes" and isinstance(event, Request if client else Deny | Response):
             event = replace(event, body=event.body + self.hex(argument, line))
         else:
             belongs = {
-                "header": "`> connect`, `< accept` or `< deny`",
+                "header": "`> connect`, `< accept`, `< deny`, a request or its status",
                 "subprotocol": "`> connect`",
-            }.get(word, "`< deny`")
+            }.get(word, "a request such as `> POST /`" if client else "`< deny` or a status")
             raise self.error(f"`{word}` belongs directly below {belongs}", line)
         assert self.open_step is not None  # event was its event
         # Comments between a step and its continuation lines move above the step's later lines:
@@ -703,6 +747,12 @@ class _Parser:
                     line,
                 )
             return Connect(argument)
+        if client and word in METHODS:
+            if not _PATH.fullmatch(argument):
+                raise self.error(f"`> {word} PATH` takes a path as on a request line", line)
+            return Request(word, argument)
+        if not client and re.fullmatch(r"[2-5]\d\d", word) and not argument:
+            return Response(int(word))
         if client and word == "wait":
             if argument and not _DURATION.fullmatch(argument):
                 raise self.error("expected `> wait`, or `> wait 2s` (ms, s, min or h)", line)
@@ -720,6 +770,18 @@ class _Parser:
 
     def check_order(self, name: str, client: bool, event: Event, line: str) -> None:
         session = self.sessions.get(name)
+        if isinstance(event, Connect | Request):
+            self.names.add(name)
+        if isinstance(event, Request):
+            if session is not None and session.opened and session.ended is None:
+                raise self.error("a client asks over HTTP before its connection, or after its end", line)
+            self.asked[name] = event
+            return
+        asked = self.asked.pop(name, None)
+        if isinstance(event, Response):
+            if asked is None:
+                raise self.error("a status is the answer to a request such as `> GET /`", line)
+            return
         if isinstance(event, Connect):
             if session is not None and not name:
                 raise self.error("a transcript has one `> connect`", line)
@@ -733,7 +795,7 @@ class _Parser:
         if session is None:
             raise self.error(
                 f"{name} is not connected: the first line of a client is `{name} > connect PATH`"
-                if name and self.sessions
+                if name and self.names
                 else "a transcript starts with `> connect PATH`",
                 line,
             )
