@@ -127,7 +127,9 @@ class Commands:
         if module == "ws_doctest":
             from ws_doctest.__main__ import make_parser
 
-            return _argparse(make_parser(), arguments)
+            problem = _argparse(make_parser(), arguments)
+            # The text may name a command without what it needs.
+            return None if problem and len(arguments) == 1 and "are required" in problem else problem
         return None
 
     def _is_ours(self, module: str) -> bool:
