@@ -18,9 +18,7 @@ import anyio
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-from lilya.websockets import testing
-from lilya.websockets.testing import LifespanError, WebSocketTimeout
-from lilya.websockets.types import ASGIApp
+from ws_doctest._asgi import FOLDER, ASGIApp, LifespanError, WebSocketTimeout
 from ws_doctest._tests import is_test
 
 
@@ -143,7 +141,7 @@ def load_app(root: Path, example: Path | Code) -> ASGIApp:
 def describe_error(error: BaseException, root: Path) -> str:
     """Return the traceback of an app's exception, from the first line of the app on."""
     tb = error.__traceback__
-    inside = (Path(__file__).parent, Path(testing.__file__).parent)
+    inside = (Path(__file__).parent, FOLDER)
     while tb is not None:
         file = tb.tb_frame.f_code.co_filename
         if Path(file).parent not in inside and not file.startswith("<frozen importlib"):

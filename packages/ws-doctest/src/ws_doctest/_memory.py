@@ -11,10 +11,16 @@ from urllib.parse import unquote
 
 import anyio
 
-from lilya.websockets import testing
-from lilya.websockets.testing import Lifespan, LoopThread, MemoryConnection, WebSocketTimeout
-from lilya.websockets.types import ASGIApp, Message, Scope
-from ws_doctest import _apps
+from ws_doctest import _apps, _asgi
+from ws_doctest._asgi import (
+    ASGIApp,
+    Lifespan,
+    LoopThread,
+    MemoryConnection,
+    Message,
+    Scope,
+    WebSocketTimeout,
+)
 from ws_doctest._clock import backend_options
 from ws_doctest._replay import Outcome, Seen, record, replay, visible_headers
 from ws_doctest._watch import Reach, Remains
@@ -46,7 +52,7 @@ def websocket_scope(
     state: Mapping[str, Any] | None = None,
 ) -> Scope:
     """Return the scope of a connection, as uvicorn on its default address would make it."""
-    return testing.websocket_scope(
+    return _asgi.websocket_scope(
         request.path,
         subprotocols=request.subprotocols,
         headers=request.headers,

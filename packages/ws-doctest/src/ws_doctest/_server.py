@@ -24,9 +24,17 @@ from typing import Any
 
 import uvicorn
 
-from lilya.websockets.testing import Lifespan, describe_frames, frames_of
-from lilya.websockets.types import ASGIApp, Message, Receive, Scope, Send
 from ws_doctest import _apps
+from ws_doctest._asgi import (
+    ASGIApp,
+    Lifespan,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    describe_frames,
+    frames_of,
+)
 from ws_doctest._clock import ManualLoop
 
 

@@ -29,8 +29,8 @@ import tomlkit
 import tomlkit.exceptions
 from tomlkit.items import KeyType, SingleKey, Table
 
-from lilya.websockets.types import Receive, Scope, Send
 from ws_doctest import _apps, _memory, transcript
+from ws_doctest._asgi import Receive, Scope, Send
 from ws_doctest._pages import PYTHON, PYTHON_CONSOLE, Fence, Page, PageError
 from ws_doctest._watch import Reach
 from ws_doctest.transcript import Bytes, Close, Connect, Text

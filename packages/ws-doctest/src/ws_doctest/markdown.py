@@ -23,6 +23,9 @@ from markdown.preprocessors import Preprocessor
 from ws_doctest import _apps, _pages, transcript
 from ws_doctest._pages import Include, PageError
 
+__all__ = ["IncludeExtension", "IncludePreprocessor", "makeExtension", "run_note"]
+
+
 # After `normalize_whitespace` (30), which would expand the tabs of included code, and before
 # fences (25).
 PRIORITY = 29

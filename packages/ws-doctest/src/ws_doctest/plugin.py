@@ -11,6 +11,7 @@ collected, so that a project's other tests do not pay for it.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property, partial
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from ws_doctest._watch import Reach
     from ws_doctest._wire import UvicornProcess
     from ws_doctest.transcript import Transcript
+
+
+__all__ = ["SETTINGS", "GateFailure"]
 
 SERVERS = ("websockets-sansio", "wsproto", "websockets")
 BACKENDS = ("asyncio", "trio")
@@ -243,7 +247,13 @@ class Gate:
 
     def server(self, implementation: str) -> UvicornProcess:
         """Return the running server with this implementation; it is started once per run."""
-        from ws_doctest._wire import ServerError, UvicornProcess
+        try:
+            from ws_doctest._wire import ServerError, UvicornProcess
+        except ModuleNotFoundError as exc:
+            raise GateFailure(
+                f"replays over uvicorn need {exc.name}: install ws-doctest[wire], or set "
+                "ws_doctest_servers = []"
+            ) from None
 
         found = self.servers.get(implementation)
         if found is None:
@@ -255,6 +265,12 @@ class Gate:
         if isinstance(found, str):
             raise GateFailure(found)
         return found
+
+    def lacks(self, module: str) -> str | None:
+        """Say that a module is not installed without which something cannot be checked."""
+        if module == "asyncio" or importlib.util.find_spec(module) is not None:
+            return None
+        return f"{module} is not installed: it comes with ws-doctest[{module}]"
 
     def reason_not_to_run(self, path: Path) -> str | None:
         """Return where else an example is run and why, or ``None`` if it is run here."""
@@ -547,8 +563,9 @@ class DocPage(pytest.File):
         """Yield the checks of the style of code."""
         gate = _gate(self)
         gate.style.add(source)
-        yield self.item(lint, "linted", line, partial(gate.style.lint, source))
-        yield self.item(check_format, "format-checked", line, partial(gate.style.check_format, source))
+        lacks = gate.lacks("ruff")
+        yield self.item(lint, "linted", line, partial(gate.style.lint, source), lacks)
+        yield self.item(check_format, "format-checked", line, partial(gate.style.check_format, source), lacks)
 
     def fence_style(self, fence: Fence, path: Path) -> Iterator[GateItem]:
         """Yield the checks of the style of code in the page itself."""
@@ -596,6 +613,7 @@ class DocPage(pytest.File):
                 "replays",
                 line,
                 partial(self.replay_in_memory, session, backend),
+                gate.lacks(backend),
             )
         for implementation in gate.implementations:
             yield self.item(
@@ -622,12 +640,13 @@ class DocPage(pytest.File):
 
     def replay_over_wire(self, session: Session, implementation: str) -> str | None:
         """Replay a transcript over uvicorn."""
-        from ws_doctest import _wire
         from ws_doctest._replay import verdict
 
         gate = _gate(self)
         script = session.read()
         server = gate.server(implementation)
+        from ws_doctest import _wire  # it is there: the server says so
+
         outcome = _wire.run_replay(
             server, script, session.example, limit=gate.limit, disconnect=gate.disconnect
         )
@@ -722,6 +741,7 @@ class DocPage(pytest.File):
                 "snippet runs",
                 fence.line,
                 partial(self.run_snippet, snippet, backend),
+                _gate(self).lacks(backend),
             )
 
     def run_snippet(self, snippet: Snippet, backend: str) -> str | None:
