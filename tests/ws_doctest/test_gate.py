@@ -520,7 +520,7 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
             ),
             change(SCRIPT, "< accept", "< accept\n> wait 9s\n< text now"),
         ),
-        ["docs_src/talk/echo.ws:3: `> wait 9s`, but it came after 7 s"],
+        ["docs_src/talk/echo.ws:3: `> wait 9s`, but it came after 7*s"],
     ),
     "example from elsewhere": (
         both(create("echo.py", "x = 1\n"), add(PAGE, "\n```py\n{!> ../echo.py !}\n```\n")),

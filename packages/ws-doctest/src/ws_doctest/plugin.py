@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -176,6 +177,7 @@ class Gate:
         self.modules: list[str] = config.getini("ws_doctest_names")
         self.implementations: list[str] = config.getini("ws_doctest_servers")
         self.servers: dict[str, UvicornProcess | str] = {}
+        self.test_runs: dict[Path, Future[str | None]] = {}  # that were begun before their turn
         self.counts: dict[str, int] = {}
         self.skipped: list[str] = []
         self.unreached: list[str] = []
@@ -301,6 +303,20 @@ class Gate:
             return collector
         return None
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Begin to run test files: each is a process of its own, and this one has other things to do."""
+        # A worker of pytest-xdist has collected what others run.
+        if self.update or self.config.getoption("collectonly") or hasattr(self.config, "workerinput"):
+            return
+        files = [item.file for item in session.items if isinstance(item, GateItem) and item.file]
+        if len(files) > 1:
+            from ws_doctest import _tests
+
+            pool = ThreadPoolExecutor(1)
+            for file in files:
+                self.test_runs[file] = pool.submit(_tests.run, file, self.project.root)
+            pool.shutdown(wait=False)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep account."""
         kind = dict(report.user_properties).get("ws_doctest")
@@ -327,6 +343,8 @@ class Gate:
         """Leave no server behind, also when the run was interrupted."""
         for implementation in list(self.servers):
             self.discard(implementation)
+        for run in self.test_runs.values():
+            run.cancel()
 
 
 _GATE = pytest.StashKey[Gate]()
@@ -340,6 +358,7 @@ class GateItem(pytest.Item):
     ) -> None:
         super().__init__(**kwargs)
         self.check = check
+        self.file: Path | None = None  # of a test file
         self.line = line
         self.skip = skip
         self.user_properties.append(("ws_doctest", kind))
@@ -590,9 +609,11 @@ class DocPage(pytest.File):
             style = Source(path.read_text(encoding="utf-8"), path)
             yield from self.style(style, f"{name}[lint]", f"{name}[format]", line)
             if is_test(path):
-                yield self.item(
+                tests = self.item(
                     f"{name}[pytest]", "test files", line, lambda: self.run_tests(path), elsewhere
                 )
+                tests.file = None if elsewhere else path
+                yield tests
             elif not _apps.has_app(path) or "#>" in path.read_text(encoding="utf-8"):
                 yield self.item(f"{name}[run]", "files run", line, lambda: self.run_file(path), elsewhere)
         elif path.suffix == ".ws" and elsewhere is not None:
@@ -727,6 +748,9 @@ class DocPage(pytest.File):
         from ws_doctest import _tests
 
         gate = _gate(self)
+        begun = gate.test_runs.pop(path, None)
+        if begun is not None:
+            return begun.result()
         return _tests.run(path, gate.project.root, update=gate.update)
 
     # Inline snippets
