@@ -367,7 +367,7 @@ class _Player(Generic[SessionT]):
             seen = await client.receive()
         if waits:
             passed = client.session.time() - waits[1]
-            # A busy machine is late: of the time that has really passed, nobody knows how much the app waited.
+            # A busy machine is late: nobody knows how much of the real time the app has waited.
             skipped = passed - (time.monotonic() - waits[2])
             if passed < seconds * 0.98 - 0.05 or skipped > seconds * 1.02 + 0.05:
                 self.complain(
