@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-SETTINGS = ("pages", "examples", "receivers", "names", "words", "elsewhere", "servers")
+SETTINGS = ("pages", "examples", "receivers", "names", "words", "elsewhere", "asyncio", "servers")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

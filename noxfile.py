@@ -386,8 +386,9 @@ if nox is not None:
         `-- soak` alone wears a server out, for 10 minutes; `-- channels` alone publishes to many sockets;
         `-- redis` alone is what channels lose and carry on Redis, and needs a server of it; `-- levels` alone
         is what zlib's levels cost and save; `-- fairness` alone is how long a client that floods makes others
-        wait; `-- protocol` alone counts the instructions of the protocol for uvicorn. With `--write` after
-        them, `core`, `wire`, `fairness`, `channels` and `redis` make their parts of the pages anew.
+        wait; `-- protocol` alone counts the instructions of the protocol for uvicorn, `-- frameworks` alone
+        those of FastAPI and others with their own class and with ours. With `--write` after them, `core`,
+        `wire`, `fairness`, `channels`, `redis` and `frameworks` make their parts of the pages anew.
         """
         install(session, CORE, groups=("bench",))
         arguments = list(session.posargs)
@@ -395,6 +396,7 @@ if nox is not None:
             "channels",
             "core",
             "fairness",
+            "frameworks",
             "levels",
             "protocol",
             "redis",
@@ -406,13 +408,13 @@ if nox is not None:
         else:
             chosen = ["core", "wire"] if "--write" in arguments else ["core", "testing", "wire"]
         environment = {}
-        if {"wire", "fairness", "soak", "channels", "redis"} & set(chosen):
+        if {"wire", "fairness", "soak", "channels", "redis", "frameworks"} & set(chosen):
             folder = Path(session.virtualenv.location)
             # Lilya, and over it our package: put before the environment's own, which has upstream's.
             shutil.rmtree(folder / "ours", ignore_errors=True)
             lilya = next(name for name in PYPROJECT["dependency-groups"]["bench"] if name.startswith("lilya"))
             session.install("--no-deps", "--target", str(folder / "ours"), lilya, f"./{CORE}")
-            if {"channels", "redis"} & set(chosen):
+            if {"channels", "redis", "frameworks"} & set(chosen):
                 environment["PYTHONPATH"] = str(folder / "ours")
             if "wire" in chosen and shutil.which("npm"):
                 session.run(

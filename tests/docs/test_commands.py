@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 20.0  # seconds to wait for a process to say something
 
 FIRST_EXAMPLE = ROOT / "docs_src" / "index" / "echo.py"
+OF_FASTAPI = ROOT / "docs_src" / "guides" / "fastapi" / "echo.py"
 READMES = [ROOT / "README.md", ROOT / "packages" / "lilya-websockets" / "README.md"]
 
 
@@ -158,13 +159,14 @@ def test_a_shell_takes_every_command_in_one_piece(site: Path) -> None:
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_readme_shows_the_first_example_of_the_docs(readme: Path) -> None:
-    assert shown_code(readme.read_text(encoding="utf-8")) == [FIRST_EXAMPLE.read_text(encoding="utf-8")]
+def test_a_readme_shows_the_first_examples_of_the_docs(readme: Path) -> None:
+    shown = [path.read_text(encoding="utf-8") for path in (FIRST_EXAMPLE, OF_FASTAPI)]
+    assert shown_code(readme.read_text(encoding="utf-8")) == shown
 
 
 def test_the_readmes_example_runs(tmp_path: Path, run: Callable[[str, Path], Command]) -> None:
     readme = READMES[0].read_text(encoding="utf-8")
-    (code,) = shown_code(readme)
+    code = shown_code(readme)[0]
     (tmp_path / "echo.py").write_text(code, encoding="utf-8")
     serving = re.search(r"^uvicorn .*$", readme, re.MULTILINE)
     talking = re.search(r"`(python -m websockets \S+)`", readme)

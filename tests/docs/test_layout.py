@@ -14,7 +14,7 @@ import pytest
 from tests.docs.browser import Browser, Tab, needs_chromium
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted(path.stem for path in DOCS.glob("*.md"))
+PAGES = sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md"))
 WIDTHS = (1300, 400)
 
 pytestmark = needs_chromium

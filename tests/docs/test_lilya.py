@@ -57,7 +57,7 @@ def unrun(elsewhere: list[str], ini: str, default_sessions: list[str]) -> list[s
         session = re.search(r"nox -s (\w+)", reason)
         if folder not in folders or session is None or session[1] not in default_sessions:
             problems.append(f"nobody runs {folder}")
-        for page in sorted((ROOT / "docs").glob("*.md")):
+        for page in sorted((ROOT / "docs").rglob("*.md")):
             shown = [include.path.relative_to(ROOT).as_posix() for include in read_page(page, ROOT).includes]
             if any(path.startswith(f"{folder}/") for path in shown) and f"docs/{page.name}" not in pages:
                 problems.append(f"nobody runs what {page.name} shows of {folder}")

@@ -14,7 +14,7 @@ import pytest
 import lilya.websockets
 from lilya.websockets.testing import AsyncTestClient, TestClient, WebSocketDisconnect
 
-if importlib.util.find_spec("litestar") is None:
+if importlib.util.find_spec("lilya.apps") is None:
     pytest.skip("they have an environment of their own: nox -s frameworks", allow_module_level=True)
 
 
@@ -76,7 +76,7 @@ def quart_app() -> Any:
 
     async def echo() -> None:
         while True:
-            await websocket.send(f"You said: {await websocket.receive()}")
+            await websocket.send(f"You said: {await websocket.receive()!s}")
 
     app = Quart(__name__)
     app.websocket("/echo")(echo)

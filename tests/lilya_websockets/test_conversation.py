@@ -25,7 +25,7 @@ from lilya.websockets import (
     WebSocketState,
     testing,
 )
-from lilya.websockets._conversation import _Wait
+from lilya.websockets._reader import Reader, _Wait
 
 from .server import ClientDisconnected, Message, Server, connect, data, disconnect, opened, text
 
@@ -458,7 +458,7 @@ async def test_cancellation_from_outside() -> None:
             scope.cancel()
             await anyio.sleep_forever()
     assert scope.cancelled_caught
-    assert closes(server) == [(1012, "")]
+    assert closes(server) == [(1011, "")]
 
 
 @pytest.mark.contract("block-closes", "block-reraises")
@@ -482,8 +482,8 @@ async def test_cancellation_and_an_error_in_one_group() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)], ids=["interrupt", "exit"])
-@pytest.mark.contract("block-closes", "block-reraises")
-async def test_an_interrupt_is_like_a_cancellation(error: BaseException) -> None:
+@pytest.mark.contract("block-closes-for-a-stop", "block-reraises")
+async def test_an_interrupt_stops_the_server(error: BaseException) -> None:
     server = Server()
     with pytest.raises(type(error)) as caught:
         async with server.websocket():
@@ -564,7 +564,7 @@ async def test_a_close_that_cannot_be_delivered(how: str) -> None:
         except Boom:
             assert how == "raise"
     assert scope.cancelled_caught is (how == "cancel")
-    assert [code for code, _ in closes(server)] == [{"raise": 1011, "cancel": 1012}.get(how, 1000)]
+    assert [code for code, _ in closes(server)] == [{"raise": 1011, "cancel": 1011}.get(how, 1000)]
     assert ran == ["cleanup"]
 
 
@@ -744,7 +744,7 @@ async def test_a_server_that_refuses_the_code_for_a_cancellation(caplog: pytest.
             scope.cancel()
             await anyio.sleep_forever()
     assert closes(server) == [(1000, "")]
-    assert websocket.close_code == 1012
+    assert websocket.close_code == 1011
     assert caplog.records == []
 
 
@@ -1374,7 +1374,7 @@ async def test_more_than_an_error_of_the_server_stops_the_body() -> None:
         async with server.websocket():
             await anyio.sleep_forever()
     assert caught.value is stop
-    assert closes(server) == [(1012, "")]
+    assert closes(server) == [(1011, "")]
 
 
 @pytest.mark.reader
@@ -1760,7 +1760,7 @@ async def test_cancelled_from_within_and_from_outside() -> None:
         await anyio.lowlevel.checkpoint()
         raise AssertionError("not reached")
     assert scope.cancelled_caught
-    assert closes(server) in ([], [(1012, "")])
+    assert closes(server) in ([], [(1011, "")])
 
 
 @pytest.mark.contract("block-cancel-on-disconnect", "block-reraises")
@@ -1902,8 +1902,8 @@ async def test_cancelling_at_every_await(
         codes.add(websocket.close_code)
     if leaves:
         assert 4001 in codes or body is close
-    assert 1012 in codes
-    assert codes <= {None, 1000, 1012, 4000, 4001}
+    assert 1011 in codes
+    assert codes <= {None, 1000, 1011, 4000, 4001}
 
 
 # Several objects over one connection, behind a router
@@ -2265,7 +2265,7 @@ async def test_a_close_in_scopes_of_middleware_is_given_up(how: str) -> None:
                 await anyio.sleep_forever()
     assert isinstance(server.failed, anyio.get_cancelled_exc_class())
     assert scope.cancelled_caught == (how == "cancelled")
-    assert websocket.close_code == (1012 if how == "cancelled" else 1000)
+    assert websocket.close_code == (1011 if how == "cancelled" else 1000)
 
 
 @pytest.mark.reader
@@ -2275,14 +2275,16 @@ async def test_a_send_that_waits_for_nothing_is_not_stopped_by_the_end() -> None
     async with server.websocket() as websocket:
         await websocket.send_text("a")
         assert websocket._conversation is not None
-        assert not websocket._conversation._sends
+        reader = websocket._conversation.source
+        assert isinstance(reader, Reader)
+        assert not reader._sends
         server.held.add("websocket.send")
         async with anyio.create_task_group() as group:
             group.start_soon(blocked, websocket)
             await server.holding.wait()
-            assert len(websocket._conversation._sends) == 1
+            assert len(reader._sends) == 1
             server.push(disconnect(1001))
-        assert not websocket._conversation._sends
+        assert not reader._sends
     assert server.types == ["websocket.accept", "websocket.send", "websocket.send"]
 
 

@@ -24,7 +24,8 @@ from lilya.websockets import (
     WebSocketRuntimeError,
     WebSocketState,
 )
-from lilya.websockets._conversation import Conversation
+from lilya.websockets._conversation import LEFT, Conversation
+from lilya.websockets._reader import Reader
 
 from .server import ClientDisconnected, Server, data, disconnect, text
 from .test_conversation_time import VirtualLoop
@@ -276,51 +277,57 @@ async def loses_on_cancellation(self: Any) -> Any:
     return message
 
 
-def puts_in_front(self: Any, item: Any, size: int) -> None:
-    self._buffer.appendleft((item, size))
+def puts_in_front(self: Any, item: Any, size: int = 0) -> None:
+    self._inbox.items.appendleft((item, size))
     if self._arrival is not None:
         self._arrival.set()
 
 
 async def closes_twice(self: Any, message: Any) -> None:
-    await SEND_CLOSE(self, message)
-    await self._server_send(message)
+    await CLOSE(self, message)
+    await self._server[1](message)
 
 
 async def waits_for_the_close(self: Any, message: Any) -> None:
-    await self._server_send(message)
+    await self._server[1](message)
 
 
-def forgets_to_end(self: Any) -> None:
-    self.active = False
+def forgets_to_end(self: Any, source: Any) -> None:
+    self._state = LEFT
 
 
-RECEIVE, SEND_CLOSE = Conversation.receive, Conversation._send_close
+RECEIVE, CLOSE = Reader.receive, Conversation.close
 TALK: list[tuple[str, Any]] = [("text", 1), ("text", 1), ("turn", 5), ("call", "receive_text"), ("turn", 5)]
 
 
 @pytest.mark.parametrize(
-    ("method", "fault", "actions"),
+    ("of", "method", "fault", "actions"),
     [
         (
+            Reader,
             "receive",
             loses_on_cancellation,
             [*TALK[:3], ("call", "receive_text"), ("turn", 1), ("cancel", 0), ("turn", 2), *TALK[3:]],
         ),
-        ("_put", puts_in_front, TALK),
-        ("_send_close", closes_twice, []),
-        ("_send_close", waits_for_the_close, [("hold", "websocket.close")]),
-        ("_give_back", forgets_to_end, []),
+        (Reader, "_put", puts_in_front, TALK),
+        (Conversation, "close", closes_twice, []),
+        (Conversation, "close", waits_for_the_close, [("hold", "websocket.close")]),
+        (Conversation, "_give_back", forgets_to_end, []),
     ],
     ids=lambda it: it.__name__ if callable(it) else "",
 )
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_fault_is_caught(
-    method: str, fault: Any, actions: list[tuple[str, Any]], backend: str, monkeypatch: pytest.MonkeyPatch
+    of: type,
+    method: str,
+    fault: Any,
+    actions: list[tuple[str, Any]],
+    backend: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Planted: a block that misbehaves does not get through, and ours does with the same calls."""
     play(actions, backends=(backend,))
-    monkeypatch.setattr(Conversation, method, fault)
+    monkeypatch.setattr(of, method, fault)
     with pytest.raises((AssertionError, TimeoutError)):
         play(actions, backends=(backend,))
     Server.made.clear()

@@ -549,7 +549,7 @@ async def test_how_long_leaving_may_take() -> None:
             scope.cancel()
             await anyio.sleep_forever()
     assert clock == 3
-    assert closes(server) == [(1012, "")]
+    assert closes(server) == [(1011, "")]
 
 
 @pytest.mark.contract("block-server-errors")

@@ -64,12 +64,19 @@ class Handler:
 
 
 @asynccontextmanager
-async def serving(app: Any, implementation: str) -> AsyncIterator[int]:
+async def serving(app: Any, implementation: str, log_level: str = "critical") -> AsyncIterator[int]:
     """uvicorn on a free port; it has ended when the block is left."""
     ws: Any = implementation
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
-        uvicorn.Config(app, ws=ws, lifespan="off", log_level="critical", timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            app,
+            ws=ws,
+            lifespan="off",
+            log_config=None,
+            log_level=log_level,
+            timeout_graceful_shutdown=1,
+        )
     )
     task = asyncio.create_task(server._serve([listener]))
     try:

@@ -399,3 +399,11 @@ class TestURL:
     )
     def test_repr_hides_a_password(self, url: str, shown: str) -> None:
         assert repr(URL(url)) == shown
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_query_parameters_can_be_copied(again: Any) -> None:
+    params = QueryParam(b"a=1&b=%ff&a=2")
+    copied = again(params)
+    assert type(copied) is QueryParam
+    assert list(copied.items()) == list(params.items()) == [("a", "1"), ("b", "\ufffd"), ("a", "2")]

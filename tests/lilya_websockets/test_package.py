@@ -7,13 +7,14 @@ import inspect
 import os
 import subprocess
 import sys
+import typing
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import lilya.websockets
-from lilya.websockets import datastructures, draining, exceptions, types
+from lilya.websockets import WebSocket, datastructures, draining, exceptions, types
 
 PACKAGE = Path(__file__).parents[2] / "packages" / "lilya-websockets"
 SOURCES = sorted((PACKAGE / "src" / "lilya" / "websockets").glob("*.py"))
@@ -53,6 +54,18 @@ def test_the_public_names() -> None:
         if name[0] != "_" and not inspect.ismodule(value)
     }
     assert public == set(lilya.websockets.__all__)
+
+
+@pytest.mark.parametrize("module", [lilya.websockets, datastructures, draining, exceptions, types])
+def test_annotations_can_be_resolved(module: object) -> None:
+    """Frameworks that inject by annotation resolve them, and so do tools."""
+    for name in vars(module)["__all__"]:
+        value = getattr(module, name)
+        functions = vars(value).values() if inspect.isclass(value) else ()
+        for each in (value, *(function for function in functions if inspect.isfunction(function))):
+            if inspect.isclass(each) or inspect.isfunction(each):
+                typing.get_type_hints(each)
+    assert typing.get_type_hints(WebSocket)["close_code"] == (int | None)
 
 
 @pytest.mark.parametrize("module", [datastructures, draining, exceptions, types])
@@ -110,7 +123,8 @@ def test_the_wheel_holds_nothing_else_under_lilya(wheel: zipfile.Path) -> None:
     channels = {f"lilya/websockets/channels/{path.name}" for path in CHANNELS}
     uvicorn = {f"lilya/websockets/uvicorn/{path.name}" for path in UVICORN}
     core = {f"lilya/websockets/{path.name}" for path in SOURCES}
-    assert modules == core | channels | testing | uvicorn | {"lilya/websockets/py.typed"}
+    own = {"lilya/websockets/py.typed", "lilya_websockets_pytest.py"}
+    assert modules == core | channels | testing | uvicorn | own
     licences = [name for name in names if name.endswith("/LICENSE")]
     assert len(licences) == 1
     assert wheel.root.read(licences[0]) == (PACKAGE / "LICENSE").read_bytes()
@@ -178,6 +192,9 @@ def test_the_namespace_is_not_ours_alone() -> None:
     assert python("import lilya; print(getattr(lilya, '__file__', None))").strip() == "None"
 
 
+# Each imports its framework, and nobody imports it.
+FRAMEWORKS = ("starlette", "fastapi", "litestar", "quart")
+
 LAYERS = {
     "types": set[str](),
     "exceptions": set[str](),
@@ -185,19 +202,27 @@ LAYERS = {
     "_extensions": set[str](),
     "_messages": {"_extensions", "types"},
     "_servers": {"types"},
+    "_shared": {"_state", "types"},
     "datastructures": {"types"},
     "_connection": {"datastructures", "exceptions", "types"},
-    "_conversation": {"_extensions", "_messages", "_state", "exceptions", "types"},
-    "_websocket": {
-        *("_connection", "_conversation", "_extensions", "_messages", "_servers", "_state"),
+    "_frameworks": {"_messages", "exceptions", "types"},
+    "_conversation": {
+        *("_extensions", "_frameworks", "_messages", "_servers", "_state"),
         *("exceptions", "types"),
+    },
+    "_websocket": {
+        *("_connection", "_conversation", "_extensions", "_frameworks", "_messages", "_servers", "_shared"),
+        *("_state", "exceptions", "types"),
     },
     "draining": {
         *("_conversation", "_extensions", "_messages", "_servers", "_state", "_websocket"),
         *("exceptions", "types"),
     },
     "origins": {"_websocket", "types"},
-    "_pytest_plugin": {"testing", "types"},  # pytest's, not the core's
+    "starlette": {"_websocket", "exceptions", "types"},
+    "fastapi": {"starlette"},
+    "quart": {"_state", "_websocket", "exceptions", "types"},
+    "litestar": {"_state", "_websocket", "exceptions", "types"},
     "__init__": {"_messages", "_state", "_websocket", "datastructures", "exceptions"},
 }
 
@@ -266,7 +291,7 @@ def test_nothing_is_asserted(path: Path) -> None:
     assert not [node for node in nodes if isinstance(node, ast.Assert)]
     if path in (*CHANNELS, *UVICORN):
         return
-    if path.stem not in ("_websocket", "_conversation", "draining", "origins"):
+    if path.stem not in ("_websocket", "_conversation", "_shared", "draining", "origins", *FRAMEWORKS):
         assert not [node for node in nodes if isinstance(node, ast.Await)]
 
 

@@ -18,6 +18,7 @@ from lilya.websockets import (
     WebSocketDisconnect,
     WebSocketRuntimeError,
     WebSocketState,
+    _shared,
     _websocket,
 )
 
@@ -124,6 +125,17 @@ async def test_cleanups_run_whichever_sees_the_end(adds: int, ends: int, end: st
         websockets[1 - ends].add_cleanup(later)
 
 
+async def test_a_block_of_the_second_sends_its_own_way() -> None:
+    routed = Routed(text("a"))
+    first, second = routed.marking("first"), routed.marking("second")
+    async with second:
+        await second.send_text("counted")
+        assert second.messages_sent == 1
+        assert await first.receive_text() == "a"
+    assert routed.marked == ["second accept", "second send", "second close"]
+    assert first.close_code == 1000
+
+
 async def test_two_receives_at_once() -> None:
     routed = Routed()
     first, second = routed.websocket(), routed.websocket()
@@ -221,28 +233,26 @@ async def test_another_scope_or_receive(other: str) -> None:
     assert second.client_state is WebSocketState.CONNECTING
 
 
-async def test_a_subclass_keeps_what_it_is() -> None:
+async def test_a_subclass_keeps_what_it_is_and_shares_the_state() -> None:
     class Numbered(WebSocket):
         def __init__(self, *asgi: Any) -> None:
             super().__init__(*asgi)
             self.number = 2
 
-    routed = Routed()
-    first, second = routed.websocket(), routed.websocket(Numbered)
-    await first.accept()
-    assert type(second) is Numbered
-    assert second.client_state is WebSocketState.CONNECTING
-
-    routed = Routed()
-    first, second = routed.websocket(Numbered), routed.websocket()
-    await first.accept()
-    assert second.client_state is WebSocketState.CONNECTED
-    assert not hasattr(second, "number")
+    for classes in ((WebSocket, Numbered), (Numbered, WebSocket)):
+        routed = Routed()
+        first, second = (routed.websocket(of) for of in classes)
+        await first.accept()
+        assert isinstance(second, classes[1])
+        assert type(second).__name__ == classes[1].__name__
+        assert second.client_state is WebSocketState.CONNECTED
+        assert hasattr(second, "number") is (classes[1] is Numbered)
+        assert routed.websocket(classes[1]).__class__ is second.__class__  # made once
 
 
 # Nothing of the state is forgotten
 
-OWN = {"__class__", "_first", "_send", "scope"}
+OWN = {"__class__", "_first", "_own_send", "scope"}
 
 
 def stored(source: str) -> Iterator[str]:
@@ -259,11 +269,8 @@ def stored(source: str) -> Iterator[str]:
 
 def unshared(source: str) -> set[str]:
     """What is stored on a WebSocket and neither shared by a second one nor its own."""
-    shared = {
-        name for name, value in vars(_websocket._Second).items() if isinstance(value, _websocket._OfFirst)
-    }
     properties = {name for name, value in vars(WebSocket).items() if isinstance(value, property)}
-    return set(stored(source)) - shared - properties - OWN
+    return set(stored(source)) - set(_shared.SHARED) - properties - OWN
 
 
 @pytest.mark.parametrize("module", sorted(CORE.glob("*.py")), ids=lambda path: path.stem)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import types
 import warnings
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from lilya.websockets import WebSocket, WebSocketDisconnect, _servers
+from lilya.websockets.types import Send
 
 from .server import Message, Server, disconnect, opened, steps
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 PATH = {"path": "/", "raw_path": b"/", "root_path": "", "query_string": b"", "subprotocols": []}
 GRANIAN: dict[str, Any] = {
@@ -146,3 +151,43 @@ def test_a_raw_receive_gives_what_the_server_said(monkeypatch: pytest.MonkeyPatc
     websocket, _ = opened(dict(LOST))
     assert steps(websocket.receive()) == LOST
     assert websocket.close_code == 1006
+
+
+UVICORNS: Final = "Task cancelled, timeout graceful shutdown exceeded"
+
+
+async def nowhere(message: Message) -> None:
+    """A send that is no server's."""
+
+
+class Stream:
+    """The sending part of hypercorn: what is looked at of it."""
+
+    def __init__(self, stopping: bool) -> None:
+        self.context = types.SimpleNamespace(terminated=types.SimpleNamespace(is_set=lambda: stopping))
+
+    async def app_send(self, message: Message | None) -> None: ...
+
+
+class HypercornsStream(Stream):
+    __module__ = "hypercorn.protocol.ws_stream"
+
+
+@pytest.mark.contract("block-closes-for-a-stop")
+@pytest.mark.parametrize(
+    ("interruption", "send", "stops"),
+    [
+        (KeyboardInterrupt(), nowhere, True),
+        (SystemExit(3), nowhere, True),
+        (asyncio.CancelledError(), nowhere, False),
+        (asyncio.CancelledError(UVICORNS), nowhere, True),
+        (asyncio.CancelledError("the app's own words"), nowhere, False),
+        (asyncio.CancelledError(5), nowhere, False),
+        (BaseExceptionGroup("several", [asyncio.CancelledError(UVICORNS)]), nowhere, True),
+        (asyncio.CancelledError(), HypercornsStream(stopping=True).app_send, True),
+        (asyncio.CancelledError(), HypercornsStream(stopping=False).app_send, False),
+        (asyncio.CancelledError(), Stream(stopping=True).app_send, False),
+    ],
+)
+def test_whether_a_cancellation_is_a_stop(interruption: BaseException, send: Send, stops: bool) -> None:
+    assert _servers.is_stop(interruption, send) is stops

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lilya.websockets.testing import websocket_scope
-from lilya.websockets.testing._rules import malformed
+from lilya.websockets.testing._rules import Stage, malformed, tolerated
 
 from .apps import ACCEPT, BODY, CLOSE, START
 
@@ -152,3 +152,16 @@ def test_what_is_given_counts() -> None:
     assert (scope["path"], scope["extra"], scope["query_string"]) == ("/y", 1, b"x=1&x=2")
     assert scope["state"] == state
     assert scope["state"] is not state
+
+
+@pytest.mark.parametrize("reason", [[{"type": "missing"}], b"bytes", "é" * 62])
+def test_the_reason_of_a_close_before_accept_is_tolerated(reason: Any) -> None:
+    message = {**CLOSE, "code": 1008, "reason": reason}
+    assert malformed(message) is not None
+    assert tolerated(message, Stage.CONNECTING) == {**CLOSE, "code": 1008, "reason": None}
+    assert tolerated(message, Stage.OPEN) is None
+
+
+@pytest.mark.parametrize("message", [{**CLOSE, "code": 1005}, {**ACCEPT, "headers": {}}, {}])
+def test_nothing_else_is(message: Any) -> None:
+    assert tolerated(message, Stage.CONNECTING) is None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import traceback
+import unittest
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from lilya.websockets import (
 )
 from lilya.websockets.testing import (
     ASGIViolation,
+    ASGIWarning,
     AsyncTestClient,
     ClientDisconnected,
     MemoryConnection,
@@ -885,3 +887,91 @@ async def test_a_raw_connection() -> None:
 def test_where_nothing_can_be_seen() -> None:
     assert describe_frames([]) == "a place that cannot be seen from outside"
     assert frames_of(None) == []
+
+
+# What no server minds
+
+
+async def refuses_with_a_list(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "websocket.close", "code": 1008, "reason": [{"type": "missing"}]})  # as FastAPI does
+
+
+async def test_what_no_server_minds_is_a_warning() -> None:
+    with (
+        pytest.warns(ASGIWarning, match="'reason' is a str or None, not list"),
+        pytest.raises(WebSocketDenialResponse) as refused,
+    ):
+        async with connect(refuses_with_a_list):
+            pass
+    assert (refused.value.status_code, refused.value.code, refused.value.reason) == (403, 1008, "")
+
+
+async def test_after_accept_it_is_a_violation() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPT)
+        await refuses_with_a_list(scope, receive, send)
+
+    with pytest.raises(ASGIViolation, match="not list"):
+        async with connect(app) as session:
+            await session.receive()
+
+
+# In different tasks, as fixtures of pytest-asyncio and `enterAsyncContext` of unittest enter and leave
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+class TestOtherTasks:
+    async def test_left_in_another_task(self) -> None:
+        manager = connect(echo)
+        session = await asyncio.create_task(manager.__aenter__())
+        await session.send_text("a")
+        assert await session.receive_text() == "a"
+        await asyncio.create_task(manager.__aexit__(None, None, None))
+        assert session.connection.task.ended.is_set()
+        assert len(asyncio.all_tasks()) <= 2  # this one, and the runner's
+
+    async def test_left_out_of_order(self) -> None:
+        managers = [connect(echo) for _ in range(3)]
+        sessions = [await manager.__aenter__() for manager in managers]
+        for index in (0, 2, 1):
+            await sessions[index].send_text(str(index))
+            assert await sessions[index].receive_text() == str(index)
+            await managers[index].__aexit__(None, None, None)
+
+    async def test_a_client_with_its_lifespan(self) -> None:
+        client = AsyncTestClient(echo)
+        await asyncio.create_task(client.__aenter__())
+        async with client.websocket_connect("/") as session:
+            await session.send_text("a")
+            assert await session.receive_text() == "a"
+        await asyncio.create_task(client.__aexit__(None, None, None))
+
+    async def test_what_the_app_raises_comes_out_of_leaving(self) -> None:
+        manager = connect(raises_after_accept)
+        await asyncio.create_task(manager.__aenter__())
+        with pytest.raises(Boom):
+            await asyncio.create_task(manager.__aexit__(None, None, None))
+
+    async def test_an_app_that_does_not_end_is_cancelled(self) -> None:
+        manager = connect(never_ends, timeout=0.05)
+        await asyncio.create_task(manager.__aenter__())
+        with pytest.raises(WebSocketTimeout, match="it was cancelled"):
+            await asyncio.create_task(manager.__aexit__(None, None, None))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="enterAsyncContext is of Python 3.11")
+def test_unittest_enters_and_leaves() -> None:
+    class Case(unittest.IsolatedAsyncioTestCase):
+        async def asyncSetUp(self) -> None:
+            self.one = await self.enterAsyncContext(connect(echo))  # type: ignore[attr-defined]
+            self.another = await self.enterAsyncContext(connect(echo))  # type: ignore[attr-defined]
+
+        async def runTest(self) -> None:
+            for session in (self.another, self.one):
+                await session.send_text("a")
+                assert await session.receive_text() == "a"
+
+    result = unittest.TestResult()
+    Case().run(result)
+    assert (result.testsRun, result.errors, result.failures) == (1, [], [])

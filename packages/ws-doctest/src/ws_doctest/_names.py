@@ -86,7 +86,11 @@ class Names:
         return self._arguments(call, path) if call else None
 
     def _attribute(self, cls: type, name: str, code: str) -> str | None:
-        if name.startswith("_") or hasattr(cls, name) or any(name in vars(each).get("__annotations__", {}) for each in cls.__mro__):
+        if (
+            name.startswith("_")
+            or hasattr(cls, name)
+            or any(name in vars(each).get("__annotations__", {}) for each in cls.__mro__)
+        ):
             return None
         near = difflib.get_close_matches(name, dir(cls), 1)
         hint = f"; it is close to {near[0]}" if near else ""

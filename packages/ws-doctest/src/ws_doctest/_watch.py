@@ -119,7 +119,9 @@ class Remains:
         found += [
             f"the app left a thread behind: {thread.name}"
             for thread in set(threading.enumerate()) - self.threads
-            if thread.is_alive() and not thread.name.startswith(_KEPT_THREADS)
+            if thread.is_alive()
+            and not thread.name.startswith(_KEPT_THREADS)
+            and not thread.name.endswith("(_monitor)")  # of `logging.handlers.QueueListener`
         ]
         left = _open_files() - self.files
         if left:

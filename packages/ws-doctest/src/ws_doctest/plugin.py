@@ -45,6 +45,7 @@ SETTINGS = (
     "ws_doctest_names",
     "ws_doctest_words",
     "ws_doctest_elsewhere",
+    "ws_doctest_asyncio",
     "ws_doctest_time_limit",
     "ws_doctest_servers",
     "ws_doctest_backends",
@@ -92,6 +93,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type="linelist",
         default=[],
     )
+    parser.addini(
+        "ws_doctest_asyncio",
+        "FOLDER: WHY for each folder of examples that is replayed on asyncio only",
+        type="linelist",
+        default=[],
+    )
     parser.addini("ws_doctest_time_limit", "seconds that one step of a replay may take", default="5")
     parser.addini(
         "ws_doctest_servers",
@@ -130,6 +137,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(gate, "ws-doctest-gate")
 
 
+def _reason(folders: dict[Path, str], path: Path) -> str | None:
+    return next((reason for folder, reason in folders.items() if folder in path.parents), None)
+
+
 class Gate:
     """The gate of one pytest run: its configuration, its servers, its account."""
 
@@ -158,12 +169,8 @@ class Gate:
             if not equals:
                 raise pytest.UsageError(f"ws_doctest_receivers: expected NAME=module:Class, came {line!r}")
             self.receivers[name.strip()] = target.strip()
-        self.elsewhere: dict[Path, str] = {}
-        for line in config.getini("ws_doctest_elsewhere"):
-            folder, _, reason = (part.strip() for part in line.partition(":"))
-            if not reason or not (root / folder).is_dir():
-                raise pytest.UsageError(f"ws_doctest_elsewhere: expected FOLDER: REASON, came {line!r}")
-            self.elsewhere[(root / folder).resolve()] = reason
+        self.elsewhere = self._folders("ws_doctest_elsewhere", root)
+        self.asyncio_only = self._folders("ws_doctest_asyncio", root)
         self.backends: list[str] = config.getini("ws_doctest_backends")
         if not self.backends or not set(self.backends) <= set(BACKENDS):
             raise pytest.UsageError(
@@ -247,6 +254,16 @@ class Gate:
             raise pytest.UsageError(f"{key}: expected a number above 0, came {text!r}")
         return number
 
+    def _folders(self, key: str, root: Path) -> dict[Path, str]:
+        """Return the folders that are named with a reason."""
+        found: dict[Path, str] = {}
+        for line in self.config.getini(key):
+            folder, _, reason = (part.strip() for part in line.partition(":"))
+            if not reason or not (root / folder).is_dir():
+                raise pytest.UsageError(f"{key}: expected FOLDER: REASON, came {line!r}")
+            found[(root / folder).resolve()] = reason
+        return found
+
     def server(self, implementation: str) -> UvicornProcess:
         """Return the running server with this implementation; it is started once per run."""
         try:
@@ -276,7 +293,11 @@ class Gate:
 
     def reason_not_to_run(self, path: Path) -> str | None:
         """Return where else an example is run and why, or ``None`` if it is run here."""
-        return next((reason for folder, reason in self.elsewhere.items() if folder in path.parents), None)
+        return _reason(self.elsewhere, path)
+
+    def reason_not_on(self, backend: str, path: Path) -> str | None:
+        """Return why an example is not replayed on this event loop, or ``None`` if it is."""
+        return None if backend == "asyncio" else _reason(self.asyncio_only, path)
 
     def discard(self, implementation: str) -> None:
         """Stop a server in which a handler hangs; the next replay gets a new one."""
@@ -634,7 +655,7 @@ class DocPage(pytest.File):
                 "replays",
                 line,
                 partial(self.replay_in_memory, session, backend),
-                gate.lacks(backend),
+                gate.lacks(backend) or gate.reason_not_on(backend, session.app),
             )
         for implementation in gate.implementations:
             yield self.item(

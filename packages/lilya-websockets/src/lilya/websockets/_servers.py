@@ -1,8 +1,8 @@
 """What is known of single servers and no message of theirs says. The page *Servers* lists all differences.
 
 Servers are recognized by their scopes, which middleware passes on. Their callables, which middleware wraps,
-are used for one purpose only: to reach the transport below a connection.
-All of this is needed in rare cases only: headers that go with `accept`, and the end.
+are looked at only for what is theirs: the transport below a connection, the state of a worker, a `receive`
+that loses nothing. None of this is needed for a message.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from .types import Message, Scope, Send
+from .types import Message, Receive, Scope, Send
 
-__all__ = ["Line", "is_loss", "line_of", "warn_of_dropped_headers"]
+__all__ = ["Line", "is_lendable", "is_loss", "is_stop", "line_of", "warn_of_dropped_headers"]
 
 
 def _is_granian(scope: Scope) -> bool:
@@ -100,3 +100,32 @@ def line_of(send: Send, end: Mapping[str, Any] | None) -> Line | None:
     transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
     size = getattr(transport, "get_write_buffer_size", None)
     return None if size is None else Line(lambda: size() > 0, transport.abort, frees_senders=False)
+
+
+def is_stop(interruption: BaseException, send: Send) -> bool:
+    """Whether what interrupts an app comes from a server that stops, rather than from the app itself.
+
+    Of the servers that cancel, two can be told from anybody else: uvicorn by its words, and hypercorn by the
+    state of its worker, if `send` is its own.
+    """
+    if isinstance(interruption, (KeyboardInterrupt, SystemExit)):
+        return True
+    if any("timeout graceful shutdown exceeded" in str(argument) for argument in interruption.args):
+        return True
+    stream: Any = getattr(send, "__self__", None)
+    return type(stream).__module__ == "hypercorn.protocol.ws_stream" and bool(
+        stream.context.terminated.is_set()
+    )
+
+
+# Modules of servers on asyncio whose `receive`, cancelled anywhere, loses no message and can be called again.
+_LOSSLESS: Final = {
+    "uvicorn.protocols.websockets.websockets_sansio_impl",
+    "uvicorn.protocols.websockets.wsproto_impl",
+}
+
+
+def is_lendable(receive: Receive) -> bool:
+    """Whether a `receive` is known to lose nothing when it is cancelled. That of middleware may lose."""
+    server = getattr(receive, "__self__", None)
+    return type(server).__module__ in _LOSSLESS and getattr(receive, "__name__", "") == "receive"

@@ -1,4 +1,4 @@
-"""`WebSocket`: moves messages. The only `await` in the core is here.
+"""`WebSocket`: moves messages. What a block adds is in `_conversation.py`.
 
 The rules of this file:
 
@@ -16,8 +16,9 @@ The rules of this file:
 - On send the state moves before the `await`, so that of two tasks that close only one puts a close on the
   wire, and it is put back if the server refuses the message. On receive the state moves after the `await`,
   because the message is the event.
-- The server's `OSError` means that the client is gone. It is translated here and nowhere else.
-- Behind a router, a second object over one connection follows the first: `_Second`.
+- An `OSError` of the server means that the client is gone, and so does the disconnect of a framework's own
+  object: `losses()` lists them, and `_lost` translates them.
+- Objects over one connection share one state, those of frameworks too: `_shared.py`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from weakref import WeakValueDictionary
 
 from ._connection import Connection
 from ._extensions import DENIAL
+from ._frameworks import end_of, losses
 from ._messages import (
     PreparedMessage,
     checked_bytes,
@@ -48,6 +50,7 @@ from ._messages import (
     loads,
 )
 from ._servers import is_loss, warn_of_dropped_headers
+from ._shared import Foreign, checked_foreign, second_class, states_of
 from ._state import (
     CONNECTED,
     CONNECTING,
@@ -68,6 +71,10 @@ from .types import ASGIApp, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from ._conversation import Conversation
+
+    AnyConversation = Conversation[Any]
+else:
+    AnyConversation = Any  # `typing.get_type_hints` looks it up
 
 __all__ = ["WebSocket", "WebSocketClose"]
 
@@ -116,10 +123,12 @@ class WebSocket(Connection):
     """The subprotocol that the app accepted; `None` if there is none."""
 
     # What a block adds (`async with`). On the class, so that a connection without one is not charged.
-    _conversation: Conversation[Any] | None = None
+    _conversation: AnyConversation | None = None
     _unseen: bool = False  # the block's reader has seen the end, and the app was not told
 
-    _first: WebSocket  # of a second object only
+    # What is raised at the end. The module of a framework makes them that framework's own, too.
+    _disconnect_class: type[WebSocketDisconnect] = WebSocketDisconnect
+    _closed_class: type[WebSocketClosed] = WebSocketClosed
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -137,8 +146,9 @@ class WebSocket(Connection):
             raise ValueError(f'a WebSocket needs a scope of type "websocket", got {scope_type!r}')
         self.scope = scope
         self._send = send
-        # Set by routers, never by servers: only where a router has been does anybody look for a first one.
-        if "path_params" in scope and self._is_second(receive):
+        # Set by routers, never by servers: only where a router has been does anybody look for other objects.
+        routed = "path_params" in scope
+        if routed and self._is_second(receive):
             return
         self._receive = receive
         self._client_state = CONNECTING
@@ -150,17 +160,90 @@ class WebSocket(Connection):
         self.close_code = None
         self.close_reason = None
         self._cleanups: list[Callable[[], Any]] | None = None
+        if routed:
+            self._look_for_owner(receive)
 
     def _is_second(self, receive: Receive) -> bool:
         """Whether there is an object over this connection already. Then this one follows it."""
+        owner = getattr(receive, "__self__", receive)
+        if isinstance(owner, Foreign):  # that of a framework's object which has one of ours
+            first = owner.websocket
+            if first is None:
+                return False
+            self._follow(first, None)
+            return True
         # By identity: middleware that changes the conversation hands on a `receive` of its own, and what is
-        # behind it is another conversation. The ids stay taken as long as the first object is there.
-        first = _FIRST_OVER.setdefault((id(self.scope), id(receive)), self)
-        if first is self or type(self) is not WebSocket:
+        # behind it is another conversation. A method is made anew for each look at it: its object counts. The
+        # ids stay taken as long as the first object is there.
+        first = _FIRST_OVER.setdefault((id(self.scope), id(owner)), self)
+        if first is self:
             return False
-        self.__class__ = _Second  # here, so that no other object pays for it
-        self._first = first
+        self._follow(first, self._send)
         return True
+
+    def _follow(self, first: WebSocket, send: Send | None) -> None:
+        """Become a second object; `send` is its own one, if it has one."""
+        self.__dict__.pop("_send", None)
+        self.__class__ = second_class(type(self))  # here, so that no other object pays for it
+        self._first = first
+        self._own_send = send
+
+    def _look_for_owner(self, receive: Receive) -> None:
+        """Share the state with a framework's object, if it is its `receive` that this was made with."""
+        owner = getattr(receive, "__self__", None)
+        if getattr(owner, "scope", None) is self.scope and states_of(owner) is not None:
+            self._stand_behind(owner, Foreign.of(owner))
+
+    def _stand_behind(self, other: Any, foreign: Foreign) -> None:
+        """Begin where a framework's object stands, and see what it does from now on."""
+        states = states_of(other)
+        if states is not None:
+            client, application = states
+            self._move(client, application)
+            if DISCONNECTED in states:
+                self._ended = _BY_CLIENT if client is DISCONNECTED else _BY_APP
+        foreign.stand_before(other, self)
+
+    @classmethod
+    def wrap(cls: type[W], other: Any) -> W:
+        """A WebSocket of this class over the object of a framework: over the same connection, in one state.
+
+        What one of them accepts, receives, sends or closes, the other one knows. A framework that closes
+        after the end, in its handling of exceptions, makes no second end.
+
+        Args:
+            other: Whatever carries an ASGI `scope` and the ASGI callables `receive` and `send`: the WebSocket
+                of Starlette, FastAPI or Litestar, or one of this package.
+
+        Returns:
+            `other` itself if it is of this class.
+
+        Raises:
+            TypeError: It does not carry them, as the object of Quart, whose `receive` and `send` are others.
+            ValueError: Its scope is of another type.
+        """
+        if callable(getattr(other, "_get_current_object", None)):
+            other = other._get_current_object()  # a proxy of a context: the object outlives that
+        if isinstance(other, cls):
+            return other
+        if isinstance(other, WebSocket):
+            first: Any = other
+        else:
+            checked_foreign(other)
+            foreign = Foreign.of(other)
+            first = foreign.websocket
+            if first is None:
+                # What stands before it now is not what leads to the server.
+                websocket = cls(other.scope, foreign.receive_of(), foreign.send_of())
+                if foreign.websocket is not websocket:
+                    websocket._stand_behind(other, foreign)
+                return websocket
+            if isinstance(first, cls):
+                return first
+        second = cls.__new__(cls)
+        second.scope = other.scope
+        second._follow(getattr(first, "_first", first), None)
+        return second
 
     @property
     def client_state(self) -> WebSocketState:
@@ -230,7 +313,7 @@ class WebSocket(Connection):
             self._receiving = True
             try:
                 message = await receive()
-            except OSError as error:
+            except losses() as error:
                 await self._lost(error)
             finally:
                 self._receiving = False
@@ -252,7 +335,7 @@ class WebSocket(Connection):
         send = self._send_now = self._send
         try:
             await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": checked})
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         except Exception:
             self._put_back(CONNECTED, CONNECTING)
@@ -311,9 +394,10 @@ class WebSocket(Connection):
         returns. A reader in the background sees to that by receiving ahead of the app. On a server that tells
         the end, by the extension `lilya.websocket.end`, there is none, unless one of the options from
         `idle_timeout` to `buffer_bytes` is not its default. Leaving closes, unless that was done: with 1000
-        after a normal end, 1011 and no reason if an exception leaves the block, 1012 if the task is cancelled
-        from outside. A `WebSocketDisconnect` of this connection ends the block quietly, also in an exception
-        group. Every other exception goes on as it is.
+        after a normal end, 1011 and no reason if an exception leaves the block or the task is cancelled, 1012
+        if it is cancelled because the server stops. A `WebSocketException` of FastAPI, Starlette, Lilya or
+        Litestar closes with its code and reason. A `WebSocketDisconnect` of this connection ends the block
+        quietly, also in an exception group. Every other exception goes on as it is.
 
         Args:
             subprotocol: See `accept`.
@@ -402,22 +486,26 @@ class WebSocket(Connection):
 
         Without a reader, see `open`, they are those that the app has received.
         """
-        return 0 if self._conversation is None else self._conversation.messages_received
+        return self._counted("messages_received")
 
     @property
     def bytes_received(self) -> int:
         """The bytes of their payloads, of text as UTF-8."""
-        return 0 if self._conversation is None else self._conversation.bytes_received
+        return self._counted("bytes_received")
 
     @property
     def messages_sent(self) -> int:
         """Messages that the server took in the block, heartbeats among them; 0 without a block."""
-        return 0 if self._conversation is None else self._conversation.messages_sent
+        return self._counted("messages_sent")
 
     @property
     def bytes_sent(self) -> int:
         """The bytes of their payloads, of text as UTF-8."""
-        return 0 if self._conversation is None else self._conversation.bytes_sent
+        return self._counted("bytes_sent")
+
+    def _counted(self, what: str) -> int:
+        source = None if self._conversation is None else self._conversation.source
+        return 0 if source is None else getattr(source, what)
 
     # Receiving
 
@@ -469,7 +557,7 @@ class WebSocket(Connection):
         self._receiving = True
         try:
             message = await receive()
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         finally:
             self._receiving = False
@@ -508,7 +596,7 @@ class WebSocket(Connection):
         self._receiving = True
         try:
             message = await receive()
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         finally:
             self._receiving = False
@@ -667,7 +755,7 @@ class WebSocket(Connection):
             return
         except _NotOpen:
             pass
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         await self._send_otherwise({"type": "websocket.send", "text": data})
 
@@ -700,7 +788,7 @@ class WebSocket(Connection):
             return
         except _NotOpen:
             pass
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         await self._send_otherwise({"type": "websocket.send", "bytes": data})
 
@@ -763,7 +851,7 @@ class WebSocket(Connection):
             return
         except _NotOpen:
             pass
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         await self._send_otherwise(made)
 
@@ -808,7 +896,7 @@ class WebSocket(Connection):
         self.close_reason = reason
         try:
             await send({"type": "websocket.close", "code": code, "reason": reason})
-        except OSError:
+        except losses():
             self._move(DISCONNECTED, DISCONNECTED)  # the client is gone: the goal is reached
         except Exception:
             self._put_back(DISCONNECTED, before)
@@ -928,6 +1016,63 @@ class WebSocket(Connection):
             self._cleanups = []
         self._cleanups.append(fn)
 
+    # For a block, channels and draining
+
+    @property
+    def _block(self) -> Conversation[Any] | None:
+        """The block that owns the connection now."""
+        block = self._conversation
+        return block if block is not None and block.is_active else None
+
+    @property
+    def _ended_by_app(self) -> bool:
+        """Whether it was the app itself that closed."""
+        return self._ended == _BY_APP
+
+    def _use(self, receive: Receive, send: Send) -> None:
+        """Use other callables from now on."""
+        self._receive = receive
+        self._send = send
+        self._move(self._client_state, self._application_state)
+
+    def _learn(self, end: Message | None, ended: str | None = None) -> None:
+        """Learn of the end before the app does: it can still receive what came before.
+
+        Args:
+            end: Its code and reason; `None` if they are known.
+            ended: How it ended, in the words of an exception, if the code does not tell.
+        """
+        if end is None:
+            self._unseen = True
+            return
+        if self._ended is None:
+            self._record_end(end)
+            self._ended = ended or self._ended
+            self._unseen = True
+        self._move(self._client_state, DISCONNECTED)
+        if self._client_state is CONNECTED and self._ended not in (_BY_APP, _BY_RESPONSE):
+            self._receive_now = self._receive
+
+    def _tell(self, attempted: str | None = None) -> WebSocketDisconnect:
+        """The exception by which the app learns of the end: of what it attempted, if it may know already."""
+        if attempted is not None:
+            return self._closed(attempted)
+        self._unseen = False
+        return self._disconnect()
+
+    def _is_told_by(self, error: BaseException) -> bool:
+        """Whether an exception tells the end of this connection, as far as can be known."""
+        if isinstance(error, WebSocketDisconnect):
+            block = self._conversation
+            return error._origin is (None if block is None else block.token)
+        # That of a framework's object: its class does not say of which connection, but the code must be ours.
+        return (
+            isinstance(error, losses())
+            and not isinstance(error, OSError)
+            and self.close_code is not None
+            and end_of(error)["code"] == self.close_code
+        )
+
     # What is not the common message's way
 
     def _closed(self, attempted: str) -> WebSocketDisconnect:
@@ -935,7 +1080,7 @@ class WebSocket(Connection):
             self._unseen = False
             return self._disconnect()
         return self._marked(
-            WebSocketClosed(
+            self._closed_class(
                 1005 if self.close_code is None else self.close_code,
                 self.close_reason,
                 attempted,
@@ -945,7 +1090,7 @@ class WebSocket(Connection):
 
     def _disconnect(self) -> WebSocketDisconnect:
         return self._marked(
-            WebSocketDisconnect(1005 if self.close_code is None else self.close_code, self.close_reason)
+            self._disconnect_class(1005 if self.close_code is None else self.close_code, self.close_reason)
         )
 
     def _marked(self, error: WebSocketDisconnect) -> WebSocketDisconnect:
@@ -986,7 +1131,7 @@ class WebSocket(Connection):
             )
         try:
             await self._send(message)
-        except OSError as error:
+        except losses() as error:
             if after is DISCONNECTED:
                 self._record(None, None, None)  # it did not end that way
             await self._lost(error)
@@ -1001,6 +1146,20 @@ class WebSocket(Connection):
             if before is RESPONSE:
                 self._move(DISCONNECTED, DISCONNECTED)  # after an HTTP response nothing can come
             await self._run_cleanups()
+
+    async def _relay(self, message: Message) -> None:
+        """Send what a framework sends by its own object, as it is; a close after the end is none."""
+        message_type = message["type"]
+        if message_type.startswith(DENIAL):
+            message_type = message_type.removeprefix("websocket.")
+        if message_type == "websocket.close" and DISCONNECTED in (
+            self._client_state,
+            self._application_state,
+        ):
+            return
+        await self._deliver(message, self._after(message_type, more_body=bool(message.get("more_body"))))
+        if message_type == "websocket.accept":
+            self.accepted_subprotocol = message.get("subprotocol")
 
     def _put_back(self, after: WebSocketState, before: WebSocketState) -> None:
         """The server refused a message: as if it had not been sent.
@@ -1050,7 +1209,7 @@ class WebSocket(Connection):
         self._receiving = True
         try:
             message = await receive()
-        except OSError as error:
+        except losses() as error:
             await self._lost(error)
         finally:
             self._receiving = False
@@ -1086,16 +1245,6 @@ class WebSocket(Connection):
             code = 1006
         self._record(_BY.get(code, _BY_CLIENT), code, reason if isinstance(reason, str) else "")
 
-    def _end_unseen(self, end: Message | None, ended: str | None = None) -> None:
-        """A block's reader has seen the end, by an `OSError` if there is no message, and the app has not."""
-        if self._ended is None:
-            self._record_end(_LOST if end is None else end)
-            self._ended = ended or self._ended
-            self._unseen = True
-        self._move(self._client_state, DISCONNECTED)
-        if self._client_state is CONNECTED and self._ended not in (_BY_APP, _BY_RESPONSE):
-            self._receive_now = self._receive  # what came before the end can still be received
-
     async def _receive_otherwise(self, message: Message, key: str, attempted: str) -> Any:
         """What the fast path cannot do: receive after all, or say what a message without a payload means."""
         if message is _NOTHING:
@@ -1111,12 +1260,17 @@ class WebSocket(Connection):
         """Send although the fast path may not, or raise why that is."""
         await self._deliver(message, self._after("websocket.send"))
 
-    async def _lost(self, error: OSError) -> NoReturn:
-        """The server says by an `OSError` that the client is gone (ASGI spec, "Disconnected Client")."""
+    async def _lost(self, error: Exception) -> NoReturn:
+        """The server or a framework says by an exception that the client is gone.
+
+        ASGI spec, "Disconnected Client".
+        """
+        if self._conversation is not None and self._is_told_by(error):
+            raise error  # the block's, which has seen to the rest
         self._move(DISCONNECTED, DISCONNECTED)
         self._unseen = False
         if self._ended is None:
-            self._record_end(_LOST)
+            self._record_end(end_of(error))
         await self._run_cleanups()
         raise self._disconnect() from error
 
@@ -1149,51 +1303,6 @@ class WebSocket(Connection):
             raise WebSocketDataError(message, f"expected JSON, got {describe(message)}: {problem}") from error
 
 
-class _OfFirst:
-    """An attribute that a second object over a connection shares with the first."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, websocket: WebSocket, owner: type) -> Any:
-        return getattr(websocket._first, self._name)
-
-    def __set__(self, websocket: WebSocket, value: Any) -> None:
-        setattr(websocket._first, self._name, value)
-
-
-class _SendNow(_OfFirst):
-    """`_send_now` of a second object: whether there is one is shared, and which one is its own."""
-
-    def __get__(self, websocket: WebSocket, owner: type) -> Any:
-        return websocket._send if websocket._first._open else _no_send
-
-    def __set__(self, websocket: WebSocket, send: Any) -> None:
-        websocket._first._send_now = _no_send if send is _no_send else websocket._first._send
-
-
-class _Second(WebSocket):
-    """A further object over a connection: one state, one `receive` and one list of cleanups with the first.
-
-    Frameworks make several: Lilya one for the handler and one for its dependencies. Its own are the `send`,
-    which may lead through other middleware, and what was parsed of the scope.
-    """
-
-    _receive: Any = _OfFirst()
-    _client_state: Any = _OfFirst()
-    _application_state: Any = _OfFirst()
-    _receive_now: Any = _OfFirst()
-    _send_now: Any = _SendNow()
-    _receiving: Any = _OfFirst()
-    _ended: Any = _OfFirst()
-    close_code: Any = _OfFirst()
-    close_reason: Any = _OfFirst()
-    _cleanups: Any = _OfFirst()
-    accepted_subprotocol: Any = _OfFirst()
-    _conversation: Any = _OfFirst()
-    _unseen: Any = _OfFirst()
-
-
 class _Iterator(Generic[T]):
     """Messages until the conversation ends; the same few lines as in `WebSocket.receive_text`."""
 
@@ -1215,7 +1324,7 @@ class _Iterator(Generic[T]):
             websocket._receiving = True
             try:
                 message = await receive()
-            except OSError as error:
+            except losses() as error:
                 await websocket._lost(error)
             finally:
                 websocket._receiving = False
@@ -1272,7 +1381,7 @@ class WebSocketClose:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await send({"type": "websocket.close", "code": self.code, "reason": self.reason})
-        except OSError:
+        except losses():
             pass  # the client is gone: the goal is reached
 
 
@@ -1297,7 +1406,6 @@ _NOTHING: Final[Message] = {"type": "nothing was received"}
 _FIRST_OVER: Final[WeakValueDictionary[tuple[int, int], WebSocket]] = WeakValueDictionary()
 # Who ended it, where the code tells; 1012 is what servers say when they shut down.
 _BY: Final = {1006: _BY_NETWORK, 1012: _BY_SHUTDOWN}
-_LOST: Final[Message] = {"code": 1006}
 _CLOSED_BY: Final[dict[str, Literal["client", "network"]]] = {_BY_CLIENT: "client", _BY_NETWORK: "network"}
 # A tuple: whatever a server sends as a type can be looked for in it, what has no hash too.
 _RECEIVABLE: Final = tuple({message_type: None for table in RECEIVE.values() for message_type in table})

@@ -294,6 +294,9 @@ class QueryParam(MultiDictProxy[str], _Pairs):
             pairs = value
         super().__init__(MultiDict(pairs))
 
+    def __reduce__(self) -> Any:
+        return type(self), (list(self.items()),)  # a proxy of multidict's cannot be copied
+
     def __str__(self) -> str:
         return urlencode(list(self.items()))
 

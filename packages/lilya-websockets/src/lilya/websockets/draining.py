@@ -41,7 +41,7 @@ from ._servers import Line, line_of
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE
 from ._websocket import WebSocket
 from .exceptions import WebSocketDisconnect, WebSocketRuntimeError
-from .types import ASGIApp, Message, Receive, Scope, Send
+from .types import AnyASGIApp, ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["close_all", "drain"]
 
@@ -67,7 +67,7 @@ _NO_CODE: Final = (None, 1005, 1006)
 
 
 async def close_all(
-    websockets: Iterable[WebSocket],
+    websockets: Iterable[T],
     code: int = 1012,
     reason: str | None = None,
     *,
@@ -75,14 +75,14 @@ async def close_all(
     batch: int = 100,
     interval: float = 0.1,
     jitter: float = 0.5,
-) -> list[WebSocket]:
+) -> list[T]:
     """Close many WebSockets in batches, so that their clients do not all come back at the same instant.
 
     A handler in a block sees the end as when the server shuts down. One without a block sees it as after a
     `close` by another task. What has ended already is left alone. Cancelled, the rest stays open.
 
     Args:
-        websockets: Any number of them. They are taken as they are now.
+        websockets: Any number of them, as they are now; also objects of a framework, see `WebSocket.wrap`.
         code: The close code, see `WebSocket.close`. Default: 1012, the service restarts.
         reason: At most 123 bytes of UTF-8. Default: none.
         within: Seconds after which all is done. The intervals are made shorter if there are too many.
@@ -101,21 +101,24 @@ async def close_all(
     """
     code, reason = checked_close(code, reason)
     pace = _Pace(within, batch, interval, jitter)
-    missed: list[WebSocket] = []
+    # All of them first: what is none of them is an error before any is closed.
+    pairs = [(websocket, WebSocket.wrap(websocket)) for websocket in websockets]
+    missed: list[T] = []
 
-    async def close(websocket: WebSocket) -> None:
-        if not await _told(websocket, code, reason, pace.closing):
-            missed.append(websocket)
+    async def close(pair: tuple[T, WebSocket]) -> None:
+        given, websocket = pair
+        if not await _close(websocket, code, reason, pace.closing):
+            missed.append(given)
 
-    await pace.go(list(websockets), close)
+    await pace.go(pairs, close)
     return missed
 
 
-async def _told(websocket: WebSocket, code: int, reason: str, seconds: float) -> bool:
+async def _close(websocket: WebSocket, code: int, reason: str, seconds: float) -> bool:
     """Close one; whether it has ended, and its client was told."""
-    conversation = websocket._conversation
-    if conversation is not None and conversation.active:
-        return await conversation.shut_down(code, reason, seconds)
+    block = websocket._block
+    if block is not None:
+        return await block.shut_down(code, reason, seconds)
     with anyio.move_on_after(seconds):
         try:
             await websocket.close(code, reason)
@@ -154,7 +157,7 @@ class _Pace:
 
 
 def drain(
-    app: ASGIApp,
+    app: AnyASGIApp,
     *,
     within: float = 10.0,
     batch: int = 100,
@@ -319,7 +322,7 @@ async def _deny(scope: Scope, receive: Receive, send: Send, retry_after: int) ->
 class _Drain:
     """What `drain` returns."""
 
-    def __init__(self, app: ASGIApp, pace: _Pace, code: int, reason: str) -> None:
+    def __init__(self, app: AnyASGIApp, pace: _Pace, code: int, reason: str) -> None:
         self._app = app
         self._pace = pace
         self._code = code

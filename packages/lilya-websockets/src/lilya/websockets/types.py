@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["ASGIApp", "Message", "Receive", "Scope", "Send"]
+__all__ = ["ASGIApp", "AnyASGIApp", "Message", "Receive", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
 """What the server knows of the connection, one per connection."""
@@ -21,3 +21,6 @@ Send = Callable[[Message], Awaitable[None]]
 
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 """An ASGI application."""
+
+AnyASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+"""The same of any framework: some have types of their own for the three."""

@@ -373,7 +373,7 @@ class Channels:
     def join(
         self,
         names: str | Iterable[str],
-        websocket: WebSocket,
+        websocket: Any,
         *,
         member: Any = None,
         history: int = 0,
@@ -398,7 +398,8 @@ class Channels:
 
         Args:
             names: The channel, or several.
-            websocket: An accepted one, in a block of its own or by hand.
+            websocket: An accepted one, in a block of its own or by hand; also the object of a framework, see
+                `WebSocket.wrap`.
             member: What `members` says about it, anything that JSON can hold. `None`: it is no member.
             history: See `subscribe`, as `since`.
             presence: Whether joins and leaves are given to `encode`, too.
@@ -422,15 +423,14 @@ class Channels:
             WebSocketRuntimeError: Not accepted; or before the start, after the stop, on another event loop.
             Exception: What the server or `encode` raises, from leaving; the body is cancelled.
         """
-        if not isinstance(websocket, WebSocket):
-            raise TypeError(f"websocket must be a WebSocket, got {type(websocket).__name__}")
+        wrapped = WebSocket.wrap(websocket)
         if encode is not None and not callable(encode):
             raise TypeError(f"encode must be callable, got {type(encode).__name__}")
         checked = _checked_names((names,) if isinstance(names, str) else names)
         return Membership(
             self,
             checked,
-            websocket,
+            wrapped,
             encode=data_of if encode is None else encode,
             info=None if member is None else _info(member),
             presence=bool(presence),

@@ -359,10 +359,7 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         return None if failure is None or self._tells_the_end(failure, ended) else failure
 
     def _tells_the_end(self, error: BaseException, ended: str | None) -> bool:
-        if not isinstance(error, WebSocketDisconnect) or self.websocket.close_code is None:
-            return False
-        conversation = self.websocket._conversation
-        if error._origin is not (None if conversation is None else conversation.token):
+        if self.websocket.close_code is None or not self.websocket._is_told_by(error):
             return False  # of another socket
         # Used after a `close()` of the app's own: that is a bug, and no end that came by surprise.
         return (

@@ -23,6 +23,7 @@ from ._client import AsyncTestClient, TestClient, WebSocketTestSession
 from ._connection import MemoryConnection, websocket_scope
 from ._errors import (
     ASGIViolation,
+    ASGIWarning,
     ClientDisconnected,
     LifespanError,
     UnexpectedMessage,
@@ -36,6 +37,7 @@ from ._where import describe_frames, frames_of
 
 __all__ = [
     "ASGIViolation",
+    "ASGIWarning",
     "AsyncTestClient",
     "ClientDisconnected",
     "Lifespan",

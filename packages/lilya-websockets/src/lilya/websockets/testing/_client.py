@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from .._messages import checked_headers
 from ..datastructures import Header
-from ..types import ASGIApp, Message, Scope
+from ..types import AnyASGIApp, Message, Scope
 from ._connection import Headers, websocket_scope
 from ._errors import WebSocketTimeout
 from ._lifespan import Lifespan
@@ -55,7 +55,7 @@ class AsyncTestClient:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: AnyASGIApp,
         base_url: str = "ws://testserver",
         *,
         headers: Headers | None = None,
@@ -165,7 +165,7 @@ class TestClient:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: AnyASGIApp,
         base_url: str = "ws://testserver",
         *,
         backend: str = "asyncio",

@@ -19,9 +19,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from .._messages import checked_headers
 from ..exceptions import WebSocketClosed, WebSocketDisconnect
-from ..types import ASGIApp, Message, Scope
+from ..types import AnyASGIApp, Message, Scope
 from ._errors import ASGIViolation, ClientDisconnected, add_note, show
-from ._rules import DENIAL, LEGAL, Stage, illegal, malformed
+from ._rules import DENIAL, LEGAL, Stage, illegal, malformed, tolerated
 from ._task import AppTask
 
 __all__ = ["DENIAL", "Headers", "MemoryConnection", "websocket_scope"]
@@ -131,11 +131,12 @@ class MemoryConnection:
         scope: What `websocket_scope` made.
     """
 
-    def __init__(self, app: ASGIApp, scope: Scope) -> None:
+    def __init__(self, app: AnyASGIApp, scope: Scope) -> None:
         self.scope = scope
         self.stage = Stage.CONNECTING
         self.gone = False
         self.violations: list[str] = []
+        self.warnings: list[str] = []
         self.last_sent: Message | None = None
         self.stalled: anyio.Event | None = None
         self._goodbye: Message | None = None  # the disconnect, once there is one
@@ -153,7 +154,7 @@ class MemoryConnection:
         self.task = AppTask(app, scope, self._receive, self._send, self._app_ended)
 
     async def start(self) -> None:
-        """Start the app; `stop` must follow, in the same task."""
+        """Start the app; `stop` must follow, on trio in the same task."""
         await self.task.start()
 
     async def stop(self, patience: float | None) -> None:
@@ -257,6 +258,9 @@ class MemoryConnection:
         await anyio.lowlevel.checkpoint()
         while True:
             problem = malformed(message, self.scope.get("subprotocols") or (), denials=self._denials)
+            if problem and isinstance(message, dict) and (meant := tolerated(message, self.stage)):
+                self.warnings.append(problem)
+                problem, message = None, meant
             problem = problem or illegal(message, self.stage)
             if problem:
                 self.violations.append(problem)

@@ -12,6 +12,7 @@ from ..types import Message
 
 __all__ = [
     "ASGIViolation",
+    "ASGIWarning",
     "ClientDisconnected",
     "LifespanError",
     "UnexpectedMessage",
@@ -29,6 +30,10 @@ class ASGIViolation(RuntimeError):
 
     Raised to the app by `send`, and to the test even if the app swallows it.
     """
+
+
+class ASGIWarning(UserWarning):
+    """The app broke a rule of ASGI that no server minds: the reason of a close before accept is no text."""
 
 
 class ClientDisconnected(OSError):

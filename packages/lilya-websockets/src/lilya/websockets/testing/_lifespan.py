@@ -7,7 +7,7 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 
-from ..types import ASGIApp, Message
+from ..types import AnyASGIApp, Message
 from ._errors import ASGIViolation, LifespanError, WebSocketTimeout, add_note, show
 from ._task import AppTask
 
@@ -24,7 +24,7 @@ class Lifespan:
         limit: Seconds for its startup, and for its shutdown; `None` waits as long as it takes.
     """
 
-    def __init__(self, app: ASGIApp, limit: float | None) -> None:
+    def __init__(self, app: AnyASGIApp, limit: float | None) -> None:
         self.state: dict[str, Any] = {}
         self._limit = limit
         self._answers: list[Message] = []
@@ -42,7 +42,7 @@ class Lifespan:
         """Start the app up.
 
         Returns:
-            Whether it has a lifespan. If so, `stop` must follow, in the same task.
+            Whether it has a lifespan. If so, `stop` must follow, on trio in the same task.
 
         Raises:
             LifespanError: The app said that its startup failed.

@@ -1,6 +1,7 @@
 """What an app may send, as data and pure functions.
 
-Stricter than any server: what one of them refuses is refused here (ASGI spec, "WebSocket"; RFC 6455).
+As strict as the strictest server: what one of them refuses is refused here (ASGI spec, "WebSocket"; RFC
+6455). What none of them minds is a warning: `tolerated`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 from ..types import Message
 from ._errors import show
 
-__all__ = ["DENIAL", "LEGAL", "Stage", "illegal", "malformed"]
+__all__ = ["DENIAL", "LEGAL", "Stage", "illegal", "malformed", "tolerated"]
 
 DENIAL: Final = "websocket.http.response"
 
@@ -64,6 +65,17 @@ def malformed(message: object, offered: Sequence[str] = (), *, denials: bool = T
     else:
         problem = _CHECKS[message["type"]](message, offered)
     return problem and f"malformed message: {problem}; the app sent {show(message)}"
+
+
+def tolerated(message: Message, stage: Stage) -> Message | None:
+    """What a malformed message means if no server minds it, or `None` if one does.
+
+    A close before accept is HTTP 403: nobody sends its reason. FastAPI's is a list when it refuses a request.
+    """
+    if stage is not Stage.CONNECTING or message.get("type") != "websocket.close":
+        return None
+    rest = {**message, "reason": None}
+    return None if _bad_close(rest, ()) else rest
 
 
 def _bad_accept(message: Message, offered: Sequence[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import EllipsisType, TracebackType
@@ -14,9 +15,10 @@ import anyio.lowlevel
 from .._messages import checked_bytes, checked_close, checked_text, describe, dumps, encode_json, loads
 from ..datastructures import Header
 from ..exceptions import WebSocketClosed, WebSocketDataError, WebSocketDisconnect, WebSocketRuntimeError
-from ..types import ASGIApp, Message, Scope
+from ..types import AnyASGIApp, Message, Scope
 from ._connection import Headers, MemoryConnection, websocket_scope
 from ._errors import (
+    ASGIWarning,
     UnexpectedMessage,
     WebSocketDenialResponse,
     WebSocketTimeout,
@@ -310,6 +312,8 @@ class WebSocketSession:
         elif isinstance(failure, WebSocketTimeout):
             limit = BRIEFLY
         await self.connection.stop(limit)
+        for problem in self.connection.warnings:
+            warnings.warn(problem, ASGIWarning, stacklevel=2)
         error = self.connection.take_error()
         late = None
         if task.stopped_at is not None:
@@ -435,7 +439,7 @@ class Opened(AbstractAsyncContextManager[WebSocketSession]):
     connection: MemoryConnection | None = None
     """The connection, there as soon as it is being opened."""
 
-    def __init__(self, app: ASGIApp, scope: Scope, timeout: float | None) -> None:
+    def __init__(self, app: AnyASGIApp, scope: Scope, timeout: float | None) -> None:
         self._made = (app, scope)
         self._timeout = timeout
         self._session: WebSocketSession
@@ -460,7 +464,7 @@ class Opened(AbstractAsyncContextManager[WebSocketSession]):
 
 
 def connect(
-    app: ASGIApp,
+    app: AnyASGIApp,
     url: str = "/",
     subprotocols: Sequence[str] | None = None,
     *,

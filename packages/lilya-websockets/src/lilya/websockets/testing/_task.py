@@ -13,7 +13,7 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskGroup
 
-from ..types import ASGIApp, Receive, Scope, Send
+from ..types import AnyASGIApp, Receive, Scope, Send
 from ._where import describe_frames, frames_of
 
 __all__ = ["AppTask", "of_the_app"]
@@ -47,7 +47,7 @@ class AppTask:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: AnyASGIApp,
         scope: Scope,
         receive: Receive,
         send: Send,
@@ -60,13 +60,25 @@ class AppTask:
         self._group: TaskGroup
         self._id = 0
         self._task: asyncio.Task[Any] | None = None
+        self._holder: asyncio.Task[None] | None = None  # has the group, on asyncio
 
     async def start(self) -> None:
-        """Start the app; `stop` must follow, in the same task."""
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
+        """Start the app; `stop` must follow: in the same task on trio, in any task on asyncio."""
         self._coroutine = _called(*self._call)
-        self._group.start_soon(self._run)
+        if _asyncio_task() is None:
+            self._group = anyio.create_task_group()
+            await self._group.__aenter__()
+            self._group.start_soon(self._run)
+            return
+        # A task of its own has the group: fixtures are entered and left in different tasks, and in any order.
+        entered = anyio.Event()
+        self._holder = asyncio.create_task(self._hold(entered))
+        await entered.wait()
+
+    async def _hold(self, entered: anyio.Event) -> None:
+        async with anyio.create_task_group() as self._group:
+            self._group.start_soon(self._run)
+            entered.set()
 
     async def stop(self, patience: float | None) -> None:
         """Wait for the app's end; cancel it when that takes too long. Cancelled itself, it does so at once.
@@ -89,11 +101,15 @@ class AppTask:
                     with anyio.move_on_after(GRACE):
                         await self.ended.wait()
                     self._give_up()
-            await self._group.__aexit__(
-                type(interruption) if interruption else None,
-                interruption,
-                interruption.__traceback__ if interruption else None,
-            )
+            if self._holder is not None:
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([self._holder])
+            else:
+                await self._group.__aexit__(
+                    type(interruption) if interruption else None,
+                    interruption,
+                    interruption.__traceback__ if interruption else None,
+                )
 
     def where(self, root: Path | None = None, prefer: Path | None = None) -> str:
         """Say where the app is waiting, and where the tasks are that it started; see `describe_frames`."""
@@ -156,7 +172,7 @@ class AppTask:
         return found
 
 
-async def _called(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def _called(app: AnyASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     await app(scope, receive, send)
 
 

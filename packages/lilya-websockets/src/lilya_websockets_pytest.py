@@ -1,7 +1,8 @@
-"""The pytest plugin: one fixture.
+"""The pytest plugin of `lilya-websockets`: one fixture.
 
-pytest imports this module in every run, so it imports nothing but pytest; the test client itself is imported
-by the first test that uses the fixture.
+pytest imports this module in every run of everybody who has the package installed. So it imports nothing but
+pytest, and is outside of `lilya.websockets`, which would come with it; the test client is imported by the
+first test that uses the fixture.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from .testing import TestClient
-    from .types import ASGIApp
+    from lilya.websockets.testing import TestClient
+    from lilya.websockets.types import AnyASGIApp
 
 __all__ = ["websocket_client"]
 
@@ -29,11 +30,11 @@ def websocket_client() -> Iterator[Callable[..., TestClient]]:
 
     Called with the app and the options of `TestClient`.
     """
-    from .testing import TestClient
+    from lilya.websockets.testing import TestClient
 
     with ExitStack() as stack:
 
-        def client(app: ASGIApp, **options: Any) -> TestClient:
+        def client(app: AnyASGIApp, **options: Any) -> TestClient:
             return stack.enter_context(TestClient(app, **options))
 
         yield client

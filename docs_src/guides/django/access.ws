@@ -1,0 +1,3 @@
+> connect /
+< deny 401
+< body Sign in first.

@@ -1,0 +1,2 @@
+> connect /nowhere
+< deny 404

@@ -1,0 +1,5 @@
+> connect /echo
+< accept
+> text Hello!
+< text You said: Hello!
+> close 1000

@@ -1,0 +1,5 @@
+> connect /echo
+< accept
+> text Hello!
+< text Hello!
+> close

@@ -1,0 +1,2 @@
+> connect /rooms/blue
+< deny 403

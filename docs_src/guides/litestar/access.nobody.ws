@@ -1,0 +1,3 @@
+> connect /edit
+< deny 401
+< body Sign in first.

@@ -1,0 +1,4 @@
+> connect /edit?token=s3cret
+< accept
+< text Hello, ann.
+< close 1000

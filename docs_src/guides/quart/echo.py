@@ -1,0 +1,13 @@
+from quart import Quart
+
+from lilya.websockets.quart import init_app, websocket
+
+app = Quart(__name__)
+init_app(app)
+
+
+@app.websocket("/echo")
+async def echo() -> None:
+    async with websocket:
+        async for text in websocket.iter_text():
+            await websocket.send_text(f"You said: {text}")

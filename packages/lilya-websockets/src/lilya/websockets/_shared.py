@@ -1,0 +1,213 @@
+"""Several objects over one connection: one state for all of them.
+
+The rules of this file:
+
+- The first object of ours over a connection holds the state. A further one is a second one: it is of its
+  own class, and everything that is state leads to the first.
+- An object of another framework keeps a state of its own. What we send and receive goes through it, so its
+  state moves by its own code. What it sends and receives by itself goes through ours, see `Foreign`.
+- `Foreign` makes no reference cycle: the server's side of a connection must not wait for the garbage
+  collector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar, cast
+from weakref import WeakMethod, ref
+
+from ._state import CONNECTED, CONNECTING, DISCONNECTED, WebSocketState
+from .types import Message, Receive, Send
+
+__all__ = ["SHARED", "Foreign", "checked_foreign", "name_of", "second_class", "states_of"]
+
+C = TypeVar("C", bound=type[Any])
+
+
+class _OfFirst:
+    """An attribute that a second object over a connection shares with the first."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, websocket: Any, owner: type) -> Any:
+        return getattr(websocket._first, self._name)
+
+    def __set__(self, websocket: Any, value: Any) -> None:
+        setattr(websocket._first, self._name, value)
+
+
+class _Send:
+    """`_send` of a second object: its own if it was made with one, else the first's."""
+
+    def __get__(self, websocket: Any, owner: type) -> Any:
+        own = websocket._own_send
+        return websocket._first._send if own is None else own
+
+    def __set__(self, websocket: Any, send: Any) -> None:
+        if websocket._own_send is None:
+            websocket._first._send = send
+        else:
+            websocket._own_send = send
+
+
+class _SendNow:
+    """`_send_now` of a second object: whether there is one is shared, and which one it is follows `_send`."""
+
+    def __get__(self, websocket: Any, owner: type) -> Any:
+        return websocket._send if websocket._first._open else websocket._first._send_now
+
+    def __set__(self, websocket: Any, send: Any) -> None:
+        websocket._first._send_now = websocket._first._send if send is websocket._send else send
+
+
+_STATE: Final = (
+    "_receive",
+    "_client_state",
+    "_application_state",
+    "_receive_now",
+    "_receiving",
+    "_ended",
+    "close_code",
+    "close_reason",
+    "_cleanups",
+    "accepted_subprotocol",
+    "_conversation",
+    "_unseen",
+)
+
+SHARED: Final[dict[str, Any]] = {
+    **{name: _OfFirst(name) for name in _STATE},
+    "_send": _Send(),
+    "_send_now": _SendNow(),
+}
+"""What is not a second object's own. Its own are its class, what was parsed of the scope, and the `send` that
+it was made with, which may lead through other middleware."""
+
+
+def second_class(cls: C) -> C:
+    """The class of second objects of a class: as that in everything but where the state is."""
+    made: C | None = cls.__dict__.get("_second_class")
+    if made is None:
+        namespace = {"__module__": cls.__module__, "__doc__": cls.__doc__, **SHARED}
+        made = cls._second_class = cast(C, type(cls.__name__, (cls,), namespace))
+        made._second_class = made
+    return made
+
+
+class Foreign:
+    """Stands before the `receive` and the `send` of a framework's object, and goes through our object.
+
+    So ours sees what the framework does with its own: an accept in a dependency, a close in a handler of
+    exceptions. A close after the end stays here: there is one end.
+    """
+
+    __slots__ = ("__weakref__", "_websocket", "receive_of", "send_of")
+
+    def __init__(self, other: Any) -> None:
+        self._websocket: Callable[[], Any] = _nobody
+        self.receive_of: Callable[[], Receive] = _held(other.receive)
+        self.send_of: Callable[[], Send] = _held(other.send)
+
+    @classmethod
+    def of(cls, other: Any) -> Foreign:
+        """What stands before this object; nothing is put there yet."""
+        found = getattr(getattr(other, "receive", None), "__self__", None)
+        return found if isinstance(found, cls) else cls(other)
+
+    @property
+    def websocket(self) -> Any:
+        """Our object over the same connection, or `None` if it is gone."""
+        return self._websocket()
+
+    def stand_before(self, other: Any, websocket: Any) -> None:
+        """Go through `websocket` from now on. An object that cannot be changed is left as it is."""
+        self._websocket = ref(websocket)
+        try:
+            other.receive, other.send = self.receive, self.send
+        except AttributeError:
+            pass  # its slots are not for us: ours does not see what it does by itself
+
+    async def receive(self) -> Message:
+        websocket = self._websocket()
+        if websocket is not None:
+            return await websocket._next("receive")  # type: ignore[no-any-return]
+        return await self.receive_of()()  # its object is there: it was just called
+
+    async def send(self, message: Message) -> None:
+        websocket = self._websocket()
+        if websocket is not None:
+            await websocket._relay(message)
+            return
+        await self.send_of()(message)
+
+
+def _nobody() -> None:
+    return None
+
+
+def _held(call: Any) -> Callable[[], Any]:
+    """A callable of an object, held without holding the object where it is a method of that."""
+    try:
+        return WeakMethod(call)
+    except TypeError:  # no method, or that of an object which cannot be changed either
+        return lambda: call
+
+
+# Their `receive` and `send` have the names of ASGI's, and take and give payloads. By the start of the module.
+_PAYLOADS: Final = {
+    "quart.": "use `websocket` of lilya.websockets.quart, see its page",
+    "channels.generic.": "use ASGI's own callables in the consumer's place: WebSocket(scope, receive, send)",
+}
+
+
+def checked_foreign(other: Any) -> None:
+    """See that an object carries a scope and the two ASGI callables.
+
+    Raises:
+        TypeError: It does not; the error names its class, and the way out.
+        ValueError: Its scope is not a WebSocket's.
+    """
+    for cls in other.__class__.__mro__:  # not `type`: a proxy says whose it is
+        for module, way_out in _PAYLOADS.items():
+            if f"{cls.__module__}.".startswith(module):
+                raise TypeError(
+                    f"websocket must carry ASGI's receive and send, and those of {name_of(other)} take and "
+                    f"return payloads: {way_out}"
+                )
+    scope = getattr(other, "scope", None)
+    if (
+        not isinstance(scope, Mapping)
+        or not callable(getattr(other, "receive", None))
+        or not callable(getattr(other, "send", None))
+    ):
+        raise TypeError(
+            f"websocket must be a WebSocket, or an object that carries an ASGI scope, receive and send, got "
+            f"{name_of(other)}. Where you have the three, use WebSocket(scope, receive, send)"
+        )
+
+
+def name_of(other: Any) -> str:
+    """The full name of an object's class: frameworks have many a `WebSocket`."""
+    cls = other.__class__
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+# What Litestar's object says of itself. It accepts by one call, so who has received the connect has accepted.
+_STAGES: Final = {
+    "init": (CONNECTING, CONNECTING),
+    "connect": (CONNECTED, CONNECTED),
+    "receive": (CONNECTED, CONNECTED),
+    "disconnect": (DISCONNECTED, CONNECTED),
+}
+
+
+def states_of(other: Any) -> tuple[WebSocketState, WebSocketState] | None:
+    """Where a framework's object says that the two sides stand, or `None` if it says nothing."""
+    stage = getattr(other, "connection_state", None)
+    if isinstance(stage, str) and stage in _STAGES:
+        return _STAGES[stage]
+    try:
+        return WebSocketState[other.client_state.name], WebSocketState[other.application_state.name]
+    except (AttributeError, KeyError):
+        return None

@@ -1,0 +1,138 @@
+"""For Starlette: change two imports, and the rest of the app stays.
+
+    from starlette.applications import Starlette
+
+    from lilya.websockets.starlette import WebSocket, WebSocketRoute
+
+    async def echo(websocket: WebSocket) -> None:
+        async with websocket:
+            async for text in websocket.iter_text():
+                await websocket.send_text(text)
+
+    app = Starlette(routes=[WebSocketRoute("/echo", echo)])
+
+`WebSocketRoute` hands a function this package's object, and `WebSocketEndpoint` the methods of a class. In a
+handler that takes Starlette's object, `WebSocket.wrap(websocket)` makes the same. `except` clauses for
+Starlette's `WebSocketDisconnect` hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
+from inspect import isfunction, ismethod
+from typing import TYPE_CHECKING, Any, Literal
+
+from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
+from starlette.routing import get_name, websocket_session
+from starlette.websockets import WebSocket as StarletteWebSocket
+from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
+
+from ._websocket import WebSocket as BaseWebSocket
+from .exceptions import WebSocketClosed as BaseWebSocketClosed
+from .exceptions import WebSocketDisconnect as BaseWebSocketDisconnect
+from .types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["WebSocket", "WebSocketClosed", "WebSocketDisconnect", "WebSocketEndpoint", "WebSocketRoute"]
+
+
+class WebSocketDisconnect(BaseWebSocketDisconnect, StarletteWebSocketDisconnect):
+    """The conversation ended; also the `WebSocketDisconnect` of Starlette and FastAPI."""
+
+
+class WebSocketClosed(BaseWebSocketClosed, WebSocketDisconnect):
+    """The WebSocket was used after its end; also the `WebSocketDisconnect` of Starlette and FastAPI."""
+
+
+class WebSocket(BaseWebSocket):
+    """`lilya.websockets.WebSocket`, whose exceptions are also Starlette's."""
+
+    _disconnect_class = WebSocketDisconnect
+    _closed_class = WebSocketClosed
+
+
+class WebSocketRoute(StarletteWebSocketRoute):
+    """Starlette's route, whose function gets this package's `WebSocket`.
+
+    Args:
+        path: See Starlette, as all others.
+        endpoint: A coroutine function that takes the WebSocket, or what Starlette's route takes besides: a
+            `WebSocketEndpoint`, or an ASGI app.
+        **options: `name` and `middleware`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Callable[[WebSocket], Awaitable[None]] | type[WebSocketEndpoint] | ASGIApp,
+        **options: Any,
+    ) -> None:
+        function: Any = endpoint
+        while isinstance(function, partial):
+            function = function.func
+        if not (isfunction(function) or ismethod(function)):
+            super().__init__(path, endpoint, **options)
+            return
+        handler: Any = endpoint
+
+        async def session(websocket: StarletteWebSocket) -> None:
+            await handler(WebSocket.wrap(websocket))
+
+        options["name"] = options.get("name") or get_name(endpoint)
+        super().__init__(path, session, **options)
+        self.endpoint = endpoint  # what a middleware finds in the scope
+
+
+if TYPE_CHECKING:
+
+    class _Endpoint:
+        """Starlette's, whose methods take Starlette's object: a subclass of both could not be typed."""
+
+        encoding: Literal["text", "bytes", "json"] | None = None
+        scope: Scope
+        receive: Receive
+        send: Send
+
+        def __init__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+        def __await__(self) -> Generator[Any, None, None]: ...
+        async def decode(self, websocket: WebSocket, message: Message) -> Any: ...
+
+else:
+    from starlette.endpoints import WebSocketEndpoint as _Endpoint
+
+
+class WebSocketEndpoint(_Endpoint):
+    """Starlette's endpoint, whose methods get this package's `WebSocket`.
+
+    `on_connect`, `on_receive` and `on_disconnect` are called as by Starlette's; the code that `on_disconnect`
+    gets is the WebSocket's `close_code`.
+    """
+
+    async def dispatch(self) -> None:
+        """Run one connection."""
+        # In a session of Starlette's: the handlers of exceptions get its object.
+        await websocket_session(self._converse)(self.scope, self.receive, self.send)
+
+    async def _converse(self, session: StarletteWebSocket) -> None:
+        websocket = WebSocket.wrap(session)
+        await self.on_connect(websocket)
+        close_code = 1000
+        try:
+            while (message := await websocket.receive())["type"] != "websocket.disconnect":
+                await self.on_receive(websocket, await self.decode(websocket, message))
+            close_code = websocket.close_code or close_code
+        except Exception:
+            close_code = 1011
+            raise
+        finally:
+            await self.on_disconnect(websocket, close_code)
+
+    async def on_connect(self, websocket: WebSocket) -> None:
+        """Called first. Accepts, unless it is overridden."""
+        await websocket.accept()
+
+    async def on_receive(self, websocket: WebSocket, data: Any) -> None:
+        """Called with each message, decoded as `encoding` says."""
+
+    async def on_disconnect(self, websocket: WebSocket, close_code: int) -> None:
+        """Called at the end, also after an exception, with 1011 then."""

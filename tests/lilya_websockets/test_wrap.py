@@ -1,0 +1,374 @@
+"""`WebSocket.wrap`: ours over the object of Starlette. Other frameworks are in `tests/frameworks`."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.websockets import WebSocket as StarlettesWebSocket
+from starlette.websockets import WebSocketDisconnect as StarlettesDisconnect
+
+from lilya.websockets import (
+    WebSocket,
+    WebSocketClosed,
+    WebSocketDisconnect,
+    WebSocketRuntimeError,
+    WebSocketState,
+    _shared,
+)
+from lilya.websockets.channels import Channels
+from lilya.websockets.draining import close_all
+
+from .server import ClientDisconnected, Server, disconnect, text
+
+pytestmark = pytest.mark.anyio
+
+
+def starlettes(server: Server) -> StarlettesWebSocket:
+    return StarlettesWebSocket(server.scope, server.receive, server.send)
+
+
+def states(websocket: Any) -> tuple[str, str]:
+    return websocket.client_state.name, websocket.application_state.name
+
+
+async def test_once_is_enough() -> None:
+    theirs = starlettes(Server())
+    ours = WebSocket.wrap(theirs)
+    assert WebSocket.wrap(theirs) is ours
+    assert WebSocket.wrap(ours) is ours
+
+
+@pytest.mark.parametrize("accepts", ["theirs", "ours", "theirs before"])
+async def test_each_follows_the_other(accepts: str) -> None:
+    server = Server(text("a"), text("b"), disconnect(4001, "off"))
+    theirs = starlettes(server)
+    if accepts == "theirs before":
+        await theirs.accept()
+    ours = WebSocket.wrap(theirs)
+    if accepts == "ours":
+        await ours.accept()
+    elif accepts == "theirs":
+        await theirs.accept(headers=[(b"x-a", b"b")])
+    assert states(theirs) == states(ours) == ("CONNECTED", "CONNECTED")
+    assert [await theirs.receive_text(), await ours.receive_text()] == ["a", "b"]
+    await theirs.send_text("c")
+    await ours.send_bytes(b"d")
+    with pytest.raises(StarlettesDisconnect):
+        await theirs.receive_text()
+    assert states(ours)[0] == states(theirs)[0] == "DISCONNECTED"
+    assert (ours.close_code, ours.close_reason, ours.closed_by) == (4001, "off", "client")
+    with pytest.raises(WebSocketClosed):
+        await ours.receive_text()
+    await theirs.close()  # the goal is reached
+    assert server.types == ["websocket.accept", "websocket.send", "websocket.send"]
+
+
+async def test_one_end_whoever_makes_it() -> None:
+    for first in ("theirs", "ours"):
+        server = Server()
+        theirs = starlettes(server)
+        ours = WebSocket.wrap(theirs)
+        ran: list[int | None] = []
+        ours.add_cleanup(lambda ours=ours, ran=ran: ran.append(ours.close_code))  # type: ignore[misc]
+        await ours.accept()
+        await (theirs if first == "theirs" else ours).close(4002, "bye")
+        await theirs.close(4003)
+        assert server.sent[-1] == {"type": "websocket.close", "code": 4002, "reason": "bye"}
+        assert (ours.close_code, ours.close_reason, ran) == (4002, "bye", [4002])
+        assert server.types == ["websocket.accept", "websocket.close"]
+
+
+async def test_a_denial_by_theirs() -> None:
+    server = Server()
+    theirs = starlettes(server)
+    ours = WebSocket.wrap(theirs)
+    await theirs.send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+    assert states(ours)[1] == "RESPONSE"
+    await theirs.send({"type": "websocket.http.response.body", "body": b"no", "more_body": False})
+    with pytest.raises(WebSocketClosed, match="HTTP response"):
+        await ours.accept()
+
+
+async def test_what_theirs_accepts_with_is_known() -> None:
+    server = Server(subprotocols=["chat"])
+    theirs = starlettes(server)
+    ours = WebSocket.wrap(theirs)
+    await theirs.accept(subprotocol="chat")
+    assert ours.accepted_subprotocol == "chat"
+
+
+async def test_a_lost_client_is_ours_and_theirs() -> None:
+    server = Server()
+    theirs = starlettes(server)
+    ours = WebSocket.wrap(theirs)
+    await ours.accept()
+    server.fail(ClientDisconnected())
+    with pytest.raises(WebSocketDisconnect) as left:
+        await ours.send_text("anybody?")
+    assert left.value.code == 1006
+    assert states(ours) == ("DISCONNECTED", "DISCONNECTED")
+
+
+@pytest.mark.parametrize("left", ["client", "app"])
+async def test_over_one_that_has_ended(left: str) -> None:
+    server = Server(disconnect(4001))
+    theirs = starlettes(server)
+    await theirs.accept()
+    if left == "client":
+        with pytest.raises(StarlettesDisconnect):
+            await theirs.receive_text()
+    else:
+        await theirs.close()
+    ours = WebSocket.wrap(theirs)
+    assert ours.closed_by == ("client" if left == "client" else "server")
+    with pytest.raises(WebSocketClosed):
+        await ours.send_text("anybody?")
+
+
+@pytest.mark.quiet
+async def test_a_block_over_it() -> None:
+    server = Server(text("a"), text("b"), disconnect())
+    theirs = starlettes(server)
+    async with WebSocket.wrap(theirs) as ours:
+        assert [await theirs.receive_text(), await ours.receive_text()] == ["a", "b"]
+        await theirs.receive_text()  # the client leaves: quietly, also by their exception
+        raise AssertionError("not reached")
+    assert server.types == ["websocket.accept"]
+
+
+async def test_their_exception_of_another_connection_goes_on() -> None:
+    with pytest.raises(StarlettesDisconnect):
+        async with WebSocket.wrap(starlettes(Server())):
+            raise StarlettesDisconnect(1001)
+    with pytest.raises(StarlettesDisconnect):
+        async with WebSocket.wrap(starlettes(Server(disconnect(4001)))) as ours:
+            await ours.wait_disconnected()
+            raise StarlettesDisconnect(4002)
+
+
+# Further objects
+
+
+class Mine(WebSocket):
+    pass
+
+
+async def test_a_subclass_over_ours_shares_its_state_and_its_block() -> None:
+    server = Server(text("a"), disconnect(4001))
+    ours = server.websocket()
+    mine = Mine.wrap(ours)
+    assert isinstance(mine, Mine)
+    assert Mine.wrap(mine) is mine
+    assert WebSocket.wrap(mine) is mine
+    async with mine:
+        await ours.send_text("counted")
+        assert mine.messages_sent == ours.messages_sent == 1
+        assert await ours.receive_text() == "a"
+        await mine.wait_disconnected()
+    assert ours.close_code == mine.close_code == 4001
+
+
+@pytest.mark.parametrize("routed", [False, True])
+async def test_one_of_another_class_over_the_same_object(routed: bool) -> None:
+    server = Server(text("a"))
+    if routed:
+        server.scope["path_params"] = {}
+    theirs = starlettes(server)
+    ours, mine = WebSocket.wrap(theirs), Mine.wrap(theirs)
+    assert isinstance(mine, Mine)
+    await mine.accept()
+    assert await ours.receive_text() == "a"
+    await ours.close()
+    assert states(mine)[1] == states(theirs)[1] == "DISCONNECTED"
+
+
+async def test_by_the_callables_of_their_object_behind_a_router() -> None:
+    """`WebSocket(theirs.scope, theirs.receive, theirs.send)` is the same as wrapping it."""
+    server = Server(text("a"))
+    server.scope["path_params"] = {}
+    theirs = starlettes(server)
+    ours = WebSocket(theirs.scope, theirs.receive, theirs.send)
+    again = WebSocket(theirs.scope, theirs.receive, theirs.send)
+    await again.accept()
+    await again.send_text("b")
+    assert states(ours) == states(theirs) == ("CONNECTED", "CONNECTED")
+    assert await ours.receive_text() == "a"
+    await again.close(4002)
+    await theirs.close(4003)
+    assert ours.close_code == 4002
+    assert server.types == ["websocket.accept", "websocket.send", "websocket.close"]
+
+
+async def test_ours_is_gone_and_another_is_made() -> None:
+    server = Server(text("a"), text("b"))
+    server.scope["path_params"] = {}
+    theirs = starlettes(server)
+    gone = weakref.ref(WebSocket.wrap(theirs))
+    assert gone() is None
+    await theirs.accept()
+    assert await theirs.receive_text() == "a"
+    await theirs.send_text("c")
+    plain = WebSocket(theirs.scope, theirs.receive, theirs.send)
+    assert plain.application_state is WebSocketState.CONNECTING  # nothing tells it: wrap does
+    del plain
+    ours = WebSocket.wrap(theirs)
+    assert states(ours) == ("CONNECTED", "CONNECTED")
+    assert await ours.receive_text() == "b"
+    await theirs.close(4002)
+    assert ours.close_code == 4002
+
+
+async def test_nothing_waits_for_the_garbage_collector() -> None:
+    gc.disable()
+    try:
+        server = Server()
+        theirs = starlettes(server)
+        ours = WebSocket.wrap(theirs)
+        await theirs.accept()
+        await ours.close()
+        gone = [weakref.ref(each) for each in (theirs, ours)]
+        del theirs, ours
+        assert [each() for each in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+# What there is besides
+
+
+class Slotted:
+    """An object whose methods cannot be replaced, as those of compiled classes."""
+
+    __slots__ = ("_server", "scope")
+
+    def __init__(self, server: Server) -> None:
+        self._server, self.scope = server, server.scope
+
+    async def receive(self) -> Any:
+        return await self._server.receive()
+
+    async def send(self, message: Any) -> None:
+        await self._server.send(message)
+
+
+async def test_an_object_that_cannot_be_changed() -> None:
+    server = Server(text("a"))
+    ours = WebSocket.wrap(Slotted(server))
+    await ours.accept()
+    assert await ours.receive_text() == "a"
+
+
+async def test_callables_that_are_no_methods() -> None:
+    server = Server(text("a"))
+    theirs = SimpleNamespace(scope=server.scope, receive=lambda: server.receive(), send=server.send)
+    ours = WebSocket.wrap(theirs)
+    await ours.accept()
+    assert (await theirs.receive())["text"] == "a"
+    assert WebSocket.wrap(theirs) is ours
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ("init", ("CONNECTING", "CONNECTING")),
+        ("connect", ("CONNECTED", "CONNECTED")),
+        ("receive", ("CONNECTED", "CONNECTED")),
+        ("disconnect", ("DISCONNECTED", "CONNECTED")),
+        ("elsewhere", ("CONNECTING", "CONNECTING")),
+    ],
+)
+async def test_where_an_object_of_litestar_stands(stage: str, expected: tuple[str, str]) -> None:
+    server = Server()
+    theirs = SimpleNamespace(
+        scope=server.scope, receive=server.receive, send=server.send, connection_state=stage
+    )
+    assert states(WebSocket.wrap(theirs)) == expected
+
+
+async def test_a_proxy_gives_its_object() -> None:
+    theirs = starlettes(Server())
+    ours = WebSocket.wrap(theirs)
+    for current in (theirs, ours):
+        assert WebSocket.wrap(SimpleNamespace(_get_current_object=lambda current=current: current)) is ours
+
+
+@pytest.fixture
+def quarts() -> Any:
+    class Websocket:
+        __module__ = "quart.wrappers.websocket"
+        receive = send = print
+
+    class Subclass(Websocket):
+        __module__ = "somewhere"
+
+    return Subclass()
+
+
+async def test_quarts_object_is_refused_by_name(quarts: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"those of somewhere\..*Subclass take and return payloads: use `websocket`"
+    ):
+        WebSocket.wrap(quarts)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (None, "got NoneType"),
+        (object(), "got object"),
+        (SimpleNamespace(scope={}), "got types.SimpleNamespace"),
+        (SimpleNamespace(scope={}, receive=print), "got types.SimpleNamespace"),
+        (SimpleNamespace(scope=None, receive=print, send=print), "got types.SimpleNamespace"),
+    ],
+)
+async def test_what_carries_none_of_it(other: Any, named: str) -> None:
+    with pytest.raises(TypeError, match=f"{named}. Where you have the three, use WebSocket"):
+        WebSocket.wrap(other)
+
+
+async def test_a_request_is_refused() -> None:
+    with pytest.raises(ValueError, match="got 'http'"):
+        WebSocket.wrap(SimpleNamespace(scope={"type": "http"}, receive=print, send=print))
+
+
+def test_names_of_classes() -> None:
+    assert _shared.name_of(1) == "int"
+    assert _shared.name_of(StarlettesDisconnect()) == "starlette.websockets.WebSocketDisconnect"
+
+
+# Where wrapping is done for you
+
+
+@pytest.mark.quiet
+async def test_channels_take_their_object() -> None:
+    server = Server(text("a"), disconnect(4001))
+    theirs = starlettes(server)
+    async with Channels() as channels:
+        with pytest.raises(WebSocketRuntimeError, match="not accepted"):
+            await channels.join("room", theirs).__aenter__()
+        await theirs.accept()
+        async with channels.join("room", theirs) as member:
+            await channels.publish("room", await theirs.receive_text())
+            await theirs.receive_text()  # the client leaves: quietly
+            raise AssertionError("not reached")
+        assert member.ended in ("client", "left")
+    with pytest.raises(TypeError, match="got object"):
+        Channels().join("room", object())
+
+
+async def test_close_all_takes_their_objects() -> None:
+    servers = [Server() for _ in range(3)]
+    theirs = [starlettes(server) for server in servers]
+    for each in theirs:
+        await each.accept()
+    with pytest.raises(TypeError, match="got object"):
+        await close_all([*theirs, object()])
+    assert all(server.types == ["websocket.accept"] for server in servers)
+    assert await close_all(theirs, 4000, "closed") == []
+    for server, each in zip(servers, theirs, strict=True):
+        assert server.sent[-1] == {"type": "websocket.close", "code": 4000, "reason": "closed"}
+        assert states(each)[1] == "DISCONNECTED"
