@@ -88,10 +88,14 @@ def _limited(function: Callable[..., Any], seconds: float) -> Callable[..., Any]
     return limited
 
 
-@pytest.fixture(params=["reader", "direct"])
+@pytest.fixture(params=["reader", "lent", "direct"])
 def server_announces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks as they are on most servers, with a reader, and as they are where the server tells the end."""
+    """Blocks as they are on most servers, with a reader; on a server whose `receive` is lent to the app; and
+    where the server tells the end.
+    """
     monkeypatch.setattr(Server, "announces", request.param == "direct")
+    if request.param == "lent":
+        monkeypatch.setattr("lilya.websockets._reader.is_lendable", lambda receive: True)
 
 
 def _is_possible(item: pytest.Item) -> bool:
@@ -100,6 +104,10 @@ def _is_possible(item: pytest.Item) -> bool:
     )
     if parameters.get("server_announces") == "direct" and item.get_closest_marker("reader"):
         return False
+    if parameters.get("server_announces") == "lent":  # on asyncio only
+        backend = parameters.get("anyio_backend")
+        if "trio" in (backend, *(backend if isinstance(backend, tuple) else ())):
+            return False
     # The client of Redis is asyncio's; that it says so on trio has a test of its own.
     return (parameters.get("make_channels"), parameters.get("anyio_backend")) != ("redis", "trio")
 

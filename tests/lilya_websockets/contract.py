@@ -90,6 +90,7 @@ ROWS = {
     "block-cancelled-receive": "cancelling a receive loses nothing",
     "block-buffer": "bounded in messages and bytes; when it is full the server is not asked",
     "block-direct": "a server that tells the end is received from directly, unless an option needs a reader",
+    "block-lent": "a known server is received from by the app's task; who does not come back is watched for",
     "block-server-errors": "told in their turn; the end only if the client left",
     "block-blocked-send": "the end releases a send that the client's not reading has blocked",
     "block-fair": "the reader gets its turn, and so do other tasks, whatever body and server do",

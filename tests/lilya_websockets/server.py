@@ -58,6 +58,8 @@ class Server:
     made: ClassVar[list[Server]] = []
     announces: ClassVar[bool] = False
     """Whether it has the extension `lilya.websocket.end`, and so tells the end before it is received."""
+    repeats: ClassVar[bool] = False
+    """Whether the end can be received after a send has failed by it, as from uvicorn."""
 
     def __init__(self, *events: Message | BaseException, connecting: bool = True, **scope: Any) -> None:
         self.scope: dict[str, Any] = {
@@ -175,7 +177,7 @@ class Server:
         state = self._judged(message)
         fault = self.faults.pop(self.sends, None)
         self.sends += 1
-        if isinstance(fault, OSError) and self.announces:
+        if isinstance(fault, OSError) and (self.announces or self.repeats):
             self.push(disconnect(1006, None))
         elif isinstance(fault, OSError):
             self.client_left = True

@@ -220,7 +220,9 @@ class TestURL:
     def test_servers(self, server: Any, netloc: str) -> None:
         websocket = Server(headers=[], server=server, path="//x?y").websocket()
         url = websocket.url
-        assert (url.netloc, url.path, url.query) == (netloc, "//x%3Fy", "")
+        # Without an authority, a browser would take what follows two slashes for one.
+        path = "//x%3Fy" if netloc else "/%2Fx%3Fy"
+        assert (url.netloc, url.path, url.query) == (netloc, path, "")
         assert url.port is None or 0 <= url.port <= 65535
         assert isinstance(url.hostname, str) is bool(netloc)
         assert repr(url) == f"URL({str(url)!r})"
@@ -248,6 +250,9 @@ class TestURL:
         websocket = Server(path=path, server=server, headers=headers, query_string=b"q=1#f").websocket()
         # what RFC 3986, section 3.3, lets stand in a path
         expected = quote(path.encode("utf-8", "surrogatepass"), safe="/:@!$&'()*+,;=-._~")
+        if not headers and not server and expected.startswith("//"):
+            expected = "/%2F" + expected[2:]
+            assert str(websocket.url).startswith("/%2F")
         assert websocket.url.path == expected
         assert websocket.url.query == "q=1%23f"
         assert websocket.url.netloc == ("h" if headers else "a" if server else "")

@@ -25,7 +25,7 @@ from lilya.websockets import (
     WebSocketState,
     testing,
 )
-from lilya.websockets._reader import Reader, _Wait
+from lilya.websockets._reader import Reader, Wait
 
 from .server import ClientDisconnected, Message, Server, connect, data, disconnect, opened, text
 
@@ -1977,7 +1977,7 @@ def no_scope(monkeypatch: pytest.MonkeyPatch) -> None:
 def begun() -> tuple[Waits, Any]:
     waits = Waits()
     sending = waits.__await__()
-    rest = _Wait().rest_of(sending, next(sending))
+    rest = Wait().rest_of(sending, next(sending))
     assert next(rest) == "one"
     return waits, rest
 
@@ -2015,7 +2015,7 @@ def test_what_was_begun_by_hand_is_thrown_away() -> None:
 @pytest.mark.parametrize("end", [None, KeyError("no"), GeneratorExit()])
 def test_what_was_begun_by_hand_is_an_iterator_and_no_more(end: BaseException | None) -> None:
     begun: Any = iter(["one", "two"])
-    rest = _Wait().rest_of(begun, next(begun))
+    rest = Wait().rest_of(begun, next(begun))
     assert next(rest) == "one"
     if end is None:
         assert list(rest) == ["two"]
@@ -2123,7 +2123,7 @@ async def test_a_send_that_waits_is_thrown_away_by_another_task() -> None:
 
     async def begin() -> Any:
         sending = send().__await__()
-        rest = _Wait().rest_of(sending, next(sending))
+        rest = Wait().rest_of(sending, next(sending))
         next(rest)
         return rest
 

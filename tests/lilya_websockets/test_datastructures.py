@@ -378,8 +378,10 @@ class TestURL:
     @pytest.mark.parametrize("path", ["//evil.com", "//evil.com/x", "///x", "//"])
     @pytest.mark.parametrize("parts", [{"query": "a"}, {"scheme": ""}, {"scheme": "wss"}, {"netloc": None}])
     def test_a_path_never_becomes_an_authority(self, path: str, parts: dict[str, Any]) -> None:
-        url = URL.from_scope({"path": path, "headers": []}).replace(**parts)
-        assert (url.netloc, url.path) == ("", path)
+        for headers in ([], [(b"host", b"a")]):
+            url = URL.from_scope({"path": path, "headers": headers}).replace(**{"netloc": None} | parts)
+            assert (url.netloc, url.path) == ("", "/%2F" + path[2:])
+            assert str(url).removeprefix(f"{url.scheme}://").startswith("/%2F")
         assert url.replace(query="b", fragment="c") == f"{url.replace(query=None)}?b#c"
 
     @pytest.mark.contract("scope-url-repr")

@@ -39,7 +39,9 @@ def quoted(path: str) -> str:
 
 
 def check_url(url: URL, path: str) -> None:
-    assert url.path == quoted(path)
+    expected = quoted(path)
+    # Without an authority, a browser would take what follows two slashes for one.
+    assert url.path == (f"/%2F{expected[2:]}" if expected.startswith("//") and not url.netloc else expected)
     assert url.scheme in ("ws", "wss", "")
     assert url.hostname is None or url.hostname == url.hostname.lower()
     assert url.port is None or 0 <= url.port <= 65535
@@ -632,7 +634,7 @@ def test_the_clock_finds_what_is_quadratic_inside_of_c() -> None:
 def test_a_long_path_is_not_kept() -> None:
     _known_path.cache_clear()
     for size in range(257, 300):
-        assert URL.from_scope({"path": "/" * size}).path == "/" * size
+        assert URL.from_scope({"path": "/" * size}).path == "/%2F" + "/" * (size - 2)
     assert _known_path.cache_info().currsize == 0
     URL.from_scope({"path": "/chat"})
     assert _known_path.cache_info().currsize == 1

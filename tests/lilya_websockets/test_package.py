@@ -206,8 +206,10 @@ LAYERS = {
     "datastructures": {"types"},
     "_connection": {"datastructures", "exceptions", "types"},
     "_frameworks": {"_messages", "exceptions", "types"},
+    "_inbox": {"types"},
+    "_reader": {"_frameworks", "_inbox", "_servers", "exceptions", "types"},
     "_conversation": {
-        *("_extensions", "_frameworks", "_messages", "_servers", "_state"),
+        *("_extensions", "_frameworks", "_inbox", "_messages", "_reader", "_servers", "_state"),
         *("exceptions", "types"),
     },
     "_websocket": {
@@ -233,7 +235,7 @@ CHANNEL_LAYERS = {
     "_memory": ({"_backend"}, set[str]()),
     "_redis": ({"_backend"}, None),
     "_outbox": ({"_backend"}, {"_messages"}),
-    "_writers": ({"_backend", "_outbox", "_receivers"}, {"_websocket"}),
+    "_writers": ({"_backend", "_outbox", "_receivers"}, {"_frameworks", "_websocket"}),
     "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions"}),
     "_channels": (
         {"_backend", "_memory", "_outbox", "_receivers", "_writers"},
@@ -257,10 +259,14 @@ def test_the_layers_of_channels(path: Path) -> None:
 # By module of `uvicorn/`, the server's side: of the core it knows the names of extensions, and nothing else.
 UVICORN_LAYERS = {
     "_heads": (set[str](), set[str]()),
-    "_frames": (set[str](), set[str]()),
+    "_phases": (set[str](), set[str]()),
+    "_frames": ({"_deflate"}, set[str]()),
     "_deflate": (set[str](), set[str]()),
-    "_http": ({"_heads"}, set[str]()),
-    "_protocol": ({"_deflate", "_frames", "_heads"}, {"_extensions"}),
+    "_handshake": ({"_deflate", "_heads"}, set[str]()),
+    "_guarded": ({"_heads"}, set[str]()),
+    "_httptools": ({"_guarded", "_heads"}, set[str]()),
+    "_http": ({"_guarded", "_handshake", "_heads", "_httptools", "_protocol"}, set[str]()),
+    "_protocol": ({"_deflate", "_frames", "_handshake", "_heads", "_phases"}, {"_extensions"}),
     "__init__": ({"_http", "_protocol"}, set[str]()),
 }
 
@@ -291,7 +297,10 @@ def test_nothing_is_asserted(path: Path) -> None:
     assert not [node for node in nodes if isinstance(node, ast.Assert)]
     if path in (*CHANNELS, *UVICORN):
         return
-    if path.stem not in ("_websocket", "_conversation", "_shared", "draining", "origins", *FRAMEWORKS):
+    if path.stem not in (
+        *("_websocket", "_conversation", "_reader", "_shared", "draining", "origins"),
+        *FRAMEWORKS,
+    ):
         assert not [node for node in nodes if isinstance(node, ast.Await)]
 
 

@@ -39,7 +39,17 @@ LIMIT = 8.0  # seconds for whatever a test waits for
 PATIENCE = 30.0  # seconds for anything that a process takes
 TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 
+
+def eager_loop() -> asyncio.AbstractEventLoop:
+    """A loop whose tasks begin where they are made."""
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]  # Python 3.12
+    return loop
+
+
 LOOPS = [pytest.param(("asyncio", {}), id="asyncio")]
+if sys.version_info >= (3, 12):
+    LOOPS.append(pytest.param(("asyncio", {"loop_factory": eager_loop}), id="eager"))
 if sys.platform != "win32" and sys.implementation.name == "cpython":
     LOOPS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
 
@@ -551,7 +561,7 @@ async def test_odd_denials(status: int, expected: bytes) -> None:
 async def test_a_denial_that_cannot_be_sent(header: tuple[bytes, bytes]) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        with pytest.raises(ValueError, match="cannot be a header"):
+        with pytest.raises(ValueError, match=r"cannot be the name of a header|the value of the header"):
             await send({"type": START, "status": 401, "headers": [header]})
         await send({"type": "websocket.accept"})  # nothing was lost
 
@@ -1025,6 +1035,29 @@ async def stalled(
         yield server
 
 
+@pytest.mark.parametrize("http", ["auto", HTTPProtocol], ids=["uvicorn", "ours"])
+async def test_a_client_that_reads_nothing_holds_back_an_app_that_never_waits(http: Any) -> None:
+    """Also where the app runs before uvicorn has given the transport its new protocol: with eager tasks."""
+    sent = 0
+
+    async def body(events: Any, receive: Any, send: Any) -> None:
+        nonlocal sent
+        for _ in range(400):
+            await send({"type": "websocket.send", "bytes": bytes(65536)})
+            sent += 1
+
+    async with serving(Handler(body), http=http) as server, Raw.to(server.port, size=4096) as connection:
+        cast("Any", connection.writer.transport).pause_reading()
+        connection.writer.write(connection.REQUEST.format(path="/", more="").encode())
+        await until(lambda: any(each._drained for each in server.server_state.connections if sent))
+        assert 0 < sent < 400
+        cast("Any", connection.writer.transport).resume_reading()
+        assert (await connection.head()).startswith(b"HTTP/1.1 101 ")
+        size = 400 * (10 + 65536)
+        assert len(await asyncio.wait_for(connection.reader.readexactly(size), LIMIT)) == size
+    assert sent == 400
+
+
 @pytest.mark.parametrize("tls", [False, True])
 async def test_a_client_that_does_not_read_does_not_pin_the_shutdown(tls: bool) -> None:
     handler = Handler(floods)
@@ -1195,16 +1228,31 @@ async def test_contexts_that_are_not_kept() -> None:
 # uvicorn's logs
 
 
-async def test_the_log(caplog: pytest.LogCaptureFixture) -> None:
+class Talkative(Protocol):
+    log_query = True
+
+
+@pytest.mark.parametrize(
+    ("options", "access"),
+    [
+        ({}, ["/a%20b"]),
+        ({"ws": Talkative}, ["/a%20b?token=SECRET"]),
+        ({"access_log": False}, []),
+        ({"access_log": False, "ws": Talkative}, []),
+    ],
+    ids=["default", "query", "none", "query-none"],
+)
+async def test_the_log(options: Any, access: list[str], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "uvicorn.error")
-    async with connected(Handler(), "/a%20b?c=d") as connection:
+    async with connected(Handler(), "/a%20b?token=SECRET", **options) as connection:
         port = connection.local_address[1]
     lines = [message for message in caplog.messages if "WebSocket" in message or "connection " in message]
     assert lines == [
-        f'127.0.0.1:{port} - "WebSocket /a%20b?c=d" [accepted]',
+        *(f'127.0.0.1:{port} - "WebSocket {each}" [accepted]' for each in access),
         "connection open",
         "connection closed",
     ]
+    assert ("SECRET" in caplog.text) == ("?" in "".join(access))
 
 
 @pytest.mark.parametrize("status", ["401", "403"])
@@ -1223,7 +1271,7 @@ async def test_the_log_of_a_refusal(status: str, caplog: pytest.LogCaptureFixtur
     async with serving(app, **options) as server, Raw.to(server.port) as connection:
         await connection.shake("/a?b", "X-Forwarded-For: 192.0.2.1:5\r\n")
     lines = [message for message in caplog.messages if "WebSocket" in message or "connection " in message]
-    assert lines == [f'192.0.2.1:5 - "WebSocket /a?b" {status}']
+    assert lines == [f'192.0.2.1:5 - "WebSocket /a" {status}']
 
 
 async def test_every_frame_is_logged_at_level_trace(caplog: pytest.LogCaptureFixture) -> None:
@@ -1271,6 +1319,28 @@ async def test_a_head_that_never_ends(sent: bytes, status: bytes) -> None:
         answer = await connection.rest()
         assert answer.startswith(b"HTTP/1.1 " + status + b" ") if status else answer == b""
         await until(lambda: not server.server_state.connections)
+
+
+@pytest.mark.parametrize("http", ["auto", "lilya.websockets.uvicorn:HTTPProtocol"])
+def test_the_class_for_http_is_refused_with_ws_at_the_start(http: str) -> None:
+    config = uvicorn.Config(Handler(), http=http, ws="lilya.websockets.uvicorn:HTTPProtocol")
+    with pytest.raises(TypeError, match="HTTPProtocol was given with --ws"):
+        config.load()
+
+
+@pytest.mark.parametrize("http", ["auto", "lilya.websockets.uvicorn:HTTPProtocol", HTTPProtocol])
+def test_the_class_for_http_is_given_with_http(http: Any) -> None:
+    config = uvicorn.Config(Handler(), http=http, ws="lilya.websockets.uvicorn:WebSocketProtocol")
+    config.load()
+    assert config.ws_protocol_class is WebSocketProtocol
+    assert (config.http_protocol_class is HTTPProtocol) == (http != "auto")
+
+
+def test_there_is_nothing_else_in_the_package() -> None:
+    import lilya.websockets.uvicorn as package
+
+    with pytest.raises(AttributeError, match="has no attribute 'HTTPProtocols'"):
+        package.HTTPProtocols  # noqa: B018
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lilya.websockets.uvicorn import WebSocketProtocol
+from lilya.websockets.uvicorn._frames import Fault
 
 from .serving import Serving, loops
 
@@ -69,8 +70,9 @@ class Lenient(WebSocketProtocol):
 
     __slots__ = ()
 
-    def _deliver(self, is_text: bool, data: bytes) -> None:
-        super()._deliver(is_text, data.decode(errors="replace").encode() if is_text else data)
+    def _fail(self, fault: Fault) -> None:
+        if fault.code != 1007:
+            super()._fail(fault)
 
 
 def test_a_fault_is_found() -> None:

@@ -1,4 +1,4 @@
-"""The two paths of `lilya.websockets.uvicorn` agree with one another, and with the `websockets` library."""
+"""What `lilya.websockets.uvicorn` reads and writes, compared with the `websockets` library on both sides."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple, cast
 
 import pytest
@@ -15,14 +16,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from uvicorn.config import Config
 from uvicorn.server import ServerState
+from websockets.client import ClientProtocol
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.uri import parse_uri
 
 from lilya.websockets import WebSocket, WebSocketDisconnect
 from lilya.websockets.uvicorn import HTTPProtocol, WebSocketProtocol
+from lilya.websockets.uvicorn import _frames as reading
+from lilya.websockets.uvicorn import _phases as phases
 from lilya.websockets.uvicorn import _protocol as subject
 from lilya.websockets.uvicorn._deflate import Deflate
 
@@ -50,6 +55,12 @@ class Transport(asyncio.Transport):
     def writelines(self, pieces: Any) -> None:
         for piece in pieces:
             self.written += piece
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return asyncio.Protocol()  # an HTTP protocol of nobody
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        pass
 
     def is_closing(self) -> bool:
         return "close" in self.done or "abort" in self.done
@@ -86,7 +97,6 @@ class Outcome(NamedTuple):
 async def played(
     pieces: Sequence[bytes],
     *,
-    fast: bool,
     deflate: bool,
     echo: bool = True,
     slow: bool = False,
@@ -95,7 +105,6 @@ async def played(
     """Let a client send these pieces, one by one, and then leave.
 
     Args:
-        fast: Whether the fast path is taken.
         deflate: Whether the client offers compression.
         echo: Whether the app answers.
         slow: Whether the app begins to read when everything is there.
@@ -117,13 +126,9 @@ async def played(
                 await send(events[-1] | {"type": "websocket.send"})
         assert await receive() == events[-1]
 
-    class Protocol(WebSocketProtocol):
-        pass
-
-    Protocol.fast = fast
     config = Config(app, ws_max_size=max_size, ws_max_queue=3, ws_ping_interval=None, log_config=None)
     state, transport = ServerState(), Transport()
-    protocol = Protocol(config, state, {})
+    protocol = WebSocketProtocol(config, state, {})
     protocol.connection_made(transport)
     protocol.data_received(REQUEST % (OFFER if deflate else b""))
     (task,) = state.tasks
@@ -150,11 +155,27 @@ async def settled(task: asyncio.Task[None]) -> None:
         await asyncio.sleep(0)
 
 
-def by_websockets(data: bytes, *, deflate: bool) -> Outcome:
+class AtTheHead(PerMessageDeflate):
+    """The library's, which looks at two things before it inflates a frame instead of after it, as we do."""
+
+    wire: ServerProtocol
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            if frame.rsv2 or frame.rsv3:
+                raise ProtocolError("reserved bits must be 0")
+            if self.wire.current_size is not None and frame.opcode is not Opcode.CONT:
+                raise ProtocolError("expected a continuation frame")
+        return super().decode(frame, max_size=max_size)
+
+
+def by_websockets(data: bytes, *, deflate: bool, max_size: int = MAX_SIZE) -> Outcome:
     """What the `websockets` library makes of these bytes, with what it leaves to its user added: text."""
-    wire = ServerProtocol(state=State.OPEN, max_size=MAX_SIZE)
+    wire = ServerProtocol(state=State.OPEN, max_size=max_size)
     if deflate:
-        wire.extensions = [PerMessageDeflate(False, False, 15, 12, {"memLevel": 5})]
+        extension = AtTheHead(False, False, 15, 12, {"memLevel": 5})
+        extension.wire = wire
+        wire.extensions = [extension]
     events: list[dict[str, Any]] = []
     wire.receive_data(data)
     ending: tuple[int, str] | None = None
@@ -180,6 +201,22 @@ def by_websockets(data: bytes, *, deflate: bool) -> Outcome:
             break
     events.append({"code": 1006} if ending is None else {"code": ending[0], "reason": ending[1]})
     return Outcome(events, b"".join(wire.data_to_send()), [])
+
+
+def to_websockets(written: bytes, *, deflate: bool) -> list[dict[str, Any]]:
+    """What a client of the `websockets` library reads in what the server has written, as the app sent it."""
+    wire = ClientProtocol(parse_uri("ws://a/"), state=State.OPEN, max_size=None)
+    if deflate:
+        wire.extensions = [PerMessageDeflate(False, False, 12, 15, {})]
+    wire.receive_data(written)
+    frames = [frame for frame in cast("list[Frame]", wire.events_received()) if frame.opcode < Opcode.CLOSE]
+    assert wire.parser_exc is None
+    assert all(frame.fin for frame in frames)
+    return [
+        {"type": "websocket.receive"}
+        | ({"text": bytes(frame.data).decode()} if frame.opcode is Opcode.TEXT else {"bytes": frame.data})
+        for frame in frames
+    ]
 
 
 # Frames, right and wrong
@@ -303,21 +340,31 @@ def run(coroutine: Any) -> Any:
 
 @settings(max_examples=200)
 @given(st.data(), SESSIONS, st.booleans(), st.booleans())
-def test_both_paths_agree(data: st.DataObject, frames: list[Sent], deflate: bool, slow: bool) -> None:
-    compare(data.draw(split(encoded_apart(frames, deflate))), deflate, slow)
+def test_an_echo_is_what_has_come(data: st.DataObject, frames: list[Sent], deflate: bool, slow: bool) -> None:
+    outcome = run(played(data.draw(split(encoded_apart(frames, deflate))), deflate=deflate, slow=slow))
+    echoed = to_websockets(outcome.written, deflate=deflate)
+    assert echoed == outcome.events[: len(echoed)]
+    if (
+        not slow and outcome.events[-1].get("code") == 1006
+    ):  # else the end may have come before the last answers
+        assert len(echoed) == len(outcome.events) - 1
 
 
 def compare(
     pieces: Sequence[bytes], deflate: bool = False, slow: bool = False, max_size: int = MAX_SIZE
 ) -> None:
-    async def both() -> tuple[Outcome, Outcome]:
-        return (
-            await played(pieces, fast=True, deflate=deflate, slow=slow, max_size=max_size),
-            await played(pieces, fast=False, deflate=deflate, slow=slow, max_size=max_size),
-        )
-
-    one, other = run(both())
-    assert one == other
+    """Compare with the library: what the app is told, what is written, how it ends."""
+    outcome = run(played(pieces, deflate=deflate, echo=False, slow=slow, max_size=max_size))
+    expected = by_websockets(b"".join(pieces), deflate=deflate, max_size=max_size)
+    assert outcome.events[:-1] == expected.events[:-1]
+    ending = outcome.events[-1]
+    assert ending["type"] == "websocket.disconnect"
+    if expected.events[-1] == {"code": 1007}:
+        assert ending["code"] == 1007
+        assert outcome.done == ["eof"]
+    else:
+        assert {"type": "websocket.disconnect", **expected.events[-1]} == ending
+        assert outcome.written == expected.written
 
 
 A_BIT_IN_A_CONTINUATION = [Sent(0x01, b"a", compressed=True), Sent(0xC0, b"b")]
@@ -362,31 +409,31 @@ def test_the_limit_of_size_is_one_of_all_fragments(sizes: tuple[int, ...], code:
         Sent(0x80, b"x" * last),
     ]
     compare(encoded_apart(frames, False), max_size=10)
-    outcome = run(played(encoded_apart(frames, False), fast=True, deflate=False, echo=False, max_size=10))
+    outcome = run(played(encoded_apart(frames, False), deflate=False, echo=False, max_size=10))
     assert outcome.events[-1]["code"] == code
 
 
 @pytest.mark.parametrize(
-    ("name", "planted", "frames"),
+    ("module", "name", "planted", "frames"),
     [
-        ("PLAIN", {0x81, 0x82, 0x01}, [Sent(0x01, b"a"), Sent(0x80, b"b")]),
-        ("PLAIN", {0x81, 0x82, 0xA1}, NO_FRAME),
-        ("PLAIN", {0x81, 0x82, 0x89}, [Sent(0x89, b"a")]),
-        ("PIECES", {0x01, 0x02, 0x00, 0x80, 0x41}, [Sent(0x41, b"a"), Sent(0x80, b"b")]),
-        ("CONTINUATIONS", {0x00, 0x80, 0x02}, [Sent(0x01, b"a"), Sent(0x02, b"b"), Sent(0x80, b"c")]),
-        ("BEATS", {0x89, 0x8A, 0x88}, [Sent(0x88, b"\x0f\xa0")]),
-        ("BEATS", {0x89, 0x8A, 0xC9}, [Sent(0xC9, b"a")]),
-        ("apply_mask", lambda data, mask: bytes(data), [Sent(0x81, b"a"), Sent(0x81, b"b")]),
-        ("TEXT_HEADS", [b"\x82\x01"] * 126, [Sent(0x81, b"a")]),
+        (subject, "PLAIN", {0x81, 0x82, 0x01}, [Sent(0x01, b"a"), Sent(0x80, b"b")]),
+        (subject, "PLAIN", {0x81, 0x82, 0xA1}, NO_FRAME),
+        (subject, "PLAIN", {0x81, 0x82, 0x89}, [Sent(0x89, b"a")]),
+        (subject, "apply_mask", lambda data, mask: bytes(data), [Sent(0x81, b"a"), Sent(0x81, b"b")]),
+        (reading, "apply_mask", lambda data, mask: bytes(data), [Sent(0x81, b"a"), Sent(0x81, b"b" * 200)]),
+        (reading, "LEGAL", reading.LEGAL | {0xA1}, NO_FRAME),
+        (reading, "LEGAL", reading.LEGAL | {0x09}, [Sent(0x09, b"a")]),
+        (reading, "MAX_CONTROL", 126, [Sent(0x89, b"a" * 126)]),
+        (reading, "CLOSE_CODES", {1000, 1005}, [Sent(0x88, b"\x03\xed")]),
     ],
 )
 def test_a_planted_fault_is_found(
-    name: str, planted: Any, frames: list[Sent], monkeypatch: pytest.MonkeyPatch
+    module: Any, name: str, planted: Any, frames: list[Sent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subject, name, planted)
-    for pieces in ([encoded(frames, False)], encoded_apart(frames, False)):
-        with pytest.raises((AssertionError, TypeError, UnicodeDecodeError)):
-            compare(pieces)
+    compare(encoded_apart(frames, False))
+    monkeypatch.setattr(module, name, planted)
+    with pytest.raises((AssertionError, TypeError, UnicodeDecodeError)):
+        compare(encoded_apart(frames, False))
 
 
 @settings(max_examples=200)
@@ -403,19 +450,7 @@ def test_a_planted_fault_is_found(
 )
 def test_they_agree_with_the_library(data: Any, frames: list[Sent], deflate: bool) -> None:
     apart = encoded_apart(frames, deflate)
-    whole = b"".join(apart)
-    pieces = [whole] if data is None else data.draw(split(apart))
-    outcome = run(played(pieces, fast=True, deflate=deflate, echo=False))
-    expected = by_websockets(whole, deflate=deflate)
-    assert outcome.events[:-1] == expected.events[:-1]
-    ending = outcome.events[-1]
-    assert ending["type"] == "websocket.disconnect"
-    if expected.events[-1] == {"code": 1007}:
-        assert ending["code"] == 1007
-        assert outcome.done == ["eof"]
-    else:
-        assert {"type": "websocket.disconnect", **expected.events[-1]} == ending
-        assert outcome.written == expected.written
+    compare([b"".join(apart)] if data is None else data.draw(split(apart)), deflate)
 
 
 @settings(max_examples=300)
@@ -466,6 +501,8 @@ def test_small_frames_do_not_pile_up(piece: bytes) -> None:
         try:
             for _ in range(5):
                 protocol.data_received(piece * 1000)
+                for _ in range(10):  # turns, in each of which a share is read
+                    await asyncio.sleep(0)
             held = tracemalloc.get_traced_memory()[0]
         finally:
             tracemalloc.stop()
@@ -477,15 +514,203 @@ def test_small_frames_do_not_pile_up(piece: bytes) -> None:
     assert run(flood()) < 65536  # there are 5,000 of them
 
 
+# What one client may take of a turn of the loop
+
+
+NO_OUTPUT = b"\x00\x00\x00\xff\xff"  # an empty block of deflate, whole
+FLOODS = {
+    "pings": (b"", [Sent(0x89, b"")], 1006),
+    "large pings": (b"", [Sent(0x89, b"x" * 125)], 1006),
+    "pongs": (b"", [Sent(0x8A, b"")], 1006),
+    "empty fragments": (b"\x01\x80\0\0\0\0", [Sent(0x00, b"")], 1008),
+    "fragments of a byte": (b"\x01\x80\0\0\0\0", [Sent(0x00, b"x")], 1006),
+    "empty compressed fragments": (b"\x41\x80\0\0\0\0", [Sent(0x00, b"")], 1008),
+    "fragments with no output": (b"\x41\x80\0\0\0\0", [Sent(0x00, NO_OUTPUT)], 1006),
+    "of all": (b"\x41\x80\0\0\0\0", [Sent(0x89, b""), Sent(0x8A, b"x"), Sent(0x00, NO_OUTPUT)], 1006),
+}
+
+
+@pytest.mark.parametrize("closing", [False, True], ids=["open", "closing"])
+@pytest.mark.parametrize("kind", FLOODS)
+def test_frames_that_reach_no_app_are_shared_out_over_turns(kind: str, closing: bool) -> None:
+    begun, frames, code = FLOODS[kind]
+    flood = encoded(frames, False)
+    flood = begun + flood * (262_144 // len(flood))
+    told: list[Any] = []
+
+    async def main() -> None:
+        async with accepted(REQUEST % OFFER, ws_max_size=2**20) as protocol:
+            protocol.watch(told.append)
+            if closing:
+                protocol._close(4000, "")
+            reader, transport = protocol._frames, protocol._transport
+            protocol.data_received(flood)
+            left = [len(flood), len(reader._data) - reader._at]
+            turns = 0
+            while left[-1]:
+                assert not transport.reading
+                assert turns < 3000
+                turns += 1
+                await asyncio.sleep(0)
+                left.append(len(reader._data) - reader._at)
+            if code == 1006:
+                # 128 frames in a turn, of which the largest that reaches no app has 131 bytes.
+                assert max(one - other for one, other in pairwise(left)) <= 128 * 131
+                assert turns >= len(flood) // (128 * 131) - 1
+                assert not told or closing
+                await asyncio.sleep(0)
+            assert transport.reading
+
+    run(main())
+    assert [end["code"] for end in told] == [4000 if closing else code]
+
+
+def test_short_messages_are_shared_out_over_turns() -> None:
+    """An app that receives without ever waiting would keep the loop for one client."""
+    received = 0
+    in_a_turn: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal received
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            received += 1
+
+    async def main() -> None:
+        async with made(app) as protocol:
+            await settled(cast(Any, None))
+            protocol.data_received(encoded([Sent(0x81, b"x")], False) * 5000)
+            while received < 5000:
+                before = received
+                await asyncio.sleep(0)
+                in_a_turn.append(received - before)
+
+    run(main())
+    assert max(in_a_turn) <= 128
+    assert len(in_a_turn) < 200
+
+
+# More of them than one turn reads, and then a message and a close frame.
+LONG = encoded([Sent(0x89, b"")], False) * 1000
+
+
+@pytest.mark.parametrize("then", ["lost", "eof", "shutdown", "more"])
+def test_an_end_while_frames_wait_for_their_turn(then: str) -> None:
+    events: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while not events or events[-1]["type"] != "websocket.disconnect":
+            events.append(await receive())
+
+    async def main() -> None:
+        async with made(app) as protocol:
+            (task,) = protocol._server.tasks
+            await settled(task)
+            transport = protocol._transport
+            last = encoded([MESSAGE, GOODBYE], False)
+            protocol.data_received(LONG + (b"" if then == "more" else last))
+            assert events == []
+            assert not transport.reading
+            if then == "more":  # as TLS may
+                protocol.data_received(last[:3])
+                protocol.data_received(last[3:])
+            elif then == "shutdown":
+                protocol.shutdown()
+            elif then == "eof":
+                protocol.eof_received()
+            if then in ("lost", "eof"):
+                transport.lost = True
+                protocol.connection_lost(None)
+            await asyncio.wait_for(task, 30)
+            if then == "more":
+                assert transport.written.count(b"\x8a\x00") == 1000
+                assert transport.written.endswith(b"\x88\x05\x0f\xa0bye")
+
+    run(main())
+    if then == "shutdown":
+        assert [event["code"] for event in events] == [1012]
+    else:
+        assert [event.get("text") for event in events] == ["a", None]
+        assert events[-1] == LEFT
+
+
+def test_a_receive_that_is_cancelled_while_frames_wait_for_their_turn() -> None:
+    async def main() -> None:
+        async with accepted() as protocol:
+            protocol.data_received(LONG + encoded([MESSAGE], False))
+            receiving = asyncio.create_task(protocol.receive())
+            await asyncio.sleep(0)
+            receiving.cancel()
+            with suppress(asyncio.CancelledError):
+                await receiving
+            assert (await asyncio.wait_for(protocol.receive(), 30))["text"] == "a"
+
+    run(main())
+
+
+def test_a_client_that_floods_has_no_more_time_for_a_pong() -> None:
+    async def main() -> None:
+        async with accepted(ws_ping_interval=20) as protocol:
+            protocol._ping()
+            protocol.data_received(LONG)
+            assert protocol._stopped
+            protocol._unanswered()
+            assert protocol._phase is phases.DONE
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert protocol._transport.written.endswith(b"keepalive ping timeout")
+
+    run(main())
+
+
+def test_pongs_are_written_in_one_piece() -> None:
+    """Each write is a call of the system."""
+
+    async def main() -> None:
+        async with accepted() as protocol:
+            writes: list[bytes] = []
+            protocol._transport.write = writes.append
+            protocol.data_received(encoded([Sent(0x89, b"%d" % number) for number in range(5)], False))
+            assert writes == [b"".join(b"\x8a\x01%d" % number for number in range(5))]
+            protocol.data_received(encoded([Sent(0x89, b"x"), GOODBYE], False))
+            assert b"".join(writes[1:]) == b"\x8a\x01x\x88\x05\x0f\xa0bye"
+
+    run(main())
+
+
+def test_a_message_may_have_so_many_frames() -> None:
+    class Protocol(WebSocketProtocol):
+        max_fragments = 3
+
+    async def main() -> None:
+        for number, end in ((1, []), (2, [1008])):
+            told: list[Any] = []
+            async with accepted(kind=Protocol) as protocol:
+                protocol.watch(told.append)
+                frames = [Sent(0x01, b"a"), *[Sent(0x00, b"b")] * number, Sent(0x80, b"c")]
+                protocol.data_received(encoded(frames, False))
+                assert [message["code"] for message in told] == end
+        assert WebSocketProtocol.max_fragments == 65536
+
+    run(main())
+
+
 # What a real transport does rarely
 
 
 @asynccontextmanager
-async def made(app: Any, request: bytes = REQUEST % b"", **options: Any) -> AsyncIterator[Any]:
+async def made(
+    app: Any,
+    request: bytes = REQUEST % b"",
+    kind: type[WebSocketProtocol] = WebSocketProtocol,
+    **options: Any,
+) -> AsyncIterator[Any]:
     """A protocol on a transport that notes what is done to it."""
     state, transport = ServerState(), Transport()
     arguments = {"ws_ping_interval": None, "log_config": None, "date_header": False} | options
-    protocol = WebSocketProtocol(Config(app, **arguments), state, {})
+    protocol = kind(Config(app, **arguments), state, {})
     protocol.connection_made(transport)
     if request:
         protocol.data_received(request)
@@ -666,8 +891,9 @@ def test_every_end_is_told(end: Any, code: int) -> None:
             protocol.watch(told.append)
             end(protocol)
             assert [message["code"] for message in told] == [code]
+            if code != 1006:
+                protocol.connection_lost(None)
             protocol._transport.lost = True
-            protocol.connection_lost(None)
 
     run(main())
     assert len(told) == 1
@@ -815,7 +1041,7 @@ def test_an_app_that_reads_again_gives_the_client_its_time(answers: bool) -> Non
             protocol._ping()
             for _ in range(2):
                 protocol._unanswered()
-                assert protocol._phase is subject.OPEN
+                assert protocol._phase is phases.OPEN
             go.set()
             await settled(task)
             if answers:
@@ -823,9 +1049,9 @@ def test_an_app_that_reads_again_gives_the_client_its_time(answers: bool) -> Non
                 protocol._ping()
             else:
                 protocol._unanswered()
-                assert protocol._phase is subject.OPEN
+                assert protocol._phase is phases.OPEN
             protocol._unanswered()
-            assert protocol._phase is subject.DONE
+            assert protocol._phase is phases.DONE
 
     run(main())
 
@@ -997,28 +1223,6 @@ def test_a_sender_lets_the_loop_tell_that_the_transport_has_failed() -> None:
     assert ended
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [Sent(0x01, b"a", compressed=True), Sent(0x80, b"b", compressed=True)],
-        [Sent(0x01, b"a", compressed=True), Sent(0x8A, b""), Sent(0x80, b"b", compressed=True)],
-    ],
-)
-def test_a_rare_frame_leaves_nothing(frames: list[Sent]) -> None:
-    async def main() -> None:
-        async with made(nothing_more, REQUEST % OFFER) as protocol:
-            (task,) = protocol._server.tasks
-            await settled(task)
-            kept = []
-            for piece in encoded_apart(frames, True):
-                for part in (piece[:3], piece[3:]):
-                    protocol.data_received(part)
-                    kept.append(protocol._wire is not None)
-            assert kept == [True] * (len(kept) - 1) + [False]
-
-    run(main())
-
-
 @pytest.mark.parametrize(("level", "sizes"), [(0, range(1000, 1100)), (3, range(10, 30)), (9, range(10, 30))])
 def test_the_level_of_compression(level: int, sizes: range, monkeypatch: pytest.MonkeyPatch) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -1038,43 +1242,11 @@ def test_the_level_of_compression(level: int, sizes: range, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("deflate", [False, True])
-def test_fragments_take_the_short_way(deflate: bool) -> None:
+def test_a_text_in_fragments_that_are_in_pieces(deflate: bool) -> None:
     sent = [Sent(0x01, b"caf\xc3"), Sent(0x89, b""), Sent(0x00, b"\xa9"), Sent(0x00, b""), Sent(0x80, b"!")]
-    events: list[Any] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "websocket.accept"})
-        while not events or events[-1]["type"] != "websocket.disconnect":
-            events.append(await receive())
-
-    async def main() -> None:
-        async with made(app, REQUEST % (OFFER if deflate else b"")) as protocol:
-            (task,) = protocol._server.tasks
-            await settled(task)
-            for piece in encoded_apart(sent, False):
-                for part in (piece[:3], piece[3:]):
-                    protocol.data_received(part)
-                    assert protocol._wire is None
-            await settled(task)
-
-    run(main())
-    assert [event.get("text") for event in events] == [None, "café!", None]
-
-
-@pytest.mark.parametrize("size", [0, 1, 125])
-def test_a_ping_and_a_pong_take_the_short_way(size: int) -> None:
-    async def main() -> None:
-        async with made(nothing_more) as protocol:
-            (task,) = protocol._server.tasks
-            await settled(task)
-            before = len(protocol._transport.written)
-            for piece in encoded_apart([Sent(0x89, b"x" * size), Sent(0x8A, b"y" * size)], False):
-                for part in (piece[:3], piece[3:]):
-                    protocol.data_received(part)
-                    assert protocol._wire is None
-            assert protocol._transport.written[before:] == bytes((0x8A, size)) + b"x" * size
-
-    run(main())
+    apart = encoded_apart(sent, False)
+    outcome = run(played([part for piece in apart for part in (piece[:3], piece[3:])], deflate=deflate))
+    assert [event.get("text") for event in outcome.events] == ["café!", None]
 
 
 async def nothing_more(scope: Any, receive: Any, send: Any) -> None:
@@ -1126,11 +1298,6 @@ def test_a_client_that_pings_and_does_not_read_is_owed_one_pong(then: str) -> No
     run(main())
     assert [event.get("text") for event in events[:-1]] == ["x"] * 100
     assert events[-1]["code"] == (1012 if then == "is closed" else 1006)
-
-
-def test_headers_of_every_version_of_the_library() -> None:
-    assert subject.octets("\xe9") == b"\xe9"
-    assert subject.octets("\udce9") == b"\xe9"
 
 
 def test_a_fragment_that_ends_with_its_last_block() -> None:

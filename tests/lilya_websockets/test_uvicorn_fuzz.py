@@ -362,6 +362,12 @@ class Wire(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         self.written += data
 
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return asyncio.Protocol()  # an HTTP protocol of nobody
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        pass
+
     def is_closing(self) -> bool:
         return self.closing
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lilya.websockets.uvicorn import WebSocketProtocol
-from lilya.websockets.uvicorn._protocol import Phase
+from lilya.websockets.uvicorn._phases import Phase
 
 CLASSES = {
     "wsproto": "uvicorn.protocols.websockets.wsproto_impl:WSProtocol",

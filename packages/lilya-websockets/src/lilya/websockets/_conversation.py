@@ -34,7 +34,7 @@ from ._extensions import END
 from ._frameworks import close_of, denial_of, end_of, is_handled, losses
 from ._inbox import Breach, Inbox, Limits, kind_of, size_of
 from ._messages import checked_bytes, checked_close, checked_text
-from ._reader import GRACE, TURN, Heartbeat, Reader
+from ._reader import GRACE, TURN, Heartbeat, Reader, Source
 from ._servers import is_stop
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE
 from .exceptions import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
@@ -525,7 +525,7 @@ class Conversation(Generic[W]):
         return not limit.cancelled_caught
 
 
-class Direct:
+class Direct(Source):
     """Where the messages of a block come from if the server tells the end: from the server itself.
 
     Args:
@@ -534,16 +534,11 @@ class Direct:
         send: The server's, which goes on at the end if it waits.
     """
 
-    messages_received = bytes_received = messages_sent = bytes_sent = 0
-    _unyielded = 0  # sends since the event loop had its turn
     _looking = False  # a send that has failed looks for the end
     _inbox: Inbox | None = None  # what it has found before the end
     _arrival: anyio.Event | None = None  # somebody waits for that
 
-    def __init__(self, block: Conversation[Any], receive: Receive, send: Send) -> None:
-        self._block = block
-        self._server_receive = receive
-        self._server_send = send
+    _block: Any
 
     @property
     def closes_at_once(self) -> bool:
@@ -564,6 +559,7 @@ class Direct:
 
     def end(self, item: object) -> None:
         """The end has come: the server's `receive` gives it, and its `send` ends."""
+        self._over = True
 
     def give_back(self, code: int | None) -> None:
         """The server tells the end to who still waits."""
@@ -575,53 +571,44 @@ class Direct:
 
     async def receive(self) -> Message:
         """The next message, in order; in place of the server's `receive`. Cancelling it loses none."""
-        while self._looking and not self._found:  # else messages would overtake one another
-            arrival = self._arrival = anyio.Event()
-            await arrival.wait()
-        if self._found:
-            return cast(Message, cast(Inbox, self._inbox).take())
+        if self._inbox is not None:
+            while self._looking and not self._inbox.items:  # else messages would overtake one another
+                arrival = self._arrival = anyio.Event()
+                await arrival.wait()
+            if self._inbox.items:
+                return cast(Message, self._inbox.take())
         try:
             message = await self._server_receive()
         except losses() as error:
             self._block.learn(end_of(error))
             raise
-        kind = kind_of(message)
-        if kind == "websocket.receive":
-            self._unyielded = 0  # it has waited, or will when it has taken what the server keeps
-            self._count(message)
-        elif kind == "websocket.disconnect":
-            self._block.learn(message)  # middleware may make one, of which the server knows nothing
+        try:
+            text = message.get("text")
+        except AttributeError:
+            return message  # for the app's receive to refuse
+        if text is not None and text.isascii():  # what is most common has no call in its way
+            self._unyielded = 0
+            self.messages_received += 1
+            self.bytes_received += len(text)
+        else:
+            self._note(message)  # middleware may make a disconnect, of which the server knows nothing
         return message
-
-    @property
-    def _found(self) -> bool:
-        return self._inbox is not None and bool(self._inbox.items)
-
-    def _count(self, message: Message) -> int:
-        size = size_of(message)
-        self.messages_received += 1
-        self.bytes_received += size
-        return size
 
     async def send(self, message: Message) -> None:
         """Send, or find that the conversation is over; in place of the server's `send`."""
-        if message["type"] == "websocket.close":
+        text = message.get("text")
+        if text is None and message["type"] == "websocket.close":
             await self._block.close(message)
             return
         self._unyielded += 1
         if self._unyielded >= TURN:
-            self._unyielded = 0
-            await anyio.lowlevel.checkpoint()
-            if self._block.is_over:
-                raise self._block.tell()
+            await self._give_turn()
         try:
             await self._server_send(message)
         except Exception as error:
-            if await self._block.has_ended(error):
-                raise self._block.tell() from error
-            raise
+            await self._failed(error)
         self.messages_sent += 1
-        self.bytes_sent += size_of(message)
+        self.bytes_sent += len(text) if text is not None and text.isascii() else size_of(message)
 
     async def find_end(self, error: Exception) -> None:
         """Find what a failed send means: the true code lies behind what the server keeps."""

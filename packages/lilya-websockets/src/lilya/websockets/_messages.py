@@ -189,6 +189,9 @@ def checked_close(code: object, reason: object) -> tuple[int, str]:
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110 section 5.6.2
 _VALUE: Final = re.compile(rb"[^\r\n\0]*").fullmatch
+# What a 101 may not carry beside `sec-websocket-*`: the fields of the handshake itself, and those that would
+# announce a body (RFC 9110 sections 7.6.1, 7.8 and 8.6, RFC 9112 section 6.1).
+_OF_THE_HANDSHAKE: Final = frozenset((b"connection", b"content-length", b"transfer-encoding", b"upgrade"))
 
 
 def checked_headers(headers: object, *, of_handshake: bool) -> list[tuple[bytes, bytes]]:
@@ -196,7 +199,8 @@ def checked_headers(headers: object, *, of_handshake: bool) -> list[tuple[bytes,
 
     Args:
         headers: Pairs, or a mapping; names and values `bytes`, or `str` that encodes to latin-1.
-        of_handshake: Whether they go with `accept`, where `sec-websocket-*` belongs to the server.
+        of_handshake: Whether they go with `accept`, where `sec-websocket-*`, `connection`, `upgrade`,
+            `content-length` and `transfer-encoding` belong to the server.
 
     Raises:
         TypeError: Not pairs of `bytes` or `str`.
@@ -214,18 +218,17 @@ def checked_headers(headers: object, *, of_handshake: bool) -> list[tuple[bytes,
                 raise TypeError  # two characters would do for a pair
             name, value = pair
         except (TypeError, ValueError):
-            raise TypeError(f"a header must be a pair of name and value, got {pair!r}") from None
+            raise TypeError(f"a header must be a pair of name and value, got {_kind(pair)}") from None
         name = _header_bytes("name", name).lower()
         value = _header_bytes("value", value)
         if not _TOKEN(name):
-            raise ValueError(f"a header name must be a token (RFC 9110), got {name!r}")
+            raise ValueError(f"a header name must be a token (RFC 9110), got {_extract(name)}")
         if not _VALUE(value):
+            # Never the value: it may be a cookie's or a token's.
+            raise ValueError(f"the value of the header {_extract(name.decode())} must not hold CR, LF or NUL")
+        if of_handshake and (name.startswith(b"sec-websocket-") or name in _OF_THE_HANDSHAKE):
             raise ValueError(
-                f"the value of the header {name.decode()!r} must not hold CR, LF or NUL, got {value!r}"
-            )
-        if of_handshake and name.startswith(b"sec-websocket-"):
-            raise ValueError(
-                f"the header {name.decode()!r} is the server's to send"
+                f"the header {_extract(name.decode())} is the server's to send"
                 + (": use accept(subprotocol=...)" if name == b"sec-websocket-protocol" else "; leave it out")
             )
         checked.append((name, value))
@@ -237,7 +240,7 @@ def _header_bytes(part: str, value: object) -> bytes:
         try:
             return value.encode("latin-1")
         except UnicodeEncodeError:
-            raise ValueError(f"a header {part} must encode to latin-1, got {value!r}") from None
+            raise ValueError(f"a header {part} must encode to latin-1") from None
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     raise TypeError(f"a header {part} must be bytes or str, got {_kind(value)}")
@@ -255,12 +258,13 @@ def checked_subprotocol(subprotocol: object, offered: Iterable[str]) -> str:
     offered = list(offered)
     if subprotocol not in offered:
         raise ValueError(
-            f"a subprotocol must be one that the client offered, got {subprotocol!r}; "
-            + (f"it offered {', '.join(map(repr, offered))}" if offered else "it offered none")
+            f"a subprotocol must be one that the client offered, got {_extract(subprotocol)}; "
+            # Not which: some clients send their token as one, since browsers have no other header for it.
+            + (f"it offered {len(offered)} others" if offered else "it offered none")
         )
     # What a client offers need not be a token, and an accepted one becomes a header.
     if not subprotocol.isascii() or not _TOKEN(subprotocol.encode()):
-        raise ValueError(f"a subprotocol must be a token (RFC 9110), got {subprotocol!r}")
+        raise ValueError(f"a subprotocol must be a token (RFC 9110), got {_extract(subprotocol)}")
     return subprotocol
 
 

@@ -22,7 +22,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Generator
 from types import coroutine
-from typing import Any, Final, Protocol, cast
+from typing import Any, ClassVar, Final, NoReturn, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -35,7 +35,9 @@ from ._servers import is_lendable
 from .exceptions import WebSocketDisconnect
 from .types import Message, Receive, Send
 
-__all__ = ["GRACE", "TURN", "Heartbeat", "Reader"]
+__all__ = ["GRACE", "TURN", "Heartbeat", "Reader", "Source", "Wait"]
+
+current_task: Final = asyncio.current_task
 
 logger: Final = logging.getLogger("lilya.websockets")
 
@@ -70,7 +72,55 @@ class Heartbeat:
         self.limit = period if limit is None else limit
 
 
-class Reader:
+class Source:
+    """Where the messages of a block come from: what its two kinds have in common.
+
+    Args:
+        block: The block, weakly referred to.
+        receive: The server's.
+        send: The server's.
+    """
+
+    # What most connections never change is on the class: an idle one costs the less.
+    messages_received = bytes_received = messages_sent = bytes_sent = 0
+    _unyielded = 0  # sends since the event loop had its turn
+    _over = False  # the conversation has ended
+
+    def __init__(self, block: Block, receive: Receive, send: Send) -> None:
+        self._block = block
+        self._server_receive = receive
+        self._server_send = send
+
+    async def _give_turn(self) -> None:
+        """Let the others have their turn of the event loop: a send may wait for nothing."""
+        self._unyielded = 0
+        await anyio.lowlevel.checkpoint()
+        if self._over:
+            raise self._block.tell()
+
+    async def _failed(self, error: Exception) -> NoReturn:
+        """Raise what an error of the server means at a send."""
+        if await self._block.has_ended(error):
+            raise self._block.tell() from error
+        raise error
+
+    def _note(self, message: Message) -> None:
+        """Count a message that the app has received by itself, or learn of the end."""
+        kind = kind_of(message)
+        if kind == "websocket.receive":
+            self._unyielded = 0  # it has waited, or will when it has taken what the server keeps
+            self._count(message)
+        elif kind == "websocket.disconnect" and not self._over:
+            self._block.learn(message, None)
+
+    def _count(self, message: Message) -> int:
+        size = size_of(message)
+        self.messages_received += 1
+        self.bytes_received += size
+        return size
+
+
+class Reader(Source):
     """Where the messages of a block come from if the server does not tell the end.
 
     Args:
@@ -82,12 +132,8 @@ class Reader:
         idle_code: The close code for a silent client.
     """
 
-    # What most connections never change is on the class: an idle one costs the less.
-    messages_received = bytes_received = messages_sent = bytes_sent = 0
     closes_at_once = False
-    _unyielded = 0  # sends since the event loop had its turn
     _hurried = 0  # who waits for the reader to go on in spite of a full inbox
-    _over = False
     # A close is under way, and the reader waits for its end: granian does not close while somebody receives.
     _closing: anyio.Event | _FutureEvent | None = None
     _arrival: anyio.Event | _FutureEvent | None = None  # somebody waits for a message
@@ -95,11 +141,11 @@ class Reader:
     _answer: anyio.Event | None = None  # the heartbeat waits for any message
     # Who receives
     _reads = False  # the reader
-    _lent_to: asyncio.Task[Any] | None = None  # the app's task
+    lent_to: asyncio.Task[Any] | None = None  # the app's task
     _aside = False  # the reader is to leave that to the app
     _called: _FutureEvent | None = None  # the reader stands aside
-    _listed = False  # it will be looked at a turn later
-    _shyness = 0  # handovers without standing aside, after the next failure
+    is_listed = False  # it will be looked at a turn later
+    shyness = 0  # handovers without standing aside, after the next failure
     _skips = 0  # of which so many are left
 
     def __init__(
@@ -111,9 +157,8 @@ class Reader:
         heartbeat: Heartbeat | None,
         idle_code: int,
     ) -> None:
-        self._block = block
-        self._server_receive = receive
-        self._server_send = send
+        super().__init__(block, receive, send)
+        self._turn = _Turn.of_this_loop() if _on_asyncio() else None  # on asyncio only
         self._limits = limits
         self._heartbeat = heartbeat
         self._idle_code = idle_code
@@ -125,8 +170,6 @@ class Reader:
         self._inbox: Inbox
         self._event: Callable[[], anyio.Event | _FutureEvent]
         self._lends: bool
-        self._on_asyncio: bool
-        self._turn: _Turn
 
     # Beginning and end
 
@@ -140,11 +183,9 @@ class Reader:
 
     def start(self, watch: object) -> None:
         """Start the tasks. Nobody tells the end."""
-        self._on_asyncio = _on_asyncio()
-        self._event = _FutureEvent if self._on_asyncio else type(anyio.Event())
-        self._lends = self._on_asyncio and self._unlimited and is_lendable(self._server_receive)
-        if self._lends:
-            self._turn = _Turn.of_this_loop()
+        on_asyncio = self._turn is not None
+        self._event = _FutureEvent if on_asyncio else type(anyio.Event())
+        self._lends = on_asyncio and self._unlimited and is_lendable(self._server_receive)
         self._reading = anyio.CancelScope()
         self._inbox = Inbox(self._limits, anyio.current_time)
         self._group.start_soon(self._read)
@@ -268,12 +309,6 @@ class Reader:
         if not self._over:
             self._block.learn(end, item)
 
-    def _count(self, message: Message) -> int:
-        size = size_of(message)
-        self.messages_received += 1
-        self.bytes_received += size
-        return size
-
     def _put(self, item: object, size: int = 0) -> None:
         self._inbox.keep(item, size)
         if self._arrival is not None:
@@ -297,34 +332,24 @@ class Reader:
             self._skips -= 1
         else:
             self._aside = True
-            self._list()
+            cast(_Turn, self._turn).look_at(self)
 
-    def _list(self) -> None:
-        """Have the reader looked at a turn of the loop later."""
-        if not self._listed:
-            self._listed = True
-            self._turn.add(self)
-
-    def look(self) -> None:
-        """The turn has passed: whether the app has come back for the next message."""
-        self._listed = False
-        if self._lent_to is not None:
-            self._shyness = 0
-        else:
-            self._skips = self._shyness = min(2 * self._shyness + 1, _SHYEST)
-            self._call()
+    def watch_again(self) -> None:
+        """The turn has passed, and the app has not come back for the next message."""
+        self._skips = self.shyness = min(2 * self.shyness + 1, _SHYEST)
+        self._call()
 
     def _call(self) -> None:
         """Have the reader receive."""
-        if self._lent_to is None:
+        if self.lent_to is None:
             self._aside = False
             if self._called is not None:
                 self._called.set()
 
     def _release(self) -> None:
         """Get the app's task out of the server's `receive`, unless it is about to come out by itself."""
-        if self._lent_to is not None:
-            awaited: Any = getattr(self._lent_to, "_fut_waiter", None)
+        if self.lent_to is not None:
+            awaited: Any = getattr(self.lent_to, "_fut_waiter", None)
             if awaited is not None and not awaited.done():
                 awaited.set_exception(_Released())
         self._call()
@@ -334,14 +359,16 @@ class Reader:
     async def receive(self) -> Message:
         """The next message, in order; in place of the server's `receive`. Cancelling it loses none."""
         inbox = self._inbox
-        while not inbox.items:
+        items = inbox.items
+        turn: Any = self._turn
+        while not items:
             if self._reads or not self._lends or self._over:
                 arrival = self._arrival = self._event()
                 await arrival.wait()
                 self._unyielded = 0
                 continue
             self._aside = True
-            self._lent_to = asyncio.current_task()
+            self.lent_to = current_task()
             try:
                 message = await self._server_receive()
             except _Released:
@@ -350,59 +377,81 @@ class Reader:
                 self._learn(end_of(error), None)
                 raise
             finally:
-                self._lent_to = None
-                if not self._listed:
-                    self._listed = True
-                    self._turn.add(self)
+                self.lent_to = None
+                if not self.is_listed:
+                    turn.look_at(self)
             if self._over:
                 continue  # it ended otherwise meanwhile: that is what waits
-            kind = kind_of(message)
-            if kind == "websocket.receive":
+            try:
+                text = message.get("text")
+            except AttributeError:
+                return message  # for the app's receive to refuse
+            if text is not None and text.isascii():  # what is most common has no call in its way
                 self._unyielded = 0
                 self.messages_received += 1
-                self.bytes_received += size_of(message)
-            elif kind == "websocket.disconnect":
-                self._learn(message, None)
+                self.bytes_received += len(text)
+            else:
+                self._note(message)
             return message
         if self._room is not None:
             self._room.set()
         return cast(Message, inbox.take())
 
-    async def send(self, message: Message) -> None:
-        """Send, or find that the conversation is over; in place of the server's `send`."""
-        if message["type"] == "websocket.close":
-            await self._block.close(message)
-            return
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send, or find that the conversation is over; in place of the server's `send`.
+
+        No coroutine: on asyncio a send is begun by hand, because nearly all wait for nothing.
+        """
+        text = message.get("text")
+        if text is None and message["type"] == "websocket.close":
+            return self._block.close(message)
         self._unyielded += 1
-        if self._unyielded >= TURN:
-            self._unyielded = 0
-            await anyio.lowlevel.checkpoint()
-            if self._over:
-                raise self._block.tell()
+        turn = self._turn
+        if turn is None or self._unyielded >= TURN:
+            return self._send_otherwise(message)
         try:
-            if not self._on_asyncio:
-                if not await self._hand_over(message):
-                    raise self._block.tell()
-            else:
-                # Most sends wait for nothing. Only those that do need to be stopped by the end.
-                sending = self._server_send(message).__await__()
-                try:
-                    awaited = next(sending)
-                except StopIteration:
-                    pass
-                else:
-                    if not await self._wait_to_send(sending, awaited):
-                        raise self._block.tell()
+            sending = self._server_send(message).__await__()
+            awaited = next(sending)
+        except StopIteration:
+            self.messages_sent += 1
+            self.bytes_sent += len(text) if text is not None and text.isascii() else size_of(message)
+            return turn.done
         except Exception as error:
-            if await self._block.has_ended(error):
-                raise self._block.tell() from error
-            raise
+            return self._failed(error)
+        return self._send_rest(message, sending, awaited)
+
+    async def _send_otherwise(self, message: Message) -> None:
+        """Send on trio, or after a turn for the others."""
+        if self._unyielded >= TURN:
+            await self._give_turn()
+        if self._turn is not None:
+            await self.send(message)
+            return
+        try:
+            sent = await self._hand_over(message)
+        except Exception as error:
+            await self._failed(error)
+        else:
+            self._have_sent(message, sent)
+
+    async def _send_rest(self, message: Message, sending: Generator[Any, Any, Any], awaited: Any) -> None:
+        """Wait for a send that has begun."""
+        try:
+            sent = await self._wait_to_send(sending, awaited)
+        except Exception as error:
+            await self._failed(error)
+        else:
+            self._have_sent(message, sent)
+
+    def _have_sent(self, message: Message, sent: bool) -> None:
+        if not sent:  # the end came first
+            raise self._block.tell()
         self.messages_sent += 1
         self.bytes_sent += size_of(message)
 
     async def _wait_to_send(self, sending: Generator[Any, Any, Any], awaited: Any) -> bool:
         """Wait for a send that has begun; whether it has ended before the conversation did."""
-        wait = _Wait()
+        wait = Wait()
         self._sends.add(wait.stop)
         try:
             return await wait.rest_of(sending, awaited)
@@ -476,30 +525,42 @@ class _Released(BaseException):
 
 
 class _Turn:
-    """The readers of one event loop that are to be looked at when its turn has passed."""
+    """What the blocks of one event loop of asyncio share: who is to be looked at when its turn has passed."""
 
-    _of: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn]] = WeakKeyDictionary()
+    _of: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn]] = WeakKeyDictionary()
 
     def __init__(self) -> None:
         self._readers: list[Reader] = []
+        self.done: asyncio.Future[None] = asyncio.Future()
+        """For who has waited for nothing."""
+        self.done.set_result(None)
 
     @classmethod
     def of_this_loop(cls) -> _Turn:
+        """That of the loop that runs."""
         loop = asyncio.get_running_loop()
         turn = cls._of.get(loop)
         if turn is None:
             turn = cls._of[loop] = cls()
         return turn
 
-    def add(self, reader: Reader) -> None:
-        self._readers.append(reader)
-        if len(self._readers) == 1:
-            asyncio.get_running_loop().call_soon(self._pass)
+    def look_at(self, reader: Reader) -> None:
+        """See a turn later whether its app has come back."""
+        if not reader.is_listed:
+            reader.is_listed = True
+            readers = self._readers
+            readers.append(reader)
+            if len(readers) == 1:
+                self.done.get_loop().call_soon(self._pass)
 
     def _pass(self) -> None:
         readers, self._readers = self._readers, []
         for reader in readers:
-            reader.look()
+            reader.is_listed = False
+            if reader.lent_to is None:
+                reader.watch_again()
+            elif reader.shyness:
+                reader.shyness = 0
 
 
 class _FutureEvent:
@@ -529,7 +590,7 @@ def _on_asyncio() -> bool:
         return False
 
 
-class _Wait:
+class Wait:
     """A send that was begun by hand, on asyncio, and has to wait: the rest of it, which can be stopped.
 
     A scope around every send would be most of what one costs that waits for nothing. Here it is around each

@@ -683,7 +683,7 @@ class WebSocket(Connection):
             await _limited(timeout, WebSocket.send, self, message)
             return
         if not isinstance(message, Mapping) or not isinstance(message.get("type"), str):
-            raise TypeError(f"an ASGI message must be a mapping with a 'type', got {message!r}")
+            raise TypeError(f"an ASGI message must be a mapping with a 'type', got {describe(message)}")
         message_type = message["type"]
         if message_type.startswith(DENIAL):
             message_type = message_type.removeprefix("websocket.")
@@ -1020,9 +1020,9 @@ class WebSocket(Connection):
 
     @property
     def _block(self) -> Conversation[Any] | None:
-        """The block that owns the connection now."""
+        """The block that owns the connection now, and has been entered."""
         block = self._conversation
-        return block if block is not None and block.is_active else None
+        return block if block is not None and block.is_active and block.source is not None else None
 
     @property
     def _ended_by_app(self) -> bool:

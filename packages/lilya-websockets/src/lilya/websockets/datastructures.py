@@ -399,6 +399,12 @@ def _quoted_path(path: str) -> str:
     return f"/{path}" if path and path[0] != "/" else path
 
 
+def _without_authority(path: str) -> str:
+    """A path for a URL that has no authority. What follows two slashes would be read as one, by browsers even
+    after `ws://`; the second slash is escaped, and means the same."""
+    return f"/%2F{path[2:]}" if path.startswith("//") else path
+
+
 # Most connections go to a few paths.
 _known_path: Final = lru_cache(maxsize=256)(_quoted_path)
 
@@ -513,10 +519,9 @@ class URL(str):
         path = _known_path(path) if len(path) <= _PATH_LIMIT else _quoted_path(path)
         query = scope.get("query_string")
         rest = f"{path}?{_quoted_query(query)}" if query else path
-        # Without an authority a path that starts with `//` would be read as one.
-        return str.__new__(
-            cls, f"{scheme}://{authority}{rest}" if authority or rest.startswith("//") else rest
-        )
+        if authority:
+            return str.__new__(cls, f"{scheme}://{authority}{rest}")
+        return str.__new__(cls, _without_authority(rest))
 
     build_from_scope = from_scope
 
@@ -617,11 +622,8 @@ class URL(str):
             base = URL(f"//{parts.pop('netloc')}") if "netloc" in parts else self
             parts["netloc"] = base._netloc_with(authority)
         components = components._replace(**{name: part or "" for name, part in parts.items()})
-        if not components.netloc and components.path.startswith("//"):
-            # Not every Python's `urlunsplit` keeps such a path from being read as an authority.
-            scheme = f"{components.scheme}:" if components.scheme else ""
-            rest = urlunsplit(("", "", "", components.query, components.fragment))
-            return type(self)(f"{scheme}//{components.path}{rest}")
+        if not components.netloc:
+            components = components._replace(path=_without_authority(components.path))
         return type(self)(urlunsplit(components))
 
     def _netloc_with(self, authority: dict[str, Any]) -> str:

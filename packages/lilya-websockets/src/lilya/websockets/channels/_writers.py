@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from .._frameworks import losses
 from .._websocket import _no_send
 from ._backend import Gap
 from ._outbox import Entry, Form
@@ -138,7 +139,7 @@ class Writers:
                             send = websocket._send
                             try:
                                 await send(message.copy())  # servers and middleware may change what they get
-                            except OSError as lost:
+                            except losses() as lost:
                                 await websocket._lost(lost)
                             socket.sent += 1
                             sends += 1

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from websockets.exceptions import NegotiationError, PayloadTooBig, ProtocolError
-from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-from websockets.frames import Frame, Opcode
-from websockets.typing import ExtensionName
 
-STEP = 1048576  # bytes that are inflated at once
-MAX_STREAMS = 16  # blocks with BFINAL set in a frame: what follows each is copied
+STEP: Final = 1048576  # bytes that are inflated at once
+MAX_STREAMS: Final = 16  # blocks with BFINAL set in a frame: what follows each is copied
 
 
-class Deflate(Extension):
-    """permessage-deflate (RFC 7692) as it was negotiated.
+class Deflate:
+    """The two contexts of a connection.
 
-    Unlike the one of `websockets` it makes its contexts when they are first needed, since they are most of
-    the memory of a connection, and it keeps no more of a message than a step before it knows its size.
+    They are most of the memory of a connection, so each is made when it is first needed.
+
+    Args:
+        negotiated: What `websockets` has agreed upon with the client.
+        level: zlib's, for what is sent.
     """
-
-    name = ExtensionName("permessage-deflate")
 
     __slots__ = (
         "_compressor",
@@ -32,22 +30,24 @@ class Deflate(Extension):
         "_local_once",
         "_remote_bits",
         "_remote_once",
-        "continued",
     )
 
     def __init__(self, negotiated: PerMessageDeflate, level: int) -> None:
         self._level = level
+        # The size of the window (section 7.1.2), and whether the context ends with each message (section
+        # 7.1.1): for what the server sends, and for what the client sends.
         self._local_bits = negotiated.local_max_window_bits
         self._local_once = negotiated.local_no_context_takeover
         self._remote_bits = negotiated.remote_max_window_bits
         self._remote_once = negotiated.remote_no_context_takeover
         self._compressor: zlib._Compress | None = None
         self._decompressor: zlib._Decompress | None = None
-        self.continued = False
-        """Whether the message under way is compressed, of which there are fragments."""
 
     def compressed(self, data: bytes) -> bytes:
-        """The payload of a message (section 7.2.1)."""
+        """The payload of a message (section 7.2.1).
+
+        A sync flush ends with an empty block; its last four bytes are always the same, and left out.
+        """
         compressor = self._compressor
         if compressor is None:
             compressor = zlib.compressobj(self._level, wbits=-self._local_bits, memLevel=MEM_LEVEL)
@@ -58,9 +58,15 @@ class Deflate(Extension):
     def inflated(self, data: bytes, max_size: int, final: bool = True) -> bytes:
         """What is in the payload of a frame (section 7.2.2).
 
+        Args:
+            data: The payload.
+            max_size: Bytes that may be in it. No more than a step beyond it is inflated.
+            final: Whether it is the last frame of its message, to which the four bytes belong that
+                `compressed` leaves out.
+
         Raises:
-            PayloadTooBig: It is more than `max_size`.
-            ProtocolError: It is no such thing.
+            PayloadTooBig: There are more.
+            ProtocolError: It is not deflate.
         """
         result = b""
         if final:
@@ -69,57 +75,55 @@ class Deflate(Extension):
             decompressor = self._decompressor
             if decompressor is None:
                 decompressor = self._decompressor = zlib.decompressobj(wbits=-self._remote_bits)
+            room = max_size - len(result)
             try:
                 inflated = decompressor.decompress(data, STEP)
                 if len(inflated) == STEP or decompressor.unconsumed_tail:
-                    self._measure(decompressor, len(result) + len(inflated), max_size)
-                    inflated += decompressor.decompress(decompressor.unconsumed_tail)
+                    inflated = self._large(decompressor, inflated, len(data), room)
             except zlib.error as error:
                 raise ProtocolError("decompression failed") from error
-            result = result + inflated if result else inflated
-            if len(result) > max_size:
+            if len(inflated) > room:
                 raise PayloadTooBig(None, max_size)
+            result = result + inflated if result else inflated
             if not decompressor.eof:
                 if final and self._remote_once:
                     self._decompressor = None
                 return result
-            # A block with BFINAL set (section 7.2.1): zlib takes nothing more, but the message may go on.
+            # A block with BFINAL set may be anywhere in a message (section 7.2.3.4). zlib takes nothing more
+            # after it, but the message may go on, with a context that is new.
             self._decompressor = None
             data = decompressor.unused_data
             if not data:
                 return result
         raise ProtocolError(f"more than {MAX_STREAMS} blocks with BFINAL set in a frame")
 
-    def _measure(self, decompressor: zlib._Decompress, size: int, max_size: int) -> None:
-        """Inflate a copy of the context and keep nothing: 65 KB may become 64 MB."""
+    def _large(self, decompressor: zlib._Decompress, first: bytes, length: int, room: int) -> bytes:
+        """Inflate the rest of a frame of which a step is there: all of it, or a little more than `room`.
+
+        65 KB can become 64 MB. A frame that would be a quarter too large, if it goes on as it began, is
+        measured first, and nothing of it is kept. Any other is inflated right away: to measure it takes as
+        long.
+        """
+        tail = len(decompressor.unconsumed_tail)
+        if len(first) + len(first) * tail // max(1, length - tail) > room + room // 4:
+            self._measure(decompressor, room - len(first))
+        result = bytearray(first)
+        while len(result) <= room and (piece := decompressor.decompress(decompressor.unconsumed_tail, STEP)):
+            result += piece
+        return bytes(result)
+
+    def _measure(self, decompressor: zlib._Decompress, room: int) -> None:
+        """Inflate with a copy of the context, and keep nothing.
+
+        Raises:
+            PayloadTooBig: It is more than `room`.
+        """
         copy, data = decompressor.copy(), decompressor.unconsumed_tail
-        while piece := copy.decompress(data, 65536):
-            size += len(piece)
-            if size > max_size:
-                raise PayloadTooBig(None, max_size)
+        while room >= 0 and (piece := copy.decompress(data, 65536)):
+            room -= len(piece)
             data = copy.unconsumed_tail
-
-    def encode(self, frame: Frame) -> Frame:
-        """Compress a whole message, as `websockets` asks for it."""
-        if frame.opcode not in DATA:
-            return frame
-        return Frame(frame.opcode, self.compressed(bytes(frame.data)), rsv1=True)
-
-    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
-        """Inflate a frame, as `websockets` asks for it."""
-        if frame.opcode is Opcode.CONT:
-            if not self.continued:
-                return frame
-            if frame.rsv1:
-                raise ProtocolError("RSV1 bit set in continuation frame")
-        elif frame.opcode in DATA:
-            self.continued = frame.rsv1
-        if frame.opcode not in DATA or not self.continued:
-            return frame
-        if frame.fin:
-            self.continued = False
-        data = self.inflated(bytes(frame.data), cast(int, max_size), frame.fin)
-        return Frame(frame.opcode, data, frame.fin, rsv2=frame.rsv2, rsv3=frame.rsv3)
+        if room < 0:
+            raise PayloadTooBig(None, 0)
 
 
 class DeflateFactory(ServerPerMessageDeflateFactory):
@@ -136,4 +140,3 @@ class DeflateFactory(ServerPerMessageDeflateFactory):
 MEM_LEVEL = 5
 DEFLATE: Final = DeflateFactory(server_max_window_bits=12, client_max_window_bits=12)
 EMPTY_BLOCK: Final = b"\x00\x00\xff\xff"
-DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
-MAX_HEAD: Final = 65536  # bytes of a request before its empty line; h11 has the same limit
+MAX_HEAD: Final = 65536  # bytes of a request before its empty line, unless uvicorn has a setting for h11
+
+
+@lru_cache(maxsize=4)
+def default_lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """The lines of the headers that uvicorn has in every response. They change once a second."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
 
 
 def response(status: int, defaults: Iterable[tuple[bytes, bytes]], lines: bytes, body: bytes) -> bytes:
@@ -17,8 +24,7 @@ def response(status: int, defaults: Iterable[tuple[bytes, bytes]], lines: bytes,
     except ValueError:
         phrase = ""
     head = [f"HTTP/1.1 {status} {phrase}\r\n".encode()]
-    head += [b"%b: %b\r\n" % pair for pair in defaults]
-    head += [lines, b"connection: close\r\n"]
+    head += [default_lines(tuple(defaults)), lines, b"connection: close\r\n"]
     if status in (204, 304):  # these have no body (RFC 9110 section 6.4.1)
         return b"".join((*head, b"\r\n"))
     if b"\ncontent-type: " not in b"\n" + lines:
@@ -35,6 +41,8 @@ def head_of(
 
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+# What begins with this is no method, and so no request.
+NO_METHOD = re.compile(rb" |[!#$%&'*+\-.^_`|~0-9A-Za-z]*[^!#$%&'*+\-.^_`|~0-9A-Za-z ]").match
 END_OF_HEAD = re.compile(rb"\n\r?\n")
 VALUE = re.compile(rb"[^\x00\r\n]*")
 
@@ -47,7 +55,10 @@ def header_lines(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     """
     lines = []
     for name, value in pairs:
-        if not TOKEN.fullmatch(name) or not VALUE.fullmatch(value):
-            raise ValueError(f"{name!r}: {value!r} cannot be a header")
+        # Never the value: it may be a cookie's or a token's.
+        if not TOKEN.fullmatch(name):
+            raise ValueError(f"{name[:40]!r} cannot be the name of a header: it is not a token (RFC 9110)")
+        if not VALUE.fullmatch(value):
+            raise ValueError(f"the value of the header {name[:40].decode()!r} holds CR, LF or NUL")
         lines.append(b"%b: %b\r\n" % (name.lower(), value))
     return b"".join(lines)

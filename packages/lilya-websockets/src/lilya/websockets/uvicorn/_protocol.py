@@ -2,16 +2,15 @@
 
 The rules of this file:
 
-- The common frame takes a fast path: masked, whole, data, no larger than allowed, and nothing else under way.
-  It is read in `_parse`, or if it came alone in `data_received`, and written in `send`, all of them without a
-  call that could be saved. So do pings, pongs and fragments that are not compressed.
-- Every other frame (closes, compressed fragments, whatever is wrong) goes byte by byte through the
-  `websockets` library, `wire`. It is made when such a frame comes, and dropped after it: kept, it would be
-  the largest part of an idle connection. While `wire` is there, all frames go through it.
-- Both paths give the same events and the same bytes. A property test compares them, with `fast` on and off.
-- `_phase` says what may happen, and only moves forward. `_end` says what the app is told at the end, once.
-- `_parse` stops at a frame when the app has enough to read. What is left waits in `_pending`, and reading is
-  paused, until the app has taken all of it: one pause for many messages, none for one at a time.
+- A client's frames are read by `Reader`, which knows RFC 6455 section 5. `_read` does what its events say.
+- One short message that comes alone, which is nearly every message, is read in `data_received`, and one short
+  text is written in `send`: both without a call that could be saved. The reader would do the same with it.
+- `_phase` says what may happen, and moves in `_move` only, by the table in `_phases.py`. `_ending` is what
+  the app is told at the end, once.
+- `_read` stops at a frame when the app has enough to read, or when the client has had its share of this turn
+  of the loop. What is left waits in the reader, and reading from the transport is paused, until the app has
+  taken all of it, or until the next turn. So there is one pause for many messages, and none for one at a
+  time.
 - `send` waits before it writes, never after it: a send that is cancelled has written nothing, and each waits
   for an event, not for a future of another. `close` never waits.
 - Whatever waits for the peer is bounded: after every end `_timer` aborts the transport.
@@ -20,54 +19,61 @@ The rules of this file:
 from __future__ import annotations
 
 import asyncio
-import codecs
 import logging
 import socket
 import sys
-from codecs import IncrementalDecoder
 from collections.abc import Callable
-from contextvars import Context, copy_context
-from enum import IntEnum
+from contextvars import Context
 from functools import partial
+from http import HTTPStatus
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
-from urllib.parse import unquote
+from urllib.parse import quote
 
 from uvicorn.logging import TRACE_LOG_LEVEL
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.utils import (
     ClientDisconnected,
     get_client_addr,
     get_local_addr,
-    get_path_with_query_string,
     get_remote_addr,
     is_ssl,
 )
 
-from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.frames import Close, Frame, Opcode
-from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
-from websockets.protocol import State
-from websockets.server import ServerProtocol
+from websockets.frames import Frame, Opcode
 
 from .._extensions import DENIAL, END, PREPARED
-from ._deflate import DATA, DEFLATE, Deflate
+from ._deflate import Deflate
 from ._frames import (
-    BEATS,
+    BINARY,
+    CLOSE,
     COMPRESSED,
-    CONTINUATIONS,
-    DEFLATED,
-    PIECES,
+    FINAL,
+    NO_CODE,
+    OPCODE,
+    PING,
     PLAIN,
     PONG,
-    PONG_HEAD,
     TEXT,
+    TEXT_FRAME,
     TEXT_HEADS,
+    Fault,
+    Reader,
     apply_mask,
+    close_payload,
     framed,
+    not_utf_8,
     payload_of,
 )
-from ._heads import MAX_HEAD, TOKEN, header_lines, response
+from ._handshake import MAX_LINE_LENGTH, Agreement, Ends, Refusal, agreed, answer_lines, read
+from ._heads import MAX_HEAD, default_lines, header_lines, response
+from ._phases import ASKED, CLOSING, DONE, LOST, OPEN, REQUEST, after
+
+try:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+except ImportError:  # httptools is not installed
+    HttpToolsProtocol = None  # type: ignore[assignment, misc]
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -79,29 +85,17 @@ logger = logging.getLogger("uvicorn.error")  # where uvicorn's own protocols wri
 FRAME: Final = "lilya.websockets.uvicorn"
 
 MAX_QUEUE = 262144  # bytes of messages that wait for the app, which is what one read of a loop brings
+# Frames of one client that are read between two turns of the loop: of control frames, which are no larger
+# than 131 bytes, 16 KiB. It takes a millisecond or two, and what a turn costs is little beside it. What is no
+# frame of its own is a payload, and reaches the app.
+SHARE = 128
+# Why reading has stopped
+FULL: Final = 1  # the app has enough, and reads on when it has taken all of it
+SHARED: Final = 2  # the client has had its share, and `_next_turn` reads on
 # Bytes from which a payload is not copied into its frame. In these Pythons asyncio never says `pause_writing`
 # after `writelines` (CVE-2024-12254): there, all are.
 PAUSES = not ((3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2))
 APART = 16384 if PAUSES else sys.maxsize
-PARSED: Final = (
-    "connection",
-    "upgrade",
-    *(f"sec-websocket-{name}" for name in ("key", "version", "extensions")),
-)
-
-
-class Phase(IntEnum):
-    """How far a connection has come."""
-
-    REQUEST = 0  # the request is awaited
-    ASKED = 1  # the app has it, and has not answered
-    OPEN = 2
-    CLOSING = 3  # our close frame is out, the client's is awaited
-    DONE = 4  # nothing is read any more, what was written goes out
-    LOST = 5  # the transport is gone
-
-
-REQUEST, ASKED, OPEN, CLOSING, DONE, LOST = Phase
 
 
 class WebSocketProtocol(asyncio.Protocol):
@@ -120,21 +114,24 @@ class WebSocketProtocol(asyncio.Protocol):
     """zlib's level for messages that are sent: 1 takes the least time, 9 makes them smallest, 6 is zlib's own
     default. 3 was measured to take a quarter less time than 6, for messages a tenth larger."""
 
-    fast: ClassVar[bool] = True
-    """Whether common frames take the fast path. They do not while uvicorn logs at level debug or trace: the
-    `websockets` library then logs every frame but those of prepared messages."""
+    log_query: ClassVar[bool] = False
+    """Whether query strings are in the access log. They often hold tokens, since a browser cannot send a
+    header of the app's with a handshake."""
+
+    max_fragments: ClassVar[int] = 65536
+    """Frames that a message may have; with more, the connection is closed with 1008. The default lets 4 MiB
+    come in frames of 64 bytes, the smallest of which Autobahn makes a large message. At most 1,024 of the
+    frames may be empty."""
 
     __slots__ = (
         "_app_state",
         "_by_app",
         "_config",
-        "_decoder",
         "_deflate",
         "_denial",
         "_drained",
         "_ending",
-        "_fast",
-        "_fragments",
+        "_frames",
         "_held",
         "_later",
         "_loop",
@@ -152,15 +149,14 @@ class WebSocketProtocol(asyncio.Protocol):
         "_reader",
         "_ready",
         "_response",
-        "_rest",
         "_server",
         "_size",
         "_stopped",
         "_timer",
         "_told",
+        "_traced",
         "_transport",
         "_watchers",
-        "_wire",
         "scope",
     )
 
@@ -179,7 +175,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._server = server_state
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
-        self._fast = self.fast and not logger.isEnabledFor(logging.DEBUG)
+        self._traced = logger.isEnabledFor(logging.DEBUG)  # whether every frame is logged
         self._max_size = config.ws_max_size
         self.scope: dict[str, Any] = {}
         self._phase = REQUEST
@@ -187,19 +183,15 @@ class WebSocketProtocol(asyncio.Protocol):
         self._by_app = False  # whether the app has ended it
         self._denial: tuple[int, bytes, list[bytes]] | None = None  # status, header lines, body so far
         self._deflate: Deflate | None = None
-        self._wire: ServerProtocol | None = None
         # From the client
-        self._pending: bytearray | None = None  # what could not be parsed yet
-        self._missing = 0  # bytes without which it cannot be
-        self._rest = 0  # bytes of the frame whose beginning `wire` has
-        self._fragments: bytearray | None = None  # of the message under way
-        self._decoder: IncrementalDecoder | None = None  # if that is a text
+        self._pending: bytearray | None = None  # what came of the request, or before its answer
+        self._missing = 0  # bytes without which nothing can be done with it
         # To the app
         self._next: dict[str, Any] | None = None  # the oldest message
         self._later: list[dict[str, Any]] = []  # the others: for one, a list would allocate and free
         self._max_later = config.ws_max_queue - 1
         self._size = 0  # bytes in both, since they were empty
-        self._stopped = False  # the app has enough to read
+        self._stopped = 0  # whether frames wait in the reader: FULL or SHARED
         self._paused = False  # and the transport knows
         self._reader: asyncio.Future[None] | None = None  # the last call of `receive` that waits
         self._ending: dict[str, Any] | None = None  # the `websocket.disconnect`
@@ -222,35 +214,48 @@ class WebSocketProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._server.connections.add(cast(Any, self))
         sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        if sock is not None:
             # asyncio does it only where the socket names its protocol, and those of `--workers` do not.
             # Without it a small frame waits until the client has acknowledged the one before.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                pass  # a Unix socket; to look at its family takes longer
         self._trace("connection made")
 
     def data_received(self, data: bytes) -> None:
         """Take what the client has sent."""
-        if self._phase is OPEN and self._pending is None:
-            # Nearly always it is one short frame, whole and alone. `_parse` would do the same with it, but
-            # would take longer to find that out.
+        if self._phase is OPEN and self._frames.at_rest and not self._stopped:
+            # Nearly always it is one message in one frame, whole and alone.
             length = len(data) - 6
-            if (
-                0 <= length < 126
-                and (first := data[0]) in PLAIN
-                and data[1] == 0x80 + length
-                and self._wire is None
-                and self._fragments is None
-                and not self._stopped
-                and length <= self._max_size
-            ):
-                try:
-                    self._deliver(first == TEXT, apply_mask(data[6:], data[2:6]))
-                except UnicodeDecodeError as error:
-                    self._fail_for(error)
-            else:
-                self._parse(data)
-        elif self._phase <= CLOSING:
+            try:
+                if (
+                    0 <= length < 126
+                    and (first := data[0]) in PLAIN
+                    and data[1] == 0x80 + length
+                    and length <= self._max_size
+                ):
+                    payload = apply_mask(data[6:], data[2:6])
+                    if first == TEXT_FRAME:
+                        self._deliver("text", payload.decode(), length)
+                    else:
+                        self._deliver("bytes", payload, length)
+                elif (whole := self._frames.alone(data)) is None:
+                    self._read(data)
+                elif data[0] & TEXT:
+                    self._deliver("text", whole.decode(), len(whole))
+                else:
+                    self._deliver("bytes", whole, len(whole))
+            except UnicodeDecodeError as error:
+                self._fail(not_utf_8(error))
+            except Fault as fault:
+                self._fail(fault)
+        elif self._phase <= ASKED:
             self._take(data)
+        elif self._stopped:
+            self._frames.keep(data)  # reading is paused, but TLS may still bring something
+        elif self._phase <= CLOSING:
+            self._read(data)
 
     def eof_received(self) -> None:
         """The client hangs up: the loop closes the transport, once what was written has gone out."""
@@ -260,7 +265,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits."""
         self._server.connections.discard(cast(Any, self))
-        self._phase = LOST
+        self._move("lost")
         self._cancel_timer()
         self._release_senders()
         if not self._stopped or self._response:
@@ -369,12 +374,14 @@ class WebSocketProtocol(asyncio.Protocol):
             if length < 126:
                 transport.write(TEXT_HEADS[length] + data)
             else:
-                self._write_frame(TEXT, data)
+                self._write_frame(TEXT_FRAME, data)
         elif (prepared := message.get("prepared")) is not None:
             # Not compressed, for nobody: which messages are is the sender's choice (RFC 7692 section 6), and
             # with a context of its own, every connection would need a frame of its own.
             if (frame := prepared.get(FRAME)) is None:
                 frame = prepared[FRAME] = b"".join(framed(*payload_of(message)))
+            if self._traced:
+                log_frame(">", *payload_of(message))
             transport.write(frame)
         else:
             self._send_payload(*payload_of(message))
@@ -447,114 +454,113 @@ class WebSocketProtocol(asyncio.Protocol):
         return ClientDisconnected()
 
     def _log_answer(self, answer: str) -> None:
-        scope = cast(Any, self.scope)
-        logger.info(
-            '%s - "WebSocket %s" %s', get_client_addr(scope), get_path_with_query_string(scope), answer
-        )
+        """Write the access line of a connection, unless uvicorn was told not to write any."""
+        if self._config.access_log and logger.isEnabledFor(logging.INFO):
+            scope = cast(Any, self.scope)
+            path = quote(scope["path"])
+            if self.log_query and (query := scope["query_string"]):
+                path += f"?{query.decode()}"
+            logger.info('%s - "WebSocket %s" %s', get_client_addr(scope), path, answer)
 
     # The handshake (RFC 6455 section 4.2)
 
     def _ask(self, data: bytes | bytearray) -> None:
-        """Take the request, and start the app with it."""
-        head, blank, early = bytes(data).partition(b"\r\n\r\n")
-        if not blank:
-            if len(head) > MAX_HEAD:
-                self._refuse(431, b"", b"Request Header Fields Too Large", 1006)
+        """Take the request."""
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            if len(data) > MAX_HEAD:
+                self._reject(Refusal(431))
                 return
             self._pending, self._missing = bytearray(data), 1
             return
-        line, *lines = head.split(b"\r\n")
-        if len(line) > MAX_LINE_LENGTH:
-            self._refuse(414, b"", b"URI Too Long", 1006)
-            return
-        if len(lines) > MAX_NUM_HEADERS or any(len(line) > MAX_LINE_LENGTH for line in lines):
-            self._refuse(431, b"", b"Request Header Fields Too Large", 1006)
-            return
-        wire = ServerProtocol(
-            extensions=[DEFLATE] if self._config.ws_per_message_deflate else None,
-            max_size=self._max_size,
-            logger=logger,
+        door: Any = self._transport.get_protocol()
+        deflate = self._config.ws_per_message_deflate
+        try:
+            if (
+                type(door) is HttpToolsProtocol
+                and end + 4 == len(data) <= MAX_LINE_LENGTH
+                and b" \r\n" not in data
+                and b"\t" not in data
+            ):
+                # uvicorn has just made these bytes of what its parser has found. The parser has checked all
+                # that `read` checks, but it may keep blanks at the end of a value.
+                agreement = agreed(
+                    door.scope["method"].encode(),
+                    door.url,
+                    door.scope["http_version"],
+                    door.headers,
+                    deflate,
+                )
+                ends = Ends(door.server, door.client, door.scheme == "https")
+            else:
+                request = read(bytes(data[:end]))
+                if type(door) in (HttpToolsProtocol, H11Protocol):
+                    request = request._replace(version=door.scope["http_version"])  # it has written 1.1
+                agreement = agreed(*request, deflate)
+                ends = ends_of(self._transport)
+        except Refusal as refusal:
+            self._reject(refusal)
+        else:
+            self.begin(agreement, ends, bytes(data[end + 4 :]))
+
+    def begin(self, agreement: Agreement, ends: Ends, early: bytes) -> None:
+        """Start the app with a request that was found to be a handshake.
+
+        Args:
+            agreement: What was found.
+            ends: Of the connection.
+            early: What the client has sent after it.
+        """
+        transport, config = self._transport, self._config
+        self._response = agreement.answer
+        if agreement.deflate is not None:
+            self._deflate = Deflate(cast(PerMessageDeflate, agreement.deflate), self.compression_level)
+        self.scope = scope = agreement.scope(
+            config.root_path,
+            config.asgi_version,
+            ends,
+            state=self._app_state.copy(),
+            extensions={DENIAL: {}, PREPARED: {}, END: {"watch": self.watch, "connection": self}},
         )
-        wire.receive_data(head + blank)
-        events = wire.events_received()
-        if not events:
-            self._refuse(400, b"", b"Bad Request", 1006)
-            return
-        request = cast(Request, events[0])
-        if request.headers.get_all("Sec-WebSocket-Version") not in ([], ["13"]):
-            self._refuse(426, b"sec-websocket-version: 13\r\n", b"Upgrade Required", 1006)  # section 4.4
-            return
-        if not all(value.isascii() for name, value in request.headers.raw_items() if name.lower() in PARSED):
-            # None of them may have such a byte. `websockets` before its version 17 raises at it.
-            self._refuse(400, b"", b"Bad Request", 1006)
-            return
-        answer = wire.accept(request)
-        if answer.status_code != 101:
-            wire.send_response(answer)
-            self._transport.write(b"".join(wire.data_to_send()))
-            self._finish(1006)
-            return
-        del answer.headers["Date"]  # uvicorn has its own
-        self._response = answer.serialize()[:-2]
-        if wire.extensions:
-            self._deflate = Deflate(cast(PerMessageDeflate, wire.extensions[0]), self.compression_level)
-        forget(wire)
-        self.scope = self._scope_of(request)
-        self._phase = ASKED
+        self._move("asked")
         self._next = {"type": "websocket.connect"}
-        context = Context() if self._config.reset_contextvars else copy_context()
-        task = context.run(self._loop.create_task, self._run(self.scope))
+        # uvicorn's HTTP protocols do the same when this one has returned. With eager tasks the app runs here:
+        # the transport would tell them, not this one, that the client does not read.
+        transport.set_protocol(self)
+        if config.reset_contextvars:
+            task = Context().run(self._loop.create_task, self._run(scope))
+        else:
+            task = self._loop.create_task(self._run(scope))
         self._server.tasks.add(task)
         task.add_done_callback(self._server.tasks.discard)
         if early:
-            self._take(early)
+            self.data_received(early)
 
-    def _scope_of(self, request: Request) -> dict[str, Any]:
-        raw_path, _, query_string = request.path.partition("?")
-        root_path = self._config.root_path
-        subprotocols: list[str] = []
-        for value in request.headers.get_all("Sec-WebSocket-Protocol"):
-            subprotocols += [token.strip() for token in value.split(",")]
-        return {
-            "type": "websocket",
-            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": "wss" if is_ssl(self._transport) else "ws",
-            "server": get_local_addr(self._transport),
-            "client": get_remote_addr(self._transport),
-            "root_path": root_path,
-            "path": root_path + unquote(raw_path),
-            "raw_path": root_path.encode("ascii") + raw_path.encode("ascii"),
-            "query_string": query_string.encode("ascii"),
-            "headers": [
-                (name.lower().encode(), octets(value)) for name, value in request.headers.raw_items()
-            ],
-            "subprotocols": subprotocols,
-            "state": self._app_state.copy(),
-            "extensions": {DENIAL: {}, PREPARED: {}, END: {"watch": self.watch, "connection": self}},
-        }
+    def _reject(self, refusal: Refusal) -> None:
+        """Answer a request that is not a handshake."""
+        phrase = HTTPStatus(refusal.status).phrase
+        logger.info("connection rejected (%d %s)", refusal.status, phrase)
+        self._refuse(refusal.status, refusal.lines, phrase.encode(), 1006)
 
     def _accept(self, message: Any) -> None:
-        lines = header_lines(message.get("headers") or ())
-        if lines.startswith(b"sec-websocket-") or b"\nsec-websocket-" in lines:
-            raise ValueError(
-                "the headers of 'websocket.accept' contain one of the server's own, sec-websocket-*"
-            )
-        if subprotocol := message.get("subprotocol"):
-            if not TOKEN.fullmatch(subprotocol.encode()):
-                raise ValueError(f"{subprotocol!r} cannot be a subprotocol")
-            lines += b"sec-websocket-protocol: %b\r\n" % subprotocol.encode()
+        headers, subprotocol = message.get("headers"), message.get("subprotocol")
+        lines = answer_lines(headers or (), subprotocol) if headers or subprotocol else b""
         self._log_answer("[accepted]")
-        defaults = b"".join(b"%b: %b\r\n" % pair for pair in self._server.default_headers)
-        self._phase = OPEN
-        self._plain = self._fast and self._deflate is None
+        defaults = default_lines(tuple(self._server.default_headers))
+        self._move("accepted")
+        self._frames = Reader(
+            self._max_size,
+            self.max_fragments,
+            SHARE,
+            self._deflate,
+            partial(log_frame, "<") if self._traced else None,
+        )
+        self._plain = self._deflate is None and not self._traced
         self._release_senders()
         # Not before: it may be too much for the transport, which says so at once.
         self._transport.write(b"".join((self._response, defaults, lines, b"\r\n")))
         self._response = b""
         logger.info("connection open")
-        if not self._fast:
-            self._wire = self._made_wire()
         if self._config.ws_ping_interval:
             self._timer = self._loop.call_later(self._config.ws_ping_interval, self._ping)
         self._go_on()
@@ -591,183 +597,64 @@ class WebSocketProtocol(asyncio.Protocol):
             if self._missing > 0 or self._stopped:
                 return
             data, self._pending = self._pending, None
-        if self._phase >= OPEN:
-            self._parse(data)
-        elif self._phase is REQUEST:
+        if self._phase is REQUEST:
             self._ask(data)
         else:
             # Sent before the answer: read once the app has accepted.
             self._pending = bytearray(data)
             if len(data) > MAX_HEAD:
-                self._stop()
+                self._stop(FULL)
+
+    def _move(self, step: str) -> None:
+        """Move to the next phase. Nothing else does."""
+        self._phase = after(self._phase, step)
 
     # Frames from the client (RFC 6455 section 5)
 
-    def _parse(self, data: bytes | bytearray) -> None:
-        """Read frames, until there is no whole one or the app has enough."""
-        at, end = 0, len(data)
-        missing = 1
-        while at < end and not self._stopped:
-            if self._rest:
-                stop = min(at + self._rest, end)
-                self._rest -= stop - at
-                self._parse_by_wire(data[at:stop])
-                if self._ending is not None and self._phase is not CLOSING:
-                    return
-                at = stop
-                continue
-            if end - at < 2:
-                break
-            first, second = data[at], data[at + 1]
-            length = second & 0x7F
-            start = at + 6  # of the payload; the four bytes before it are the mask
-            if length > 125:
-                start = at + (8 if length == 126 else 14)
-                if start > end:
-                    break
-                length = int.from_bytes(data[at + 2 : start - 4], "big")
-            stop = start + length
-            if (
-                self._wire is None
-                and self._fragments is None
-                and second > 0x7F
-                and length <= self._max_size
-                and (first in PLAIN or (first in DEFLATED and self._deflate is not None))
-            ):
-                if stop > end:
-                    missing = stop - end
-                    break
-                payload = apply_mask(
-                    data[start:stop] if length < 4096 else memoryview(data)[start:stop],
-                    data[start - 4 : start],
-                )
-                try:
-                    if first & COMPRESSED:
-                        payload = cast(Deflate, self._deflate).inflated(payload, self._max_size)
-                    self._deliver(first & 0x0F == 1, payload)
-                except (UnicodeDecodeError, PayloadTooBig, ProtocolError) as error:
-                    self._fail_for(error)
-                    return
-                at = stop
-            elif first in BEATS and self._wire is None and 0x7F < second <= 0xFD:
-                # Whole and well-formed, as those that keep a connection alive are.
-                if stop > end:
-                    missing = stop - end
-                    break
-                payload = apply_mask(data[start:stop], data[start - 4 : start])
-                if first == PONG:
+    def _read(self, data: bytes | bytearray = b"") -> None:
+        """Read frames, until there is no whole one or a reason to stop."""
+        frames = self._frames
+        pongs = b""
+        try:
+            while (event := frames.next(data)) is not None:
+                opcode, payload, size = event
+                if opcode <= BINARY:
+                    self._deliver("text" if opcode == TEXT else "bytes", payload, size)
+                elif opcode == PING:
+                    pongs += self._pong_for(payload)
+                elif opcode == PONG:
                     self._ponged(payload)
                 else:
-                    self._answer_ping(b"%c%c%b" % (PONG, length, payload))
-                at = stop
-            elif first in PIECES and self._wire is None and second > 0x7F and self._continues(first, length):
-                if stop > end:
-                    missing = stop - end
-                    break
-                try:
-                    self._defragment(
-                        first & 0x0F, first > 0x7F, apply_mask(data[start:stop], data[start - 4 : start])
-                    )
-                except UnicodeDecodeError as error:
-                    self._fail_for(error)
+                    self._write(pongs)
+                    self._closed(payload, size)
                     return
-                at = stop
-            else:
-                # In whatever pieces it comes: what is wrong with it is found at once.
-                self._rest = stop - at
-                if first & 0x0F == Opcode.CLOSE:
-                    # It may come inside a message (section 5.4); `websockets` would take it for a fault.
-                    self._wire = self._wire or self._made_wire()
-                    self._wire.current_size = None
-        wire = self._wire
-        if (
-            wire is not None
-            and self._fast
-            and not self._rest
-            and (self._fragments is None or self._deflate is None or not self._deflate.continued)
-            and self._phase is not CLOSING
-        ):
-            # Here, not after the frame: many such frames that come at once share one.
-            self._wire = None
-            forget(wire)
-        if at < end:
-            self._pending = (
-                data if at == 0 and isinstance(data, bytearray) else bytearray(memoryview(data)[at:])
-            )
-            self._missing = missing
+                if frames.at_rest or self._stopped:
+                    break
+                data = b""
+        except Fault as fault:
+            self._write(pongs)
+            self._fail(fault)
+            return
+        if pongs:
+            self._write(pongs)  # in one piece: each write is a call of the system
+        if not frames.left and not self._stopped:
+            self._stop(SHARED)
+            self._loop.call_soon(self._next_turn)
 
-    def _parse_by_wire(self, data: bytes | bytearray) -> None:
-        """Give a part of a rare frame to `websockets`, and do what comes of it."""
-        wire = self._wire
-        if wire is None:
-            wire = self._wire = self._made_wire()
-        wire.receive_data(data)
-        failure: Exception | None = None
-        for frame in cast("list[Frame]", wire.events_received()):
-            if frame.opcode is Opcode.PONG:
-                self._ponged(bytes(frame.data))
-            elif frame.opcode in DATA and self._phase is not CLOSING:
-                try:
-                    self._defragment(frame.opcode, frame.fin, bytes(frame.data))
-                except UnicodeDecodeError as error:
-                    failure = error
-        answer = b"".join(wire.data_to_send())  # a pong, the answer to a close, or why it ends
-        if answer[:1] == PONG_HEAD:
-            self._answer_ping(answer)
-        elif self._phase is not CLOSING:
-            self._write(answer)
-        if failure is not None:
-            self._fail_for(failure)
-        elif wire.parser_exc is not None:
-            self._failed(wire)
-        elif wire.close_rcvd is not None:
-            self._finish(wire.close_rcvd.code, wire.close_rcvd.reason)
-
-    def _continues(self, first: int, length: int) -> bool:
-        """Whether a fragment may come now, and is not too much."""
-        if self._fragments is None:
-            return first not in CONTINUATIONS and length <= self._max_size
-        return first in CONTINUATIONS and len(self._fragments) + length <= self._max_size
-
-    def _defragment(self, opcode: int, fin: bool, data: bytes) -> None:
-        """Put a message together (RFC 6455 section 5.4); text is checked as it comes (section 8.1)."""
-        if opcode != Opcode.CONT:
-            if fin:
-                self._deliver(opcode == Opcode.TEXT, data)
-                return
-            # One piece of memory: a list of them may take many times what is in it.
-            self._fragments = bytearray()
-            self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == Opcode.TEXT else None
-        fragments = cast(bytearray, self._fragments)
-        fragments += data
-        if self._decoder is not None:
-            self._decoder.decode(data, fin)
-        if fin:
-            is_text, whole = self._decoder is not None, bytes(fragments)
-            self._fragments = self._decoder = None
-            self._deliver(is_text, whole)
-
-    def _made_wire(self) -> ServerProtocol:
-        """The `websockets` library's idea of a connection that is open, between two frames."""
-        wire = ServerProtocol(state=State.OPEN, max_size=self._max_size, logger=logger)
-        if self._deflate is not None:
-            wire.extensions = [self._deflate]
-        if self._fragments is not None:
-            wire.current_size = len(self._fragments)
-        return wire
+    def _next_turn(self) -> None:
+        """Read on, now that all others have had their turn."""
+        self._frames.left = SHARE
+        self._stopped = 0
+        self._go_on()
 
     # Back-pressure
 
-    def _deliver(self, is_text: bool, data: bytes) -> None:
+    def _deliver(self, kind: str, payload: str | bytes, size: int) -> None:
         """Hand a message to the app, and stop when it has enough."""
-        message: dict[str, Any]
-        if is_text:
-            message = {"type": "websocket.receive", "text": data.decode()}
-        else:
-            message = {"type": "websocket.receive", "bytes": data}
+        message = {"type": "websocket.receive", kind: payload}
         if self._next is None:
             self._next = message
-            self._size = len(data)
+            self._size = size
             if (reader := self._reader) is not None:
                 self._reader = None
                 try:
@@ -776,24 +663,24 @@ class WebSocketProtocol(asyncio.Protocol):
                     pass  # it was cancelled
         else:
             self._later.append(message)
-            self._size += len(data)
+            self._size += size
         if self._size >= MAX_QUEUE or len(self._later) >= self._max_later:
-            self._stop()
+            self._stop(FULL)
 
-    def _stop(self) -> None:
-        self._stopped = True
+    def _stop(self, reason: int) -> None:
+        """Read no more frames, and nothing from the transport."""
+        self._stopped = reason
         if not self._paused and self._phase < DONE:
             self._paused = True
             self._transport.pause_reading()
 
     def _go_on(self) -> None:
         """Read on: first what is here, then from the transport."""
-        if self._response:
-            return  # not accepted yet, or never
-        self._stopped = False
-        data, self._pending = self._pending, None
-        if data is not None:
-            self._parse(data)
+        if self._response or self._stopped == SHARED:
+            return  # not accepted yet, or never; or the next turn does it
+        self._stopped = 0
+        early, self._pending = self._pending, None
+        self._read(early or b"")
         if not self._stopped:
             if self._phase is LOST:
                 self._end(1006)
@@ -819,11 +706,9 @@ class WebSocketProtocol(asyncio.Protocol):
             self._transport.write(data)
 
     def _send_payload(self, first: int, data: bytes) -> None:
-        if not self._fast:
-            wire = cast(ServerProtocol, self._wire)
-            (wire.send_text if first == TEXT else wire.send_binary)(data)
-            self._write(b"".join(wire.data_to_send()))
-        elif self._deflate is not None:
+        if self._traced:
+            log_frame(">", first, data)
+        if self._deflate is not None:
             self._write_frame(first | COMPRESSED, self._deflate.compressed(data))
         else:
             self._write_frame(first, data)
@@ -834,25 +719,31 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             self._transport.writelines(framed(first, data))  # does not copy it
 
+    def _control(self, opcode: int, payload: bytes) -> bytes:
+        """A control frame (RFC 6455 section 5.5)."""
+        if self._traced:
+            log_frame(">", FINAL | opcode, payload)
+        return b"%c%c%b" % (FINAL | opcode, len(payload), payload)
+
     # Keep-alive (RFC 6455 section 5.5.2)
 
-    def _answer_ping(self, pong: bytes) -> None:
-        if self._drained is not None:
-            # A client that pings and does not read would fill the memory. The last pong is enough (section
-            # 5.5.3).
-            self._owed = pong
-        elif self._phase is not CLOSING:
-            self._write(pong)
+    def _pong_for(self, payload: bytes) -> bytes:
+        """The answer to a ping, if it can be written now."""
+        if self._phase is not OPEN:
+            return b""  # after a close frame, nothing is sent (section 5.5.1)
+        pong = self._control(PONG, payload)
+        if self._drained is None:
+            return pong
+        # A client that pings and does not read would fill the memory. The last pong is enough (section
+        # 5.5.3).
+        self._owed = pong
+        return b""
 
     def _ping(self) -> None:
+        # Of 32 bits: an answer that was guessed, or is to an earlier ping, is none.
         self._pong = getrandbits(32).to_bytes(4, "big")
         self._pinged = self._loop.time()
-        if self._fast:
-            self._transport.write(b"\x89\x04" + self._pong)
-        else:
-            wire = cast(ServerProtocol, self._wire)
-            wire.send_ping(self._pong)
-            self._write(b"".join(wire.data_to_send()))
+        self._write(self._control(PING, self._pong))
         timeout = self._config.ws_ping_timeout
         if timeout is None:
             self._timer = self._loop.call_later(cast(float, self._config.ws_ping_interval), self._ping)
@@ -871,7 +762,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._timer = self._loop.call_later(max(0.0, interval - taken), self._ping)
 
     def _unanswered(self) -> None:
-        stopped = self._stopped and self._drained is None
+        stopped = self._stopped == FULL and self._drained is None
         if stopped or self._held:
             # It is our app that does not read: the answer may have come. A client that does not read
             # either is cut off all the same. If the app reads again, what was held back comes before the
@@ -881,7 +772,7 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         self._trace("keepalive ping timeout")
         self._end(1006)  # the client has gone without a word, and is told in case that it has not
-        self._fail(1011, "keepalive ping timeout")
+        self._fail(Fault(1011, "keepalive ping timeout"))
 
     # The end (RFC 6455 section 7)
 
@@ -908,42 +799,40 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _close(self, code: int, reason: str | None) -> None:
         """Send a close frame, and wait for the client's (section 7.1.2)."""
-        wire = self._wire or self._made_wire()
         try:
-            wire.send_close(code, reason or "")
+            payload = close_payload(code, reason or "")
         except Exception as error:  # of any kind, if they are of another type
             raise ValueError(
                 f"cannot close with code {code!r} and reason {reason!r}: a code must be 1000-1003, 1007-1014 "
                 "or 3000-4999, a reason at most 123 bytes of UTF-8"
             ) from error
-        self._wire = wire
-        self._transport.write(b"".join(wire.data_to_send()))
-        self._phase = CLOSING
+        self._transport.write(self._control(CLOSE, payload))
+        self._move("closed")
+        self._frames.ignore_data()
         self._end(code, reason)
         self._abort_later()
         self._go_on()
 
-    def _fail_for(self, error: Exception) -> None:
-        """Fail the connection (section 7.1.7) for what a frame contains, as `websockets` does."""
-        if isinstance(error, UnicodeDecodeError):
-            self._fail(1007, f"{error.reason} at position {error.start}")
-        else:
-            self._fail(1009 if isinstance(error, PayloadTooBig) else 1002, str(error))
+    def _closed(self, code: int, reason: str) -> None:
+        """Take the client's close frame, and answer it unless it is an answer (section 5.5.1)."""
+        if self._phase is OPEN:
+            self._write(self._control(CLOSE, b"" if code == NO_CODE else close_payload(code, reason)))
+        self._finish(code, reason)
 
-    def _fail(self, code: int, reason: str) -> None:
-        wire = self._wire = self._wire or self._made_wire()
-        wire.fail(code, reason)
-        self._write(b"".join(wire.data_to_send()))
-        self._failed(wire)
+    def _fail(self, fault: Fault) -> None:
+        """Fail the connection (section 7.1.7).
 
-    def _failed(self, wire: ServerProtocol) -> None:
-        """End, but read on for a while, and throw it away: closed with data unread, TCP would answer with a
-        reset, and the client might never see the close frame (section 7.1.1)."""
-        close = cast(Close, wire.close_sent)
-        self._end(close.code, close.reason)
+        Nothing is read any more, but the bytes are still taken and thrown away for a while: if a socket is
+        closed with data unread, TCP answers with a reset, and the client might never see the close frame
+        (section 7.1.1).
+        """
+        if self._phase is OPEN:  # there is no second close frame (section 5.5.1)
+            self._write(self._control(CLOSE, close_payload(fault.code, fault.reason)))
+        self._end(fault.code, fault.reason)
+        self._frames.end()
+        self._move("failed")
         if self._phase is LOST:
             return
-        self._phase = DONE
         self._abort_later()
         self._resume_reading()
         if self._transport.can_write_eof():
@@ -954,9 +843,11 @@ class WebSocketProtocol(asyncio.Protocol):
     def _finish(self, code: int, reason: str | None = None) -> None:
         """End, when everything has been said."""
         self._end(code, reason)
+        if self._phase >= OPEN:
+            self._frames.end()
+        self._move("finished")
         if self._phase is LOST:
             return
-        self._phase = DONE
         self._abort_later()
         self._transport.close()
 
@@ -976,20 +867,17 @@ class WebSocketProtocol(asyncio.Protocol):
             logger.log(TRACE_LOG_LEVEL, "%sWebSocket %s", prefix, what)
 
 
+def ends_of(transport: asyncio.Transport) -> Ends:
+    """Ask a transport what it connects."""
+    return Ends(get_local_addr(transport), get_remote_addr(transport), is_ssl(transport))
+
+
 def wake(reader: asyncio.Future[None], _: object = None) -> None:
     """Let a call of `receive` go on, unless it was cancelled."""
     if not reader.done():
         reader.set_result(None)
 
 
-def forget(wire: ServerProtocol) -> None:
-    """Give its memory back at once: its parser is a generator, and refers to it."""
-    vars(wire).clear()
-
-
-def octets(value: str) -> bytes:
-    """The bytes of a header that `websockets` has decoded: before its version 17 to surrogates."""
-    try:
-        return value.encode("latin-1")
-    except UnicodeEncodeError:
-        return value.encode("ascii", "surrogateescape")
+def log_frame(direction: str, first: int, payload: bytes) -> None:
+    """Log a frame as `websockets` does: of a compressed message, what is in it."""
+    logger.debug("%s %s", direction, Frame(Opcode(first & OPCODE), payload, first >= FINAL))
