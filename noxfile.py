@@ -126,7 +126,7 @@ if nox is not None:
 
     PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
     CORE = "packages/lilya-websockets"
-    DOCTEST = "packages/ws-doctest[serve]"
+    DOCTEST = "packages/ws-doctest[all]"
 
     # Two workers for every core: half of its time a test waits, for a socket or for what must not happen.
     CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -259,7 +259,7 @@ if nox is not None:
             session.error(why)
         install_beside_lilya(session, groups=("docs", "serve"))
         session.log("building the docs …")
-        session.run("mkdocs", "build", "--strict", "--clean", "--quiet")
+        session.run("mkdocs", "build", "--strict", "--clean")
         session.run(
             "python",
             "-m",

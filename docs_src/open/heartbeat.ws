@@ -1,10 +1,12 @@
 > connect /
 < accept
-> wait
+> text Hello
+< text You said: Hello
+> wait 20s
 < text ping
 > text pong
-> wait
+> wait 20s
 < text ping
 # The client does not answer this one.
-> wait
+> wait 20s
 < close 1011 no answer

@@ -4,6 +4,6 @@ from lilya.websockets.types import Receive, Scope, Send
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     websocket = WebSocket(scope, receive, send)
-    async with websocket.open(idle_timeout=0.8):
+    async with websocket.open(idle_timeout=60):
         async for text in websocket.iter_text():
             await websocket.send_text(f"You said: {text}")

@@ -2,5 +2,5 @@
 < accept
 > text Hello
 < text You said: Hello
-> wait
+> wait 1min
 < close 1001 idle

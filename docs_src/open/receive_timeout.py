@@ -8,7 +8,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await websocket.send_text("What is your name?")
         while True:
             try:
-                name = await websocket.receive_text(timeout=0.8)
+                name = await websocket.receive_text(timeout=30)
                 break
             except TimeoutError:
                 await websocket.send_text("Are you there?")

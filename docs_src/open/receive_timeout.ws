@@ -1,7 +1,7 @@
 > connect /
 < accept
 < text What is your name?
-> wait
+> wait 30s
 < text Are you there?
 > text Ada
 < text Hello, Ada

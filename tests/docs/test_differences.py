@@ -75,7 +75,7 @@ def disconnect(**end: Any) -> Message:
 def entries(text: str) -> list[str]:
     """The top-level list items of a page."""
     items: list[str] = []
-    for line in text.split("\n"):
+    for line in text.partition("\nWord for word")[0].split("\n"):
         if line.startswith("* "):
             items.append(line)
         elif items and line.startswith("  "):

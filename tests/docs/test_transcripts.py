@@ -16,6 +16,9 @@ PLACES = {  # what stands above a line that is no step of its own
     "> subprotocol": "> connect /",
     "> connect": "",
     "< accept": "> connect /",
+    "> GET": "",
+    "> body": "> POST /login",
+    "< 200": "> GET /login",
     "< deny": "> connect /",
     "< header": "> connect /\n< accept",
     "< body": "> connect /\n< deny 401",
@@ -47,7 +50,7 @@ def test_the_grammar() -> None:
 
 
 @pytest.mark.parametrize(
-    "planted", ["> txt Hello", "< accept chat v2", "> bytes 0", "< close 99", "< deny 101", "> body x"]
+    "planted", ["> txt Hello", "< accept chat v2", "> bytes 0", "< close 99", "< deny 101", "> bdy x"]
 )
 def test_planted_fault(planted: str) -> None:
     found = lines(f"| line | meaning |\n| --- | --- |\n| `{planted}` | Nothing. |\n")

@@ -40,6 +40,9 @@ class Channel:
     async def accept(self, subprotocol=None, *, mode="text"): ...
 
     def iterate(self): ...
+
+
+def open_all(channels, *, limit=3): ...
 """,
     "docs/talk.md": """
 # Talk
@@ -75,10 +78,7 @@ channel.fly(
 async def app(scope, receive, send):
     await receive()
     await send({"type": "websocket.accept"})
-    while True:
-        message = await receive()
-        if message["type"] == "websocket.disconnect":
-            return
+    while (message := await receive())["type"] != "websocket.disconnect":
         if message.get("text") == "bye":
             await send({"type": "websocket.send", "bytes": b'{"left": true}'})
             await send({"type": "websocket.close", "code": 4000, "reason": "so long"})
@@ -134,6 +134,22 @@ STARTUP = """\
 """
 
 
+INLINE = """
+```python
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+```
+
+```ws
+> connect /
+< accept
+> close
+```
+"""
+
+
 @dataclass
 class Project:
     """A small repository with docs."""
@@ -174,7 +190,7 @@ def project(pytester: pytest.Pytester) -> Project:
 
 def test_the_project_is_green_and_says_what_it_checked(project: Project) -> None:
     result = project.run("-v")
-    result.assert_outcomes(passed=13, skipped=1)
+    result.assert_outcomes(passed=14, skipped=1)
     result.stdout.fnmatch_lines(
         [
             "docs::complete PASSED*",
@@ -185,7 +201,7 @@ def test_the_project_is_green_and_says_what_it_checked(project: Project) -> None
             "docs/talk.md::docs_src/talk/echo.ws*memory-trio* PASSED*",
             "docs/talk.md::snippet:13 Path*asyncio* PASSED*",
             "*- ws-doctest -*",
-            "checked: 1 expectation files, 2 format-checked, 2 linted, 1 page, 2 replays, 1 repository, 2 signatures, *; skipped: 1",
+            "checked: 1 expectation files, 2 format-checked, 2 linted, 1 page, 1 reached, 2 replays, 1 repository, 2 signatures, *; skipped: 1",
             "skipped docs/talk.md:26: only a sketch",
         ]
     )
@@ -195,7 +211,7 @@ def test_the_project_is_green_over_every_server(project: Project) -> None:
     project.replace("pyproject.toml", "ws_doctest_servers = []\n", "")
     project.replace("pyproject.toml", '"0.5"', '"5"')
     result = project.run("-v", "-k", "uvicorn")
-    result.assert_outcomes(passed=3, deselected=14)
+    result.assert_outcomes(passed=3, deselected=15)
     for implementation in ("websockets-sansio", "wsproto", "websockets"):
         result.stdout.fnmatch_lines(
             [f"docs/talk.md::docs_src/talk/echo.ws*uvicorn-{implementation}* PASSED*"]
@@ -234,6 +250,8 @@ def rename(old: str, new: str) -> Plant:
     return plant
 
 
+NAMED = change("pyproject.toml", "ws_doctest_servers", 'ws_doctest_names = ["shop"]\nws_doctest_servers')
+
 FAULTS: dict[str, tuple[Plant, list[str]]] = {
     # What is shown is there, what is there is shown.
     "missing include": (
@@ -269,7 +287,240 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
     ),
     "transcript in the page itself": (
         add(PAGE, "\n```ws\n> connect /\n```\n"),
-        ["docs/talk.md:30: a transcript in the page itself is not run*"],
+        ["docs/talk.md:31: the session differs from its transcript", "+< accept"],
+    ),
+    # What stands in the page itself
+    "app in the page": (
+        add(PAGE, INLINE.replace('accept"}', 'accept", "subprotocol": "x"}')),
+        ["*the session differs from its transcript", "*'x'*"],
+    ),
+    "method that does not exist": (
+        add(PAGE, INLINE.replace("await receive()", "await receive.no_such_method()")),
+        ["AttributeError: *no_such_method*", '*File "docs/talk.md", line 32*'],
+    ),
+    "app in the page without a transcript": (
+        add(PAGE, INLINE.partition("```ws")[0]),
+        ["docs/talk.md:30: an app without a transcript below it"],
+    ),
+    "transcript in the page without an app": (
+        change(PAGE, "# Talk\n", "# Talk\n\n```ws\n> connect /\n```\n"),
+        ["docs/talk.md:3: a transcript without an app above it"],
+    ),
+    "transcript below another app": (
+        add(PAGE, INLINE + "\n```ws\n{!> ../docs_src/talk/echo.ws !}\n```\n"),
+        [
+            "docs/talk.md:43: the transcript docs_src/talk/echo.ws belongs below its app *; the app above it is that of line 30"
+        ],
+    ),
+    "transcript above its app": (
+        both(
+            change(PAGE, "```ws\n{!> ../docs_src/talk/echo.ws !}\n```\n", ""),
+            change(PAGE, "# Talk\n", "# Talk\n\n```ws\n{!> ../docs_src/talk/echo.ws !}\n```\n"),
+        ),
+        [
+            "docs/talk.md:3: the transcript docs_src/talk/echo.ws belongs below its app *; no app is shown above it"
+        ],
+    ),
+    # What is reached
+    "line that no transcript reaches": (
+        change(
+            APP,
+            '        await send({"type": "websocket.send", "text"',
+            '        if message.get("text") == "x":\n            nobody_knows()\n        await send({"type": "websocket.send", "text"',
+        ),
+        [
+            "docs/talk.md:3: no transcript reaches 1 lines of this code; the page says 0.*",
+            "docs_src/talk/echo.py:10: *nobody_knows()",
+        ],
+    ),
+    "function that nobody calls": (
+        change(PAGE, "await receive()\n", "\n\nasync def nobody():\n    await receive.nothing()\n"),
+        [
+            "docs/talk.md:13: nothing calls 2 lines of this code; the page says 0.*",
+            "docs/talk.md:21: *",
+            "docs/talk.md:22: *",
+        ],
+    ),
+    "lambda that nobody calls": (
+        change(PAGE, "await receive()\n", "nobody = [lambda: receive.nothing()]\n"),
+        ["docs/talk.md:13: nothing calls 1 lines of this code; the page says 0.*", "docs/talk.md:19: *"],
+    ),
+    "reason for lines that are reached": (
+        change(
+            PAGE,
+            "```python\n{!> ../docs_src/talk/echo.py",
+            "<!-- ws-doctest: unreached 2: it is late -->\n```python\n{!> ../docs_src/talk/echo.py",
+        ),
+        ["docs/talk.md:4: no transcript reaches 0 lines of this code; the page says 2.*"],
+    ),
+    "unreached without a reason": (
+        change(
+            PAGE,
+            "```python\n{!> ../docs_src/talk/echo.py",
+            "<!-- ws-doctest: unreached 1 -->\n```python\n{!> ../docs_src/talk/echo.py",
+        ),
+        ["docs/talk.md:3: expected the lines and the reason*"],
+    ),
+    # Names and signatures in the text
+    "name that is almost one": (
+        both(NAMED, add(PAGE, "\nA `Chanel` is a way to talk.\n")),
+        ["docs/talk.md:30: `Chanel`: there is no Chanel; it is close to Channel"],
+    ),
+    "attribute that does not exist": (
+        both(NAMED, add(PAGE, "\nAsk `channel.scopes` for it.\n")),
+        ["docs/talk.md:30: `channel.scopes`: Channel has no scopes"],
+    ),
+    "argument that does not exist": (
+        both(NAMED, add(PAGE, "\n| call | |\n| --- | --- |\n| `channel.accept(protocol=None)` | x |\n")),
+        ["docs/talk.md:32: `channel.accept(protocol=None)`: channel.accept has no argument protocol*"],
+    ),
+    "option that is almost one": (
+        both(NAMED, add(PAGE, "\nSet `subprotocols=None`.\n")),
+        ["docs/talk.md:30: `subprotocols=None`: there is no subprotocols; it is close to subprotocol"],
+    ),
+    "signature of a function": (
+        both(NAMED, add(PAGE, "\n1. `open_all(channels, *, limit=5)`\n")),
+        [
+            "docs/talk.md:30: the page shows `open_all(channels, *, limit=5)`; the code is `open_all(channels, *, limit=3)`"
+        ],
+    ),
+    # Commands and data
+    "option of pytest": (
+        add(PAGE, "\n```shell\npytest docs --ws-updat\n```\n"),
+        ["docs/talk.md:31: `pytest docs --ws-updat`: pytest has no option --ws-updat"],
+    ),
+    "path of pytest": (
+        add(PAGE, "\n`pytest tests/nothing.py`\n"),
+        ["docs/talk.md:30: *there is no tests/nothing.py"],
+    ),
+    "option of uvicorn": (
+        add(PAGE, "\n```console\n$ uvicorn app:app --graceful 5\n```\n"),
+        ["docs/talk.md:31: `uvicorn app:app --graceful 5`: uvicorn does not take it: No such option*"],
+    ),
+    "app of uvicorn": (
+        add(PAGE, "\n`uvicorn docs_src.talk.eco:app`\n"),
+        ["docs/talk.md:30: *there is no docs_src/talk/eco.py"],
+    ),
+    "class for uvicorn": (
+        add(PAGE, "\n`uvicorn --ws pathlib:Paht app:app`\n"),
+        ["docs/talk.md:30: *pathlib has no Paht"],
+    ),
+    "session of nox": (
+        both(
+            create("noxfile.py", "import nox\n\n\n@nox.session\ndef tests(session): ...\n"),
+            add(PAGE, "\n`python3 noxfile.py -s test`\n"),
+        ),
+        ["docs/talk.md:30: *noxfile.py has no session 'test'; it has tests"],
+    ),
+    "extra of a package": (
+        both(
+            create(
+                "packages/shop/pyproject.toml", '[project]\nname = "shop"\noptional-dependencies.till = []\n'
+            ),
+            add(PAGE, '\n`pip install "./packages/shop[tills]"`, or `shop[tills]`\n'),
+        ),
+        [
+            "docs/talk.md:30: *has no extra 'tills'; it has till",
+            "docs/talk.md:30: `shop[[]tills]`: shop has no extra*",
+        ],
+    ),
+    "folder of a package": (
+        add(PAGE, "\n`pip install ./packages/shop`\n"),
+        ["docs/talk.md:30: *there is no package in ./packages/shop"],
+    ),
+    "module that does not exist": (
+        add(PAGE, "\n`python -m ws_doctest sites --site site`\n"),
+        ["docs/talk.md:30: *invalid choice: 'sites'*"],
+    ),
+    "command that no shell reads": (
+        add(PAGE, '\n```shell\npytest "docs\n```\n'),
+        ["docs/talk.md:31: *no shell can read this*"],
+    ),
+    "JSON": (add(PAGE, '\n```json\n{\n"a": 1,\n}\n```\n'), ["docs/talk.md:3[23]: this is no JSON*"]),
+    "TOML": (add(PAGE, "\n```toml\na =\n```\n"), ["docs/talk.md:3[12]: this is no TOML*"]),
+    "YAML": (add(PAGE, "\n```yaml\na: [1\n```\n"), ["docs/talk.md:3[12]: this is no YAML*"]),
+    "setting of the gate": (
+        add(PAGE, '\n```toml\nws_doctest_page = ["docs"]\n```\n'),
+        ["docs/talk.md:31: there is no setting ws_doctest_page"],
+    ),
+    # What is left behind
+    "task left behind": (
+        change(
+            APP,
+            "    await receive()\n",
+            "    await receive()\n    import asyncio\n\n    try:\n        asyncio.get_running_loop()\n    except RuntimeError:\n        pass\n    else:\n        asyncio.create_task(asyncio.sleep(3600))\n",
+        ),
+        ["the app left a task behind: *sleep*"],
+    ),
+    "thread left behind": (
+        change(
+            APP,
+            "    await receive()\n",
+            "    import threading\n    import time\n\n    await receive()\n    threading.Thread(target=time.sleep, args=(2,), name='mine').start()\n",
+        ),
+        ["the app left a thread behind: mine"],
+    ),
+    "socket left behind": (
+        change(
+            APP,
+            "    await receive()\n",
+            "    import socket\n\n    await receive()\n    app.kept = socket.socket()\n",
+        ),
+        ["the app left open: socket:*"],
+    ),
+    "error that is logged and swallowed": (
+        change(
+            APP,
+            "    await receive()\n",
+            "    import logging\n\n    await receive()\n    logging.getLogger('shop').error('sold out')\n",
+        ),
+        ["the app logged an error: shop: sold out"],
+    ),
+    # What is shown where nobody looks
+    "Python in a fence of text": (
+        add(PAGE, "\n```text\nimport shop\n\nshop.fly()\n```\n"),
+        ["docs/talk.md:30: this is Python: say so after the fence*"],
+    ),
+    "another ending": (
+        create("docs/more.markdown", "```python\nundefined_name\n```\n"),
+        ["*undefined_name*"],
+    ),
+    "page with JSX": (create("docs/more.mdx", "```python\nundefined_name\n```\n"), ["*undefined_name*"]),
+    "page that is not read": (
+        create("docs/more.rst", "More\n====\n"),
+        ["docs/more.rst:1: pages of this form are not read*"],
+    ),
+    "cell of MyST": (
+        add(PAGE, "\n```{code-cell} python\n:tags: [x]\n\nundefined_name\n```\n"),
+        ["*undefined_name*"],
+    ),
+    "block of MyST": (add(PAGE, "\n```{code-block} python\nundefined_name\n```\n"), ["*undefined_name*"]),
+    "include of MyST": (
+        add(PAGE, "\n```{literalinclude} ../docs_src/talk/eco.py\n```\n"),
+        ["docs/talk.md:30: the included file ../docs_src/talk/eco.py does not exist*"],
+    ),
+    "include of FastAPI": (
+        add(PAGE, "\n{* ../docs_src/talk/eco.py hl[1] *}\n"),
+        ["docs/talk.md:30: the included file ../docs_src/talk/eco.py does not exist*"],
+    ),
+    "include of snippets": (
+        add(PAGE, '\n```python\n--8<-- "docs_src/talk/eco.py"\n```\n'),
+        ["docs/talk.md:31: the included file docs_src/talk/eco.py does not exist*"],
+    ),
+    "code in HTML": (
+        add(PAGE, "\n<pre>await websocket.fly()</pre>\n"),
+        ["docs/talk.md:30: code in HTML is not run: put it into a fence"],
+    ),
+    "time that is not so": (
+        both(
+            change(
+                APP,
+                'accept"})\n',
+                'accept"})\n    import anyio\n\n    await anyio.sleep(7)\n    await send({"type": "websocket.send", "text": "now"})\n',
+            ),
+            change(SCRIPT, "< accept", "< accept\n> wait 9s\n< text now"),
+        ),
+        ["docs_src/talk/echo.ws:3: `> wait 9s`, but it came after 7*s"],
     ),
     "example from elsewhere": (
         both(create("echo.py", "x = 1\n"), add(PAGE, "\n```py\n{!> ../echo.py !}\n```\n")),
@@ -339,7 +590,7 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
         ),
         [
             "the handler raised an exception:",
-            '  File "docs_src/talk/echo.py", line 11, in app',
+            '  File "docs_src/talk/echo.py", line 8, in app',
             "    raise LookupError('too late')",
             "LookupError: too late",
             "(docs_src/talk/echo.ws, memory-asyncio, shown on docs/talk.md:8)",
@@ -348,7 +599,7 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
     "exception at the disconnect": (
         both(
             create(SCRIPT, "> connect /\n< accept\n> close\n"),
-            change(APP, 'disconnect":\n            return', 'disconnect":\n            raise KeyError(1)'),
+            add(APP, "    raise KeyError(1)\n"),
         ),
         ["KeyError: 1"],
     ),
@@ -420,7 +671,7 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
         change(APP, "        if message.get", "        await receive()\n        if message.get"),
         [
             "docs_src/talk/echo.ws:5: timed out after 0.5 s, waiting for `< text HELLO`",
-            "the handler was waiting in docs_src/talk/echo.py:8, `await receive()`",
+            "the handler was waiting in docs_src/talk/echo.py:5, `await receive()`",
         ],
     ),
     "handler that does not end": (
@@ -431,7 +682,7 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
         ),
         [
             "docs_src/talk/echo.ws:8: timed out after 0.5 s, waiting for the handler to end, after the connection's end",
-            "the handler was waiting in docs_src/talk/echo.py:12, `await receive()`",
+            "the handler was waiting in docs_src/talk/echo.py:9, `await receive()`",
         ],
     ),
     "app that cannot be loaded": (
@@ -504,7 +755,7 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
     "syntax error": (change(PAGE, "await receive()\n", "await (\n"), ["docs/talk.md:19: *"]),
     "untrue print comment": (
         change(PAGE, "await receive()\n", "await receive()\nprint(1 + 1)\n#> 3\n"),
-        ["docs/talk.md:14: the `#>` comments are not what is printed", "-#> 3", "+#> 2"],
+        ["docs/talk.md:21: the `#>` comments are not what is printed: `3` is shown, `2` is printed"],
     ),
     "untrue prompt": (
         add(PAGE, "\n```pycon\n>>> 1 + 1\n3\n```\n"),
@@ -513,14 +764,14 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
     # Style
     "lint": (
         change(PAGE, "from shop import Channel\n", "import os\nfrom shop import Channel\n"),
-        ["*F401*", "*--> docs/talk.md:14*"],
+        ["docs/talk.md:14:8: F401 *"],
     ),
     "format": (
         change(PAGE, "channel = Channel(scope)", "channel=Channel( scope )"),
         ["-channel=Channel( scope )"],
     ),
     "format of a file": (
-        change(APP, "while True:", "while (True):"),
+        change(APP, "    await receive()\n", "    await (receive())\n"),
         ["docs_src/talk/echo.py:1: not formatted"],
     ),
 }
@@ -555,6 +806,85 @@ def test_a_planted_fault_turns_the_gate_red(project: Project, fault: str) -> Non
     result.stdout.no_fnmatch_line("*plugin.py:*")
 
 
+def test_an_app_and_its_transcript_may_stand_in_one_page(project: Project) -> None:
+    project.append(PAGE, INLINE)
+    project.replace("pyproject.toml", "ws_doctest_servers = []", 'ws_doctest_servers = ["websockets-sansio"]')
+    project.replace("pyproject.toml", '"0.5"', '"5"')
+    result = project.run("-k", "transcript or app:")
+    result.assert_outcomes(passed=4, deselected=18)
+
+
+def test_update_writes_a_transcript_into_its_page(project: Project) -> None:
+    project.append(
+        PAGE,
+        "\n!!! note\n\n" + "".join(f"    {line}\n" for line in INLINE.replace("< accept\n", "").split("\n")),
+    )
+    project.run("--ws-update", "-k", "transcript").assert_outcomes(passed=2, deselected=18)
+    assert "    > connect /\n    < accept\n    > close\n    ```\n" in project.read(PAGE)
+    project.run("-k", "transcript or page").assert_outcomes(passed=3, deselected=17)
+
+
+def test_the_time_that_an_app_waits_is_skipped(project: Project) -> None:
+    waits = "    import anyio\n\n    await anyio.sleep(7200)\n    await send({'type': 'websocket.send', 'text': 'now'})\n"
+    project.replace(APP, 'accept"})\n', 'accept"})\n' + waits)
+    project.replace(SCRIPT, "< accept", "< accept\n> wait 2h\n< text now")
+    project.replace("pyproject.toml", "ws_doctest_servers = []", 'ws_doctest_servers = ["websockets-sansio"]')
+    project.replace("pyproject.toml", '"0.5"', '"5"')
+    project.run("-k", "echo.ws").assert_outcomes(passed=3, deselected=13)
+
+
+@pytest.mark.parametrize(
+    ("backends", "found"), [('["asyncio"]', "*memory-asyncio*"), ('["trio"]', "*memory-trio*")]
+)
+def test_a_project_chooses_its_event_loops(project: Project, backends: str, found: str) -> None:
+    project.replace(
+        "pyproject.toml", "ws_doctest_servers", f"ws_doctest_backends = {backends}\nws_doctest_servers"
+    )
+    project.write(SCRIPT, "> connect /chat?room=blue\n# a first word\n> text hello\n> text bye\n")
+    project.run("--ws-update").assert_outcomes(passed=12, skipped=1)
+    assert "< text HELLO\n" in project.read(SCRIPT)
+    result = project.run("-v", "-k", "echo.ws")
+    result.assert_outcomes(passed=1, deselected=12)
+    result.stdout.fnmatch_lines([found])
+
+
+@pytest.mark.parametrize(("setting", "passes"), [("normal", True), ("error", False), ("framework", False)])
+def test_a_handler_may_end_by_the_disconnect(project: Project, setting: str, passes: bool) -> None:
+    project.write(
+        APP,
+        """
+class WebSocketDisconnect(Exception):
+    pass
+
+
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (await receive())["type"] != "websocket.disconnect":
+        await send({"type": "websocket.send", "text": "again"})
+    raise WebSocketDisconnect
+""",
+    )
+    project.write(SCRIPT, "> connect /\n< accept\n> text hello\n< text again\n> close\n")
+    project.replace(
+        "pyproject.toml",
+        "ws_doctest_servers = []",
+        f'ws_doctest_disconnect = "{setting}"\nws_doctest_servers = ["websockets-sansio"]',
+    )
+    project.replace("pyproject.toml", '"0.5"', '"5"')
+    outcomes = {"passed": 3} if passes else {"failed": 3}
+    project.run("-k", "echo.ws").assert_outcomes(**outcomes, deselected=13)
+
+
+def test_a_name_that_stands_for_a_constant(project: Project) -> None:
+    project.replace(SCRIPT, "< text HELLO", "< text $shout")
+    project.replace("pyproject.toml", "ws_doctest_servers = []", 'ws_doctest_servers = ["websockets-sansio"]')
+    project.replace("pyproject.toml", '"0.5"', '"5"')
+    result = project.run()
+    result.assert_outcomes(passed=15, skipped=1, failed=1)
+    result.stdout.fnmatch_lines(["docs_src/talk/echo.ws:5: $shout is 'HELLO' each time: write that"])
+
+
 def test_no_pages_at_all_is_a_failure(project: Project) -> None:
     (project.root / PAGE).unlink()
     result = project.run()
@@ -566,7 +896,7 @@ def test_a_single_page_can_be_the_docs(project: Project) -> None:
     project.replace("pyproject.toml", '["docs"]', '["docs/talk.md"]')
     project.write("docs_src/talk/lost.py", "x = 1\n")
     result = project.run()
-    result.assert_outcomes(failed=1, passed=12, skipped=1)
+    result.assert_outcomes(failed=1, passed=13, skipped=1)
     result.stdout.fnmatch_lines(["docs_src/talk/lost.py: no page includes this file"])
 
 
@@ -667,7 +997,7 @@ def test_update_writes_what_is_seen_and_keeps_the_rest(project: Project) -> None
     project.write(EXPECTED, "# mine\n[connection]\npath = '/chat/ada'  # yes\n")
     assert project.run().ret == pytest.ExitCode.TESTS_FAILED
     assert project.read(SCRIPT) == "> connect /chat?room=blue\n# a first word\n> text hello\n> text bye\n"
-    project.run("--ws-update").assert_outcomes(passed=13, skipped=1)
+    project.run("--ws-update").assert_outcomes(passed=14, skipped=1)
     assert project.read(SCRIPT) == before.replace("# a first word\n", "").replace(
         "< accept\n", "< accept\n# a first word\n"
     )
@@ -675,19 +1005,19 @@ def test_update_writes_what_is_seen_and_keeps_the_rest(project: Project) -> None
         "# mine\n[connection]\npath = '/chat/ada'  # yes\n\n[snippets.Path.values]\n"
         "'channel.scope[\"path\"]' = \"'/chat/ada'\"\n'await receive()' = \"{'type': 'websocket.connect'}\"\n"
     )
-    project.run().assert_outcomes(passed=13, skipped=1)
+    project.run().assert_outcomes(passed=14, skipped=1)
 
 
 def test_update_writes_what_several_clients_see(project: Project) -> None:
     project.write(SCRIPT, "".join(line + "\n" for line in TWO.splitlines() if ">" in line))
-    project.run("--ws-update").assert_outcomes(passed=13, skipped=1)
+    project.run("--ws-update", "-k", "not reached").assert_outcomes(passed=13, skipped=1, deselected=1)
     assert project.read(SCRIPT) == TWO
-    project.run().assert_outcomes(passed=13, skipped=1)
+    project.run("-k", "not reached").assert_outcomes(passed=13, skipped=1, deselected=1)
 
 
 def test_update_leaves_what_is_true_untouched(project: Project) -> None:
     before = {name: project.read(name) for name in FILES}
-    project.run("--ws-update").assert_outcomes(passed=13, skipped=1)
+    project.run("--ws-update").assert_outcomes(passed=14, skipped=1)
     assert {name: project.read(name) for name in FILES} == before
 
 

@@ -2,9 +2,15 @@
 
 The parts that a project touches:
 
-- `ws_doctest.markdown`: the include directive, an extension of Python-Markdown;
 - `ws_doctest.plugin`: the gate, a plugin of pytest, on when ``ws_doctest_pages`` is configured;
 - `ws_doctest.transcript`: the grammar of transcripts;
+- `ws_doctest.markdown`: the include directive, an extension of Python-Markdown;
 - `ws_doctest.site`: the comparison of the built site with what was executed;
-- ``python -m ws_doctest serve``: the site and every example live.
+- ``python -m ws_doctest``: the command line.
+
+What ``__all__`` names, here and in these modules, is public. Modules that start with an underscore are not.
 """
+
+from ws_doctest.transcript import Transcript, TranscriptError, parse
+
+__all__ = ["Transcript", "TranscriptError", "parse"]

@@ -1,15 +1,18 @@
-"""The command line: ``python -m ws_doctest serve``, ``check`` and ``update``."""
+"""The command line: ``python -m ws_doctest`` with ``check``, ``update``, ``watch``, ``site`` or ``serve``."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return the exit status."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="python -m ws_doctest", description="Doctest for WebSockets.")
     commands = parser.add_subparsers(dest="command", required=True)
     serving = commands.add_parser("serve", help="serve the built site and every example live")
@@ -23,10 +26,16 @@ def main(arguments: list[str] | None = None) -> int:
     for name, text in (
         ("check", "check pages, as `pytest PAGES` does"),
         ("update", "rewrite transcripts and expectations to what is seen now"),
+        ("watch", "check pages whenever something in them, or in the examples, has changed"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("pages", nargs="+", help="folders of pages, or pages")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    options = make_parser().parse_args(arguments)
 
     if options.command == "serve":
         return _serve(options)
@@ -34,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         from ws_doctest.site import check_site
 
         return _complain(check_site(options.site, options.pages))
+    if options.command == "watch":
+        return _watch(options.pages)
     # A process of its own: pytest rewrites its plugins on import, and this one is imported already.
     update = ["--ws-update"] if options.command == "update" else []
     return subprocess.run([sys.executable, "-m", "pytest", *update, *options.pages]).returncode
@@ -51,6 +62,37 @@ def _serve(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:  # the usual end
         pass
     return 0
+
+
+def _watch(pages: list[str]) -> int:
+    """Check the pages again and again, until interrupted."""
+    seen: dict[Path, float] = {}
+    try:
+        while True:
+            now = _times(Path.cwd())
+            if now != seen:
+                seen = now
+                subprocess.run([sys.executable, "-m", "pytest", "-q", *pages])
+                sys.stdout.write("ws-doctest waits for changes; Ctrl-C ends it\n")
+                sys.stdout.flush()
+            time.sleep(0.3)
+    except KeyboardInterrupt:  # the usual end
+        return 0
+
+
+def _times(root: Path) -> dict[Path, float]:
+    """Return when each file that a check may read was changed."""
+    found = {}
+    for folder, folders, files in os.walk(root):
+        folders[:] = [
+            name for name in folders if not name.startswith(".") and name not in ("site", "__pycache__")
+        ]
+        for name in files:
+            if name.endswith((".md", ".markdown", ".mdx", ".py", ".ws", ".toml", ".out")):
+                path = Path(folder) / name
+                with contextlib.suppress(OSError):  # it is gone
+                    found[path] = path.stat().st_mtime
+    return found
 
 
 def _complain(problems: list[str]) -> int:

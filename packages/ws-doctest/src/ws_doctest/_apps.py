@@ -10,13 +10,15 @@ import shlex
 import sys
 import traceback
 import types
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 
-from lilya.websockets import testing
-from lilya.websockets.testing import LifespanError, WebSocketTimeout
-from lilya.websockets.types import ASGIApp
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+from ws_doctest._asgi import FOLDER, ASGIApp, LifespanError, WebSocketTimeout
 from ws_doctest._tests import is_test
 
 
@@ -24,8 +26,13 @@ def has_app(path: Path) -> bool:
     """Tell whether a file defines ``app`` at its top level, without running it. A test file has none."""
     if is_test(path):
         return False
+    return defines_app(path.read_text(encoding="utf-8"))
+
+
+def defines_app(source: str) -> bool:
+    """Tell whether code defines ``app`` at its top level, without running it."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return False  # the lint item reports the syntax error, with its place
     for node in tree.body:
@@ -64,14 +71,46 @@ def client_command(url: str) -> str:
     return f"python -m websockets {shlex.quote(url)}"
 
 
+@dataclass(frozen=True)
+class Code:
+    """An app in a page itself.
+
+    Args:
+        path: the page.
+        source: the code.
+        above: the lines of the page before it.
+    """
+
+    path: Path
+    source: str
+    above: int
+
+    def load_app(self, root: Path) -> ASGIApp:
+        """Return the ``app``, freshly made; its traceback shows the lines of the page."""
+        make_importable(root)
+        name = f"{self.path.stem}_{self.above}"
+        module = types.ModuleType(name)
+        sys.modules[name] = module  # dataclasses and annotations look the module up while it runs
+        linecache.checkcache(str(self.path))
+        code = compile("\n" * self.above + self.source, str(self.path), "exec", dont_inherit=True)
+        exec(code, module.__dict__)
+        app: ASGIApp = module.__dict__["app"]
+        return app
+
+
+def make_importable(root: Path) -> None:
+    """Let examples import one another as `docs_src.…`, as under uvicorn."""
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+
+
 def load(root: Path, example: Path) -> types.ModuleType:
     """Run an example's file as a fresh module.
 
     Fresh, because the same transcript is replayed several times and an app may keep state in its
     module.
     """
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))  # examples import one another as `docs_src.…`, as under uvicorn
+    make_importable(root)
     name = module_name(root, example)
     spec = importlib.util.spec_from_file_location(name, example)
     if spec is None or spec.loader is None:
@@ -91,8 +130,10 @@ def load(root: Path, example: Path) -> types.ModuleType:
     return module
 
 
-def load_app(root: Path, example: Path) -> ASGIApp:
+def load_app(root: Path, example: Path | Code) -> ASGIApp:
     """Return the ``app`` of an example, freshly loaded."""
+    if isinstance(example, Code):
+        return example.load_app(root)
     app: ASGIApp = load(root, example).app
     return app
 
@@ -100,7 +141,7 @@ def load_app(root: Path, example: Path) -> ASGIApp:
 def describe_error(error: BaseException, root: Path) -> str:
     """Return the traceback of an app's exception, from the first line of the app on."""
     tb = error.__traceback__
-    inside = (Path(__file__).parent, Path(testing.__file__).parent)
+    inside = (Path(__file__).parent, FOLDER)
     while tb is not None:
         file = tb.tb_frame.f_code.co_filename
         if Path(file).parent not in inside and not file.startswith("<frozen importlib"):
@@ -115,6 +156,32 @@ def describe_lifespan_error(error: BaseException, root: Path) -> str:
     if isinstance(error, LifespanError | WebSocketTimeout):
         return str(error)
     return "the app raised an exception in its lifespan:\n" + describe_error(error, root)
+
+
+# Frameworks in which a handler that receives until its client leaves ends by an exception.
+_BY_EXCEPTION = {"fastapi", "lilya", "litestar", "starlette"}
+_DISCONNECTS = {"WebSocketDisconnect", "ClientDisconnected"}
+
+
+def may_end_by_disconnect(app: object, setting: str) -> bool:
+    """Tell whether the exception of a client's disconnect is a normal end of this app's handlers.
+
+    Args:
+        app: the app.
+        setting: ``normal``, ``error``, or ``framework``: where that is the framework's own way.
+    """
+    if setting != "framework":
+        return setting == "normal"
+    modules = {cls.__module__.partition(".")[0] for cls in type(app).__mro__}
+    return bool(modules & _BY_EXCEPTION)
+
+
+def is_disconnect(error: BaseException) -> bool:
+    """Tell whether an exception says that the client has left, whichever framework's it is."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_disconnect(each) for each in error.exceptions)
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & _DISCONNECTS) and "WebSocketClosed" not in names
 
 
 async def at_rest() -> None:

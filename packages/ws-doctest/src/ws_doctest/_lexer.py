@@ -44,7 +44,12 @@ class TranscriptLexer(RegexLexer):
                 r"(close|deny)([ \t]*)(\d*)([ \t]*)(.*)",
                 _groups(Keyword, Whitespace, Number.Integer, Whitespace, String),
             ),
-            (r"(wait)([ \t]*)$", _groups(Keyword, Whitespace)),
+            (
+                r"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)([ \t]+)(.*)",
+                _groups(Keyword, Whitespace, Name.Constant),
+            ),
+            (r"([2-5]\d\d)([ \t]*)$", _groups(Number.Integer, Whitespace)),
+            (r"(wait)([ \t]*)([\d.]*)(ms|s|min|h|)$", _groups(Keyword, Whitespace, Number.Float, Keyword)),
             (r"(connect|subprotocol|accept)([ \t]*)(.*)", _groups(Keyword, Whitespace, Name.Constant)),
             (r"[^\n]+", Text),
             (r"\n", Whitespace, "#pop"),

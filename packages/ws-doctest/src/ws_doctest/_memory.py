@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 
-from lilya.websockets import testing
-from lilya.websockets.testing import Lifespan, LoopThread, MemoryConnection, WebSocketTimeout
-from lilya.websockets.types import ASGIApp, Message, Scope
-from ws_doctest import _apps
+from ws_doctest import _apps, _asgi
+from ws_doctest._asgi import (
+    ASGIApp,
+    Lifespan,
+    LoopThread,
+    MemoryConnection,
+    Message,
+    Scope,
+    WebSocketTimeout,
+)
+from ws_doctest._clock import backend_options
 from ws_doctest._replay import Outcome, Seen, record, replay, visible_headers
+from ws_doctest._watch import Reach, Remains
 from ws_doctest.transcript import (
     DROPPED,
     NO_CODE,
@@ -23,8 +32,11 @@ from ws_doctest.transcript import (
     Close,
     Connect,
     Deny,
+    Request,
+    Response,
     Text,
     Transcript,
+    Wait,
 )
 
 # What a reader sees who runs the example alone: uvicorn's default address.
@@ -40,7 +52,7 @@ def websocket_scope(
     state: Mapping[str, Any] | None = None,
 ) -> Scope:
     """Return the scope of a connection, as uvicorn on its default address would make it."""
-    return testing.websocket_scope(
+    return _asgi.websocket_scope(
         request.path,
         subprotocols=request.subprotocols,
         headers=request.headers,
@@ -55,14 +67,26 @@ class MemorySession:
     """One connection to an app, without a network."""
 
     def __init__(
-        self, app: ASGIApp, scope: Scope, root: Path, example: Path | None, must_open: bool = True
+        self,
+        app: ASGIApp,
+        scope: Scope,
+        root: Path,
+        example: Path | None,
+        must_open: bool = True,
+        disconnect: str = "error",
     ) -> None:
+        self.may_leave = _apps.may_end_by_disconnect(app, disconnect)
         self.connection = MemoryConnection(app, scope)
         self.root = root
         self.example = example
         self.must_open = must_open
         self.opened = False
         self.denial: Deny | None = None
+        self.limit = 0.0  # the player's own is enough here
+
+    def time(self) -> float:
+        """Return the app's time."""
+        return anyio.current_time()
 
     async def send(self, data: str | bytes) -> None:
         """Send one frame."""
@@ -87,6 +111,7 @@ class MemorySession:
 
     async def settled(self) -> list[Seen | None]:
         """Wait until the handler waits for the client, or has ended; return what there is to see."""
+        await _apps.at_rest()
         await self.connection.settled()
         seen: list[Seen | None] = []
         while True:
@@ -105,6 +130,8 @@ class MemorySession:
         await self.connection.task.ended.wait()
         problems = list(self.connection.violations)
         error = self.connection.task.error
+        if error is not None and self.may_leave and self.connection.gone and _apps.is_disconnect(error):
+            error = None
         if not self.must_open and not self.connection.answered:
             problems.clear()
         if error is not None:
@@ -146,7 +173,12 @@ class MemorySession:
 
 @asynccontextmanager
 async def connect(
-    app: ASGIApp, scope: Scope, root: Path, example: Path | None = None, must_open: bool = True
+    app: ASGIApp,
+    scope: Scope,
+    root: Path,
+    example: Path | None = None,
+    must_open: bool = True,
+    disconnect: str = "error",
 ) -> AsyncIterator[MemorySession]:
     """Open a connection to ``app``; leaving cancels a handler that is still running.
 
@@ -156,8 +188,9 @@ async def connect(
         root: the project's root, to shorten paths in messages.
         example: the app's file, preferred when saying where it waits.
         must_open: whether an app that neither accepts nor denies is at fault.
+        disconnect: whether the exception of a disconnect is a normal end; see `may_end_by_disconnect`.
     """
-    session = MemorySession(app, scope, root, example, must_open)
+    session = MemorySession(app, scope, root, example, must_open, disconnect)
     await session.connection.start()
     try:
         yield session
@@ -173,9 +206,13 @@ class MemoryStage:
         state: what its lifespan has left for the connections.
         root: the project's root, to shorten paths in messages.
         example: the app's file, preferred when saying where it waits.
+        disconnect: whether the exception of a disconnect is a normal end; see `may_end_by_disconnect`.
     """
 
-    def __init__(self, app: ASGIApp, state: Mapping[str, Any], root: Path, example: Path) -> None:
+    def __init__(
+        self, app: ASGIApp, state: Mapping[str, Any], root: Path, example: Path, disconnect: str = "error"
+    ) -> None:
+        self.disconnect = disconnect
         self.app = app
         self.state = state
         self.root = root
@@ -187,11 +224,68 @@ class MemoryStage:
         port = FIRST_PORT + self.connections
         self.connections += 1
         scope = websocket_scope(request, port=port, state=self.state)
-        return connect(self.app, scope, self.root, self.example)
+        return connect(self.app, scope, self.root, self.example, disconnect=self.disconnect)
 
     async def at_rest(self) -> None:
         """Wait until the app can do nothing more of itself."""
         await _apps.at_rest()
+
+    async def ask(self, request: Request, limit: float) -> tuple[Response, str | None]:
+        """Make a request over HTTP; return the whole response, and what went wrong in the app."""
+        path, _, query = request.path.partition("?")
+        headers = [(b"host", HOST.encode())] if "host" not in dict(request.headers) else []
+        headers += [(name.encode(), value.encode("latin-1")) for name, value in request.headers]
+        if request.body:
+            headers.append((b"content-length", str(len(request.body)).encode()))
+        self.connections += 1
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": "http",
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": headers,
+            "client": ("127.0.0.1", FIRST_PORT + self.connections - 1),
+            "server": ("127.0.0.1", 8000),
+            "state": dict(self.state),
+        }
+        sent: list[Message] = []
+        body: list[Message] = [{"type": "http.request", "body": request.body, "more_body": False}]
+        done = anyio.Event()
+
+        async def receive() -> Message:
+            if body:
+                return body.pop()
+            await done.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            await anyio.lowlevel.checkpoint()
+            kind = message["type"]
+            if kind != ("http.response.body" if sent else "http.response.start") or done.is_set():
+                raise RuntimeError(f"the app sent {kind!r} out of turn")
+            sent.append(message)
+            if kind == "http.response.body" and not message.get("more_body", False):
+                done.set()
+
+        try:
+            with anyio.fail_after(limit):
+                await self.app(scope, receive, send)
+        except TimeoutError:
+            raise
+        except Exception as exc:
+            problem = f"the app raised an exception for {request.method} {request.path}:\n"
+            return Response(500, (), b"Internal Server Error"), problem + _apps.describe_error(exc, self.root)
+        if not done.is_set():
+            problem = f"the app has not answered {request.method} {request.path}"
+            return Response(500, (), b"Internal Server Error"), problem
+        content = b"".join(message.get("body", b"") for message in sent[1:])
+        shown = b"" if request.method == "HEAD" else content
+        return Response(sent[0]["status"], _visible(sent[0]), shown), None
 
 
 def _visible(message: Message) -> tuple[tuple[str, str], ...]:
@@ -208,6 +302,8 @@ def run_replay(
     backend: str,
     limit: float,
     update: bool = False,
+    reach: Reach | None = None,
+    disconnect: str = "error",
 ) -> Outcome:
     """Replay a transcript in memory.
 
@@ -219,10 +315,22 @@ def run_replay(
         backend: ``asyncio`` or ``trio``.
         limit: seconds that one step may take.
         update: note everything that comes, whatever the transcript says.
+        reach: where to note what of the code is run.
+        disconnect: whether the exception of a disconnect is a normal end; see `may_end_by_disconnect`.
     """
     outcome = Outcome()
 
     async def main() -> Outcome:
+        with reach.watching() if reach else nullcontext():
+            remains = Remains()
+            result = await play()
+            await _apps.at_rest()  # what ends by itself may do so
+            left = remains.problems()
+            if left and not result.broken_off:
+                result.problem = "\n".join(filter(None, [result.problem, *left]))
+            return result
+
+    async def play() -> Outcome:
         try:
             loaded = app()
         except Exception as exc:
@@ -234,11 +342,11 @@ def run_replay(
             started = await lifespan.start()
         except Exception as exc:
             return Outcome(broken_off=True, problem=_apps.describe_lifespan_error(exc, root))
-        stage = MemoryStage(loaded, lifespan.state, root, example)
+        stage = MemoryStage(loaded, lifespan.state, root, example, disconnect)
         failure: BaseException | None = None
         try:
-            play = record if update else replay
-            return await play(stage, script, limit=limit, outcome=outcome)
+            drive = record if update else replay
+            return await drive(stage, script, limit=limit, outcome=outcome)
         except BaseException as exc:
             failure = exc
             raise
@@ -254,6 +362,8 @@ def run_replay(
     # Each step has its own limits within, up to three where there are several clients; only a handler that
     # blocks the event loop gets past those.
     limit_of_all = limit * ((3 if script.steps[0].name else 1) * len(script.steps) + 4)
+    # Where a thread works meanwhile, the time that is waited for really passes.
+    limit_of_all += sum(step.event.seconds or 0.0 for step in script.steps if isinstance(step.event, Wait))
     result = run_in_thread(main, backend, limit_of_all, root, example)
     if not isinstance(result, Outcome):
         line = script.steps[min(len(outcome.steps), len(script.steps) - 1)].line
@@ -274,7 +384,7 @@ def run_in_thread(
         What ``main`` returns; or, when it is not back in time, a `str` that says where the thread
         stands.
     """
-    loop = LoopThread(backend, None, root, example)
+    loop = LoopThread(backend, backend_options(backend), root, example)
     loop.start()
     try:
         return loop.call(main, limit=limit)

@@ -18,18 +18,37 @@ from pathlib import Path
 PYTHON = {"bazel", "ipython", "py", "py3", "pyi", "python", "python3", "sage", "starlark"}
 PYTHON_CONSOLE = {"pycon", "python-console"}
 
+# The endings of pages that are read, and of those that nobody must take for read.
+SUFFIXES = (".md", ".markdown", ".mdx")
+UNREAD = (".rst", ".adoc", ".ipynb", ".qmd")
+
 # Blanks, block quotes and a list marker may stand before a fence.
 _PREFIX = r"(?P<prefix>[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?[ \t>]*)"
 _FENCE = re.compile(_PREFIX + r"(?P<mark>`{3,}|~{3,})(?P<info>.*)$")
 _INCLUDE = re.compile(r"(?P<prefix>[ \t>]*)\{!>[ \t]*(?P<target>[^\s!][^!]*?)[ \t]*!\}[ \t]*$")
+# What other projects include with: FastAPI's form, and that of pymdownx.snippets.
+_FOREIGN_INCLUDE = re.compile(
+    r"(?P<prefix>[ \t>]*)(?:\{\*[ \t]*(?P<file>[^\s*]+)[^*]*\*\}"
+    r"|-+8<-+[ \t]+[\"'](?P<snippet>[^\"':]+)[^\"']*[\"'])[ \t]*$"
+)
+# MyST's directives: ```{code-cell} python, and the file of ```{literalinclude} FILE.
+_MYST = re.compile(
+    r"\{(?P<directive>code|code-cell|code-block|sourcecode|literalinclude)\}[ \t]*(?P<argument>\S*)"
+)
+_MYST_OPTION = re.compile(r"[ \t]*:[\w-]+:|[ \t]*$")
+_PRE = re.compile(r"<pre\b", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\(?=\{!)")
 _CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)")
+_CODE_IN_TEXT = re.compile(r"(?<!`)(`+)(?!`)(.*?)(?<!`)\1(?!`)")
 _SKIP = re.compile(r"[ \t>]*<!--\s*ws-doctest:\s*skip\b(?P<reason>.*?)-->\s*$")
+_UNREACHED = re.compile(r"[ \t>]*<!--\s*ws-doctest:\s*unreached\s+(?P<lines>\d+)\s*:?(?P<reason>.*?)-->\s*$")
 _COMMENT_FOR_US = re.compile(r"<!--\s*ws[-_ ]?doctest\b", re.IGNORECASE)
 _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(?P<title>.*?)(?:[ \t]+#+)?(?:[ \t]*\{[^}]*\})?[ \t]*$")
-_BULLET = re.compile(r"[ \t>]*[-*+][ \t]+(`+)[ \t]?(?P<code>.+?)[ \t]?\1(?!`)")
+_BULLET = re.compile(r"[ \t>]*(?:[-*+]|\d{1,9}[.)])[ \t]+(`+)[ \t]?(?P<code>.+?)[ \t]?\1(?!`)")
 # A call of a method of something that has a name. Its arguments are parsed elsewhere.
-_CALL = re.compile(r"(?P<awaited>await\s+)?(?P<receiver>[A-Za-z_]\w*)\.(?P<method>\w+)\((?P<parameters>.*)\)")
+_CALL = re.compile(
+    r"(?P<awaited>await\s+)?(?:(?P<receiver>[A-Za-z_]\w*)\.)?(?P<method>\w+)\((?P<parameters>.*)\)"
+)
 
 
 class PageError(Exception):
@@ -58,6 +77,7 @@ class Include:
     target: str
     path: Path  # resolved; exists, and lies within the root, or there is a problem
     fence: Fence | None = None
+    foreign: bool = False  # written in the form of another tool, which expands it
 
 
 @dataclass
@@ -70,6 +90,7 @@ class Fence:
     info: str
     heading: str
     skip: str | None = None
+    unreached: tuple[int, str] = (0, "")  # how many lines nothing runs, and why
     end: int = 0  # the line of the closing fence
     lines: list[str] = field(default_factory=list)  # without the prefix
     includes: list[Include] = field(default_factory=list)
@@ -78,6 +99,11 @@ class Fence:
     def language(self) -> str:
         """The language named after the opening fence, in any of the forms, in lower case."""
         info = self.info.strip()
+        myst = _MYST.match(info)
+        if myst and myst["directive"] == "literalinclude":
+            return {".py": "python", ".ws": "ws"}.get(Path(myst["argument"]).suffix, "")
+        if myst:
+            return myst["argument"].lower() or ("python" if myst["directive"] == "code-cell" else "")
         if info.startswith("{"):
             classes = re.findall(r"(?:^|\s)\.?([\w#.+-]+)(?=\s|$)", info.strip("{} "))
             return classes[0].lower() if classes else ""
@@ -86,8 +112,14 @@ class Fence:
 
     @property
     def source(self) -> str:
-        """What the page itself says between the fences."""
-        return "".join(line + "\n" for line in self.lines)
+        """What the page itself says between the fences, lines of options left empty."""
+        lines = list(self.lines)
+        if _MYST.match(self.info):
+            for number, line in enumerate(lines):
+                if not _MYST_OPTION.match(line):
+                    break
+                lines[number] = ""
+        return "".join(line + "\n" for line in lines)
 
     def expanded(self) -> str:
         """Return what a reader sees between the fences: includes expanded, escapes removed."""
@@ -119,6 +151,7 @@ class Page:
     fences: list[Fence] = field(default_factory=list)
     includes: list[Include] = field(default_factory=list)
     bullets: list[Bullet] = field(default_factory=list)
+    spans: list[tuple[int, str]] = field(default_factory=list)  # code in the text, with its line
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -168,6 +201,7 @@ class _Scanner:
         self.heading = ""
         self.comment: int | None = None  # the line in which an HTML comment began
         self.skip: tuple[int, str] | None = None
+        self.unreached: tuple[int, int, str] | None = None  # the line of the comment, and what it says
 
     def scan(self, lines: Sequence[str]) -> Page:
         for number, raw in enumerate(lines, 1):
@@ -213,9 +247,37 @@ class _Scanner:
         if fence and not (fence["mark"][0] == "`" and "`" in fence["info"]):
             prefix = re.sub(r"[-*+.)\d]", " ", fence["prefix"])
             self.fence = Fence(
-                number, prefix, fence["mark"], fence["info"].strip(), self.heading, self.take_skip()
+                number,
+                prefix,
+                fence["mark"],
+                fence["info"].strip(),
+                self.heading,
+                self.take_skip(),
+                self.take_unreached(),
             )
             self.page.fences.append(self.fence)
+            myst = _MYST.match(self.fence.info)
+            if myst and myst["directive"] == "literalinclude":
+                self.include(number, prefix, myst["argument"], self.fence, foreign=True)
+            return
+        foreign = _FOREIGN_INCLUDE.match(line)
+        if foreign:
+            target = foreign["file"] or foreign["snippet"]
+            suffix = {".py": "python", ".ws": "ws"}.get(Path(target).suffix, "")
+            shown = Fence(number, foreign["prefix"], "```", suffix, self.heading, self.take_skip())
+            shown.unreached, shown.end = self.take_unreached(), number
+            self.page.fences.append(shown)
+            self.include(number, foreign["prefix"], target, shown, foreign=True)
+            return
+        unreached = _UNREACHED.match(line)
+        if unreached:
+            reason = unreached["reason"].strip(" \t:-")
+            if not reason or not int(unreached["lines"]):
+                self.problem(
+                    number, "expected the lines and the reason: `<!-- ws-doctest: unreached 2: REASON -->`"
+                )
+            self.unused_skip()
+            self.unreached = (number, int(unreached["lines"]), reason)
             return
         skip = _SKIP.match(line)
         if skip:
@@ -225,6 +287,7 @@ class _Scanner:
                 self.problem(number, "a skip says why: `<!-- ws-doctest: skip REASON -->`")
             self.skip = (number, reason)
             return
+        self.page.spans += [(number, found[2].strip()) for found in _CODE_IN_TEXT.finditer(line)]
         bare = _CODE_SPAN.sub("", line)
         if _COMMENT_FOR_US.search(bare):
             self.problem(
@@ -233,6 +296,8 @@ class _Scanner:
             )
         if "<!--" in bare and "-->" not in bare.rpartition("<!--")[2]:
             self.comment = number
+        if _PRE.search(bare):
+            self.problem(number, "code in HTML is not run: put it into a fence")
         heading = _HEADING.match(line)
         if heading:
             self.heading = re.sub(r"[`*]", "", heading["title"])
@@ -244,7 +309,7 @@ class _Scanner:
                     number,
                     call[0],
                     bool(call["awaited"]),
-                    call["receiver"],
+                    call["receiver"] or "",
                     call["method"],
                     call["parameters"].strip(),
                     self.take_skip(),
@@ -258,7 +323,14 @@ class _Scanner:
         skip, self.skip = self.skip, None
         return skip[1] if skip else None
 
+    def take_unreached(self) -> tuple[int, str]:
+        unreached, self.unreached = self.unreached, None
+        return unreached[1:] if unreached else (0, "")
+
     def unused_skip(self) -> None:
+        if self.unreached is not None:
+            self.problem(self.unreached[0], "directly below comes no fence of which lines are not reached")
+            self.unreached = None
         if self.skip is not None:
             self.problem(
                 self.skip[0], "nothing to skip: directly below comes neither a fence nor a signature"
@@ -267,6 +339,12 @@ class _Scanner:
 
     def directive(self, number: int, line: str, fence: Fence | None) -> None:
         found = _INCLUDE.match(line)
+        foreign = _FOREIGN_INCLUDE.match(line) if fence is not None else None
+        if foreign:
+            self.include(
+                number, foreign["prefix"], foreign["file"] or foreign["snippet"], fence, foreign=True
+            )
+            return
         if not found:
             if _looks_like_directive(line, in_fence=fence is not None):
                 self.problem(
@@ -276,9 +354,17 @@ class _Scanner:
                     include=True,
                 )
             return
-        target = found["target"]
+        self.include(number, found["prefix"], found["target"], fence)
+
+    def include(
+        self, number: int, prefix: str, target: str, fence: Fence | None, foreign: bool = False
+    ) -> None:
         path = (self.folder / target).resolve()
-        include = Include(number, found["prefix"], target, path, fence)
+        if foreign:  # those are relative to where the other tool runs
+            folders = [self.folder, *self.folder.parents]
+            found = ((folder / target).resolve() for folder in folders if folder.is_relative_to(self.root))
+            path = next((file for file in found if file.is_file()), path)
+        include = Include(number, prefix, target, path, fence, foreign)
         if not path.is_relative_to(self.root):
             self.problem(number, f"the included file {target} lies outside the repository", include=True)
         elif not path.is_file():

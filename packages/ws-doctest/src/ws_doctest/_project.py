@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from ws_doctest import _apps
-from ws_doctest._pages import PYTHON, PYTHON_CONSOLE, Page, read_page
+from ws_doctest._pages import PYTHON, PYTHON_CONSOLE, SUFFIXES, UNREAD, Fence, Page, read_page
 from ws_doctest._snippets import SIDECAR, sidecar_path
+
+
+def is_python(fence: Fence) -> bool:
+    """Tell whether a fence without a language is Python beyond doubt: it imports or defines something."""
+    try:
+        tree = ast.parse(fence.expanded())
+    except (SyntaxError, ValueError):
+        return False
+    telling = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return any(isinstance(node, telling) for node in ast.walk(tree))
 
 
 @dataclass
@@ -20,11 +31,13 @@ class Project:
         root: the folder that everything lies in.
         pages: folders of pages, and single pages.
         examples: folders of examples.
+        unread: files among the pages that cannot be read, and why they are there.
     """
 
     root: Path
     pages: list[Path]
     examples: list[Path]
+    unread: dict[Path, str] = field(default_factory=dict)
     _scanned: dict[Path, Page] = field(default_factory=dict)
 
     @cached_property
@@ -32,7 +45,10 @@ class Project:
         """Every page, in order."""
         found: list[Path] = []
         for path in self.pages:
-            found += sorted(path.rglob("*.md")) if path.is_dir() else [path] * path.is_file()
+            if path.is_dir():
+                found += sorted(page for page in path.rglob("*") if page.suffix in SUFFIXES)
+            else:
+                found += [path] * path.is_file()
         return list(dict.fromkeys(found))
 
     def page(self, path: Path) -> Page:
@@ -79,6 +95,13 @@ class Project:
         if not self.page_files:
             places = ", ".join(self.name(path) for path in self.pages)
             yield f"no pages found in {places}: there is nothing to check"
+        for path in self.pages:
+            for page in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if page.suffix in UNREAD and page not in self.unread:
+                    yield (
+                        f"{self.name(page)}:1: pages of this form are not read, and not checked: "
+                        "name it in ws_doctest_unread, with a reason"
+                    )
         for folder in self.examples:
             if not folder.is_dir():
                 yield f"{self.name(folder)}: the folder of the examples does not exist"
@@ -105,6 +128,57 @@ class Project:
                 if path.suffix == ".py" and _apps.has_app(path) and not _apps.transcripts_of(path):
                     yield f"{name}: an app without a transcript {path.with_suffix('.ws').name}"
 
+    def misplaced(self, page: Page) -> Iterator[str]:
+        """Yield the transcripts that do not stand below their app, and the apps in the page without one."""
+        app: Path | Fence | None = None
+        lonely: Fence | None = None  # an app in the page that no transcript has followed yet
+        for fence in page.fences:
+            if fence.skip is not None:
+                continue
+            included = fence.includes[0].path if fence.includes else None
+            if fence.language in PYTHON:
+                if included is not None and _apps.has_app(included):
+                    app = included
+                elif included is None and _apps.defines_app(fence.source):
+                    if lonely is not None:
+                        yield f"{page.name}:{lonely.line}: an app without a transcript below it"
+                    app = lonely = fence
+            elif fence.language == "ws" and included is not None:
+                example = _apps.example_of(included)
+                if example != app:
+                    above = (
+                        "no app is shown above it"
+                        if app is None
+                        else f"the app above it is {self.name(app)}"
+                        if isinstance(app, Path)
+                        else f"the app above it is that of line {app.line}"
+                    )
+                    yield (
+                        f"{page.name}:{fence.line}: the transcript {self.name(included)} belongs below "
+                        f"its app {self.name(example)}; {above}"
+                    )
+            elif fence.language == "ws":
+                if app is None:
+                    yield f"{page.name}:{fence.line}: a transcript without an app above it"
+                lonely = None if app is lonely else lonely
+        if lonely is not None:
+            yield f"{page.name}:{lonely.line}: an app without a transcript below it"
+
+    def sessions(self, page: Page) -> Iterator[tuple[int, Fence, Path | Fence]]:
+        """Yield the transcripts in the page itself: their place among the fences, and the app above each."""
+        app: Path | Fence | None = None
+        for index, fence in enumerate(page.fences):
+            if fence.skip is not None:
+                continue
+            included = fence.includes[0].path if fence.includes else None
+            if fence.language in PYTHON:
+                if included is not None and _apps.has_app(included):
+                    app = included
+                elif included is None and _apps.defines_app(fence.source):
+                    app = fence
+            elif fence.language == "ws" and included is None and app is not None:
+                yield index, fence, app
+
     def page_problems(self, path: Path) -> Iterator[str]:
         """Yield what is wrong or incomplete on one page."""
         page = self.page(path)
@@ -114,17 +188,15 @@ class Project:
             if fence.skip is not None:
                 continue
             place = f"{page.name}:{fence.line}"
-            if fence.language == "ws" and not fence.includes:
-                yield (
-                    f"{place}: a transcript in the page itself is not run: include it from beside its app or "
-                    "skip the fence with a reason"
-                )
+            if fence.language in ("", "none", "plain", "text", "txt") and is_python(fence):
+                yield f"{place}: this is Python: say so after the fence, so that it is run"
             for include in fence.includes:
                 runs = {".py": PYTHON, ".ws": {"ws"}}.get(include.path.suffix)
                 if fence.language in PYTHON | PYTHON_CONSOLE | {"ws"} and (
                     runs is None or fence.language not in runs
                 ):
                     yield f"{place}: a fence of type {fence.language!r} includes {include.target}"
+        yield from self.misplaced(page)
         for include in page.includes:
             place = f"{page.name}:{include.line}"
             inside = any(include.path.is_relative_to(folder) for folder in self.examples)

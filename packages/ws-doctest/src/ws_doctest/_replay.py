@@ -12,15 +12,30 @@ been seen and the app is at rest; and what several then see, they see in any ord
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import anyio
 
 from ws_doctest import transcript
-from ws_doctest.transcript import Accept, Bytes, Close, Connect, Deny, Event, Step, Text, Transcript, Wait
+from ws_doctest.transcript import (
+    Accept,
+    Bytes,
+    Close,
+    Connect,
+    Deny,
+    Event,
+    Headers,
+    Request,
+    Response,
+    Step,
+    Text,
+    Transcript,
+    Wait,
+)
 
 Seen = Accept | Deny | Text | Bytes | Close
 
@@ -31,6 +46,11 @@ class SessionError(Exception):
 
 class Session(Protocol):
     """One connection, as its client sees it."""
+
+    limit: float  # seconds in which something must be seen
+
+    def time(self) -> float:
+        """Return the app's time, in seconds, with what was skipped of it."""
 
     async def send(self, data: str | bytes) -> None:
         """Send one frame."""
@@ -65,6 +85,7 @@ class Outcome:
 
     steps: list[Step] = field(default_factory=list)
     problem: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)  # what names stood for
     broken_off: bool = False  # a time-out or the like: what would have come after it is unknown
 
 
@@ -79,6 +100,9 @@ class Stage(Protocol[SessionT_co]):
 
     async def at_rest(self) -> None:
         """Wait until the app can do nothing more of itself."""
+
+    async def ask(self, request: Request, limit: float) -> tuple[Response, str | None]:
+        """Make a request over HTTP; return the whole response, and what went wrong in the app."""
 
 
 async def replay(
@@ -128,6 +152,7 @@ class _Client(Generic[SessionT]):
         self.opened = False
         self.over = False
         self.ended = False  # the handler has
+        self.waits: tuple[Step, float, float] | None = None  # a line that says how long, and when it began
 
     @property
     def name(self) -> str:
@@ -151,8 +176,9 @@ class _Player(Generic[SessionT]):
         self.stack = AsyncExitStack()
         self.clients: dict[str, _Client[SessionT]] = {}
         self.handlers: list[_Client[SessionT]] = []  # those of all connections, in their order
-        self.known: dict[str, Any] = {}  # values that have a name in the transcript
+        self.known = self.outcome.values  # values that have a name in the transcript
         self.doing = "the server to answer"
+        self.cookies: dict[str, dict[str, str]] = {}  # of each client
 
     async def run(self, play: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -180,6 +206,11 @@ class _Player(Generic[SessionT]):
             self.step = step
             if isinstance(step.event, Connect):
                 await self.connect(step, step.event)
+                continue
+            if isinstance(step.event, Request):
+                await self.ask(step, step.event)
+                continue
+            if isinstance(step.event, Response):  # noted with its request
                 continue
             client = self.clients[step.name]
             if not step.client:
@@ -225,7 +256,7 @@ class _Player(Generic[SessionT]):
             raise SessionError(f"{step.name}'s session had not ended before `{step}`")
         self.outcome.steps.append(step)
         promised = [other.event for other in self.session_of(step) if not other.client]
-        filled = transcript.fill(request, self.known)
+        filled = self.with_cookies(step.name, transcript.fill(request, self.known))
         assert isinstance(filled, Connect)  # as it was
         session = await self.stack.enter_async_context(self.stage.connect(filled))
         client = _Client(session, step, promised)
@@ -236,6 +267,52 @@ class _Player(Generic[SessionT]):
             self.doing = f"`{step.name} < accept` or `{step.name} < deny`"
             with anyio.fail_after(self.limit):
                 client.waiting.append(await session.receive())
+
+    async def ask(self, step: Step, request: Request) -> None:
+        """Make a request over HTTP, and note the answer."""
+        await self.rest()
+        self.doing = f"the answer to `{step}`"
+        filled = self.with_cookies(step.name, transcript.fill(request, self.known))
+        assert isinstance(filled, Request)  # as it was
+        self.outcome.steps.append(step)
+        with anyio.fail_after(self.limit * 2):
+            response, problem = await self.stage.ask(filled, self.limit)
+        if problem:
+            self.complain(problem)
+        self.keep_cookies(step.name, response.headers)
+        steps = self.script.steps
+        after = steps[steps.index(step) + 1 :] if step in steps else ()
+        wanted = next((other.event for other in after if other.name == step.name), None)
+        names = {name for name, _ in wanted.headers} if isinstance(wanted, Response) else set()
+        shown = Response(
+            response.status, tuple(pair for pair in response.headers if pair[0] in names), response.body
+        )
+        if isinstance(wanted, Response) and not wanted.body:
+            shown = Response(shown.status, shown.headers)  # a page may be long: it is shown if it is written
+        bound = transcript.bind(wanted, shown, self.known)
+        self.outcome.steps.append(Step(False, bound or shown, name=step.name))
+
+    def with_cookies(self, name: str, event: Event) -> Event:
+        """Add the cookies that a client has been given."""
+        cookies = self.cookies.get(name)
+        if not cookies or not isinstance(event, Connect | Request):
+            return event
+        if any(header == "cookie" for header, _ in event.headers):
+            return event
+        value = "; ".join(f"{key}={text}" for key, text in cookies.items())
+        return replace(event, headers=(*event.headers, ("cookie", value)))
+
+    def keep_cookies(self, name: str, headers: Headers) -> None:
+        """Keep what a response gives a client, or takes from it."""
+        jar = self.cookies.setdefault(name, {})
+        for header, value in headers:
+            if header == "set-cookie":
+                pair, _, attributes = value.partition(";")
+                key, _, text = pair.strip().partition("=")
+                if "max-age=0" in attributes.lower().replace(" ", ""):
+                    jar.pop(key, None)
+                else:
+                    jar[key] = text
 
     def session_of(self, connect: Step) -> Iterator[Step]:
         """Yield the steps of one connection; a client may have several, one after the other."""
@@ -269,6 +346,8 @@ class _Player(Generic[SessionT]):
 
     async def act(self, client: _Client[SessionT], step: Step) -> None:
         self.doing = f"`{step}` to be taken"
+        if isinstance(step.event, Wait) and step.event.seconds is not None:
+            client.waits = step, client.session.time(), time.monotonic()
         event = transcript.fill(step.event, self.known)
         with anyio.fail_after(self.limit):
             if isinstance(event, Text | Bytes):
@@ -281,26 +360,40 @@ class _Player(Generic[SessionT]):
     async def see(self, client: _Client[SessionT], wanted: Event | None) -> None:
         if wanted is not None:
             self.doing = f"`{Step(False, wanted, name=client.name)}`"
-        with anyio.fail_after(self.limit):
+        waits, client.waits = client.waits, None
+        seconds = (waits[0].event.seconds or 0.0) if waits and isinstance(waits[0].event, Wait) else 0.0
+        client.session.limit = self.limit + seconds
+        with anyio.fail_after(self.limit + seconds):
             seen = await client.receive()
+        if waits:
+            passed = client.session.time() - waits[1]
+            # A busy machine is late: nobody knows how much of the real time the app has waited.
+            skipped = passed - (time.monotonic() - waits[2])
+            if passed < seconds * 0.98 - 0.05 or skipped > seconds * 1.02 + 0.05:
+                self.complain(
+                    f"{self.script.name}:{waits[0].line}: `{waits[0]}`, but it came after {passed:.3g} s"
+                )
         self.note(client, seen, wanted)
 
     def note(self, client: _Client[SessionT], seen: Seen | None, wanted: Event | None) -> None:
         promised = client.promised
         client.opened = True
+        if isinstance(seen, Accept | Deny):
+            self.keep_cookies(client.name, seen.headers)
         client.over = client.over or seen is None or isinstance(seen, Close | Deny)
-        if isinstance(seen, Text | Bytes):
+        if isinstance(seen, Deny):
+            seen = _shown_denial(seen, promised[0] if promised else None)
+        if seen is not None and seen not in promised:
             for event in (wanted, *promised):
-                seen = transcript.bind(event, seen, self.known) or seen
-                if seen is event:
+                bound = transcript.bind(event, seen, self.known)
+                if bound is not None:
+                    seen = cast(Seen, bound)
                     break
         if isinstance(seen, Text | Bytes) and seen not in promised:
             # Out of step, after an extra or a missing message, the form of any line will do that
             # says the same.
             forms = [transcript.fit(seen, event) for event in (wanted, *promised)]
             seen = next((form for form in forms if form in promised), transcript.fit(seen))
-        elif isinstance(seen, Deny):
-            seen = _shown_denial(seen, promised[0] if promised else None)
         if seen is not None:
             self.outcome.steps.append(Step(False, seen, name=client.name))
 
@@ -331,6 +424,9 @@ class _Recorder(_Player[RecordingSession]):
             self.acted = step.name
             if isinstance(step.event, Connect):
                 await self.connect(step, step.event)
+                continue
+            if isinstance(step.event, Request):
+                await self.ask(step, step.event)
                 continue
             client = self.clients[step.name]
             if client.over:
@@ -376,7 +472,7 @@ class _Recorder(_Player[RecordingSession]):
             # What the handler of one client does, others see.
             if not came or len(clients) == 1:
                 break
-        named = [self.clients[step.name] for step in promised]
+        named = [self.clients[step.name] for step in promised if step.name in self.clients]
         rest = [client for client in clients for _ in client.waiting]
         for client in [*named, *rest]:
             if client.waiting:

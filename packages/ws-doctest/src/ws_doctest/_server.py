@@ -3,7 +3,8 @@ started it.
 
 Started as ``python -m ws_doctest._server IMPLEMENTATION PORT ROOT``. It connects back to PORT, and
 the two speak JSON lines: it reports the port it serves on, and each handler's end with its
-traceback; it is told which app to start up and to shut down, and asked where a handler waits. When
+traceback; it is told which app to start up and to shut down, and that time has passed, and asked where a
+handler waits. When
 the line breaks, the process ends: whatever became of the gate, no server is left behind.
 """
 
@@ -23,9 +24,18 @@ from typing import Any
 
 import uvicorn
 
-from lilya.websockets.testing import Lifespan, describe_frames, frames_of
-from lilya.websockets.types import ASGIApp, Message, Receive, Scope, Send
 from ws_doctest import _apps
+from ws_doctest._asgi import (
+    ASGIApp,
+    Lifespan,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    describe_frames,
+    frames_of,
+)
+from ws_doctest._clock import ManualLoop
 
 
 class Stage:
@@ -40,13 +50,18 @@ class Stage:
         self.implementation = implementation
         self.root = root
         self.lock = threading.Lock()
-        self.loop: asyncio.AbstractEventLoop
+        self.loop: ManualLoop
+        self.server: Server
         self.example: Path | None = None
+        self.code: _apps.Code | None = None  # if it stands in a page
+        self.disconnect = "error"
         self.loaded: ASGIApp | None = None
         self.state: dict[str, Any] = {}
         self.life: asyncio.Task[None] | None = None
         self.leaving = asyncio.Event()
         self.connection = 0  # the number of the next one
+        self.events = 0  # what apps have done that a client may see
+        self.told = 0  # how many of these the gate knew of when it last let the time pass
         self.handlers: dict[int, Coroutine[Any, Any, None]] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.main_thread = threading.get_ident()
@@ -64,6 +79,10 @@ class Stage:
                 message = json.loads(line)
                 if "run" in message:
                     self.example = Path(message["example"])
+                    self.code = None
+                    if message["source"] is not None:
+                        self.code = _apps.Code(self.example, message["source"], message["above"])
+                    self.disconnect = message["disconnect"]
                     self.handlers.clear()
                     self.loop.call_soon_threadsafe(self.put_on, message["run"], message["limit"])
                 elif "leave" in message:
@@ -73,6 +92,8 @@ class Stage:
                     self.report(expecting=self.connection)
                 elif "at_rest" in message:
                     self.loop.call_soon_threadsafe(self.start, self.rest())
+                elif "advance" in message:
+                    self.loop.call_soon_threadsafe(self.start, self.advance(message["advance"]))
                 elif "where" in message:
                     self.report(where=self.where(message["where"]))
         os._exit(0)  # whatever the handlers are doing, nobody is interested any more
@@ -97,7 +118,7 @@ class Stage:
         assert self.example is not None  # it came with the run
         problem: str | None
         try:
-            app = _apps.load_app(self.root, self.example)
+            app = _apps.load_app(self.root, self.code or self.example)
         except Exception as exc:
             problem = "the app cannot be loaded:\n" + _apps.describe_error(exc, self.root)
             self.report(staged=run, problem=problem)
@@ -130,6 +151,31 @@ class Stage:
         await _apps.at_rest()
         self.report(at_rest=True)
 
+    async def advance(self, seconds: float) -> None:
+        """Let the time pass until an app does something that a client may see, for so many seconds at most.
+
+        Where something may come from elsewhere, no time passes but the real one.
+        """
+        passed = 0.0
+        while passed < seconds:
+            await _apps.at_rest()
+            if self.events != self.told or self.loop.has_threads or self.has_sockets:
+                break
+            wait = self.loop.next_timer()
+            wait = seconds - passed if wait is None else min(wait, seconds - passed)
+            self.loop.skipped += wait
+            passed += wait
+        self.told = self.events
+        self.report(advanced=passed)
+
+    @property
+    def has_sockets(self) -> bool:
+        """Whether there are more sockets than those of uvicorn, such as one to a broker."""
+        known = (
+            1 + len(self.server.servers) + len(self.server.server_state.connections)
+        )  # 1: what wakes the loop
+        return len(self.loop._selector.get_map()) > known  # type: ignore[attr-defined]
+
     def where(self, connection: int) -> str:
         """Say where a handler is: in a line that runs, or at the await it is suspended at."""
         handler = self.handlers.get(connection)
@@ -144,19 +190,37 @@ class Stage:
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app on stage, and report its end."""
         app, connection = self.loaded, self.connection
+        if scope["type"] == "http" and app is not None:
+            scope["state"] = dict(self.state)
+            await app(scope, receive, send)
+            return
         if scope["type"] != "websocket" or app is None:
             raise RuntimeError(f"nothing is on stage for a connection of type {scope['type']!r}")
         scope["state"] = dict(self.state)
         if self.implementation == "websockets":
             send = _denials_whole(send)
+        hand_over = send
+
+        async def sending(message: Message) -> None:
+            self.events += 1
+            await hand_over(message)
+
+        # As the server's own method: some look whether `receive` and `send` are of one object.
+        sending.__self__ = getattr(hand_over, "__self__", None)  # type: ignore[attr-defined]
 
         async def handle() -> None:
-            await app(scope, receive, send)
+            await app(scope, receive, sending)
 
         self.handlers[connection] = handler = handle()
         try:
-            await handler
+            try:
+                await handler
+            finally:
+                self.events += 1
         except BaseException as exc:
+            if _apps.is_disconnect(exc) and _apps.may_end_by_disconnect(app, self.disconnect):
+                self.report(ended=connection, error=None)
+                return
             error = "the handler raised an exception:\n" + _apps.describe_error(exc, self.root)
             self.report(ended=connection, error=error)
             raise
@@ -196,9 +260,15 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then report the port."""
-        self.stage.loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ManualLoop)  # as main() made it
+        self.stage.loop, self.stage.server = loop, self
         await super().startup(sockets)
         self.stage.report(port=self.servers[0].sockets[0].getsockname()[1])
+
+    async def main_loop(self) -> None:
+        """Serve until the process ends: uvicorn's own looks ten times a second whether it shall."""
+        await asyncio.Event().wait()
 
 
 def main(implementation: str, port: int, root: str) -> None:
@@ -215,12 +285,16 @@ def main(implementation: str, port: int, root: str) -> None:
         ws=implementation,
         interface="asgi3",
         lifespan="off",
+        ws_ping_interval=None,  # a clock that is advanced leaves a client no time for its pong
+        ws_ping_timeout=None,
         server_header=False,
         date_header=False,
         log_level="warning",
     )
     threading.Thread(target=stage.listen, daemon=True).start()
-    asyncio.run(Server(config, stage).serve())
+    loop = ManualLoop()
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(Server(config, stage).serve())
 
 
 if __name__ == "__main__":

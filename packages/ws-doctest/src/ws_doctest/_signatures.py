@@ -6,7 +6,7 @@ import ast
 import enum
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ws_doctest._pages import Bullet
@@ -30,14 +30,26 @@ def load_receiver(target: str) -> type:
     return found
 
 
-def check(bullet: Bullet, receivers: Mapping[str, str]) -> str | None:
-    """Compare a bullet with the method it shows; return how they differ, or ``None``.
+def check(bullet: Bullet, receivers: Mapping[str, str], functions: Mapping[str, Any]) -> str | None:
+    """Compare a bullet with what it shows; return how they differ, or ``None``.
 
     Args:
         bullet: the bullet.
         receivers: names such as ``websocket``, and the classes they stand for, as
             ``module:Class``.
+        functions: what is called without a receiver, by name.
     """
+    if not bullet.receiver:
+        function = functions.get(bullet.method)
+        if function is None:
+            return None  # somebody else's
+        try:
+            shown = _shown(bullet)
+        except SyntaxError as exc:
+            return f"`{bullet.code}`: these are no parameters of a Python function ({exc.msg})"
+        awaited = "await " if inspect.iscoroutinefunction(inspect.unwrap(function)) else ""
+        real = f"{awaited}{bullet.method}({spelt(inspect.signature(function).parameters.values())})"
+        return None if shown == real else f"the page shows `{shown}`; the code is `{real}`"
     target = receivers.get(bullet.receiver)
     if target is None:
         known = ", ".join(sorted(receivers)) or "none"
@@ -74,15 +86,21 @@ def _shown(bullet: Bullet) -> str:
         argument.annotation = None
     # Spelt by ast on both sides: `"text"` and `'text'` are the same default.
     parameters = ast.unparse(arguments)
-    return f"{'await ' if bullet.awaited else ''}{bullet.receiver}.{bullet.method}({parameters})"
+    called = f"{bullet.receiver}.{bullet.method}".lstrip(".")
+    return f"{'await ' if bullet.awaited else ''}{called}({parameters})"
 
 
 def _real(bullet: Bullet, owner: type, method: object) -> str:
     bound = getattr(owner, bullet.method)
-    signature = inspect.signature(bound)
-    parameters = list(signature.parameters.values())
+    parameters = list(inspect.signature(bound).parameters.values())
     if not isinstance(method, staticmethod | classmethod):
         parameters = parameters[1:]  # self
+    awaited = "await " if inspect.iscoroutinefunction(inspect.unwrap(bound)) else ""
+    return f"{awaited}{bullet.receiver}.{bullet.method}({spelt(parameters)})"
+
+
+def spelt(parameters: Iterable[inspect.Parameter]) -> str:
+    """Return parameters as a page shows them: without annotations, with the defaults."""
     shown = [
         parameter.replace(
             annotation=inspect.Parameter.empty,
@@ -92,11 +110,9 @@ def _real(bullet: Bullet, owner: type, method: object) -> str:
         )
         for parameter in parameters
     ]
-    text = str(signature.replace(parameters=shown, return_annotation=inspect.Signature.empty))
-    function = ast.parse(f"def _{text}: ...").body[0]
+    function = ast.parse(f"def _{inspect.Signature(shown)}: ...").body[0]
     assert isinstance(function, ast.FunctionDef)  # that is what the text above is
-    awaited = "await " if inspect.iscoroutinefunction(inspect.unwrap(bound)) else ""
-    return f"{awaited}{bullet.receiver}.{bullet.method}({ast.unparse(function.args)})"
+    return ast.unparse(function.args)
 
 
 class _Spelt:

@@ -19,6 +19,7 @@ import ast
 import doctest
 import inspect
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,17 @@ import tomlkit
 import tomlkit.exceptions
 from tomlkit.items import KeyType, SingleKey, Table
 
-from lilya.websockets.types import Receive, Scope, Send
-from ws_doctest import _memory, transcript
+from ws_doctest import _apps, _memory, transcript
+from ws_doctest._asgi import Receive, Scope, Send
 from ws_doctest._pages import PYTHON, PYTHON_CONSOLE, Fence, Page, PageError
+from ws_doctest._watch import Reach
 from ws_doctest.transcript import Bytes, Close, Connect, Text
 
 SIDECAR = "snippets.toml"
 
-_CONNECTION_KEYS = {
+_CONNECTION_KEYS: dict[str, Any] = {
     "path": str,
-    "headers": dict,
+    "headers": (dict, list),
     "subprotocols": list,
     "client": list,
     "path_params": dict,
@@ -132,6 +134,8 @@ def snippets_of(page: Page, path: Path) -> list[Snippet]:
     for fence in page.fences:
         if fence.language not in PYTHON or fence.includes or fence.skip is not None:
             continue
+        if _apps.defines_app(fence.source):  # the transcript below it runs it
+            continue
         counts[fence.heading] = counts.get(fence.heading, 0) + 1
         number = counts[fence.heading]
         snippets.append(
@@ -185,12 +189,14 @@ class Sidecar:
                         f"of them for an expression that stands there several times; not {shown!r}"
                     )
 
-    def _known(self, table: Mapping[str, Any], known: Mapping[str, type], place: str) -> None:
+    def _known(self, table: Mapping[str, Any], known: Mapping[str, Any], place: str) -> None:
         for key, value in table.items():
             if key not in known:
                 raise SnippetError(f"{self.name}: {place} has one of {', '.join(known)}, not {key!r}")
             if not isinstance(value, known[key]):
-                raise SnippetError(f"{self.name}: {place}: {key!r} is a {known[key].__name__}, not {value!r}")
+                kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
+                wanted = " or a ".join(kind.__name__ for kind in kinds)
+                raise SnippetError(f"{self.name}: {place}: {key!r} is a {wanted}, not {value!r}")
 
     @property
     def keys(self) -> set[str]:
@@ -270,7 +276,13 @@ def sidecar_path(page: Path, pages: Path, examples: Path) -> Path:
 
 
 def run_in_memory(
-    snippet: Snippet, connection: Mapping[str, Any], root: Path, *, backend: str, limit: float
+    snippet: Snippet,
+    connection: Mapping[str, Any],
+    root: Path,
+    *,
+    backend: str,
+    limit: float,
+    reach: Reach | None = None,
 ) -> str | None:
     """Run a snippet on a connection in memory.
 
@@ -280,13 +292,16 @@ def run_in_memory(
         root: the project's root.
         backend: ``asyncio`` or ``trio``.
         limit: seconds that it may take.
+        reach: where to note what of the code is run.
 
     Returns:
         What went wrong, or ``None``.
     """
+    headers = connection.get("headers", {})  # pairs where a name comes twice
+    pairs = headers.items() if isinstance(headers, dict) else headers
     request = Connect(
         connection.get("path", "/"),
-        tuple((name.lower(), value) for name, value in connection.get("headers", {}).items()),
+        tuple((name.lower(), value) for name, value in pairs),
         tuple(connection.get("subprotocols", ())),
     )
     extra = dict(connection.get("scope", {}))
@@ -299,8 +314,15 @@ def run_in_memory(
     )
 
     async def main() -> str | None:
+        with reach.watching() if reach else nullcontext():
+            return await play()
+
+    async def play() -> str | None:
         async with _memory.connect(snippet.run, scope, root, snippet.path, must_open=False) as session:
             for step in script.steps[1:]:
+                await (
+                    _apps.at_rest()
+                )  # a client says something when it has been let in, and one thing at a time
                 if isinstance(step.event, Text | Bytes):
                     await session.send(step.event.data)
                 elif isinstance(step.event, Close):

@@ -36,6 +36,8 @@ def run(path: Path, root: Path, *, update: bool = False) -> str | None:
     """
     name = path.relative_to(root).as_posix()
     options = ["-q", "--no-header", "--color=no", "-p", "no:cacheprovider"]
+    if "hypothesis" not in path.read_text(encoding="utf-8"):
+        options += ["-p", "no:hypothesispytest"]  # it is a second for each file, for nothing
     # With one of these set, pytest does not cut its summary to the width: a reader's terminal has neither.
     environment = {key: value for key, value in os.environ.items() if key not in ("CI", "BUILD_NUMBER")}
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import http.client
 import json
 import queue
 import socket
@@ -11,10 +12,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,12 +24,30 @@ from websockets.asyncio.client import connect as websockets_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
+from ws_doctest import _apps
+from ws_doctest._apps import Code
 from ws_doctest._memory import HOST
 from ws_doctest._replay import Outcome, Seen, SessionError, replay, visible_headers
-from ws_doctest.transcript import DROPPED, NO_CODE, Accept, Bytes, Close, Connect, Deny, Text, Transcript
+from ws_doctest.transcript import (
+    DROPPED,
+    NO_CODE,
+    Accept,
+    Bytes,
+    Close,
+    Connect,
+    Deny,
+    Request,
+    Response,
+    Text,
+    Transcript,
+)
+
+T = TypeVar("T")
 
 IMPLEMENTATIONS = ("websockets-sansio", "wsproto", "websockets")
 
+# Seconds without news after which nothing but the server's clock is waited for. It is the server that knows.
+QUIET = 0.01
 START_LIMIT = 30.0  # seconds; a cold import on a busy machine, not a measure of anything
 
 
@@ -85,7 +104,7 @@ class UvicornProcess:
                     raise ServerError(self._obituary()) from None
                 continue
             self.line.settimeout(None)
-            threading.Thread(target=self._listen, args=(self.line,), daemon=True).start()
+            threading.Thread(target=self._listen, args=(self.line,), daemon=True, name="ws-doctest").start()
             return
         raise ServerError(f"uvicorn ({self.implementation}) did not start within {START_LIMIT:g} s")
 
@@ -131,11 +150,19 @@ class UvicornProcess:
         except OSError:
             raise ServerError(self._obituary()) from None
 
-    def stage(self, example: Path, limit: float) -> str | None:
+    def stage(self, example: Path | Code, limit: float, disconnect: str = "error") -> str | None:
         """Put an example on: load it and start it up. Return what went wrong."""
         self.runs += 1
         self.kept.clear()
-        self._tell(run=self.runs, example=str(example), limit=limit)
+        code = example if isinstance(example, Code) else None
+        self._tell(
+            run=self.runs,
+            example=str(code.path if code else example),
+            source=code.source if code else None,
+            above=code.above if code else 0,
+            limit=limit,
+            disconnect=disconnect,
+        )
         return self._started_or_ended("staged", limit)
 
     def leave(self, limit: float) -> str | None:
@@ -163,6 +190,14 @@ class UvicornProcess:
         """Wait until the app can do nothing more of itself."""
         self._tell(at_rest=True)
         self._wait_for("at_rest", limit)
+
+    def advance(self, seconds: float, limit: float) -> float:
+        """Let the server's clock pass until its app does something; return the seconds that have passed.
+
+        Those are 0 where an app has just done something, or where something may come from elsewhere.
+        """
+        self._tell(advance=seconds)
+        return float(self._wait_for("advanced", limit)["advanced"])
 
     def wait_for_end(self, connection: int, limit: float) -> str | None:
         """Wait for the end of a connection's handler; return its error."""
@@ -208,9 +243,17 @@ class WireSession:
         self.first: Accept | Deny | None = None
         self.connection: ClientConnection | None = None
         self.closed_by_us = False
+        self.skipped = 0.0
+
+    def time(self) -> float:
+        """Return the app's time: the real one, and what the server has skipped."""
+        return anyio.current_time() + self.skipped
 
     async def open(self, request: Connect) -> None:
         """Shake hands."""
+        await self._while_time_passes(lambda: self._open(request))
+
+    async def _open(self, request: Connect) -> None:
         host = next((value for name, value in request.headers if name == "host"), HOST)
         headers = [(name, value) for name, value in request.headers if name != "host"]
         try:
@@ -233,6 +276,8 @@ class WireSession:
             response = exc.response
             shown = visible_headers(list(response.headers.raw_items()))
             self.first = Deny(response.status_code, shown, bytes(response.body or b""))
+        except TimeoutError:
+            raise
         except (WebSocketException, EOFError, OSError, ValueError) as exc:
             raise SessionError(await self._why_not(exc)) from exc
         else:
@@ -250,7 +295,54 @@ class WireSession:
         return f"{reason}\n{error}" if error else reason
 
     async def _in_thread_wait_for_end(self) -> str | None:
-        return await anyio.to_thread.run_sync(self.server.wait_for_end, self.number, self.limit)
+        # One after the other: the server answers in order, on one line.
+        passed, began = 0.0, anyio.current_time()
+        while True:
+            try:
+                return await anyio.to_thread.run_sync(self.server.wait_for_end, self.number, QUIET)
+            except TimeoutError:
+                if max(passed, anyio.current_time() - began) >= self.limit:
+                    raise
+            passed += await self._advance(self.limit - passed)
+
+    async def _advance(self, seconds: float) -> float:
+        passed = await anyio.to_thread.run_sync(self.server.advance, seconds, START_LIMIT)
+        self.skipped += passed
+        return passed
+
+    async def _while_time_passes(self, wait: Callable[[], Awaitable[T]]) -> T:
+        """Wait for something that the server does, in its own time.
+
+        Raises:
+            TimeoutError: More time has passed than one step may take.
+        """
+        done: list[T] = []
+        failures: list[Exception] = []
+
+        async def look() -> None:
+            try:
+                done.append(await wait())
+            except Exception as exc:
+                failures.append(exc)
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(look)
+            passed = 0.0
+            try:
+                while passed < self.limit:
+                    await anyio.sleep(QUIET)
+                    await _apps.at_rest()  # what has come is taken first
+                    passed += await self._advance(self.limit - passed)
+                await anyio.sleep(QUIET)
+                await _apps.at_rest()
+                failures.append(TimeoutError(f"nothing came within {self.limit:g} s"))
+            except (TimeoutError, ServerError) as exc:
+                failures.append(exc if isinstance(exc, TimeoutError) else SessionError(str(exc)))
+            group.cancel_scope.cancel()
+        if done:
+            return done[0]
+        raise failures[0]
 
     async def send(self, data: str | bytes) -> None:
         """Send one frame."""
@@ -269,7 +361,7 @@ class WireSession:
             # ClientConnection.close() always sends a code; the protocol below it need not.
             async with self.connection.send_context():
                 self.connection.protocol.send_close()
-            await self.connection.wait_closed()
+            await self._while_time_passes(self.connection.wait_closed)
         else:
             # A server that has closed is seen by the next receive.
             with contextlib.suppress(ConnectionClosed):
@@ -277,6 +369,9 @@ class WireSession:
 
     async def receive(self) -> Seen | None:
         """Return the next thing to see."""
+        return await self._while_time_passes(self._receive)
+
+    async def _receive(self) -> Seen | None:
         if self.first is not None:
             first, self.first = self.first, None
             return first
@@ -339,6 +434,32 @@ class WireStage:
         """Open a connection."""
         return connect(self.server, request, self.limit)
 
+    async def ask(self, request: Request, limit: float) -> tuple[Response, str | None]:
+        """Make a request over HTTP; return the whole response. What goes wrong in the app is a 500."""
+
+        def exchange() -> Response:
+            connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=limit)
+            try:
+                connection.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
+                if "host" not in dict(request.headers):
+                    connection.putheader("host", HOST)
+                for name, value in request.headers:
+                    connection.putheader(name, value.encode("latin-1"))
+                if request.body:
+                    connection.putheader("content-length", str(len(request.body)))
+                connection.endheaders(request.body or None)
+                answer = connection.getresponse()
+                return Response(answer.status, visible_headers(answer.getheaders()), answer.read())
+            finally:
+                connection.close()
+
+        try:
+            return await anyio.to_thread.run_sync(exchange), None
+        except TimeoutError:
+            raise
+        except (OSError, http.client.HTTPException) as exc:
+            raise SessionError(f"there was no answer: {exc!r}") from exc
+
     async def at_rest(self) -> None:
         """Wait until the app can do nothing more of itself."""
         try:
@@ -347,14 +468,21 @@ class WireStage:
             raise SessionError(str(exc)) from exc
 
 
-def run_replay(server: UvicornProcess, script: Transcript, example: Path, *, limit: float) -> Outcome:
+def run_replay(
+    server: UvicornProcess,
+    script: Transcript,
+    example: Path | Code,
+    *,
+    limit: float,
+    disconnect: str = "error",
+) -> Outcome:
     """Replay a transcript over the wire."""
 
     async def main() -> Outcome:
         return await replay(WireStage(server, limit), script, limit=limit)
 
     try:
-        problem = server.stage(example, limit)
+        problem = server.stage(example, limit, disconnect)
         if problem:
             return Outcome(problem=problem, broken_off=True)
         outcome = anyio.run(main)

@@ -23,6 +23,9 @@ from markdown.preprocessors import Preprocessor
 from ws_doctest import _apps, _pages, transcript
 from ws_doctest._pages import Include, PageError
 
+__all__ = ["IncludeExtension", "IncludePreprocessor", "makeExtension", "run_note"]
+
+
 # After `normalize_whitespace` (30), which would expand the tabs of included code, and before
 # fences (25).
 PRIORITY = 29
@@ -69,7 +72,7 @@ class IncludePreprocessor(Preprocessor):
             if problem.include:
                 offset = place.lines_before(lines)
                 raise _error(_pages.Problem(problem.line + offset, problem.message).at(place.name))
-        includes = {include.line: include for include in page.includes}
+        includes = {include.line: include for include in page.includes if not include.foreign}
         notes = {
             include.fence.end: include
             for include in page.includes

@@ -11,21 +11,49 @@ collected, so that a project's other tests do not pay for it.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from ws_doctest._pages import Bullet
+    from ws_doctest._names import Names
+    from ws_doctest._pages import Bullet, Fence, Page
     from ws_doctest._project import Project
+    from ws_doctest._replay import Outcome
+    from ws_doctest._sessions import Session
     from ws_doctest._snippets import Snippet
+    from ws_doctest._style import Source, Style
+    from ws_doctest._watch import Reach
     from ws_doctest._wire import UvicornProcess
+    from ws_doctest.transcript import Transcript
+
+
+__all__ = ["SETTINGS", "GateFailure"]
 
 SERVERS = ("websockets-sansio", "wsproto", "websockets")
 BACKENDS = ("asyncio", "trio")
+SETTINGS = (
+    "ws_doctest_pages",
+    "ws_doctest_examples",
+    "ws_doctest_receivers",
+    "ws_doctest_names",
+    "ws_doctest_words",
+    "ws_doctest_elsewhere",
+    "ws_doctest_asyncio",
+    "ws_doctest_time_limit",
+    "ws_doctest_servers",
+    "ws_doctest_backends",
+    "ws_doctest_disconnect",
+    "ws_doctest_unread",
+    "ws_doctest_line_length",
+)
+DISCONNECTS = ("framework", "normal", "error")
 
 
 class GateFailure(Exception):
@@ -51,6 +79,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
     )
     parser.addini(
+        "ws_doctest_names",
+        "modules whose public names the pages document: names in code spans are looked up there",
+        type="args",
+        default=[],
+    )
+    parser.addini(
+        "ws_doctest_words", "names in code spans that only look like one of those", type="args", default=[]
+    )
+    parser.addini(
         "ws_doctest_elsewhere",
         "FOLDER: WHERE AND WHY for each folder of examples that another environment runs",
         type="linelist",
@@ -68,6 +105,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "implementations of WebSockets in uvicorn over which transcripts are replayed",
         type="args",
         default=list(SERVERS),
+    )
+    parser.addini(
+        "ws_doctest_backends",
+        "event loops for what runs in memory: asyncio, trio or both; the first one records",
+        type="args",
+        default=list(BACKENDS),
+    )
+    parser.addini(
+        "ws_doctest_disconnect",
+        "whether a handler may end by the exception of its client's disconnect: normal, error, or framework "
+        "(normal where that is the framework's own way)",
+        default="framework",
+    )
+    parser.addini(
+        "ws_doctest_unread",
+        "FILE: REASON for each page in a form that is not read",
+        type="linelist",
+        default=[],
     )
     parser.addini(
         "ws_doctest_line_length", "line length of examples; default: ruff's configuration", default=""
@@ -99,6 +154,11 @@ class Gate:
             [(root / path).resolve() for path in config.getini("ws_doctest_pages")],
             [(root / path).resolve() for path in config.getini("ws_doctest_examples")],
         )
+        for line in config.getini("ws_doctest_unread"):
+            file, _, reason = (part.strip() for part in line.partition(":"))
+            if not reason or not (root / file).is_file():
+                raise pytest.UsageError(f"ws_doctest_unread: expected FILE: REASON, came {line!r}")
+            self.project.unread[(root / file).resolve()] = reason
         self.update: bool = config.getoption("ws_update")
         self.limit = self._number("ws_doctest_time_limit", float)
         length = config.getini("ws_doctest_line_length")
@@ -111,10 +171,78 @@ class Gate:
             self.receivers[name.strip()] = target.strip()
         self.elsewhere = self._folders("ws_doctest_elsewhere", root)
         self.asyncio_only = self._folders("ws_doctest_asyncio", root)
+        self.backends: list[str] = config.getini("ws_doctest_backends")
+        if not self.backends or not set(self.backends) <= set(BACKENDS):
+            raise pytest.UsageError(
+                f"ws_doctest_backends: expected {' or '.join(BACKENDS)}, or both; came {self.backends}"
+            )
+        self.disconnect: str = config.getini("ws_doctest_disconnect")
+        if self.disconnect not in DISCONNECTS:
+            raise pytest.UsageError(
+                f"ws_doctest_disconnect: expected {', '.join(DISCONNECTS)}; came {self.disconnect!r}"
+            )
+        self.modules: list[str] = config.getini("ws_doctest_names")
         self.implementations: list[str] = config.getini("ws_doctest_servers")
         self.servers: dict[str, UvicornProcess | str] = {}
+        self.test_runs: dict[Path, Future[str | None]] = {}  # that were begun before their turn
         self.counts: dict[str, int] = {}
         self.skipped: list[str] = []
+        self.unreached: list[str] = []
+        self.traced: set[Session] = set()
+        self.values: dict[tuple[Path, int | None], dict[str, list[Any]]] = {}
+
+    @cached_property
+    def names(self) -> Names:
+        """The public names of what the pages document."""
+        from ws_doctest import _names, _signatures
+
+        receivers = {}
+        for name, target in self.receivers.items():
+            with suppress(_signatures.ReceiverError):  # the bullets say so
+                receivers[name] = _signatures.load_receiver(target)
+        return _names.Names(self.modules, receivers, set(self.config.getini("ws_doctest_words")))
+
+    @cached_property
+    def style(self) -> Style:
+        """What ruff says of all that is shown."""
+        from ws_doctest._style import Style
+
+        return Style(self.project.root, self.line_length)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What of the code that is shown has been run."""
+        from ws_doctest._watch import Reach
+
+        return Reach({*self.project.page_files, *self.project.shown})
+
+    def replay(self, session: Session, script: Transcript, backend: str, *, update: bool = False) -> Outcome:
+        """Replay a transcript in memory, and note what it reaches."""
+        from ws_doctest import _apps, _memory
+
+        root = self.project.root
+        traces = backend == self.backends[0] and not update
+        outcome = _memory.run_replay(
+            lambda: _apps.load_app(root, session.example),
+            script,
+            root,
+            session.app,
+            backend=backend,
+            limit=self.limit,
+            update=update,
+            reach=self.reach if traces else None,
+            disconnect=self.disconnect,
+        )
+        if traces:
+            self.traced.add(session)
+        self.note_values(session, outcome)
+        return outcome
+
+    def note_values(self, session: Session, outcome: Outcome) -> None:
+        """Keep what names stood for, to see whether they are others each time."""
+        values = self.values.setdefault((session.path, session.fence), {})
+        for name, value in outcome.values.items():
+            values.setdefault(name, []).append(value)
 
     def _number(self, key: str, kind: Callable[[str], Any]) -> Any:
         text = self.config.getini(key)
@@ -138,7 +266,13 @@ class Gate:
 
     def server(self, implementation: str) -> UvicornProcess:
         """Return the running server with this implementation; it is started once per run."""
-        from ws_doctest._wire import ServerError, UvicornProcess
+        try:
+            from ws_doctest._wire import ServerError, UvicornProcess
+        except ModuleNotFoundError as exc:
+            raise GateFailure(
+                f"replays over uvicorn need {exc.name}: install ws-doctest[wire], or set "
+                "ws_doctest_servers = []"
+            ) from None
 
         found = self.servers.get(implementation)
         if found is None:
@@ -150,6 +284,12 @@ class Gate:
         if isinstance(found, str):
             raise GateFailure(found)
         return found
+
+    def lacks(self, module: str) -> str | None:
+        """Say that a module is not installed without which something cannot be checked."""
+        if module == "asyncio" or importlib.util.find_spec(module) is not None:
+            return None
+        return f"{module} is not installed: it comes with ws-doctest[{module}]"
 
     def reason_not_to_run(self, path: Path) -> str | None:
         """Return where else an example is run and why, or ``None`` if it is run here."""
@@ -177,12 +317,26 @@ class Gate:
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
         """Collect a page."""
-        if file_path.suffix == ".md" and any(
+        if file_path.suffix in (".md", ".markdown", ".mdx") and any(
             file_path.resolve().is_relative_to(pages) for pages in self.project.pages
         ):
             collector: pytest.Collector = DocPage.from_parent(parent, path=file_path)
             return collector
         return None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Begin to run test files: each is a process of its own, and this one has other things to do."""
+        # A worker of pytest-xdist has collected what others run.
+        if self.update or self.config.getoption("collectonly") or hasattr(self.config, "workerinput"):
+            return
+        files = [item.file for item in session.items if isinstance(item, GateItem) and item.file]
+        if len(files) > 1:
+            from ws_doctest import _tests
+
+            pool = ThreadPoolExecutor(1)
+            for file in files:
+                self.test_runs[file] = pool.submit(_tests.run, file, self.project.root)
+            pool.shutdown(wait=False)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep account."""
@@ -203,11 +357,15 @@ class Gate:
         terminalreporter.write_line(f"checked: {counted or 'nothing'}; skipped: {len(self.skipped)}")
         for line in self.skipped:
             terminalreporter.write_line(f"skipped {line}")
+        for line in dict.fromkeys(self.unreached):
+            terminalreporter.write_line(f"not reached {line}")
 
     def pytest_unconfigure(self) -> None:
         """Leave no server behind, also when the run was interrupted."""
         for implementation in list(self.servers):
             self.discard(implementation)
+        for run in self.test_runs.values():
+            run.cancel()
 
 
 _GATE = pytest.StashKey[Gate]()
@@ -221,6 +379,7 @@ class GateItem(pytest.Item):
     ) -> None:
         super().__init__(**kwargs)
         self.check = check
+        self.file: Path | None = None  # of a test file
         self.line = line
         self.skip = skip
         self.user_properties.append(("ws_doctest", kind))
@@ -300,14 +459,20 @@ class DocPage(pytest.File):
         for fence in page.fences:
             if fence.skip is not None:
                 yield self.item(f"fence:{fence.line}", "skipped", fence.line, lambda: None, fence.skip)
+        yield from self.commands(page)
+        if gate.modules and page.spans:
+            yield self.item("names", "pages with names", 1, partial(self.check_names, page))
         for bullet in page.bullets:
-            name = f"signature:{bullet.line} {bullet.receiver}.{bullet.method}"
+            if not bullet.receiver and bullet.skip is None and bullet.method not in gate.names.objects:
+                continue
+            name = f"signature:{bullet.line} {f'{bullet.receiver}.{bullet.method}'.lstrip('.')}"
             yield self.item(name, "signatures", bullet.line, partial(self.signature, bullet), bullet.skip)
         seen: set[Path] = set()
         for include in page.includes:
             if include.path not in seen:
                 seen.add(include.path)
                 yield from self.included(include.path, include.line)
+        yield from self.sessions(page, path)
         snippets = _snippets.snippets_of(page, path)
         for snippet in snippets:
             yield from self.snippet(snippet)
@@ -330,6 +495,93 @@ class DocPage(pytest.File):
                 ),
             )
 
+    def commands(self, page: Page) -> Iterator[GateItem]:
+        """Yield the checks of commands and data."""
+        from ws_doctest import _commands
+
+        if any(_commands.commands_of(page)) or any(_commands.requirement_spans(page)):
+            yield self.item("commands", "pages with commands", 1, partial(self.check_commands, page))
+        for fence in page.fences:
+            if fence.skip is None and fence.language in _commands.DATA:
+                yield self.item(
+                    f"data:{fence.line}", "data", fence.line, partial(self.check_data, fence, page.name)
+                )
+
+    def check_names(self, page: Page) -> str | None:
+        """Tell which names in the text of a page are none."""
+        names = _gate(self).names
+        problems = [
+            f"{page.name}:{number}: {problem}"
+            for number, code in page.spans
+            if (problem := names.problem(code)) is not None
+        ]
+        return "\n".join(problems) or None
+
+    def check_commands(self, page: Page) -> str | None:
+        """Tell which commands of a page cannot be run."""
+        from ws_doctest import _commands
+
+        gate = _gate(self)
+        folders = [path.name for path in gate.project.examples]
+        known = _commands.Commands(gate.project.root, folders, self.config._parser)
+        problems = []
+        for number, command in _commands.commands_of(page):
+            problem = known.problem(command)
+            if problem:
+                problems.append(f"{page.name}:{number}: {problem}")
+        for number, requirement in _commands.requirement_spans(page):
+            problem = known.requirement(requirement)
+            if problem:
+                problems.append(f"{page.name}:{number}: `{requirement}`: {problem}")
+        return "\n".join(problems) or None
+
+    def check_data(self, fence: Fence, name: str) -> str | None:
+        """Tell what is wrong with a fence of data."""
+        from ws_doctest import _commands
+
+        problems = [] if (found := _commands.data_problem(fence)) is None else [found]
+        if fence.language == "toml":
+            problems += _commands.unknown_settings(fence, set(SETTINGS))
+        return "\n".join(f"{name}:{number}: {problem}" for number, problem in problems) or None
+
+    def sessions(self, page: Page, path: Path) -> Iterator[GateItem]:
+        """Yield the checks of the transcripts in the page itself, and of what all transcripts reach."""
+        from ws_doctest import _apps, _sessions
+        from ws_doctest._pages import PYTHON
+
+        gate = _gate(self)
+        inline = _sessions.in_page(gate.project, path)
+        everywhere: dict[object, list[Session]] = {}
+        for session in inline:
+            line = page.fences[session.fence or 0].line
+            yield from self.replays(session, line)
+            everywhere.setdefault(session.example, []).append(session)
+        files = {include.path: include.line for include in page.includes if include.path.suffix == ".ws"}
+        for file, line in files.items():
+            if gate.reason_not_to_run(file) is None:
+                session = _sessions.in_file(gate.project, file)
+                everywhere.setdefault(session.example, []).append(session)
+                if "$" in file.read_text(encoding="utf-8"):
+                    yield self.item(f"{session.name}[names]", "names", line, partial(self.values, session))
+        for session in inline:
+            fence = page.fences[session.fence or 0]
+            if "$" in fence.source:
+                yield self.item(f"{session.name}[names]", "names", fence.line, partial(self.values, session))
+        for fence in page.fences:
+            if fence.language not in PYTHON or fence.skip is not None:
+                continue
+            included = fence.includes[0].path if fence.includes else None
+            if included is not None and gate.reason_not_to_run(included) is None:
+                if included.is_file() and _apps.has_app(included):
+                    source = included.read_text(encoding="utf-8")
+                    check = partial(self.reached, source, included, fence, 0, everywhere.get(included, []))
+                    yield self.item(f"{gate.project.name(included)}[reached]", "reached", fence.line, check)
+            elif included is None and _apps.defines_app(fence.source):
+                code = _apps.Code(path, fence.source, fence.line)
+                check = partial(self.reached, code.source, path, fence, fence.line, everywhere.get(code, []))
+                yield from self.fence_style(fence, path)
+                yield self.item(f"app:{fence.line}[reached]", "reached", fence.line, check)
+
     def item(
         self, name: str, kind: str, line: int, check: Callable[[], str | None], skip: str | None = None
     ) -> GateItem:
@@ -342,8 +594,25 @@ class DocPage(pytest.File):
         from ws_doctest import _signatures
 
         gate = _gate(self)
-        problem = _signatures.check(bullet, gate.receivers)
+        problem = _signatures.check(bullet, gate.receivers, gate.names.objects)
         return f"{gate.project.name(self.path)}:{bullet.line}: {problem}" if problem else None
+
+    # Style
+
+    def style(self, source: Source, lint: str, check_format: str, line: int) -> Iterator[GateItem]:
+        """Yield the checks of the style of code."""
+        gate = _gate(self)
+        gate.style.add(source)
+        lacks = gate.lacks("ruff")
+        yield self.item(lint, "linted", line, partial(gate.style.lint, source), lacks)
+        yield self.item(check_format, "format-checked", line, partial(gate.style.check_format, source), lacks)
+
+    def fence_style(self, fence: Fence, path: Path) -> Iterator[GateItem]:
+        """Yield the checks of the style of code in the page itself."""
+        from ws_doctest._style import Source
+
+        source = Source(fence.source, path, fence.line, inline=True)
+        yield from self.style(source, f"lint:{fence.line}", f"format:{fence.line}", fence.line)
 
     # Included files
 
@@ -356,90 +625,130 @@ class DocPage(pytest.File):
         name = gate.project.name(path)
         elsewhere = gate.reason_not_to_run(path)
         if path.suffix == ".py":
-            for check, kind in ((self.lint, "linted"), (self.check_format, "format-checked")):
-                yield self.item(
-                    f"{name}[{'lint' if kind == 'linted' else 'format'}]",
-                    kind,
-                    line,
-                    partial(check, path.read_text(encoding="utf-8"), path, 0),
-                )
+            from ws_doctest._style import Source
+
+            style = Source(path.read_text(encoding="utf-8"), path)
+            yield from self.style(style, f"{name}[lint]", f"{name}[format]", line)
             if is_test(path):
-                yield self.item(
+                tests = self.item(
                     f"{name}[pytest]", "test files", line, lambda: self.run_tests(path), elsewhere
                 )
+                tests.file = None if elsewhere else path
+                yield tests
             elif not _apps.has_app(path) or "#>" in path.read_text(encoding="utf-8"):
                 yield self.item(f"{name}[run]", "files run", line, lambda: self.run_file(path), elsewhere)
         elif path.suffix == ".ws" and elsewhere is not None:
             yield self.item(f"{name}[replay]", "replays", line, lambda: None, elsewhere)
         elif path.suffix == ".ws":
-            for backend in BACKENDS:
-                yield self.item(
-                    f"{name}[memory-{backend}]",
-                    "replays",
-                    line,
-                    partial(self.replay_in_memory, path, backend),
-                    gate.reason_not_on(backend, path),
-                )
-            for implementation in gate.implementations:
-                yield self.item(
-                    f"{name}[uvicorn-{implementation}]",
-                    "replays",
-                    line,
-                    partial(self.replay_over_wire, path, implementation),
-                )
+            from ws_doctest import _sessions
 
-    def replay_in_memory(self, path: Path, backend: str) -> str | None:
+            yield from self.replays(_sessions.in_file(gate.project, path), line)
+
+    # Transcripts
+
+    def replays(self, session: Session, line: int) -> Iterator[GateItem]:
+        """Yield the replays of a transcript."""
+        gate = _gate(self)
+        for backend in gate.backends:
+            yield self.item(
+                f"{session.name}[memory-{backend}]",
+                "replays",
+                line,
+                partial(self.replay_in_memory, session, backend),
+                gate.lacks(backend) or gate.reason_not_on(backend, session.app),
+            )
+        for implementation in gate.implementations:
+            yield self.item(
+                f"{session.name}[uvicorn-{implementation}]",
+                "replays",
+                line,
+                partial(self.replay_over_wire, session, implementation),
+            )
+
+    def replay_in_memory(self, session: Session, backend: str) -> str | None:
         """Replay a transcript in memory; with --ws-update, rewrite it first."""
-        from ws_doctest import _apps, _memory
         from ws_doctest._replay import verdict
 
         gate = _gate(self)
-        root, example = gate.project.root, _apps.example_of(path)
-        script = self.transcript(path)
-        if gate.update and backend == BACKENDS[0]:
-            outcome = _memory.run_replay(
-                lambda: _apps.load_app(root, example),
-                script,
-                root,
-                example,
-                backend="trio",  # knows exactly when everybody waits; asyncio is asked at intervals
-                limit=gate.limit,
-                update=True,
-            )
+        script = session.read()
+        if gate.update and backend == gate.backends[0]:
+            outcome = gate.replay(session, script, backend, update=True)
             if outcome.problem:
                 return f"{outcome.problem}\n({script.name} is left as it was)"
-            path.write_text(script.updated(outcome.steps), encoding="utf-8", newline="\n")
-            script = self.transcript(path)
-        outcome = _memory.run_replay(
-            lambda: _apps.load_app(root, example), script, root, example, backend=backend, limit=gate.limit
-        )
-        return verdict(script, outcome, f"memory-{backend}", gate.project.shown.get(path, ()))
+            session.write(script.updated(outcome.steps))
+            script = session.read()
+        outcome = gate.replay(session, script, backend)
+        return self.hint(verdict(script, outcome, f"memory-{backend}", session.shown_at))
 
-    def replay_over_wire(self, path: Path, implementation: str) -> str | None:
+    def replay_over_wire(self, session: Session, implementation: str) -> str | None:
         """Replay a transcript over uvicorn."""
-        from ws_doctest import _apps, _wire
         from ws_doctest._replay import verdict
 
         gate = _gate(self)
-        script = self.transcript(path)
+        script = session.read()
         server = gate.server(implementation)
-        outcome = _wire.run_replay(server, script, _apps.example_of(path), limit=gate.limit)
+        from ws_doctest import _wire  # it is there: the server says so
+
+        outcome = _wire.run_replay(
+            server, script, session.example, limit=gate.limit, disconnect=gate.disconnect
+        )
+        gate.note_values(session, outcome)
         if outcome.broken_off:
             gate.discard(implementation)
-        return verdict(script, outcome, f"uvicorn-{implementation}", gate.project.shown.get(path, ()))
+        return self.hint(verdict(script, outcome, f"uvicorn-{implementation}", session.shown_at))
 
-    def transcript(self, path: Path) -> Any:
-        """Read a transcript."""
-        from ws_doctest import _apps, transcript
+    def hint(self, failure: str | None) -> str | None:
+        """Add to a failure what can be done about it."""
+        if failure is None or _gate(self).update:
+            return failure
+        command = f"pytest {self.nodeid} --ws-update"
+        return f"{failure}\n(if what was seen is right: {command}, and read what it writes)"
 
+    def reached(self, code: str, path: Path, fence: Fence, above: int, sessions: list[Session]) -> str | None:
+        """Tell which lines of an app no transcript reaches."""
         gate = _gate(self)
-        example = _apps.example_of(path)
-        if not example.is_file():
-            raise GateFailure(f"{gate.project.name(path)}: a transcript without its app {example.name}")
-        try:
-            return transcript.parse(path.read_text(encoding="utf-8"), gate.project.name(path))
-        except transcript.TranscriptError as exc:
-            raise GateFailure(str(exc)) from None
+        reach = gate.reach
+        for session in sessions:
+            if session not in gate.traced:  # this run has left the replay out, or another process had it
+                gate.replay(session, session.read(), gate.backends[0])
+        missing = reach.unreached(code, path, above)
+        return self.unreached(missing, fence, code, path, above, "no transcript reaches")
+
+    def unreached(
+        self, missing: list[int], fence: Fence, code: str, path: Path, above: int, what: str
+    ) -> str | None:
+        """Compare the lines that nothing runs with what the page says of them."""
+        gate = _gate(self)
+        expected, reason = fence.unreached
+        place = f"{gate.project.name(self.path)}:{fence.line}"
+        if len(missing) == expected:
+            if missing:
+                gate.unreached.append(f"{place}: {reason}")
+            return None
+        lines = code.split("\n")
+        shown = "\n".join(f"{gate.project.name(path)}:{line}: {lines[line - above - 1]}" for line in missing)
+        return (
+            f"{place}: {what} {len(missing)} lines of this code; the page says {expected}. "
+            f"Show a session that does, or write above it "
+            f"`<!-- ws-doctest: unreached {len(missing)}: REASON -->`\n{shown}"
+        ).rstrip()
+
+    def values(self, session: Session) -> str | None:
+        """Tell which names stand for what is the same each time."""
+        gate = _gate(self)
+        script = session.read()
+        if not gate.implementations:  # what differs from process to process is the same in this one
+            return None
+        constant = {
+            name: values[0]
+            for name, values in gate.values.get((session.path, session.fence), {}).items()
+            if len(values) > 1 and all(value == values[0] for value in values)
+        }
+        for step in script.steps:
+            for name, value in constant.items():
+                if not step.client and any(name in line for line in step.format()):
+                    return f"{script.name}:{step.line}: {name} is {value!r} each time: write that"
+        return None
 
     def run_file(self, path: Path) -> str | None:
         """Run an example that is no app, and check its ``#>`` comments."""
@@ -447,7 +756,7 @@ class DocPage(pytest.File):
 
         root = _gate(self).project.root
         try:
-            with _style.prints(_style.example(path.read_text(encoding="utf-8"), path), root) as printed:
+            with _style.prints(_style.Source(path.read_text(encoding="utf-8"), path), root) as printed:
                 _apps.load(root, path)
         except Exception as exc:
             return f"{_gate(self).project.name(path)} raised an exception:\n" + _apps.describe_error(
@@ -460,6 +769,9 @@ class DocPage(pytest.File):
         from ws_doctest import _tests
 
         gate = _gate(self)
+        begun = gate.test_runs.pop(path, None)
+        if begun is not None:
+            return begun.result()
         return _tests.run(path, gate.project.root, update=gate.update)
 
     # Inline snippets
@@ -467,19 +779,14 @@ class DocPage(pytest.File):
     def snippet(self, snippet: Snippet) -> Iterator[GateItem]:
         """Yield the checks of an inline snippet."""
         fence = snippet.fence
-        for check, kind in ((self.lint, "linted"), (self.check_format, "format-checked")):
-            yield self.item(
-                f"{'lint' if kind == 'linted' else 'format'}:{fence.line}",
-                kind,
-                fence.line,
-                partial(check, fence.source, snippet.path, fence.line),
-            )
-        for backend in BACKENDS:
+        yield from self.fence_style(fence, snippet.path)
+        for backend in _gate(self).backends:
             yield self.item(
                 f"snippet:{fence.line} {snippet.key}[{backend}]",
                 "snippet runs",
                 fence.line,
                 partial(self.run_snippet, snippet, backend),
+                _gate(self).lacks(backend),
             )
 
     def run_snippet(self, snippet: Snippet, backend: str) -> str | None:
@@ -494,7 +801,7 @@ class DocPage(pytest.File):
         try:
             snippet.compile()
             sidecar = _snippets.Sidecar(path, gate.project.root)
-            code = _style.example(snippet.fence.source, snippet.path, snippet.fence.line)
+            code = _style.Source(snippet.fence.source, snippet.path, snippet.fence.line, inline=True)
             with _style.prints(code, gate.project.root) as printed:
                 problem = _snippets.run_in_memory(
                     snippet,
@@ -502,28 +809,20 @@ class DocPage(pytest.File):
                     gate.project.root,
                     backend=backend,
                     limit=gate.limit,
+                    reach=gate.reach if backend == gate.backends[0] else None,
                 )
         except TranscriptError as exc:
             return f"{sidecar.name}: {exc}"
         if problem:
             return f"{snippet.page}:{snippet.fence.line}: {problem}"
-        if gate.update and backend == BACKENDS[0]:
+        if gate.update and backend == gate.backends[0]:
             sidecar.update(snippet)
             sidecar = _snippets.Sidecar(path, gate.project.root)
-        return "\n".join(filter(None, [sidecar.compare(snippet), printed.problem])) or None
-
-    # Style
-
-    def lint(self, source: str, path: Path, line: int) -> str | None:
-        """Lint a snippet or file."""
-        from ws_doctest import _style
-
-        gate = _gate(self)
-        return _style.lint(_style.example(source, path, line), gate.project.root, gate.line_length)
-
-    def check_format(self, source: str, path: Path, line: int) -> str | None:
-        """Check the format of a snippet or file."""
-        from ws_doctest import _style
-
-        gate = _gate(self)
-        return _style.check_format(_style.example(source, path, line), gate.project.root, gate.line_length)
+        unreached = None
+        if backend == gate.backends[0]:
+            fence = snippet.fence
+            missing = gate.reach.unreached(fence.source, snippet.path, fence.line)
+            unreached = self.unreached(
+                missing, fence, fence.source, snippet.path, fence.line, "nothing calls"
+            )
+        return "\n".join(filter(None, [sidecar.compare(snippet), printed.problem, unreached])) or None

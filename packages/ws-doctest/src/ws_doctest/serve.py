@@ -26,9 +26,11 @@ import uvicorn
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.staticfiles import StaticFiles
 
-from lilya.websockets.testing import Lifespan
-from lilya.websockets.types import ASGIApp, Message, Receive, Scope, Send
 from ws_doctest import _apps, transcript
+from ws_doctest._asgi import ASGIApp, Lifespan, Message, Receive, Scope, Send
+
+__all__ = ["ServeError", "Site", "find_examples", "serve"]
+
 
 LIVE = "/live"
 LIMIT = 3.0  # seconds for the startup of an example, and for its shutdown

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from ws_doctest._pages import Page, read_page
 
+__all__ = ["check_site", "code_blocks"]
+
+
 # Elements that have no end tag, so that they do not count in the nesting.
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 

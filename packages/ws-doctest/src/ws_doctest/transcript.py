@@ -20,9 +20,9 @@ Where several clients talk to one app, each line begins with the name of the cli
     ann > text hi
     bob < text hi
 
-A string ``"$name"`` in JSON that is seen stands for a value that is another one each time. What it
-stood for is known from there on: it is the same wherever the name stands again, and is put in where a
-client sends it or connects.
+``$name`` in what is seen (a text, a string in JSON, a header, a body, a reason) stands for a value that
+changes on every run. What it stood for is known from there on: it is the same wherever the name stands
+again, and is put in where a client sends it or connects. ``${name:uuid}`` says which form it has.
 
 Every step has exactly one canonical text, and `parse` of that text gives the step back. Two
 sessions are the same when their canonical texts are the same, which is what a reader would say,
@@ -46,6 +46,8 @@ __all__ = [
     "Connect",
     "Deny",
     "Event",
+    "Request",
+    "Response",
     "Step",
     "Text",
     "Transcript",
@@ -55,6 +57,7 @@ __all__ = [
     "fill",
     "fit",
     "format_steps",
+    "has_names",
     "parse",
 ]
 
@@ -66,6 +69,8 @@ NO_CODE = 1005
 DROPPED = 1006
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, section 5.6.2
+_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|s|min|h)")
 _PATH = re.compile(r"/[!-\"$-~]*")  # printable ASCII without blanks and without `#`, as on a request line
 
 
@@ -89,6 +94,25 @@ class Connect:
     path: str
     headers: Headers = ()
     subprotocols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request over HTTP, by a client that has no connection at the time."""
+
+    method: str
+    path: str
+    headers: Headers = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Response:
+    """The answer to it; ``headers`` are those that the transcript names."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -134,10 +158,23 @@ class Close:
 
 @dataclass(frozen=True)
 class Wait:
-    """The client does nothing until it sees something that comes by itself, in the app's own time."""
+    """The client does nothing until it sees something that comes by itself, in the app's own time.
+
+    With a duration such as ``2s``, ``500ms``, ``10min`` or ``1h``, it comes after that time.
+    """
+
+    duration: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """The duration, if there is one."""
+        found = _DURATION.fullmatch(self.duration)
+        return float(found["number"]) * _UNITS[found["unit"]] if found else None
 
 
-Event = Connect | Accept | Deny | Text | Bytes | Close | Wait
+Event = Connect | Accept | Deny | Text | Bytes | Close | Wait | Request | Response
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 @dataclass(frozen=True)
@@ -225,12 +262,13 @@ class Transcript:
         return "".join(line + "\n" for line in lines)
 
 
-def parse(text: str, name: str = "<transcript>") -> Transcript:
+def parse(text: str, name: str = "<transcript>", *, above: int = 0) -> Transcript:
     """Read a transcript.
 
     Args:
         text: the file's content.
         name: the file's name, for messages.
+        above: the lines before it, where it is a part of a file.
 
     Raises:
         TranscriptError: a line is not in the grammar, or out of order.
@@ -240,9 +278,9 @@ def parse(text: str, name: str = "<transcript>") -> Transcript:
     lines = text.split("\n")
     if lines and lines[-1] == "":
         lines.pop()
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, above + 1):
         parser.feed(number, line.removesuffix("\r"))
-    return parser.finish(len(lines))
+    return parser.finish(above + len(lines))
 
 
 def format_steps(steps: Sequence[Step]) -> str:
@@ -278,7 +316,9 @@ def fit(seen: Text | Bytes, wanted: Event | None = None) -> Text | Bytes:
     return Bytes(canonical.encode(), json=True)
 
 
-def bind(wanted: Event | None, seen: Text | Bytes, known: dict[str, Any]) -> Text | Bytes | None:
+def bind(
+    wanted: Event | None, seen: Text | Bytes | Accept | Deny | Close | Response, known: dict[str, Any]
+) -> Event | None:
     """Return what is wanted if what is seen is the same but for the values that have a name.
 
     Args:
@@ -286,44 +326,167 @@ def bind(wanted: Event | None, seen: Text | Bytes, known: dict[str, Any]) -> Tex
         seen: what came.
         known: the values by name. Those that are new are added, if the two are the same.
     """
-    if not isinstance(wanted, Text | Bytes) or not wanted.json or type(wanted) is not type(seen):
-        return None
-    if not _NAMED.search(_text_of(wanted)):
-        return None
-    try:
-        value = json.loads(_text_of(seen))
-    except (ValueError, RecursionError):
+    if wanted is None or type(wanted) is not type(seen) or not has_names(wanted):
         return None
     found = dict(known)
-    if not _binds(json.loads(_text_of(wanted)), value, found):
+    if not _event_binds(wanted, seen, found):
         return None
     known.update(found)
     return wanted
 
 
+def has_names(event: Event) -> bool:
+    """Tell whether a step has a name in it that stands for a value."""
+    return any(_NAMED.search(line) for line in _format_event(event))
+
+
 def fill(event: Event, known: Mapping[str, Any]) -> Event:
     """Put the values that are known in the place of their names."""
+    if not known:
+        return event
     if isinstance(event, Connect):
         path = _NAMED.sub(
-            lambda found: quote(str(known[found[0]]), safe="") if found[0] in known else found[0], event.path
+            lambda found: quote(str(known[_name(found)]), safe="") if _name(found) in known else found[0],
+            event.path,
         )
-        return replace(event, path=path)
-    if isinstance(event, Text | Bytes) and event.json and known:
+        return replace(event, path=path, headers=_filled_headers(event.headers, known))
+    if isinstance(event, Request):
+        path = fill(Connect(event.path), known).path  # type: ignore[union-attr]  # a connect stays one
+        try:
+            body = _filled_text(event.body.decode(), known).encode()
+        except UnicodeDecodeError:
+            body = event.body
+        return replace(event, path=path, headers=_filled_headers(event.headers, known), body=body)
+    if isinstance(event, Text | Bytes) and event.json:
         _, text = _canonical_json(json.dumps(_filled(json.loads(_text_of(event)), known)))
         return Text(text, json=True) if isinstance(event, Text) else Bytes(text.encode(), json=True)
+    if isinstance(event, Text):
+        return replace(event, data=_filled_text(event.data, known))
+    if isinstance(event, Close):
+        return replace(event, reason=_filled_text(event.reason, known))
     return event
 
 
-_NAMED = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*")
+# A name, and the form that its value has: `$name`, `${name}`, `${name:uuid}`, `${name:/[0-9]+/}`.
+_NAMED = re.compile(
+    r"\$(?:(?P<bare>[A-Za-z_][A-Za-z0-9_]*)"
+    r"|\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<form>[a-z]+|/(?:[^/\\]|\\.)+/))?\})"
+)
+_FORMS = {
+    "int": r"-?\d+",
+    "number": r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?",
+    "hex": r"[0-9a-fA-F]+",
+    "uuid": r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}",
+    "time": r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?",
+    "word": r"\S+",
+}
+
+
+def _name(found: re.Match[str]) -> str:
+    return "$" + (found["bare"] or found["braced"])
+
+
+def _form(found: re.Match[str]) -> str:
+    form = found["form"]
+    if form is None:
+        return r".+?"
+    return form[1:-1].replace("\\/", "/") if form.startswith("/") else _FORMS[form]
+
+
+def _problem_of_names(text: str) -> str | None:
+    """Say what is wrong with the names in a line."""
+    for found in _NAMED.finditer(text):
+        form = found["form"]
+        if form is None:
+            continue
+        if not form.startswith("/"):
+            if form not in _FORMS:
+                return f"the form of {_name(found)} is one of {', '.join(_FORMS)} or /PATTERN/, not {form!r}"
+            continue
+        try:
+            re.compile(_form(found))
+        except re.error as exc:
+            return f"the pattern of {_name(found)} is not a regular expression: {exc}"
+    return None
 
 
 def _text_of(frame: Text | Bytes) -> str:
     return frame.data if isinstance(frame, Text) else frame.data.decode()
 
 
+def _event_binds(wanted: Event, seen: Event, known: dict[str, Any]) -> bool:
+    if isinstance(wanted, Text | Bytes) and isinstance(seen, Text | Bytes):
+        if not wanted.json:
+            return (
+                isinstance(wanted, Text)
+                and isinstance(seen, Text)
+                and _text_binds(wanted.data, seen.data, known)
+            )
+        try:
+            value = json.loads(_text_of(seen))
+        except (ValueError, RecursionError):
+            return False
+        return _binds(json.loads(_text_of(wanted)), value, known)
+    if isinstance(wanted, Accept) and isinstance(seen, Accept):
+        return wanted.subprotocol == seen.subprotocol and _headers_bind(wanted.headers, seen.headers, known)
+    if isinstance(wanted, Deny | Response) and isinstance(seen, Deny | Response):
+        try:
+            bodies = wanted.body.decode(), seen.body.decode()
+        except UnicodeDecodeError:
+            return False
+        return (
+            wanted.status == seen.status
+            and _headers_bind(wanted.headers, seen.headers, known)
+            and _text_binds(*bodies, known)
+        )
+    if isinstance(wanted, Close) and isinstance(seen, Close):
+        return wanted.code == seen.code and _text_binds(wanted.reason, seen.reason, known)
+    return False
+
+
+def _headers_bind(wanted: Headers, seen: Headers, known: dict[str, Any]) -> bool:
+    return len(wanted) == len(seen) and all(
+        name == other and _text_binds(value, came, known)
+        for (name, value), (other, came) in zip(wanted, seen, strict=True)
+    )
+
+
+def _text_binds(wanted: str, seen: str, known: dict[str, Any]) -> bool:
+    """Match a text, in which names stand for parts."""
+    pattern, end = "", 0
+    groups: dict[str, str] = {}
+    for number, found in enumerate(_NAMED.finditer(wanted)):
+        pattern += re.escape(wanted[end : found.start()])
+        end, name = found.end(), _name(found)
+        if name in known:
+            pattern += re.escape(_written(known[name]))
+        elif name in groups.values():
+            pattern += f"(?P={next(group for group, other in groups.items() if other == name)})"
+        else:
+            groups[f"ws{number}"] = name
+            pattern += f"(?P<ws{number}>{_form(found)})"
+    matched = re.fullmatch(pattern + re.escape(wanted[end:]), seen, re.DOTALL)
+    if matched is None:
+        return False
+    known.update({name: matched[group] for group, name in groups.items()})
+    return True
+
+
+def _written(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _binds(wanted: object, seen: object, known: dict[str, Any]) -> bool:
-    if isinstance(wanted, str) and _NAMED.fullmatch(wanted):
-        return not isinstance(seen, dict | list) and known.setdefault(wanted, seen) == seen
+    if isinstance(wanted, str):
+        found = _NAMED.fullmatch(wanted)
+        if found:
+            if isinstance(seen, dict | list):
+                return False
+            if found["form"] and not re.fullmatch(_form(found), _written(seen)):
+                return False
+            return bool(known.setdefault(_name(found), seen) == seen)
+        if _NAMED.search(wanted):
+            return isinstance(seen, str) and _text_binds(wanted, seen, known)
     if type(wanted) is not type(seen):
         return False
     if isinstance(wanted, dict) and isinstance(seen, dict):
@@ -338,12 +501,25 @@ def _binds(wanted: object, seen: object, known: dict[str, Any]) -> bool:
     return wanted == seen
 
 
+def _filled_text(text: str, known: Mapping[str, Any]) -> str:
+    return _NAMED.sub(
+        lambda found: _written(known[_name(found)]) if _name(found) in known else found[0], text
+    )
+
+
+def _filled_headers(headers: Headers, known: Mapping[str, Any]) -> Headers:
+    return tuple((name, _filled_text(value, known)) for name, value in headers)
+
+
 def _filled(value: Any, known: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
-        return {known.get(key, key): _filled(inner, known) for key, inner in value.items()}
+        return {_filled(key, known): _filled(inner, known) for key, inner in value.items()}
     if isinstance(value, list):
         return [_filled(inner, known) for inner in value]
-    return known.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    found = _NAMED.fullmatch(value)
+    return known[_name(found)] if found and _name(found) in known else _filled_text(value, known)
 
 
 # Writing
@@ -360,8 +536,13 @@ def _format_event(event: Event) -> Iterator[str]:
         yield "accept" if event.subprotocol is None else f"accept {event.subprotocol}"
         for name, value in event.headers:
             yield _format_header(name, value)
-    elif isinstance(event, Deny):
-        yield f"deny {event.status}"
+    elif isinstance(event, Request):
+        yield f"{event.method} {event.path}"
+        for name, value in event.headers:
+            yield _format_header(name, value)
+        yield from _format_body(event.body)
+    elif isinstance(event, Deny | Response):
+        yield f"deny {event.status}" if isinstance(event, Deny) else f"{event.status}"
         for name, value in event.headers:
             yield _format_header(name, value)
         yield from _format_body(event.body)
@@ -370,7 +551,7 @@ def _format_event(event: Event) -> Iterator[str]:
     elif isinstance(event, Bytes):
         yield (f"json-binary {event.data.decode()}" if event.json else _format_bytes("bytes", event.data))
     elif isinstance(event, Wait):
-        yield "wait"
+        yield f"wait {event.duration}".rstrip()
     elif event.code == NO_CODE and not event.reason:
         yield "close"
     elif event.reason:
@@ -423,8 +604,12 @@ def _canonical_json(text: str) -> tuple[object, str]:
 
 # Reading
 
-_CLIENT_WORDS = "connect, header, subprotocol, text, json, json-binary, bytes, wait, close"
-_SERVER_WORDS = "accept, header, deny, body, body-bytes, text, json, json-binary, bytes, close"
+_CLIENT_WORDS = (
+    "connect, header, subprotocol, text, json, json-binary, bytes, wait, close, GET and other methods"
+)
+_SERVER_WORDS = (
+    "accept, header, deny, body, body-bytes, text, json, json-binary, bytes, close, an HTTP status"
+)
 
 
 # The mark, and before it the name of the client, where there are several.
@@ -448,6 +633,8 @@ class _Parser:
         self.name = name
         self.items: list[Step | str] = []
         self.sessions: dict[str, _Session] = {}
+        self.names: set[str] = set()
+        self.asked: dict[str, Request] = {}  # over HTTP, and not answered yet
         self.number = 0
         # The step that continuation lines may still extend: the one directly above.
         self.open_step: Step | None = None
@@ -467,7 +654,7 @@ class _Parser:
                 line,
             )
         name, client = found["name"] or "", found["mark"] == ">"
-        if self.sessions and bool(name) != ("" not in self.sessions):
+        if self.names and bool(name) != ("" not in self.names):
             raise self.error(
                 "where one line begins with the name of a client, all do"
                 if name
@@ -477,13 +664,16 @@ class _Parser:
         word, _, argument = (found["rest"] or "").strip().partition(" ")
         if self.continues(name, client, word, argument.strip(), line):
             return
+        problem = _problem_of_names(argument)
+        if problem:
+            raise self.error(problem, line)
         event = self.event(client, word, argument.strip(), line)
         self.check_order(name, client, event, line)
         self.open_step, self.position = Step(client, event, number, (line,), name), len(self.items)
         self.items.append(self.open_step)
 
     def finish(self, lines: int) -> Transcript:
-        if not self.sessions:
+        if not self.names:
             self.number = max(lines, 1)
             raise self.error("a transcript starts with `> connect PATH`", "")
         return Transcript(self.name, tuple(self.items))
@@ -496,14 +686,16 @@ class _Parser:
         """Fold a header, subprotocol or body line into the step it belongs to."""
         if word not in {"header", "subprotocol", "body", "body-bytes"}:
             return False
-        if (client and word.startswith("body")) or (not client and word == "subprotocol"):
-            return False
         event = self.open_step.event if self.open_step and self.open_step.name == name else None
-        if (word == "header" and client and isinstance(event, Connect)) or (
-            word == "header" and not client and isinstance(event, Accept | Deny)
+        if not client and word == "subprotocol":
+            return False
+        if (word == "header" and client and isinstance(event, Connect | Request)) or (
+            word == "header" and not client and isinstance(event, Accept | Deny | Response)
         ):
             header = self.header(argument, line)
-            if client and (header[0] in ("connection", "upgrade") or header[0].startswith("sec-websocket-")):
+            if isinstance(event, Connect) and (
+                header[0] in ("connection", "upgrade") or header[0].startswith("sec-websocket-")
+            ):
                 raise self.error("the handshake makes its own headers; `> subprotocol NAME` offers one", line)
             event = replace(event, headers=(*event.headers, header))
         elif word == "subprotocol" and isinstance(event, Connect):
@@ -511,22 +703,23 @@ class _Parser:
             if subprotocol in event.subprotocols:
                 raise self.error("a subprotocol is offered once", line)
             event = replace(event, subprotocols=(*event.subprotocols, subprotocol))
-        elif word == "body" and isinstance(event, Deny):
+        elif word == "body" and isinstance(event, Request if client else Deny | Response):
             text = self.text(argument, "`< body TEXT`", line)
+            mark = ">" if client else "<"
             body_written = self.open_step is not None and any(
-                source.partition("<")[2].split()[0].startswith("body") for source in self.open_step.source
+                source.partition(mark)[2].split()[0].startswith("body") for source in self.open_step.source
             )
             try:
                 event = replace(event, body=event.body + (b"\n" if body_written else b"") + text.encode())
             except UnicodeEncodeError:
                 raise self.error("a body is UTF-8 text, or else `< body-bytes HEX`", line) from None
-        elif word == "body-bytes" and isinstance(event, Deny):
+        elif word == "body-bytes" and isinstance(event, Request if client else Deny | Response):
             event = replace(event, body=event.body + self.hex(argument, line))
         else:
             belongs = {
-                "header": "`> connect`, `< accept` or `< deny`",
+                "header": "`> connect`, `< accept`, `< deny`, a request or its status",
                 "subprotocol": "`> connect`",
-            }.get(word, "`< deny`")
+            }.get(word, "a request such as `> POST /`" if client else "`< deny` or a status")
             raise self.error(f"`{word}` belongs directly below {belongs}", line)
         assert self.open_step is not None  # event was its event
         # Comments between a step and its continuation lines move above the step's later lines:
@@ -554,10 +747,16 @@ class _Parser:
                     line,
                 )
             return Connect(argument)
+        if client and word in METHODS:
+            if not _PATH.fullmatch(argument):
+                raise self.error(f"`> {word} PATH` takes a path as on a request line", line)
+            return Request(word, argument)
+        if not client and re.fullmatch(r"[2-5]\d\d", word) and not argument:
+            return Response(int(word))
         if client and word == "wait":
-            if argument:
-                raise self.error("expected `> wait`, which has nothing behind it", line)
-            return Wait()
+            if argument and not _DURATION.fullmatch(argument):
+                raise self.error("expected `> wait`, or `> wait 2s` (ms, s, min or h)", line)
+            return Wait(argument)
         if not client and word == "accept":
             if not argument:
                 return Accept()
@@ -571,6 +770,18 @@ class _Parser:
 
     def check_order(self, name: str, client: bool, event: Event, line: str) -> None:
         session = self.sessions.get(name)
+        if isinstance(event, Connect | Request):
+            self.names.add(name)
+        if isinstance(event, Request):
+            if session is not None and session.opened and session.ended is None:
+                raise self.error("a client asks over HTTP before its connection, or after its end", line)
+            self.asked[name] = event
+            return
+        asked = self.asked.pop(name, None)
+        if isinstance(event, Response):
+            if asked is None:
+                raise self.error("a status is the answer to a request such as `> GET /`", line)
+            return
         if isinstance(event, Connect):
             if session is not None and not name:
                 raise self.error("a transcript has one `> connect`", line)
@@ -584,7 +795,7 @@ class _Parser:
         if session is None:
             raise self.error(
                 f"{name} is not connected: the first line of a client is `{name} > connect PATH`"
-                if name and self.sessions
+                if name and self.names
                 else "a transcript starts with `> connect PATH`",
                 line,
             )

@@ -1,0 +1,6 @@
+> connect /
+< accept
+< text Working for an hour
+> wait 1h
+< text Done
+< close 1000

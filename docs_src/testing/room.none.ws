@@ -1,0 +1,2 @@
+> connect /
+< deny 403

@@ -1,0 +1,5 @@
+> connect /
+< accept
+> text open sesame
+< text Welcome.
+< close 1000

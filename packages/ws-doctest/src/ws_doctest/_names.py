@@ -1,0 +1,121 @@
+"""Names in code spans: what is named exists, what is called takes those arguments.
+
+What a span names is looked up in the modules that the project documents. A name that is in none of them may
+be anybody's; one that is almost in them is a slip.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_NAME = re.compile(r"[A-Za-z_]\w*")
+_CALL = re.compile(r"(?:await\s+)?(?P<path>[A-Za-z_][\w.]*)\((?P<arguments>.*)\)")
+_OPTION = re.compile(r"(?P<name>[a-z_]\w*)=(?P<value>[^=].*|)")
+CLOSE = 0.85  # of two names, from which on one is taken for a slip of the other
+
+
+class Names:
+    """The public names of what is documented.
+
+    Args:
+        modules: the modules, by name.
+        receivers: names such as ``websocket``, and the classes they stand for.
+        words: names that are meant, though they are close to another one.
+    """
+
+    def __init__(self, modules: list[str], receivers: Mapping[str, type], words: set[str]) -> None:
+        self.receivers = receivers
+        self.objects: dict[str, Any] = {}
+        for module in modules:
+            found = importlib.import_module(module)
+            for name in getattr(found, "__all__", None) or vars(found):
+                if not name.startswith("_"):
+                    self.objects.setdefault(name, getattr(found, name))
+        self.words = words
+        self.known = {*self.objects, *receivers}
+        self.options: set[str] = set()
+        for each in [*self.objects.values(), *receivers.values()]:
+            self._learn(each)
+
+    def _learn(self, found: Any) -> None:
+        callables = [found]
+        if inspect.isclass(found):
+            for name in dir(found):
+                if not name.startswith("_") or name in ("__init__", "__new__"):
+                    self.known.add(name)
+                    callables.append(getattr(found, name, None))
+            for cls in found.__mro__:
+                self.known |= {name for name in vars(cls).get("__annotations__", {}) if name[0] != "_"}
+                self.known |= {name for name in vars(cls).get("__slots__", ()) if name[0] != "_"}
+        for each in callables:
+            if callable(each):
+                try:
+                    self.options |= set(inspect.signature(each).parameters)
+                except (TypeError, ValueError):
+                    continue
+
+    def problem(self, code: str) -> str | None:
+        """Return what is wrong with a code span, or ``None``."""
+        call = _CALL.fullmatch(code)
+        option = _OPTION.fullmatch(code)
+        path = call["path"] if call else option["name"] if option else code.removeprefix("await ")
+        if not all(_NAME.fullmatch(part) for part in path.split(".")):
+            return None
+        if path in self.words or path.startswith("_"):  # what is private is not documented
+            return None
+        receiver, _, rest = path.partition(".")
+        if rest and receiver in self.receivers:
+            problem = self._attribute(self.receivers[receiver], rest.split(".")[0], code)
+            if problem:
+                return problem
+        if option and option["name"] in self.options:
+            return None
+        name = path.rpartition(".")[2]
+        # A name of one or two letters, or a word of a language, is close to many.
+        if "." not in path and len(name) > 5 and name not in self.known | self.options:
+            candidates = self.options | self.known if option or name.islower() else self.known
+            near = difflib.get_close_matches(name, candidates, 1, CLOSE)
+            if near and name not in vars(__import__("builtins")):
+                return f"`{code}`: there is no {name}; it is close to {near[0]}"
+        return self._arguments(call, path) if call else None
+
+    def _attribute(self, cls: type, name: str, code: str) -> str | None:
+        if (
+            name.startswith("_")
+            or hasattr(cls, name)
+            or any(name in vars(each).get("__annotations__", {}) for each in cls.__mro__)
+        ):
+            return None
+        near = difflib.get_close_matches(name, dir(cls), 1)
+        hint = f"; it is close to {near[0]}" if near else ""
+        return f"`{code}`: {cls.__name__} has no {name}{hint}"
+
+    def _arguments(self, call: re.Match[str], path: str) -> str | None:
+        """Compare the names of the arguments with those of what is called."""
+        receiver, _, method = path.partition(".")
+        target: Any = None
+        if method and "." not in method and receiver in self.receivers:
+            target = getattr(self.receivers[receiver], method, None)
+        elif not method:
+            target = self.objects.get(path)
+        if target is None or not callable(target):
+            return None
+        try:
+            signature = inspect.signature(target)
+            tree = ast.parse(f"_({call['arguments']})", mode="eval").body
+        except (TypeError, ValueError, SyntaxError):
+            return None  # a signature, with `*` and defaults, is compared where it is one
+        if not isinstance(tree, ast.Call):
+            return None
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+        for keyword in tree.keywords:
+            if keyword.arg is not None and keyword.arg not in signature.parameters and not takes_any:
+                names = ", ".join(signature.parameters)
+                return f"`{call[0]}`: {path} has no argument {keyword.arg}; it has {names}"
+        return None

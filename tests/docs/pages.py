@@ -1,0 +1,107 @@
+"""What the tests of this folder read of pages, each part with its place, so that a failure names it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md"))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A block of a page: a paragraph, a list item, a row of a table, a fence."""
+
+    file: str
+    line: int
+    text: str
+    kind: str = "text"
+    info: str = ""
+
+    @property
+    def place(self) -> str:
+        """The page and the line, as an editor takes it."""
+        return f"{self.file}:{self.line}"
+
+    @property
+    def normal(self) -> str:
+        """The text, however it is broken into lines."""
+        return " ".join(self.text.split())
+
+    @property
+    def cells(self) -> list[str]:
+        """The cells of a row."""
+        return [cell.strip() for cell in re.split(r"(?<!\\)\|", self.text.strip().strip("|"))]
+
+    @property
+    def spans(self) -> list[str]:
+        """The code spans."""
+        return [found[2].strip() for found in _SPAN.finditer(self.text)]
+
+
+_SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+_FENCE = re.compile(r"(?P<prefix>[ >]*)(?P<mark>`{3,}|~{3,})(?P<info>.*)$")
+
+
+def name_of(path: Path) -> str:
+    """How a file is called in messages."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+
+def parts(path: Path, text: str | None = None) -> list[Part]:
+    """The blocks of a page, in order."""
+    return list(_parts(name_of(path), path.read_text(encoding="utf-8") if text is None else text))
+
+
+def _parts(file: str, text: str) -> Iterator[Part]:
+    block: list[str] = []
+    start, fence = 1, None
+    for number, line in enumerate([*text.split("\n"), ""], 1):
+        if fence is not None:
+            block.append(line)
+            if line.strip().startswith(fence["mark"]) and not line.strip().strip(fence["mark"][0]):
+                yield Part(file, start, "\n".join(block), "fence", fence["info"].strip())
+                block, fence = [], None
+            continue
+        opening = _FENCE.match(line)
+        item = re.match(r"\s*(?:[*-]|\d+\.) ", line)
+        row = line.lstrip().startswith("|")
+        if block and (not line.strip() or opening or item or row):
+            yield Part(file, start, "\n".join(block))
+            block = []
+        if opening:
+            block, start, fence = [line], number, opening
+        elif row:
+            if not set(line.strip()) <= set("|-: "):
+                yield Part(file, number, line, "row")
+        elif line.strip():
+            if not block:
+                start = number
+            block.append(line)
+
+
+def tables(path: Path, text: str | None = None) -> Iterator[list[Part]]:
+    """The tables of a page, each with its head first."""
+    table: list[Part] = []
+    for part in parts(path, text):
+        # Between the head and the first row there is the line that rules them off.
+        if part.kind == "row" and (not table or part.line - table[-1].line <= (2 if len(table) == 1 else 1)):
+            table.append(part)
+        else:
+            if table:
+                yield table
+            table = [part] if part.kind == "row" else []
+    if table:
+        yield table
+
+
+def table_of(path: Path, *head: str, text: str | None = None) -> list[Part]:
+    """The rows of the table whose head begins so."""
+    for table in tables(path, text):
+        if table[0].cells[: len(head)] == list(head):
+            return table[1:]
+    raise AssertionError(f"{name_of(path)}:1: there is no table with the head {' | '.join(head)}")

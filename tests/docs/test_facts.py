@@ -1,0 +1,430 @@
+"""Facts that pages state in tables and in words: codes, limits, defaults, counts.
+
+What is held is the fact, found by the code spans beside it, and not the sentence around it.
+"""
+
+# ruff: noqa: RUF001 - pages have dashes between the ends of a range
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomlkit
+import uvicorn
+
+import lilya.websockets
+import lilya.websockets.channels
+import lilya.websockets.draining
+import lilya.websockets.testing
+from lilya.websockets import WebSocket
+from lilya.websockets.testing._session import TIMEOUT
+from lilya.websockets.types import Message
+from lilya.websockets.uvicorn import HTTPProtocol, WebSocketProtocol
+from tests.docs.pages import DOCS, PAGES, ROOT, Part, parts, table_of
+from ws_doctest import transcript
+from ws_doctest.transcript import Close
+
+WORDS = {5.0: "Five", 10.0: "Ten"}
+EXAMPLES = ROOT / "docs_src"
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers in a text, without the marks between thousands."""
+    return [number.replace(",", "") for number in re.findall(r"\d[\d,]*(?:\.\d+)?", text)]
+
+
+def closes(name: str) -> list[int]:
+    """The close codes that the clients of a transcript see."""
+    script = transcript.parse((EXAMPLES / name).read_text(encoding="utf-8"), name)
+    return [step.event.code for step in script.steps if not step.client and isinstance(step.event, Close)]
+
+
+async def ended_by(*messages: Message) -> WebSocket:
+    """A WebSocket to which these messages have come."""
+    waiting = [{"type": "websocket.connect"}, *messages]
+
+    async def receive() -> Message:
+        return waiting.pop(0)
+
+    async def send(message: Message) -> None:
+        pass
+
+    websocket = WebSocket({"type": "websocket", "path": "/", "headers": []}, receive, send)
+    await websocket.accept()
+    async for _ in websocket.iter_text():
+        pass
+    return websocket
+
+
+async def codes_of(body: Callable[[WebSocket], Any]) -> int:
+    """The code that the client of a block sees."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        if len(sent) == 0:
+            return {"type": "websocket.connect"}
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    import anyio
+
+    websocket = WebSocket({"type": "websocket", "path": "/", "headers": []}, receive, send)
+    try:
+        with anyio.CancelScope() as scope:
+            async with websocket:
+                await body(websocket) if body is not _cancelled else scope.cancel()
+                await anyio.lowlevel.checkpoint()
+    except KeyError:
+        pass
+    return int(sent[-1]["code"])
+
+
+async def _returns(websocket: WebSocket) -> None:
+    return
+
+
+async def _raises(websocket: WebSocket) -> None:
+    raise KeyError
+
+
+async def _cancelled(websocket: WebSocket) -> None:
+    return
+
+
+def missing(page: Path, anchors: list[str], facts: list[str], text: str | None = None) -> list[str]:
+    """Where a page speaks of something, and does not state its facts."""
+    about = [
+        part
+        for part in parts(page, text)
+        if part.kind != "fence" and all(anchor in part.text for anchor in anchors)
+    ]
+    if not about:
+        return [f"docs/{page.name}:1: nothing speaks of {' and '.join(anchors)} any more"]
+    for part in about:
+        found = numbers(part.text)
+        if all(fact in found or (not fact[0].isdigit() and fact in part.text) for fact in facts):
+            return []
+    return [f"{about[0].place}: of {' and '.join(anchors)} it is {', '.join(facts)}"]
+
+
+def sendable() -> list[str]:
+    """The ends of the ranges of close codes that may be sent."""
+    from lilya.websockets import WebSocketClose
+
+    allowed = []
+    for code in range(990, 5010):
+        try:
+            WebSocketClose(code)
+        except ValueError:
+            continue
+        allowed.append(code)
+    edges = [code for code in allowed if code - 1 not in allowed or code + 1 not in allowed]
+    return [str(code) for code in edges]
+
+
+def longest_reason() -> int:
+    from lilya.websockets import WebSocketClose
+
+    size = 0
+    while True:
+        try:
+            WebSocketClose(1000, "x" * (size + 1))
+        except ValueError:
+            return size
+        size += 1
+
+
+def statuses() -> list[str]:
+    from lilya.websockets._messages import checked_status
+
+    allowed = []
+    for status in range(90, 700):
+        try:
+            allowed.append(checked_status(status))
+        except ValueError:
+            continue
+    return [str(allowed[0]), str(allowed[-1])]
+
+
+def constants(file: Path) -> list[object]:
+    """The constants in a file of Python."""
+    return [
+        node.value for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Constant)
+    ]
+
+
+def facts() -> Iterator[tuple[str, list[str], list[str]]]:
+    """The page, the words that say what it is about, and what it states about that."""
+    yield "websockets.md", ["a reason of at most"], [*sendable(), str(longest_reason())]
+    yield "errors.md", ["A close code that must not be sent"], [str(longest_reason()), "`ValueError`"]
+    yield "errors.md", ["status of a denial"], statuses()
+    yield "open.md", ["max_message_size"], [str(closes("open/limits.ws")[-1])]
+    yield "open.md", ["max_messages_per_second"], [str(closes("open/limits.rate.ws")[-1])]
+    yield "open.md", ["heartbeat_timeout"], [str(closes("open/heartbeat.ws")[-1])]
+    yield "uvicorn.md", ["`close_timeout`"], [f"{WebSocketProtocol.close_timeout:g}"]
+    yield "uvicorn.md", ["`compression_level`"], [f"{WebSocketProtocol.compression_level}"]
+    yield "uvicorn.md", ["`head_timeout`"], [f"{HTTPProtocol.head_timeout:g}"]
+    yield "uvicorn.md", ["| 408"], [f"{HTTPProtocol.head_timeout:g}"]
+    yield "uvicorn.md", ["| 431"], ["64", "414"]
+    folder = Path(lilya.websockets.channels.__file__).parent
+    full = {value for file in folder.glob("*.py") for value in constants(file) if value in (1008, 1013)}
+    yield "channels.md", ['`"close"`, the default'], [str(value) for value in full]
+    code = inspect.signature(lilya.websockets.draining.close_all).parameters["code"].default
+    yield "draining.md", ["`closed_by`"], [str(code)]
+    yield "draining.md", ["Retry-After"], ["503"]
+    yield "testing.md", ["`timeout`", "`None` waits"], [WORDS[TIMEOUT]]
+    chat = constants(EXAMPLES / "chat" / "chat.py")
+    assert 1008 in chat
+    yield "chat.md", ["The server refuses"], ["1008"]
+    script = (EXAMPLES / "chat" / "chat.html").read_text(encoding="utf-8")
+    times = {
+        name: int(value.replace("_", "")) for name, value in re.findall(r"\b(FIRST|MOST) = ([\d_]+)", script)
+    }
+    yield "chat.md", ["It connects again"], [f"{times['FIRST'] / 1000:g}", f"{times['MOST'] / 1000:g}"]
+    project = tomlkit.parse((ROOT / "packages/lilya-websockets/pyproject.toml").read_text("utf-8")).unwrap()[
+        "project"
+    ]
+    python = project["requires-python"].lstrip(">=")
+    needed = re.match(r"[\w-]+", project["dependencies"][0])
+    assert needed is not None
+    assert len(project["dependencies"]) == 1
+    yield "index.md", ["It needs Python"], [python, needed[0]]
+
+
+@pytest.mark.parametrize(("page", "anchors", "stated"), list(facts()), ids=lambda value: str(value)[:40])
+def test_a_fact_in_words_or_a_row(page: str, anchors: list[str], stated: list[str]) -> None:
+    assert missing(DOCS / page, anchors, stated) == []
+
+
+@pytest.mark.parametrize(
+    ("page", "old", "new"),
+    [
+        ("websockets.md", "1007–1014", "1007–1015"),
+        ("websockets.md", "at most 123 bytes", "at most 125 bytes"),
+        ("errors.md", "below 200 or above 599", "below 200 or above 499"),
+        ("open.md", "closes with 1009. The", "closes with 1008. The"),
+        ("uvicorn.md", "`close_timeout`, 10 seconds", "`close_timeout`, 5 seconds"),
+        (
+            "uvicorn.md",
+            "within 10 seconds of its first byte | 408",
+            "within 30 seconds of its first byte | 408",
+        ),
+        ("uvicorn.md", "more than 64 KiB (and", "more than 32 KiB (and"),
+        ("channels.md", "closed with 1013, its", "closed with 1008, its"),
+        ("draining.md", "with 503 and", "with 500 and"),
+        ("testing.md", "Five seconds", "Ten seconds"),
+        ("chat.md", "0.5 seconds, 1, 2, up to 15", "0.5 seconds, 1, 2, up to 30"),
+        ("chat.md", "sends, with 1008.", "sends, with 1003."),
+        ("index.md", "Python 3.10 or", "Python 3.8 or"),
+    ],
+)
+def test_planted_fact(page: str, old: str, new: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    assert old in text
+    planted = text.replace(old, new, 1)
+    found = [
+        problem
+        for name, anchors, stated in facts()
+        if name == page
+        for problem in missing(DOCS / page, anchors, stated, planted)
+    ]
+    assert found
+    assert all(re.match(rf"docs/{re.escape(page)}:\d+: ", problem) for problem in found)
+
+
+# Tables
+
+
+def wrong_rows(rows: list[Part], column: int, expected: list[str]) -> list[str]:
+    """The rows that do not say in a cell what is so."""
+    if len(rows) != len(expected):
+        return [f"{rows[0].place}: the table has {len(rows)} rows, expected {len(expected)}"]
+    return [
+        f"{row.place}: expected {wanted!r}, the cell says {row.cells[column]!r}"
+        for row, wanted in zip(rows, expected, strict=True)
+        if wanted not in row.cells[column] or (not wanted and row.cells[column])
+    ]
+
+
+ERRORS = {
+    ("what was tried", "raises"): [(1, ["`WebSocketRuntimeError`"] * 9)],
+    ("argument", "raises"): [(1, ["`TypeError`", *["`ValueError`"] * 7, "`TypeError`", "`ValueError`"])],
+    ("how it left", "what `receive_*` and `send_*` raise"): [
+        (1, ["`WebSocketDisconnect`", "(1005)", "(1006)", "(1006)", *["`WebSocketDisconnect`"] * 2])
+    ],
+}
+
+
+def test_the_tables_of_errors() -> None:
+    for head, columns in ERRORS.items():
+        for column, expected in columns:
+            assert wrong_rows(table_of(DOCS / "errors.md", *head), column, expected) == []
+
+
+@pytest.mark.anyio
+async def test_the_table_of_how_a_block_ends() -> None:
+    rows = table_of(DOCS / "open.md", "what happens in the block")
+    shown = {row.cells[0]: row for row in rows}
+    for body, what in (
+        (_returns, "It ends"),
+        (_raises, "It raises."),
+        (_cancelled, "The task is cancelled, or"),
+    ):
+        row = next((row for cell, row in shown.items() if cell.startswith(what)), None)
+        assert row is not None, f"{rows[0].place}: no row begins with {what!r}"
+        code = await codes_of(body)
+        assert str(code) in row.cells[1], f"{row.place}: the client sees {code}"
+
+
+@pytest.mark.anyio
+async def test_the_tables_of_who_closed() -> None:
+    codes = {"(1002)": 1002, "UTF-8 (1007)": 1007, "(1009)": 1009}
+    rows = {row.cells[0]: row for row in table_of(DOCS / "open.md", "`closed_by`")}
+    for words, code in codes.items():
+        websocket = await ended_by({"type": "websocket.disconnect", "code": code})
+        row = rows[f'`"{websocket.closed_by}"`']
+        assert words in row.text, f"{row.place}: {words} is not there"
+    ends: list[Message] = [{"code": 4000}, {}, {"code": 1002}, {"code": 1006}, {"code": 1012}]
+    found = [await ended_by({"type": "websocket.disconnect", **end}) for end in ends]
+    rows_of_ends = table_of(DOCS / "lifecycle.md", "what happened", "`close_code`", "`closed_by`")
+    said = [(str(each.close_code), f'`"{each.closed_by}"`') for each in found]
+    # The app's own close and a denial are in the transcripts.
+    wanted = [("", '`"server"`'), ("1005", said[0][1]), said[2], said[3], said[4], ("`None`", '`"server"`')]
+    for row, (end, who) in zip(rows_of_ends, wanted, strict=True):
+        assert end in row.cells[1], f"{row.place}: expected {end}"
+        assert who == row.cells[2], f"{row.place}: expected {who}"
+
+
+def test_the_settings_of_the_protocol() -> None:
+    defaults = inspect.signature(uvicorn.Config.__init__).parameters
+    for row in table_of(DOCS / "uvicorn.md", "option", "here"):
+        option, _, shown = row.cells[0].partition(" ")
+        name = option.strip("`").removeprefix("--").replace("-", "_")
+        if name == "log_level":
+            continue
+        default = defaults[name].default
+        real = (
+            str(default).lower()
+            if isinstance(default, bool)
+            else f"{default:g}"
+            if default < 1e6
+            else str(default)
+        )
+        assert shown == real, f"{row.place}: the default of {option} is {real}"
+
+
+def test_the_options_of_channels() -> None:
+    channels = lilya.websockets.channels.Channels
+    tables: dict[str, list[Callable[..., Any]]] = {
+        "option of `Channels`": [channels],
+        "option of `subscribe` and `join`": [channels.subscribe, channels.join],
+    }
+    for head, functions in tables.items():
+        for row in table_of(DOCS / "channels.md", head, "default", "meaning"):
+            name = row.cells[0].strip("`")
+            if not name.isidentifier():
+                continue
+            for function in functions:
+                parameter = inspect.signature(function).parameters.get(name)
+                if parameter is None or row.cells[1] in ("none", "the data of events"):
+                    continue
+                default = parameter.default
+                real = repr(default).replace("'", '"') if isinstance(default, str | bool) else f"{default:g}"
+                shown = row.cells[1].strip("`").replace(",", "")
+                if isinstance(default, int) and not isinstance(default, bool):
+                    real = str(default)
+                assert shown == real, f"{row.place}: the default of {name} is {real}"
+
+
+# Options in words
+
+# Chosen values, which are meant not to be the defaults.
+CHOSEN = {
+    "appendonly=yes", "batch=20", "buffer_messages=0", "cancel_on_disconnect=True", "extensions={}",
+    "history=50", "history=n", "mode=\"binary\"", "presence=True", "since=id", "within=4",
+    "member=info", "timeout=0",
+}  # fmt: skip
+
+
+def option_problems(text: str, page: Path) -> list[str]:
+    """The options in code spans whose value is neither the default nor known to be chosen."""
+    defaults: dict[str, set[str]] = {}
+    for module in (
+        lilya.websockets,
+        lilya.websockets.channels,
+        lilya.websockets.draining,
+        lilya.websockets.testing,
+    ):
+        for name in module.__all__:
+            found = getattr(module, name)
+            functions = [found]
+            if inspect.isclass(found):
+                functions += [
+                    member for key, member in vars(found).items() if key[0] != "_" and callable(member)
+                ]
+            for function in functions:
+                try:
+                    parameters = inspect.signature(function).parameters.values()
+                except (TypeError, ValueError):
+                    continue
+                for parameter in parameters:
+                    if parameter.default is not parameter.empty:
+                        defaults.setdefault(parameter.name, set()).add(spelt(parameter.default))
+    problems = []
+    for part in parts(page, text):
+        for span in part.spans if part.kind != "fence" else ():
+            option = re.fullmatch(r"([a-z_]\w*)=([^=]+)", span)
+            if option is None or option[1] not in defaults or span in CHOSEN:
+                continue
+            try:
+                value = spelt(ast.literal_eval(option[2]))
+            except (ValueError, SyntaxError):
+                continue
+            if value not in defaults[option[1]]:
+                problems.append(
+                    f"{part.place}: `{span}`: the default is {' or '.join(sorted(defaults[option[1]]))}; "
+                    "a value that is chosen stands in CHOSEN of this test"
+                )
+    return problems
+
+
+def spelt(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else repr(value)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_options_in_words_have_their_defaults(page: Path) -> None:
+    assert option_problems(page.read_text(encoding="utf-8"), page) == []
+
+
+@pytest.mark.parametrize(
+    ("page", "old", "new"),
+    [
+        ("open.md", "`buffer_messages=64`", "`buffer_messages=32`"),
+        ("open.md", "`idle_code=1001`", "`idle_code=1000`"),
+        ("draining.md", "`batch=100`", "`batch=50`"),
+        ("draining.md", "`within=10`", "`within=20`"),
+    ],
+)
+def test_planted_option(page: str, old: str, new: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    assert old in text
+    assert re.match(rf"docs/{page}:\d+: ", option_problems(text.replace(old, new), DOCS / page)[0])
+
+
+def test_what_several_pages_claim_is_one_thing() -> None:
+    claims = {
+        path: re.findall(r"takes (\d\.\d to \d\.\d) of", path.read_text(encoding="utf-8"))
+        for path in (ROOT / "README.md", DOCS / "index.md")
+    }
+    assert len({tuple(found) for found in claims.values()}) == 1, f"README.md:1: {claims}"
+    assert all(claims.values())

@@ -1,0 +1,158 @@
+"""The gate's own scope: it is on, it sees every page, and it runs no less than it did."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomlkit
+
+from tests.docs.pages import DOCS, ROOT
+from ws_doctest._project import Project
+from ws_doctest._snippets import snippets_of
+
+SERVERS = ["websockets-sansio", "wsproto", "websockets", "lilya.websockets.uvicorn:WebSocketProtocol"]
+READMES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "packages/lilya-websockets/README.md",
+    "packages/ws-doctest/README.md",
+]
+# Less of anything is a hole in the gate. More is added here when it is there to stay.
+AT_LEAST = {"pages": 24, "apps": 50, "transcripts": 64, "snippets": 37, "signatures": 19, "test files": 5}
+# What is not run, or not reached, each with its reason on the page. Fewer are welcome.
+AT_MOST = {"skipped": 1, "unreached lines": 13}
+
+
+def configuration() -> dict[str, Any]:
+    """The configuration of pytest."""
+    table: dict[str, Any] = tomlkit.parse((ROOT / "pyproject.toml").read_text(encoding="utf-8")).unwrap()
+    return dict(table["tool"]["pytest"]["ini_options"])
+
+
+def problems(options: dict[str, Any]) -> list[str]:
+    """What is missing of the gate's configuration."""
+    wanted = {
+        "ws_doctest_pages": ["docs", *READMES],
+        "ws_doctest_examples": ["docs_src"],
+        "ws_doctest_servers": SERVERS,
+        "ws_doctest_receivers": ["websocket=lilya.websockets:WebSocket"],
+    }
+    found = []
+    for key, value in wanted.items():
+        if options.get(key) != value:
+            line = _line_of(key)
+            found.append(f"pyproject.toml:{line}: {key} is {options.get(key)!r}, expected {value!r}")
+    defaults = ("ws_doctest_backends", "ws_doctest_disconnect", "ws_doctest_unread", "ws_doctest_time_limit")
+    found += [
+        f"pyproject.toml:{_line_of(key)}: {key} is not the default" for key in defaults if key in options
+    ]
+    elsewhere = [entry.partition(":")[0] for entry in options.get("ws_doctest_elsewhere", ())]
+    if elsewhere != ["docs_src/lilya"]:
+        line = _line_of("ws_doctest_elsewhere")
+        found.append(f"pyproject.toml:{line}: only docs_src/lilya is run elsewhere, not {elsewhere}")
+    return found
+
+
+def _line_of(key: str) -> int:
+    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("\n")
+    return next((number for number, line in enumerate(lines, 1) if line.startswith(key)), 1)
+
+
+def counts(root: Path) -> dict[str, int]:
+    """How much there is to run."""
+    project = Project(root, [root / page for page in ("docs", *READMES)], [root / "docs_src"])
+    pages = [project.page(path) for path in project.page_files]
+    fences = [fence for page in pages for fence in page.fences]
+    return {
+        "pages": len(pages),
+        "apps": len([path for path in project.shown if path.suffix == ".py" and "test_" not in path.name]),
+        "transcripts": len([path for path in project.shown if path.suffix == ".ws"]),
+        "snippets": sum(
+            len(snippets_of(page, path)) for page, path in zip(pages, project.page_files, strict=True)
+        ),
+        "signatures": sum(len(page.bullets) for page in pages),
+        "test files": len(
+            [path for path in project.shown if path.name.startswith("test_") and path.suffix == ".py"]
+        ),
+        "skipped": sum(fence.skip is not None for fence in fences),
+        "unreached lines": sum(fence.unreached[0] for fence in fences),
+    }
+
+
+def test_the_gate_is_on() -> None:
+    assert problems(configuration()) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ws_doctest_pages", []),
+        ("ws_doctest_examples", ["docs_src/index"]),
+        ("ws_doctest_servers", SERVERS[:2]),
+        ("ws_doctest_receivers", []),
+        ("ws_doctest_backends", ["asyncio"]),
+        ("ws_doctest_disconnect", "normal"),
+        ("ws_doctest_elsewhere", ["docs_src/lilya: why", "docs_src/open: too slow"]),
+    ],
+)
+def test_planted_configuration(key: str, value: object) -> None:
+    found = problems({**configuration(), key: value})
+    assert len(found) == 1
+    assert re.match(r"pyproject\.toml:\d+: ", found[0])
+
+
+def test_no_less_is_run_than_was() -> None:
+    found = counts(ROOT)
+    assert {what: found[what] for what, least in AT_LEAST.items() if found[what] < least} == {}
+    assert {what: found[what] for what, most in AT_MOST.items() if found[what] > most} == {}
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    assert not_in_navigation((ROOT / "mkdocs.yml").read_text(encoding="utf-8")) == []
+    assert not_in_navigation("nav:\n  - Home: index.md\n") != []
+
+
+def not_in_navigation(configuration: str) -> list[str]:
+    """The pages that a reader does not find."""
+    pages = [
+        path.relative_to(DOCS).as_posix()
+        for path in DOCS.rglob("*")
+        if path.suffix in (".md", ".markdown", ".mdx")
+    ]
+    return [
+        f"docs/{page}:1: not in the navigation of mkdocs.yml"
+        for page in sorted(pages)
+        if f": {page}\n" not in configuration
+    ]
+
+
+def test_a_build_that_warns_is_not_taken_for_a_good_one() -> None:
+    """`mkdocs build --strict --quiet` ends with 0 whatever it would warn of."""
+    for file in ("noxfile.py", "tests/docs/conftest.py"):
+        for number, line in enumerate((ROOT / file).read_text(encoding="utf-8").split("\n"), 1):
+            assert not ("--strict" in line and "--quiet" in line), (
+                f"{file}:{number}: --quiet makes --strict blind"
+            )
+
+
+def test_pytest_collects_the_gate() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "docs/index.md", "--collect-only", "-q", "-p", "no:cacheprovider"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    for kind in (
+        "memory-asyncio",
+        "memory-trio",
+        *(f"uvicorn-{server}" for server in SERVERS),
+        "[reached]",
+        "[lint]",
+    ):
+        assert kind in done.stdout, done.stdout
