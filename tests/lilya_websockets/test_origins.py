@@ -212,8 +212,8 @@ def test_each_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     for origin in ("http://a.example", "http://b.example", "http://a.example"):
         refused(guard, origin)
     assert [record.getMessage() for record in caplog.records] == [
-        f"refused an HTTP request with Origin 'http://{name}.example': Origin is neither the request's own nor one of "
-        "`origins`"
+        f"refused an HTTP request with Origin 'http://{name}.example': Origin is neither the request's own "
+        "nor one of `origins`"
         for name in ("a", "b")
     ]
     assert guard.refused == 3
