@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import lilya.websockets
-from lilya.websockets import WebSocket, datastructures, draining, exceptions, types
+from lilya.websockets import WebSocket, datastructures, draining, exceptions, limits, tokens, types
 
 PACKAGE = Path(__file__).parents[2] / "packages" / "lilya-websockets"
 SOURCES = sorted((PACKAGE / "src" / "lilya" / "websockets").glob("*.py"))
@@ -56,7 +56,7 @@ def test_the_public_names() -> None:
     assert public == set(lilya.websockets.__all__)
 
 
-@pytest.mark.parametrize("module", [lilya.websockets, datastructures, draining, exceptions, types])
+@pytest.mark.parametrize("module", [lilya.websockets, datastructures, draining, exceptions, limits, tokens, types])
 def test_annotations_can_be_resolved(module: object) -> None:
     """Frameworks that inject by annotation resolve them, and so do tools."""
     for name in vars(module)["__all__"]:
@@ -68,7 +68,7 @@ def test_annotations_can_be_resolved(module: object) -> None:
     assert typing.get_type_hints(WebSocket)["close_code"] == (int | None)
 
 
-@pytest.mark.parametrize("module", [datastructures, draining, exceptions, types])
+@pytest.mark.parametrize("module", [datastructures, draining, exceptions, limits, tokens, types])
 def test_the_names_of_public_modules_exist(module: object) -> None:
     names = vars(module)["__all__"]
     assert len(set(names)) == len(names)
@@ -79,6 +79,7 @@ def test_the_names_of_public_modules_exist(module: object) -> None:
     ("module", "absent", "said"),
     [
         ("draining", "anyio", "lilya.websockets.draining needs AnyIO: install lilya-websockets[anyio]"),
+        ("limits", "anyio", "lilya.websockets.limits needs AnyIO: install lilya-websockets[anyio]"),
         ("channels", "anyio", "channels need AnyIO: install lilya-websockets[channels]"),
         (
             "uvicorn",
@@ -221,6 +222,8 @@ LAYERS = {
         *("exceptions", "types"),
     },
     "origins": {"_websocket", "types"},
+    "tokens": {"_websocket", "datastructures", "exceptions", "types"},
+    "limits": {"_conversation", "_messages", "_websocket", "datastructures", "types"},
     "starlette": {"_websocket", "exceptions", "types"},
     "fastapi": {"starlette"},
     "quart": {"_state", "_websocket", "exceptions", "types"},
@@ -298,7 +301,7 @@ def test_nothing_is_asserted(path: Path) -> None:
     if path in (*CHANNELS, *UVICORN):
         return
     if path.stem not in (
-        *("_websocket", "_conversation", "_reader", "_shared", "draining", "origins"),
+        *("_websocket", "_conversation", "_reader", "_shared", "draining", "limits", "origins", "tokens"),
         *FRAMEWORKS,
     ):
         assert not [node for node in nodes if isinstance(node, ast.Await)]

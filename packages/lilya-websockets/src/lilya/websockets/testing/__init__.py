@@ -32,6 +32,7 @@ from ._errors import (
 )
 from ._lifespan import Lifespan
 from ._loop import LoopThread
+from ._routes import unguarded_routes
 from ._session import WebSocketSession, connect
 from ._where import describe_frames, frames_of
 
@@ -56,5 +57,6 @@ __all__ = [
     "connect",
     "describe_frames",
     "frames_of",
+    "unguarded_routes",
     "websocket_scope",
 ]
