@@ -183,9 +183,10 @@ if nox is not None:
 
     @nox.session
     def types(session: nox.Session) -> None:
-        """Types (mypy, strict)."""
+        """Types (mypy, strict), and what mypy and pyright make of `WebSocket[In, Out]`."""
         install(session, CORE, DOCTEST, groups=("types", "docs"))
         session.run("mypy", "packages", "docs_src", "tests", "docs", "noxfile.py")
+        session.run("pyright", "--project", "tests/typing/pyrightconfig.json")
 
     @nox.session
     def tests(session: nox.Session) -> None:
@@ -362,9 +363,9 @@ if nox is not None:
         `-- soak` alone wears a server out, for 10 minutes; `-- channels` alone publishes to many sockets;
         `-- redis` alone is what channels lose and carry on Redis, and needs a server of it; `-- levels` alone
         is what zlib's levels cost and save; `-- protocol` alone counts the instructions of the protocol for
-        uvicorn; `-- frameworks` alone those of FastAPI and others with their own class and with ours. With
-        `--write` after it, `core`, `wire`, `channels`, `redis` and `frameworks` make their parts of the pages
-        anew.
+        uvicorn; `-- typed` alone is what typed messages cost; `-- frameworks` alone counts the instructions
+        of FastAPI and others with their own class and with ours. With `--write` after it, `core`, `wire`,
+        `channels`, `redis` and `frameworks` make their parts of the pages anew.
         """
         install(session, CORE, groups=("bench",))
         arguments = list(session.posargs)
@@ -376,6 +377,7 @@ if nox is not None:
             "protocol",
             "redis",
             "testing",
+            "typed",
             "wire",
             "soak",
         ):
