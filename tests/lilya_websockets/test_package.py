@@ -142,7 +142,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.Path) -> None:
         "Requires-Dist: anyio>=4.4; extra == 'channels'",
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'channels'",
         "Requires-Dist: msgspec>=0.19; extra == 'msgspec'",
-        "Requires-Dist: pydantic<3,>=2.10; extra == 'pydantic'",
+        "Requires-Dist: pydantic<3,>=2.11; extra == 'pydantic'",
         "Requires-Dist: anyio>=4.4; extra == 'redis'",
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'redis'",
         "Requires-Dist: redis>=5; extra == 'redis'",

@@ -195,7 +195,7 @@ async def test_a_model_of_pydantic_with_a_wrong_value_is_not_sent() -> None:
     wrong = Say(text="a")
     wrong.text = 5  # type: ignore[assignment]
     websocket, server = await opened(WebSocket[Say])
-    with pytest.raises(ValueError, match="text"):
+    with pytest.raises(ValueError, match="str"):
         await websocket.send_message(wrong)
     assert server.sent == []
 
@@ -232,6 +232,21 @@ async def test_of_a_subclass_only_what_the_type_has_is_sent(kind: Kind) -> None:
             password: str = "secret"
 
     assert json.loads(await sent(of(kind), Secret(text="a"))) == {"type": "say", "text": "a"}
+
+
+class Number(msgspec.Struct):
+    value: Any
+
+
+@pytest.mark.parametrize("value", [2**70, "\ud800"])
+async def test_what_cannot_be_encoded_is_not_sent(value: Any) -> None:
+    class Typed(WebSocket[Number], codec=MessagePack()):
+        pass
+
+    websocket, server = await opened(Typed)
+    with pytest.raises(ValueError):  # noqa: PT011  # the text is the library's
+        await websocket.send_message(Number(value))
+    assert server.sent == []
 
 
 # on_error

@@ -94,7 +94,7 @@ class MessageSession(Generic[S, R]):
         payload = await receive(timeout=self._timeout)
         try:
             return typed.decode(payload)
-        except (ValueError, RecursionError) as error:
+        except typed.failures as error:
             raise typed.refused(payload, error, "websocket.send") from error
 
 

@@ -74,7 +74,7 @@ class TypedWebSocket(WebSocket):
         payload = await (self.receive_text() if typed.key == "text" else self.receive_bytes())
         try:
             return typed.decode(payload)
-        except (ValueError, RecursionError) as error:
+        except typed.failures as error:
             raise typed.refused(payload, error) from error
 
     def _encoded(self, message: Any) -> str | bytes:
@@ -82,6 +82,8 @@ class TypedWebSocket(WebSocket):
             return self._typed.encode(message)  # type: ignore[no-any-return]
         except RecursionError as error:
             raise ValueError("the message is nested too deep, or holds itself") from error
+        except OverflowError as error:
+            raise ValueError(f"the message cannot be encoded: {error}") from error
 
     def _calling(self) -> Calls:
         if self._calls is None:
@@ -116,7 +118,7 @@ class _Messages(AsyncIterator[Any]):
                 payload = await self._next()
                 try:
                     return self._decode(payload)
-                except (ValueError, RecursionError) as error:
+                except self._websocket._typed.failures as error:
                     raise self._websocket._typed.refused(payload, error) from error
             except WebSocketDataError as error:
                 if self._on_error == "raise":

@@ -22,15 +22,18 @@ except ModuleNotFoundError as error:
         "messages with models of msgspec need msgspec: install lilya-websockets[msgspec]"
     ) from error
 
-__all__ = ["decoder", "details_of", "encoder", "safe_kinds"]
+__all__ = ["decoder", "details_of", "encoder", "failures", "safe_kinds"]
 
 _JSON: Final = JSON()
+
+failures: Final[tuple[type[Exception], ...]] = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding raises for what is wrong."""
 
 safe_kinds: Final = frozenset({"invalid_tag", "invalid_type", "malformed", "missing", "out_of_range"})
 """Kinds of errors whose text is msgspec's, and not of the app."""
 
 
-def decoder(type_: Any, codec: Codec) -> tuple[Callable[[Any], Any], Callable[[ValueError], list[Detail]]]:
+def decoder(type_: Any, codec: Codec) -> tuple[Callable[[Any], Any], Callable[[Exception], list[Detail]]]:
     """What makes a message of a payload, and what says what is wrong with one."""
     choice = _choice(type_)
     if not isinstance(codec, (JSON, MessagePack)):
@@ -197,7 +200,7 @@ _MISSING: Final = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _PART: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|\[\.\.\.\]")
 
 
-def details_of(error: ValueError) -> list[Detail]:
+def details_of(error: Exception) -> list[Detail]:
     """What is wrong, in the form of `WebSocketDataError.errors()`. msgspec tells the first error only."""
     if isinstance(error, _Untold):
         return [error.details]

@@ -20,7 +20,10 @@ except ModuleNotFoundError as error:
         "messages with models of pydantic need pydantic 2: install lilya-websockets[pydantic]"
     ) from error
 
-__all__ = ["decoder", "details_of", "encoder", "safe_kinds"]
+__all__ = ["decoder", "details_of", "encoder", "failures", "safe_kinds"]
+
+failures: Final[tuple[type[Exception], ...]] = (ValueError, RecursionError)
+"""What decoding raises for what is wrong."""
 
 safe_kinds: Final = {"malformed", "too_many_errors", *get_args(core_schema.ErrorType)} - {
     "value_error",
@@ -31,7 +34,7 @@ safe_kinds: Final = {"malformed", "too_many_errors", *get_args(core_schema.Error
 _OPTIONS: Final[dict[str, Any]] = {"by_alias": True, "warnings": "error"}
 
 
-def decoder(type_: Any, codec: Codec) -> tuple[Callable[[Any], Any], Callable[[ValueError], list[Detail]]]:
+def decoder(type_: Any, codec: Codec) -> tuple[Callable[[Any], Any], Callable[[Exception], list[Detail]]]:
     """What makes a message of a payload, and what says what is wrong with one."""
     annotated, tags = _discriminated(type_)
     validator = _adapter(annotated, type_).validator
@@ -109,7 +112,7 @@ def encoder(type_: Any, codec: Codec) -> Callable[[Any], str | bytes]:
     return encode
 
 
-def details_of(error: ValueError, tags: frozenset[Any]) -> list[Detail]:
+def details_of(error: Exception, tags: frozenset[Any]) -> list[Detail]:
     """What is wrong, in the form of `WebSocketDataError.errors()`."""
     if not isinstance(error, ValidationError):
         return [detail((), "malformed" if isinstance(error, Undecodable) else "invalid", str(error))]

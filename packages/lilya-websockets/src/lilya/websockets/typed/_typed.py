@@ -44,6 +44,8 @@ class Typed:
         reads = _module(received, library)
         self.decode, self._details_of = reads.decoder(received, codec)
         self._safe_kinds = reads.safe_kinds
+        self.failures: tuple[type[Exception], ...] = reads.failures
+        """What `decode` raises about a payload that is wrong."""
         self.encode = _module(sent, library).encoder(sent, codec)
         self.ids = marked_fields(sent, CALL_ID)
         self.replies = marked_fields(received, REPLY_TO)
@@ -65,7 +67,7 @@ class Typed:
         return decode
 
     def refused(
-        self, payload: Any, error: ValueError | RecursionError, message_type: str = "websocket.receive"
+        self, payload: Any, error: Exception, message_type: str = "websocket.receive"
     ) -> WebSocketDataError:
         """What to raise about a payload that cannot be decoded."""
         message = {"type": message_type, self.key: payload}
