@@ -33,6 +33,7 @@ from ._errors import (
 from ._lifespan import Lifespan
 from ._loop import LoopThread
 from ._routes import unguarded_routes
+from ._messages import MessageSession, MessageTestSession
 from ._session import WebSocketSession, connect
 from ._where import describe_frames, frames_of
 
@@ -45,6 +46,8 @@ __all__ = [
     "LifespanError",
     "LoopThread",
     "MemoryConnection",
+    "MessageSession",
+    "MessageTestSession",
     "TestClient",
     "UnexpectedMessage",
     "WebSocketClosed",
