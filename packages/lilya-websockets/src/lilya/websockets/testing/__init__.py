@@ -32,8 +32,8 @@ from ._errors import (
 )
 from ._lifespan import Lifespan
 from ._loop import LoopThread
-from ._routes import unguarded_routes
 from ._messages import MessageSession, MessageTestSession
+from ._routes import unguarded_routes
 from ._session import WebSocketSession, connect
 from ._where import describe_frames, frames_of
 
