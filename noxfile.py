@@ -184,9 +184,10 @@ if nox is not None:
 
     @nox.session
     def types(session: nox.Session) -> None:
-        """Types (mypy, strict)."""
+        """Types (mypy, strict), and what mypy and pyright make of `WebSocket[In, Out]`."""
         install(session, CORE, DOCTEST, groups=("types", "docs"))
         session.run("mypy", "packages", "docs_src", "tests", "docs", "noxfile.py")
+        session.run("pyright", "--project", "tests/typing/pyrightconfig.json")
 
     @nox.session
     def tests(session: nox.Session) -> None:
@@ -387,8 +388,9 @@ if nox is not None:
         `-- redis` alone is what channels lose and carry on Redis, and needs a server of it; `-- levels` alone
         is what zlib's levels cost and save; `-- fairness` alone is how long a client that floods makes others
         wait; `-- protocol` alone counts the instructions of the protocol for uvicorn, `-- frameworks` alone
-        those of FastAPI and others with their own class and with ours. With `--write` after them, `core`,
-        `wire`, `fairness`, `channels`, `redis` and `frameworks` make their parts of the pages anew.
+        those of FastAPI and others with their own class and with ours; `-- typed` alone is what typed
+        messages cost. With `--write` after them, `core`, `wire`, `fairness`, `channels`, `redis` and `frameworks` make
+        their parts of the pages anew.
         """
         install(session, CORE, groups=("bench",))
         arguments = list(session.posargs)
@@ -401,6 +403,7 @@ if nox is not None:
             "protocol",
             "redis",
             "testing",
+            "typed",
             "wire",
             "soak",
         ):

@@ -25,7 +25,7 @@ FIGURES = ROOT / "docs" / "performance" / "frameworks.json"
 FRAMEWORKS = ("fastapi", "starlette", "litestar", "quart")
 CLASSES = ("own", "ours")
 # How many of each are run for the two counts, see `_instructions`.
-COUNTS = {"connection": (100, 400), "message": (200, 1400)}
+COUNTS = {"connection": (100, 300), "message": (200, 1200)}
 
 
 def fastapi(ours: bool) -> Any:

@@ -66,6 +66,8 @@ def test_what_is_known_of_the_request_is_litestars(client: Client) -> None:
         theirs = LitestarsWebSocket[Any, Any, Any](scope)
         for name in ("url", "base_url", "path_params", "cookies", "client", "app"):
             assert getattr(socket, name) == getattr(theirs, name), name
+        for name in ("headers", "query_params", "state"):
+            assert type(getattr(socket, name)) is type(getattr(theirs, name)), name
         assert dict(socket.headers) == dict(theirs.headers)
         assert socket.query_params.dict() == theirs.query_params.dict()
         assert socket["path"] == "/blue"

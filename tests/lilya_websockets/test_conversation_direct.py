@@ -538,8 +538,9 @@ async def test_a_shutdown_from_outside() -> None:
 
 @pytest.mark.contract("block-direct")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_block_that_may_be_cancelled_is_thrown_away() -> None:
-    server = Announcing()
+@pytest.mark.parametrize("of", [Announcing, Server])
+async def test_a_block_that_may_be_cancelled_is_thrown_away(of: type[Server]) -> None:
+    server = of()
     websocket = server.websocket()
 
     async def body() -> None:
@@ -551,3 +552,44 @@ async def test_a_block_that_may_be_cancelled_is_thrown_away() -> None:
     coroutine.close()
     with pytest.raises(WebSocketDisconnect):
         await websocket.send_text("a")
+
+
+class Hesitates(Announcing):
+    """It knows of the end when it is received only, and something comes before that."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.send":
+            raise ClientDisconnected("gone")
+        await super().send(message)
+
+
+@pytest.mark.contract("block-direct", "block-nothing-lost")
+@pytest.mark.parametrize("first", ["send", "receive"])
+async def test_who_receives_while_a_failed_send_looks_for_the_end(
+    first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at a time receives from the server, and messages keep their order."""
+    monkeypatch.setattr("lilya.websockets._conversation.GRACE", 60)
+    server = Hesitates()
+    websocket = server.websocket()
+    seen: list[Any] = []
+
+    async def send() -> None:
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await websocket.send_text("a")
+        seen.append(caught.value.code)
+
+    async def receive() -> None:
+        async for message in websocket.iter_text():
+            seen.append(message)  # noqa: PERF401 - as they come
+
+    async with websocket, anyio.create_task_group() as tasks:
+        for act in (send, receive) if first == "send" else (receive, send):
+            tasks.start_soon(act)
+            await anyio.wait_all_tasks_blocked()
+        for number in range(3):
+            server.push(text(str(number)))
+            await anyio.wait_all_tasks_blocked()
+        server.push(disconnect(4001))
+    assert seen[:3] == ["0", "1", "2"]
+    assert seen[3:] == [4001]

@@ -195,6 +195,32 @@ async def test_one_callback_a_turn_looks_at_all_connections(monkeypatch: pytest.
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.contract("block-lent")
+@pytest.mark.usefixtures("lends")
+async def test_an_app_that_comes_back_again_is_trusted_again() -> None:
+    server = Noting()
+    async with server.websocket() as websocket:
+        for number in range(30):
+            asyncio.get_running_loop().call_soon(server.push, text(str(number)))
+            await websocket.receive_text()
+            await turns(4)
+        assert reader_of(websocket).shyness > 0
+        for number in range(100):
+            asyncio.get_running_loop().call_soon(server.push, text(str(number)))
+            assert await websocket.receive_text() == str(number)
+        assert reader_of(websocket).shyness == 0
+        assert server.receivers[-1] is asyncio.current_task()
+
+
+@pytest.mark.contract("block-lent", "block-nothing-lost")
+@pytest.mark.usefixtures("lends")
+async def test_messages_that_are_there_at_once() -> None:
+    server = Noting(*(text(str(number)) for number in range(5)))
+    async with server.websocket() as websocket:
+        assert [await websocket.receive_text() for _ in range(5)] == [str(number) for number in range(5)]
+        assert set(server.receivers[1:]) == {asyncio.current_task()}
+
+
 # Getting out of it
 
 

@@ -178,6 +178,12 @@ class TestHeader:
     def test_repr(self) -> None:
         assert repr(Header([("A", "1")])) == "Header([('A', '1')])"
 
+    def test_its_repr_shows_no_token(self) -> None:
+        for name in ("Authorization", "proxy-authorization", "COOKIE", "Sec-WebSocket-Protocol"):
+            headers = Header([("a", "1"), (name, "secret")])
+            assert repr(headers) == f"Header([('a', '1'), ('{name}', '********')])"
+            assert headers[name] == "secret"
+
     def test_a_number_is_no_value(self) -> None:
         with pytest.raises(TypeError):
             Header({"a": 5})  # it would be read as five zeros

@@ -585,3 +585,49 @@ async def test_clients_that_leave_short_blocks_in_starlette(
             connection.transport.abort()
         await until(lambda: ended == count)
     assert complaints(caplog) == []
+
+
+@pytest.mark.contract("block-exceptions", "block-after")
+@pytest.mark.parametrize("lent", [False, True])
+async def test_a_task_that_receives_is_told_when_the_end_is_left_to_others(
+    lent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lilya.websockets._reader.is_lendable", lambda receive: lent)
+    server = Server(**handlers_of(WebSocketException))
+    websocket = server.websocket()
+    told: list[Exception] = []
+
+    async def receive() -> None:
+        try:
+            await websocket.receive_text()
+        except WebSocketDisconnect as error:
+            told.append(error)
+
+    async def body(tasks: Any) -> None:
+        async with websocket:
+            tasks.start_soon(receive)
+            await until(lambda: websocket._receiving)
+            raise WebSocketException(4007, "why")
+
+    async with anyio.create_task_group() as tasks:
+        with pytest.raises(WebSocketException):
+            await body(tasks)
+    assert [type(error) for error in told] == [WebSocketDisconnect]
+    assert closes(server) == []
+
+
+@pytest.mark.contract("block-exceptions")
+async def test_an_exception_that_others_handle_after_the_client_left() -> None:
+    server = Server(disconnect(4001), **handlers_of(WebSocketException))
+    websocket = server.websocket()
+
+    async def body() -> None:
+        async with websocket:
+            await websocket.wait_disconnected()
+            raise WebSocketException(4007, "why")
+
+    with pytest.raises(WebSocketException):
+        await body()
+    assert (websocket.close_code, websocket.closed_by) == (4001, "client")
+    assert websocket.client_state is websocket.application_state is WebSocketState.DISCONNECTED
+    assert closes(server) == []

@@ -115,6 +115,10 @@ def test_what_waited_because_of_the_app_does_not_count(clock: Clock) -> None:
     assert inbox.silent_since() == clock.now  # the silence is the app's
     inbox.resume()
     assert inbox.paused_at is None
+    assert inbox.silent_since() == clock.now
+    clock.now += 1
+    assert inbox.silent_since() == clock.now - 1
+    clock.now -= 1
     # Six more, which came in these seconds; more than two are never saved up between two messages.
     assert [inbox.admit(1) for _ in range(6)] == [None] * 6
     assert inbox.admit(1) is not None

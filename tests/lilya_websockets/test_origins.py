@@ -150,6 +150,22 @@ async def test_requests_that_may_change_something(method: str) -> None:
     assert dict(start["headers"])[b"content-length"] == str(len(body["body"])).encode()
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST"])
+async def test_another_host_is_denied_whatever_the_method(method: str) -> None:
+    """After DNS rebinding, the attacker's page is of the same origin and reads what GET answers."""
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["method"])
+
+    guard = OriginGuard(app, hosts=["localhost"])
+    start, _ = await answered(guard, method, headers=[(b"host", b"evil.example:8000")])
+    assert (start["status"], seen) == (403, [])
+    headers = [(b"host", b"localhost:8000"), (b"sec-fetch-site", b"cross-site")]
+    sent = await answered(guard, method, headers=headers)
+    assert (sent == []) == (method != "POST")
+
+
 async def test_a_scope_whose_headers_can_be_read_once_is_whole_for_the_app() -> None:
     seen: list[Any] = []
 
@@ -196,8 +212,8 @@ def test_each_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     for origin in ("http://a.example", "http://b.example", "http://a.example"):
         refused(guard, origin)
     assert [record.getMessage() for record in caplog.records] == [
-        f"refused a http with Origin 'http://{name}.example': Origin is neither the request's own nor one of "
-        "`origins`"
+        f"refused an HTTP request with Origin 'http://{name}.example': Origin is neither the request's own "
+        "nor one of `origins`"
         for name in ("a", "b")
     ]
     assert guard.refused == 3
@@ -210,9 +226,12 @@ def test_what_is_logged_is_bounded_and_in_one_line(caplog: pytest.LogCaptureFixt
     assert "\n" not in record.getMessage()
     assert len(record.getMessage()) < 300
     assert "secret" not in record.getMessage()
-    for number in range(1_000):
+    for number in [*range(1_000), *range(1_000)]:
         refused(guard, f"http://{number}.example")
-    assert len(guard._logged) == 256
+    *lines, last = (record.getMessage() for record in caplog.records)
+    assert len(set(lines)) == len(lines) == 256
+    assert last == "256 different refusals were logged; this guard only counts further ones"
+    assert guard.refused == 2_001
 
 
 def test_the_refusal_names_the_proxy() -> None:
@@ -282,6 +301,13 @@ EXAMPLE = {"origin": ["https://example.com"], "host": ["example.com"], "scheme":
         ({"origin": ["https://example.com:0443"]}, {}, False),
         ({"origin": ["https://example.com:443"]}, {}, True),
         ({"origin": ["https://127.1"], "host": ["127.0.0.1"]}, {}, False),
+        ({"origin": ["https://0x7f.1"], "host": ["0x7f.1"]}, {}, False),
+        ({"origin": ["https://0x7f000001"], "host": ["0x7f000001"]}, {}, False),
+        ({"origin": ["https://a.0x"], "host": ["a.0x"]}, {}, False),
+        ({"origin": ["https://x.0xg"], "host": ["x.0xg"]}, {}, True),
+        ({"origin": ["http://a.localhost:5173"]}, {"origins": ["http://*.localhost:*"]}, True),
+        ({"origin": ["http://localhost:5173"]}, {"origins": ["http://*.localhost:*"]}, False),
+        ({"headers": {"Sec-Fetch-Site": "same-origin, cross-site"}}, {}, False),
         ({"origin": ["https://[::1]x"], "host": ["[::1]"]}, {}, False),
         ({"origin": ["https://[::ffff:g]"], "host": ["[::1]"]}, {}, False),
         ({"origin": ["https://" + "a." * 126 + "com"], "host": ["a." * 126 + "com"]}, {}, False),

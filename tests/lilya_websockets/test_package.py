@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 import lilya.websockets
-from lilya.websockets import WebSocket, datastructures, draining, exceptions, types
+from lilya.websockets import WebSocket, datastructures, draining, exceptions, limits, tokens, types
 
 PACKAGE = Path(__file__).parents[2] / "packages" / "lilya-websockets"
 SOURCES = sorted((PACKAGE / "src" / "lilya" / "websockets").glob("*.py"))
 CHANNELS = sorted((PACKAGE / "src" / "lilya" / "websockets" / "channels").glob("*.py"))
 UVICORN = sorted((PACKAGE / "src" / "lilya" / "websockets" / "uvicorn").glob("*.py"))
+TYPED = sorted((PACKAGE / "src" / "lilya" / "websockets" / "typed").glob("*.py"))
 TESTING = sorted((PACKAGE / "src" / "lilya" / "websockets" / "testing").glob("*.py"))
 
 
@@ -56,7 +57,9 @@ def test_the_public_names() -> None:
     assert public == set(lilya.websockets.__all__)
 
 
-@pytest.mark.parametrize("module", [lilya.websockets, datastructures, draining, exceptions, types])
+@pytest.mark.parametrize(
+    "module", [lilya.websockets, datastructures, draining, exceptions, limits, tokens, types]
+)
 def test_annotations_can_be_resolved(module: object) -> None:
     """Frameworks that inject by annotation resolve them, and so do tools."""
     for name in vars(module)["__all__"]:
@@ -68,7 +71,7 @@ def test_annotations_can_be_resolved(module: object) -> None:
     assert typing.get_type_hints(WebSocket)["close_code"] == (int | None)
 
 
-@pytest.mark.parametrize("module", [datastructures, draining, exceptions, types])
+@pytest.mark.parametrize("module", [datastructures, draining, exceptions, limits, tokens, types])
 def test_the_names_of_public_modules_exist(module: object) -> None:
     names = vars(module)["__all__"]
     assert len(set(names)) == len(names)
@@ -79,6 +82,7 @@ def test_the_names_of_public_modules_exist(module: object) -> None:
     ("module", "absent", "said"),
     [
         ("draining", "anyio", "lilya.websockets.draining needs AnyIO: install lilya-websockets[anyio]"),
+        ("limits", "anyio", "lilya.websockets.limits needs AnyIO: install lilya-websockets[anyio]"),
         ("channels", "anyio", "channels need AnyIO: install lilya-websockets[channels]"),
         (
             "uvicorn",
@@ -122,9 +126,10 @@ def test_the_wheel_holds_nothing_else_under_lilya(wheel: zipfile.Path) -> None:
     testing = {f"lilya/websockets/testing/{path.name}" for path in TESTING}
     channels = {f"lilya/websockets/channels/{path.name}" for path in CHANNELS}
     uvicorn = {f"lilya/websockets/uvicorn/{path.name}" for path in UVICORN}
+    typed = {f"lilya/websockets/typed/{path.name}" for path in TYPED}
     core = {f"lilya/websockets/{path.name}" for path in SOURCES}
     own = {"lilya/websockets/py.typed", "lilya_websockets_pytest.py"}
-    assert modules == core | channels | testing | uvicorn | own
+    assert modules == core | channels | testing | typed | uvicorn | own
     licences = [name for name in names if name.endswith("/LICENSE")]
     assert len(licences) == 1
     assert wheel.root.read(licences[0]) == (PACKAGE / "LICENSE").read_bytes()
@@ -139,7 +144,9 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.Path) -> None:
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'anyio'",
         "Requires-Dist: anyio>=4.4; extra == 'channels'",
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'channels'",
+        "Requires-Dist: msgspec>=0.19; extra == 'msgspec'",
         "Requires-Dist: publicsuffixlist>=1.0.2; extra == 'origins'",
+        "Requires-Dist: pydantic<3,>=2.11; extra == 'pydantic'",
         "Requires-Dist: anyio>=4.4; extra == 'redis'",
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'redis'",
         "Requires-Dist: redis>=5; extra == 'redis'",
@@ -162,6 +169,25 @@ print(sorted(foreign), "asyncio" in sys.modules and "asyncio" not in before)
 print([name for name in sys.modules if "uvicorn" in name])
 """
     assert python(source).splitlines() == ["['lilya'] False", "[]"]
+
+
+def test_typed_messages_load_what_they_use_and_nothing_else() -> None:
+    source = """
+import sys
+import lilya.websockets
+from lilya.websockets import WebSocket
+print([name for name in sys.modules if "typed" in name])
+class Handler:
+    def __init__(self, websocket: WebSocket) -> None: ...
+print([name for name in sys.modules if "typed" in name])
+import lilya.websockets.typed
+print([name for name in ("pydantic", "msgspec", "anyio", "typing_extensions") if name in sys.modules])
+import msgspec
+class Say(msgspec.Struct): text: str
+WebSocket[Say]
+print([name for name in ("pydantic", "anyio") if name in sys.modules])
+"""
+    assert python(source).splitlines() == ["[]"] * 4
 
 
 def test_its_module_for_uvicorn_reaches_the_real_one() -> None:
@@ -221,8 +247,10 @@ LAYERS = {
         *("exceptions", "types"),
     },
     "origins": {"_websocket", "types"},
+    "tokens": {"_websocket", "datastructures", "exceptions", "types"},
+    "limits": {"_conversation", "_messages", "_websocket", "datastructures", "types"},
     "starlette": {"_websocket", "exceptions", "types"},
-    "fastapi": {"starlette"},
+    "fastapi": {"starlette", "types"},
     "quart": {"_state", "_websocket", "exceptions", "types"},
     "litestar": {"_state", "_websocket", "exceptions", "types"},
     "__init__": {"_messages", "_state", "_websocket", "datastructures", "exceptions"},
@@ -239,7 +267,7 @@ CHANNEL_LAYERS = {
     "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions"}),
     "_channels": (
         {"_backend", "_memory", "_outbox", "_receivers", "_writers"},
-        {"_conversation", "_extensions", "_messages", "_websocket", "draining", "exceptions"},
+        {"_conversation", "_extensions", "_messages", "_websocket", "draining", "exceptions", "typed._typed"},
     ),
     "__init__": ({"_backend", "_channels", "_outbox", "_receivers"}, set[str]()),
 }
@@ -254,6 +282,38 @@ def test_the_layers_of_channels(path: Path) -> None:
     beside, core = CHANNEL_LAYERS[path.stem]
     assert imported[0] == beside
     assert core is None or imported[1] == core
+
+
+# By module of `typed/`: pydantic and msgspec are imported by their own modules, and these by name.
+TYPED_LAYERS = {
+    "_errors": (set[str](), set[str]()),
+    "_codecs": (set[str](), {"_messages"}),
+    "_kinds": (set[str](), set[str]()),
+    "_pydantic": ({"_codecs", "_errors", "_kinds"}, set[str]()),
+    "_msgspec": ({"_codecs", "_errors", "_kinds"}, set[str]()),
+    "_typed": ({"_codecs", "_errors", "_kinds"}, {"_messages", "exceptions"}),
+    "_calls": ({"_kinds", "_typed"}, {"exceptions"}),
+    "_methods": ({"_calls", "_codecs", "_kinds", "_typed"}, {"_websocket", "exceptions"}),
+    "_making": ({"_kinds", "_methods", "_typed"}, {"_websocket"}),
+    "__init__": ({"_codecs", "_kinds"}, set[str]()),
+}
+
+
+@pytest.mark.parametrize("path", TYPED, ids=lambda path: path.stem)
+def test_the_layers_of_typed_messages(path: Path) -> None:
+    imported: tuple[set[str], set[str]] = (set(), set())
+    foreign = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            imported[node.level - 1].add(node.module or "")
+        elif isinstance(node, ast.ImportFrom):
+            foreign.add(str(node.module).partition(".")[0])
+        elif isinstance(node, ast.Import):
+            foreign.update(alias.name.partition(".")[0] for alias in node.names)
+    assert imported == TYPED_LAYERS[path.stem]
+    libraries = {"_pydantic": {"msgspec", "pydantic", "pydantic_core"}, "_msgspec": {"msgspec"}}
+    elsewhere = {"_codecs": {"msgspec"}, "_calls": {"anyio", "msgspec"}}  # where they are used, not on import
+    assert foreign - sys.stdlib_module_names == {**libraries, **elsewhere}.get(path.stem, set())
 
 
 # By module of `uvicorn/`, the server's side: of the core it knows the names of extensions, and nothing else.
@@ -290,15 +350,15 @@ def test_imports_point_down_only(path: Path) -> None:
     assert imported == LAYERS[path.stem]
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *CHANNELS, *UVICORN], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*SOURCES, *CHANNELS, *TYPED, *UVICORN], ids=lambda path: path.stem)
 @pytest.mark.contract("exceptions-no-assert")
 def test_nothing_is_asserted(path: Path) -> None:
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     assert not [node for node in nodes if isinstance(node, ast.Assert)]
-    if path in (*CHANNELS, *UVICORN):
+    if path in (*CHANNELS, *TYPED, *UVICORN):
         return
     if path.stem not in (
-        *("_websocket", "_conversation", "_reader", "_shared", "draining", "origins"),
+        *("_websocket", "_conversation", "_reader", "_shared", "draining", "limits", "origins", "tokens"),
         *FRAMEWORKS,
     ):
         assert not [node for node in nodes if isinstance(node, ast.Await)]

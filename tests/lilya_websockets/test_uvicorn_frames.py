@@ -371,9 +371,10 @@ A_BIT_IN_A_CONTINUATION = [Sent(0x01, b"a", compressed=True), Sent(0xC0, b"b")]
 NO_FRAME = [Sent(0x81, b"a"), Sent(0xA1, b"b")]
 NOT_MASKED = [Sent(0x81, b"abcd", masked=False), Sent(0x81, b"ab", masked=False)]  # as long as with a mask
 TOO_LARGE = [Sent(0x82, b"x" * (MAX_SIZE + 1))]
+INSIDE = [Sent(0x01, b"a"), Sent(0x81, b"b")]
 
 
-@pytest.mark.parametrize("frames", [A_BIT_IN_A_CONTINUATION, NO_FRAME, NOT_MASKED, TOO_LARGE])
+@pytest.mark.parametrize("frames", [A_BIT_IN_A_CONTINUATION, NO_FRAME, NOT_MASKED, TOO_LARGE, INSIDE])
 def test_they_agree_on_what_is_wrong(frames: list[Sent]) -> None:
     compare([encoded(frames, True)], deflate=True)
     compare(encoded_apart(frames, True), deflate=True)
@@ -384,6 +385,11 @@ def test_they_agree_on_the_beginning_of_a_longer_frame(cut: int) -> None:
     for length in (126, 127, 200):  # with 126 and 127, a second byte says that more bytes say the length
         whole = encoded([Sent(0x82, b"x" * length)], False)
         compare([whole[:cut], whole[cut:]])
+
+
+def test_a_payload_that_looks_like_a_frame_is_none() -> None:
+    whole = encoded([Sent(0x82, b"x" * 20 + b"\x81\x81\0\0\0\0a")], False)  # the mask of the first frame is 0
+    compare([whole[:-7], whole[-7:]])
 
 
 def test_they_agree_on_a_small_limit_of_size() -> None:
@@ -636,6 +642,39 @@ def test_an_end_while_frames_wait_for_their_turn(then: str) -> None:
         assert events[-1] == LEFT
 
 
+def test_an_app_that_receives_makes_no_more_turns() -> None:
+    async def main() -> None:
+        async with accepted() as protocol:
+            reader = protocol._frames
+            protocol.data_received(encoded([MESSAGE], False) + LONG)
+            assert (await protocol.receive())["text"] == "a"
+            assert protocol._stopped == subject.SHARED
+            left = [len(reader._data) - reader._at]
+            while left[-1]:
+                await asyncio.sleep(0)
+                left.append(len(reader._data) - reader._at)
+            assert max(one - other for one, other in pairwise(left)) <= 128 * 6
+            assert protocol._transport.written.count(b"\x8a\x00") == 1000
+
+    run(main())
+
+
+def test_there_is_one_close_frame() -> None:
+    """RFC 6455 section 5.5.1: who has sent one sends nothing after it."""
+
+    async def main() -> None:
+        for last, done in ((GOODBYE, ["close"]), (Sent(0x83, b""), ["eof"]), (Sent(0x89, b""), [])):
+            async with accepted() as protocol:
+                protocol._close(4001, "")
+                written = bytes(protocol._transport.written)
+                assert written.endswith(b"\x88\x02\x0f\xa1")
+                protocol.data_received(encoded([last], False))
+                assert protocol._transport.written == written
+                assert protocol._transport.done == done
+
+    run(main())
+
+
 def test_a_receive_that_is_cancelled_while_frames_wait_for_their_turn() -> None:
     async def main() -> None:
         async with accepted() as protocol:
@@ -676,6 +715,10 @@ def test_pongs_are_written_in_one_piece() -> None:
             assert writes == [b"".join(b"\x8a\x01%d" % number for number in range(5))]
             protocol.data_received(encoded([Sent(0x89, b"x"), GOODBYE], False))
             assert b"".join(writes[1:]) == b"\x8a\x01x\x88\x05\x0f\xa0bye"
+        async with accepted() as protocol:
+            del protocol._transport.written[:]
+            protocol.data_received(encoded([Sent(0x89, b"x"), Sent(0x83, b"")], False))
+            assert protocol._transport.written == b"\x8a\x01x\x88\x10\x03\xeainvalid opcode"
 
     run(main())
 

@@ -318,6 +318,7 @@ def test_an_error_never_shows_a_value(pair: tuple[bytes, bytes], said: str) -> N
 
 def test_the_lines_of_an_answer() -> None:
     assert answer_lines([(b"X-One", b"1")], "chat") == b"x-one: 1\r\nsec-websocket-protocol: chat\r\n"
+    assert answer_lines([(b"X-One", b"1")], None) == b"x-one: 1\r\n"
     with pytest.raises(ValueError, match="not a token"):
         answer_lines([], "a\r\nx: y")
 

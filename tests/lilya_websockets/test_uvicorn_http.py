@@ -9,6 +9,8 @@ import asyncio
 import logging
 import random
 import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
@@ -294,10 +296,11 @@ def test_nothing_follows_a_handshake_with_a_body(
     ("first", "seen"),
     [
         (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", [("CONNECT", b"")]),
+        (b"CONNECT /a HTTP/1.1\r\nHost: a\r\n\r\n", [("CONNECT", b"")]),
         (head(b"GET /a", b"Connection: close") + b"\r\n", [("GET", b"")]),
         (head(b"POST /a", b"Connection: close, upgrade", b"Upgrade: foo") + LENGTH, [("POST", SMUGGLED)]),
     ],
-    ids=["connect", "close", "close-and-upgrade"],
+    ids=["connect", "connect-path", "close", "close-and-upgrade"],
 )
 def test_what_comes_before_a_connection_closes_is_not_read(
     implementation: str, first: bytes, seen: list[tuple[str, bytes]], how: str
@@ -351,6 +354,193 @@ def test_a_handshake_overtakes_no_answer(implementation: str, how: str) -> None:
     assert answers.startswith(b"HTTP/1.1 200 ")
     if implementation == "httptools":  # it is parsed at once, and the connection ends after the answer
         assert answers.count(b"HTTP/1.1 ") == 1 or how == "two"
+
+
+HANDSHAKE = head(
+    b"GET /a",
+    b"Connection: upgrade",
+    b"Upgrade: WebSocket",  # not as clients write it: it goes through uvicorn's protocol
+    b"Sec-WebSocket-Version: 13",
+    b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==",
+)
+
+
+class Echo:
+    """An app that echoes one message."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        assert await receive() == {"type": "websocket.connect"}
+        await send({"type": "websocket.accept"})
+        await send({**await receive(), "type": "websocket.send"})
+
+
+@pytest.mark.parametrize("how", ["one", "two"])
+def test_a_handshake_behind_the_parser_keeps_what_follows(implementation: str, how: str) -> None:
+    frame = b"\x81\x82\0\0\0\0hi"
+    answers = run(exchanged(Echo(), cut(HANDSHAKE + b"\r\n" + frame, how)))
+    assert answers.startswith(b"HTTP/1.1 101 ")
+    assert b"\r\n\r\n\x81\x02hi" in answers
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("upgrade", [b"websocket", b"WebSocket"])
+async def test_in_front_of_another_websocket_protocol(implementation: str, upgrade: bytes) -> None:
+    async with (
+        serving(Echo(), http=HTTPProtocol, ws="websockets-sansio") as server,
+        connection(server.port) as (reader, writer),
+    ):
+        writer.write(HANDSHAKE.replace(b"WebSocket\r\nSec", upgrade + b"\r\nSec") + b"\r\n")
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LIMIT)).startswith(b"HTTP/1.1 101 ")
+        writer.write(b"\x81\x82\0\0\0\0hi")
+        assert await asyncio.wait_for(reader.readexactly(4), LIMIT) == b"\x81\x02hi"
+
+
+def test_without_a_websocket_protocol_a_handshake_is_a_request(implementation: str) -> None:
+    app = Requests()
+    run(exchanged(app, [HANDSHAKE.replace(b"WebSocket", b"websocket") + b"\r\n"], ws="none"))
+    assert app.seen == [("GET", "/a", b"")]
+
+
+def test_a_fault_after_the_answer_has_begun(implementation: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    data = head(b"POST /a") + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n"
+    pieces = [data[:-4], data[-4:], b"ignored"]
+    answers = run(exchanged(app, pieces))
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert answers.startswith(b"HTTP/1.1 200 ")
+
+
+def test_nothing_is_taken_from_a_connection_that_closes(implementation: str) -> None:
+    """Over TLS something may come after the close."""
+    app = Requests()
+
+    async def main() -> bytes:
+        config = Config(app, ws=WebSocketProtocol, lifespan="off", log_config=None)
+        config.load()
+        line = Line(HTTPProtocol(config, ServerState(), {}))
+        line.protocol.data_received(head(b"GET /a", b"Connection: close") + b"\r\n")
+        await until(lambda: line.closing)
+        protocol = line.protocol
+        protocol.data_received(SMUGGLED)
+        await asyncio.sleep(0)
+        assert not config.ws_protocol_class or line.closing
+        return bytes(line.written)
+
+    assert run(main()).count(b"HTTP/1.1 ") == 1
+    assert [path for _, path, _ in app.seen] == ["/a"]
+
+
+def test_the_time_of_a_head_does_not_pass_while_nothing_is_read() -> None:
+    """It is the app that takes its time: with httptools its second request is a reason not to read on."""
+    if HTTPTOOLS is H11:
+        pytest.skip("httptools is not installed")
+
+    async def main() -> bytes:
+        hold = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await hold.wait()  # and does not receive, for which uvicorn would read
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+
+        config = Config(app, ws=WebSocketProtocol, lifespan="off", log_config=None)
+        config.load()
+        line = Line(Doorman(config, ServerState(), {}))
+        line.protocol.data_received((head(b"GET /a") + b"\r\n") * 2 + b"GET /b HT")
+        assert line.paused
+        timer = line.protocol._timer
+        await until(lambda: line.protocol._timer is not timer)
+        assert not line.protocol._deaf
+        hold.set()
+        await until(lambda: line.closing)
+        return bytes(line.written)
+
+    answers = run(main())
+    assert answers.count(b"HTTP/1.1 200 ") == 2
+    assert answers.count(b"HTTP/1.1 ") == 3
+    assert b"HTTP/1.1 408 " in answers
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(
+    ("setting", "size", "status"),
+    [(None, 60_000, 200), (None, 400_000, 431), (1000, 2000, 431), (200_000, 100_000, 200)],
+)
+def test_the_size_of_a_head_is_uvicorns_setting(
+    implementation: str, setting: int | None, size: int, status: int, later: bool
+) -> None:
+    app = Requests()
+    data = (head(b"GET /a") + b"\r\n") * later + head(b"GET /b", b"X: " + b"y" * size) + b"\r\n"
+    pieces = [data[at : at + 500] for at in range(0, len(data), 500)]
+    answers = run(exchanged(app, pieces, h11_max_incomplete_event_size=setting))
+    statuses = [int(each[:3]) for each in answers.split(b"HTTP/1.1 ")[1:]]
+    assert statuses[: later + 1] in ([200] * later + [status], [200] * later + [400] * (status == 431))
+
+
+@pytest.mark.parametrize("first", [b"\x16\x03\x01", b"\0", b" GET / HTTP/1.1", b"GE\x80T", b"{", b"\r\n\x16"])
+def test_first_bytes_that_are_no_method_are_refused_at_once(first: bytes) -> None:
+    async def main() -> Line:
+        config = Config(Echo(), ws=WebSocketProtocol, lifespan="off", log_config=None)
+        config.load()
+        line = Line(HTTPProtocol(config, ServerState(), {}))
+        for byte in first:
+            line.protocol.data_received(bytes((byte,)))
+            if line.closing:
+                break
+        await asyncio.sleep(0)
+        return line
+
+    line = run(main())
+    assert line.closing
+    assert line.written.startswith(b"HTTP/1.1 400 ")
+
+
+def test_first_bytes_that_may_be_a_method_wait(implementation: str) -> None:
+    app = Requests()
+    run(exchanged(app, cut(head(b"M-SEARCH /a") + b"\r\n", "bytes")))
+    assert app.seen in ([("M-SEARCH", "/a", b"")], [])
+
+
+def test_a_unix_socket_has_no_addresses() -> None:
+    scopes: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await Echo()(scope, receive, send)
+
+    class UnixLine(Line):
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return ours if name == "socket" else default
+
+    async def main() -> bytes:
+        config = Config(app, ws=WebSocketProtocol, lifespan="off", log_config=None, proxy_headers=False)
+        config.load()
+        line = UnixLine(HTTPProtocol(config, ServerState(), {}))
+        line.protocol.data_received(HANDSHAKE.replace(b"WebSocket\r\nSec", b"websocket\r\nSec") + b"\r\n")
+        await until(lambda: line.written)
+        line.close()
+        await until(lambda: line.closing and not line.protocol.scope)
+        return bytes(line.written)
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        assert run(main()).startswith(b"HTTP/1.1 101 ")
+    assert (scopes[0]["client"], scopes[0]["server"]) == (None, ("", None))
+
+
+def test_without_httptools() -> None:
+    source = """
+import sys
+sys.modules["httptools"] = None
+from lilya.websockets.uvicorn import _http, _protocol
+assert _http.behind is _http.H11
+assert _protocol.HttpToolsProtocol is None
+"""
+    subprocess.run([sys.executable, "-c", source], check=True, timeout=60)
 
 
 # Behind a real nginx, with the configuration of the page *Deploying*

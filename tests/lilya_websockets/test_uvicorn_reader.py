@@ -258,6 +258,21 @@ def test_no_more_is_read_than_is_asked_for() -> None:
     assert reader.at_rest
 
 
+@pytest.mark.parametrize("log", [None, lambda first, payload: None], ids=["", "logged"])
+def test_messages_that_are_compressed_and_not_take_turns(log: Any) -> None:
+    reader = Reader(1000, 10, MANY, Deflate(NEGOTIATED, 3), log)
+    squeeze = Deflater()
+    for _ in range(2):
+        first, second = squeeze.compress(b"abc"), squeeze.compress(b"def")
+        assert events(
+            reader,
+            *(binary(first[:2], fin=False, rsv=4), cont(first[2:])),
+            binary(b"plain"),
+            *(binary(b"in ", fin=False), cont(b"two")),
+            binary(second, rsv=4),
+        ) == [(subject.BINARY, payload, len(payload)) for payload in (b"abc", b"plain", b"in two", b"def")]
+
+
 # What is kept
 
 
@@ -276,6 +291,14 @@ def test_bytes_of_a_read_are_not_copied_for_each_frame() -> None:
     assert reader._data is data
     reader.next()
     assert reader._data is data
+
+
+def test_what_was_read_is_not_kept_with_what_comes() -> None:
+    reader = made(frames=1)
+    assert events(reader, ping(b"1")[:3]) == []
+    assert events(reader, ping(b"1")[3:] + ping(b"2")) == [(subject.PING, b"1", 1)]
+    reader.keep(ping(b"3"))
+    assert bytes(reader._data) == ping(b"2") + ping(b"3")
 
 
 def test_a_head_is_read_once_however_its_payload_comes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -267,8 +267,8 @@ def _handlers() -> Iterator[Ending]:
     yield Ending("returns", "It returns", "returns", go, Outcome("close 1000", "quietly; server 1000"), True)
     yield Ending("raises", "It raises", "raises", go, failed, True)
     yield Ending("raises-in-group", "A task of it raises", "raises-in-group", go, failed, True)
-    stopped = Outcome("close 1012", "CancelledError; server 1012")
-    yield Ending("cancelled", "It is cancelled", "cancelled", released, stopped, True)
+    cancelled = Outcome("close 1011", "CancelledError; server 1011")
+    yield Ending("cancelled", "It is cancelled", "cancelled", released, cancelled, True)
     closed = Outcome("close 4000 été", "quietly; server 4000 été")
     yield Ending("app-closes", "It closes with 4000 and a reason", "closes", go, closed, True)
 

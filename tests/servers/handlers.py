@@ -200,7 +200,7 @@ async def by_hand(name: str, number: str, websocket: WebSocket) -> None:
 
 
 async def cancelled(run: Callable[[], Awaitable[None]], websocket: WebSocket, number: str) -> None:
-    """Have a handler cancelled, as a server does that shuts down."""
+    """Have a handler cancelled, and not by the server."""
     async with anyio.create_task_group() as group:
         group.start_soon(noted, number, websocket, run)
         await gates.setdefault(number, anyio.Event()).wait()

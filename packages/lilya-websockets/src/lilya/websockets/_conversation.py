@@ -424,12 +424,12 @@ class Conversation(Generic[W]):
 
     def _end(self, item: object) -> None:
         """The end, once: what is received last, and nothing more is sent."""
-        in_body = self._state is OPEN
         self._step("end")
         cast("Reader | Direct", self._source).end(item)
         if self._over is not None:
             self._over.set()
-        if self._body is not None and in_body and not self._websocket._ended_by_app:
+        # Once the body has been left, its scope cancels nothing.
+        if self._body is not None and not self._websocket._ended_by_app:
             self._body.cancel()
 
     def tell(self) -> WebSocketDisconnect:

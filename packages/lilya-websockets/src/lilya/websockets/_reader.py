@@ -378,8 +378,7 @@ class Reader(Source):
                 raise
             finally:
                 self.lent_to = None
-                if not self.is_listed:
-                    turn.look_at(self)
+                turn.look_at(self)
             if self._over:
                 continue  # it ended otherwise meanwhile: that is what waits
             try:

@@ -13,13 +13,15 @@ The rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import MethodType
 from typing import Any, Final, TypeVar, cast
-from weakref import WeakMethod, ref
+from weakref import ref
 
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, WebSocketState
 from .types import Message, Receive, Send
 
-__all__ = ["SHARED", "Foreign", "checked_foreign", "name_of", "second_class", "states_of"]
+__all__ = ["SHARED", "Foreign", "checked_foreign", "foreign_before", "name_of", "second_class", "states_of"]
 
 C = TypeVar("C", bound=type[Any])
 
@@ -102,23 +104,30 @@ class Foreign:
     exceptions. A close after the end stays here: there is one end.
     """
 
-    __slots__ = ("__weakref__", "_websocket", "receive_of", "send_of")
+    __slots__ = ("__weakref__", "_other", "_receive", "_send", "_websocket")
 
     def __init__(self, other: Any) -> None:
         self._websocket: Callable[[], Any] = _nobody
-        self.receive_of: Callable[[], Receive] = _held(other.receive)
-        self.send_of: Callable[[], Send] = _held(other.send)
-
-    @classmethod
-    def of(cls, other: Any) -> Foreign:
-        """What stands before this object; nothing is put there yet."""
-        found = getattr(getattr(other, "receive", None), "__self__", None)
-        return found if isinstance(found, cls) else cls(other)
+        receive, send = other.receive, other.send
+        try:
+            # Methods of the object are held without it.
+            self._other: Callable[[], Any] = ref(other)
+            self._receive, self._send = receive.__func__, send.__func__
+        except (AttributeError, TypeError):
+            self._other, self._receive, self._send = _nobody, receive, send
 
     @property
     def websocket(self) -> Any:
         """Our object over the same connection, or `None` if it is gone."""
         return self._websocket()
+
+    @property
+    def callables(self) -> tuple[Receive, Send]:
+        """What it stands before."""
+        other = self._other()
+        if other is None:  # or it would have gone with its methods
+            return self._receive, self._send
+        return MethodType(self._receive, other), MethodType(self._send, other)
 
     def stand_before(self, other: Any, websocket: Any) -> None:
         """Go through `websocket` from now on. An object that cannot be changed is left as it is."""
@@ -132,26 +141,24 @@ class Foreign:
         websocket = self._websocket()
         if websocket is not None:
             return await websocket._next("receive")  # type: ignore[no-any-return]
-        return await self.receive_of()()  # its object is there: it was just called
+        return await self.callables[0]()
 
     async def send(self, message: Message) -> None:
         websocket = self._websocket()
         if websocket is not None:
             await websocket._relay(message)
             return
-        await self.send_of()(message)
+        await self.callables[1](message)
+
+
+def foreign_before(other: Any) -> Foreign | None:
+    """What stands before a framework's object, if anything does."""
+    found = getattr(getattr(other, "receive", None), "__self__", None)
+    return found if type(found) is Foreign else None
 
 
 def _nobody() -> None:
     return None
-
-
-def _held(call: Any) -> Callable[[], Any]:
-    """A callable of an object, held without holding the object where it is a method of that."""
-    try:
-        return WeakMethod(call)
-    except TypeError:  # no method, or that of an object which cannot be changed either
-        return lambda: call
 
 
 # Their `receive` and `send` have the names of ASGI's, and take and give payloads. By the start of the module.
@@ -166,18 +173,16 @@ def checked_foreign(other: Any) -> None:
 
     Raises:
         TypeError: It does not; the error names its class, and the way out.
-        ValueError: Its scope is not a WebSocket's.
     """
-    for cls in other.__class__.__mro__:  # not `type`: a proxy says whose it is
-        for module, way_out in _PAYLOADS.items():
-            if f"{cls.__module__}.".startswith(module):
-                raise TypeError(
-                    f"websocket must carry ASGI's receive and send, and those of {name_of(other)} take and "
-                    f"return payloads: {way_out}"
-                )
+    way_out = _way_out(other.__class__)  # not `type`: a proxy says whose it is
+    if way_out is not None:
+        raise TypeError(
+            f"websocket must carry ASGI's receive and send, and those of {name_of(other)} take and return "
+            f"payloads: {way_out}"
+        )
     scope = getattr(other, "scope", None)
     if (
-        not isinstance(scope, Mapping)
+        not (type(scope) is dict or isinstance(scope, Mapping))
         or not callable(getattr(other, "receive", None))
         or not callable(getattr(other, "send", None))
     ):
@@ -185,6 +190,16 @@ def checked_foreign(other: Any) -> None:
             f"websocket must be a WebSocket, or an object that carries an ASGI scope, receive and send, got "
             f"{name_of(other)}. Where you have the three, use WebSocket(scope, receive, send)"
         )
+
+
+@lru_cache(maxsize=64)
+def _way_out(cls: type[Any]) -> str | None:
+    """What to do with objects of a class whose callables take and return payloads; `None` for others."""
+    for base in cls.__mro__:
+        for module, way_out in _PAYLOADS.items():
+            if f"{base.__module__}.".startswith(module):
+                return way_out
+    return None
 
 
 def name_of(other: Any) -> str:
@@ -202,12 +217,13 @@ _STAGES: Final = {
 }
 
 
+_STATES: Final = {state.name: state for state in WebSocketState}
+
+
 def states_of(other: Any) -> tuple[WebSocketState, WebSocketState] | None:
     """Where a framework's object says that the two sides stand, or `None` if it says nothing."""
-    stage = getattr(other, "connection_state", None)
-    if isinstance(stage, str) and stage in _STAGES:
-        return _STAGES[stage]
     try:
-        return WebSocketState[other.client_state.name], WebSocketState[other.application_state.name]
+        return _STATES[other.client_state.name], _STATES[other.application_state.name]
     except (AttributeError, KeyError):
-        return None
+        stage = getattr(other, "connection_state", None)
+        return _STAGES.get(stage) if isinstance(stage, str) else None

@@ -19,6 +19,7 @@ The rules of this file:
 - An `OSError` of the server means that the client is gone, and so does the disconnect of a framework's own
   object: `losses()` lists them, and `_lost` translates them.
 - Objects over one connection share one state, those of frameworks too: `_shared.py`.
+- `WebSocket[In, Out]` is a subclass that `typed/` makes, and imports when it is asked for the first time.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from importlib import import_module
 from inspect import isawaitable
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVar
@@ -50,7 +52,7 @@ from ._messages import (
     loads,
 )
 from ._servers import is_loss, warn_of_dropped_headers
-from ._shared import Foreign, checked_foreign, second_class, states_of
+from ._shared import Foreign, checked_foreign, foreign_before, second_class, states_of
 from ._state import (
     CONNECTED,
     CONNECTING,
@@ -67,7 +69,7 @@ from .exceptions import (
     WebSocketDisconnect,
     WebSocketRuntimeError,
 )
-from .types import ASGIApp, Message, Receive, Scope, Send
+from .types import ASGIApp, In, Message, Out, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from ._conversation import Conversation
@@ -79,7 +81,7 @@ else:
 __all__ = ["WebSocket", "WebSocketClose"]
 
 T = TypeVar("T")
-W = TypeVar("W", bound="WebSocket")
+W = TypeVar("W", bound="WebSocket[Any, Any]")
 
 is_ascii: Final = str.isascii  # refuses what is no `str`, so that one call asks both
 
@@ -92,8 +94,11 @@ _BY_NETWORK: Final = "the connection was lost"
 _BY_SHUTDOWN: Final = "the server shut down"
 
 
-class WebSocket(Connection):
+class WebSocket(Connection, Generic[In, Out]):
     """One WebSocket connection, on any ASGI server.
+
+    `WebSocket[In, Out]` is one whose messages have types: `In` what the client sends, `Out` what it is sent.
+    `WebSocket[In]` is one where both are the same.
 
     Args:
         scope: The ASGI scope, of type `websocket`.
@@ -126,6 +131,9 @@ class WebSocket(Connection):
     _conversation: AnyConversation | None = None
     _unseen: bool = False  # the block's reader has seen the end, and the app was not told
 
+    # What `WebSocket[In, Out]` adds: how its messages are decoded and encoded.
+    _typed: Any = None
+
     # What is raised at the end. The module of a framework makes them that framework's own, too.
     _disconnect_class: type[WebSocketDisconnect] = WebSocketDisconnect
     _closed_class: type[WebSocketClosed] = WebSocketClosed
@@ -137,6 +145,12 @@ class WebSocket(Connection):
             if isinstance(cls.__dict__.get(name), FunctionType):
                 setattr(cls, name, staticmethod(cls.__dict__[name]))
 
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, types: Any) -> Any:
+            # By its name: the core knows nothing of typed messages until somebody asks for them.
+            return import_module(".typed._making", __package__).with_types(cls, types)
+
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             scope_type = scope["type"]
@@ -147,9 +161,11 @@ class WebSocket(Connection):
         self.scope = scope
         self._send = send
         # Set by routers, never by servers: only where a router has been does anybody look for other objects.
-        routed = "path_params" in scope
-        if routed and self._is_second(receive):
-            return
+        behind: Any = None
+        if "path_params" in scope:
+            behind = self._recognize(receive)
+            if behind is self:
+                return
         self._receive = receive
         self._client_state = CONNECTING
         self._application_state = CONNECTING
@@ -160,26 +176,34 @@ class WebSocket(Connection):
         self.close_code = None
         self.close_reason = None
         self._cleanups: list[Callable[[], Any]] | None = None
-        if routed:
-            self._look_for_owner(receive)
+        if behind is not None:
+            self._stand_behind(*behind)
 
-    def _is_second(self, receive: Receive) -> bool:
-        """Whether there is an object over this connection already. Then this one follows it."""
+    def _recognize(self, receive: Receive) -> Any:
+        """Look for what there is over this connection already, by the `receive` that this is made with.
+
+        Returns:
+            This object, if it follows one of ours now. A framework's object with where that stands, if the
+            `receive` is its own and none of ours is there. Else `None`.
+        """
         owner = getattr(receive, "__self__", receive)
-        if isinstance(owner, Foreign):  # that of a framework's object which has one of ours
+        own: Send | None = None
+        if type(owner) is Foreign:
             first = owner.websocket
-            if first is None:
-                return False
-            self._follow(first, None)
-            return True
-        # By identity: middleware that changes the conversation hands on a `receive` of its own, and what is
-        # behind it is another conversation. A method is made anew for each look at it: its object counts. The
-        # ids stay taken as long as the first object is there.
-        first = _FIRST_OVER.setdefault((id(self.scope), id(owner)), self)
-        if first is self:
-            return False
-        self._follow(first, self._send)
-        return True
+        elif getattr(owner, "scope", None) is self.scope and (states := states_of(owner)) is not None:
+            foreign = foreign_before(owner)
+            if foreign is None or (first := foreign.websocket) is None:
+                return owner, foreign, states
+        else:
+            # By identity: middleware that changes the conversation hands on a `receive` of its own, and what
+            # is behind it is another conversation. A method is made anew for each look at it: its object
+            # counts. The ids stay taken as long as the first object is there.
+            first = _FIRST_OVER.setdefault((id(self.scope), id(owner)), self)
+            own = self._send
+        if first is None or first is self:
+            return None
+        self._follow(first, own)
+        return self
 
     def _follow(self, first: WebSocket, send: Send | None) -> None:
         """Become a second object; `send` is its own one, if it has one."""
@@ -188,21 +212,16 @@ class WebSocket(Connection):
         self._first = first
         self._own_send = send
 
-    def _look_for_owner(self, receive: Receive) -> None:
-        """Share the state with a framework's object, if it is its `receive` that this was made with."""
-        owner = getattr(receive, "__self__", None)
-        if getattr(owner, "scope", None) is self.scope and states_of(owner) is not None:
-            self._stand_behind(owner, Foreign.of(owner))
-
-    def _stand_behind(self, other: Any, foreign: Foreign) -> None:
+    def _stand_behind(
+        self, other: Any, foreign: Foreign | None, states: tuple[WebSocketState, WebSocketState] | None
+    ) -> None:
         """Begin where a framework's object stands, and see what it does from now on."""
-        states = states_of(other)
-        if states is not None:
+        if states is not None and states != (CONNECTING, CONNECTING):
             client, application = states
             self._move(client, application)
             if DISCONNECTED in states:
                 self._ended = _BY_CLIENT if client is DISCONNECTED else _BY_APP
-        foreign.stand_before(other, self)
+        (foreign or Foreign(other)).stand_before(other, self)
 
     @classmethod
     def wrap(cls: type[W], other: Any) -> W:
@@ -224,19 +243,23 @@ class WebSocket(Connection):
         """
         if callable(getattr(other, "_get_current_object", None)):
             other = other._get_current_object()  # a proxy of a context: the object outlives that
-        if isinstance(other, cls):
-            return other
-        if isinstance(other, WebSocket):
+        # Not `isinstance`, which asks the abstract class of mappings: half of what wrapping costs.
+        classes = type(other).__mro__
+        if cls in classes:
+            return other  # type: ignore[no-any-return]
+        if WebSocket in classes:
             first: Any = other
         else:
-            checked_foreign(other)
-            foreign = Foreign.of(other)
-            first = foreign.websocket
+            foreign = foreign_before(other)
+            first = None if foreign is None else foreign.websocket
             if first is None:
+                checked_foreign(other)
                 # What stands before it now is not what leads to the server.
-                websocket = cls(other.scope, foreign.receive_of(), foreign.send_of())
-                if foreign.websocket is not websocket:
-                    websocket._stand_behind(other, foreign)
+                receive, send = (other.receive, other.send) if foreign is None else foreign.callables
+                websocket = cls(other.scope, receive, send)
+                foreign = foreign_before(other) or foreign
+                if foreign is None or foreign.websocket is not websocket:
+                    websocket._stand_behind(other, foreign, states_of(other))
                 return websocket
             if isinstance(first, cls):
                 return first
@@ -855,6 +878,94 @@ class WebSocket(Connection):
             await self._lost(error)
         await self._send_otherwise(made)
 
+    # Typed messages: `WebSocket[In, Out]` does what is only described here.
+
+    def iter_messages(self, on_error: Literal["raise", "answer", "close"] = "raise") -> AsyncIterator[In]:
+        """Iterate over messages, decoded and validated as `In`, until the conversation ends.
+
+        Leaving the loop, or cancelling it, loses no message.
+
+        Args:
+            on_error: What to do about an invalid message. `"raise"`: raise `WebSocketDataError`; another loop
+                goes on with the next message. `"answer"`: tell the client what is wrong, by
+                `{"type": "error", "errors": [{"loc": […], "type": "…", "msg": "…"}]}`, and go on. `"close"`:
+                close with 1007, which ends the iteration.
+
+        Returns:
+            An asynchronous iterator that raises what `receive_message` raises, except that it ends on a
+            disconnect; `close_code` and `close_reason` tell which.
+
+        Raises:
+            ValueError: `on_error` is something else.
+            WebSocketRuntimeError: This WebSocket has no types.
+        """
+        raise _untyped("iterate over messages")
+
+    async def receive_message(self, timeout: float | None = None) -> In:
+        """Receive one message, decoded and validated as `In`.
+
+        Cancelling it loses no message.
+
+        Args:
+            timeout: Seconds to wait, 0 or more; needs AnyIO. Default: as long as it takes.
+
+        Returns:
+            An `In`: an instance of a model, or a value of the type.
+
+        Raises:
+            TimeoutError: No message came in time. The next one is not lost.
+            WebSocketDisconnect: The client left.
+            WebSocketDataError: The message is no `In`; `errors()` tells why. The connection stays usable.
+            WebSocketClosed: The conversation had ended.
+            WebSocketRuntimeError: This WebSocket has no types, it is not accepted yet, or another receive is
+                under way.
+        """
+        raise _untyped("receive a message")
+
+    async def send_message(self, message: Out, timeout: float | None = None) -> None:
+        """Send one message, an `Out`.
+
+        Cancelled, the message counts as sent: it may have gone out.
+
+        Args:
+            message: An instance of a model, or a value of the type.
+            timeout: Seconds that it may take, 0 or more; needs AnyIO. Default: as long as it takes.
+
+        Raises:
+            TypeError: The message is no `Out`.
+            ValueError: A value in it cannot be encoded.
+            TimeoutError: The client does not read. The message counts as sent, the connection stays open.
+            WebSocketDisconnect: The client is gone.
+            WebSocketClosed: The conversation had ended. The server is not asked.
+            WebSocketRuntimeError: This WebSocket has no types, or it is not accepted yet.
+        """
+        raise _untyped("send a message")
+
+    async def call(self, request: Out, timeout: float | None = 30.0) -> In:
+        """Send a request and wait for its answer; needs AnyIO.
+
+        The request's model has a field of the type `CallId`, which is filled in, and the answer's one of the
+        type `ReplyTo`, in which the client sends it back. Other messages that come meanwhile are kept for
+        `iter_messages` and `receive_message`, up to 64. Cancelled, the answer is not waited for any longer.
+
+        Args:
+            request: An instance of a model with a field of the type `CallId`.
+            timeout: Seconds for the answer, 0 or more; `None` waits as long as it takes.
+
+        Returns:
+            The answer, an `In`.
+
+        Raises:
+            TypeError: The request is no `Out`, or the types have no such fields.
+            ValueError: A call with the id that the request carries is under way.
+            TimeoutError: No answer came in time. One that comes later is dropped.
+            WebSocketDisconnect: The client left.
+            WebSocketClosed: The conversation had ended.
+            WebSocketRuntimeError: This WebSocket has no types, it is not accepted yet, or another task is in
+                another receive than `receive_message` or `iter_messages`.
+        """
+        raise _untyped("call")
+
     # Ending
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
@@ -1432,6 +1543,13 @@ def _needing_anyio() -> tuple[type[Conversation[Any]], Callable[..., Awaitable[A
             "a block (`async with websocket`) and time limits need AnyIO: install lilya-websockets[anyio]"
         ) from error
     return Conversation, limited
+
+
+def _untyped(attempted: str) -> WebSocketRuntimeError:
+    return WebSocketRuntimeError(
+        f"cannot {attempted}: this WebSocket has no message types. Use WebSocket[In, Out](scope, receive, "
+        "send), or WebSocket[In, Out].wrap(websocket) for one that a framework has made"
+    )
 
 
 def _second_receive(attempted: str) -> WebSocketRuntimeError:

@@ -266,7 +266,12 @@ class Header(MultiMapping[str], _Pairs):
         return list(self.encoded_multi_items())
 
     def __repr__(self) -> str:
-        return f"Header({list(self.items())!r})"
+        shown = [(name, "********" if name.lower() in _SECRET else value) for name, value in self.items()]
+        return f"Header({shown!r})"
+
+
+# What may hold a token: not shown by `repr`, which ends in logs.
+_SECRET: Final = frozenset(("authorization", "proxy-authorization", "cookie", "sec-websocket-protocol"))
 
 
 class QueryParam(MultiDictProxy[str], _Pairs):

@@ -323,7 +323,7 @@ class _Drain:
     """What `drain` returns."""
 
     def __init__(self, app: AnyASGIApp, pace: _Pace, code: int, reason: str) -> None:
-        self._app = app
+        self.app = app
         self._pace = pace
         self._code = code
         self._reason = reason
@@ -339,7 +339,7 @@ class _Drain:
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
         elif scope["type"] != "websocket":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         elif self._until is not None:
             await _deny(scope, receive, send, self._retry_after())
         else:
@@ -356,7 +356,7 @@ class _Drain:
         self._connections[connection] = None
         try:
             with connection.running:
-                await self._app(connection.scope, connection.receive, connection.send)
+                await self.app(connection.scope, connection.receive, connection.send)
         except (WebSocketDisconnect, _Drained):
             if not connection.closed:
                 raise
@@ -399,7 +399,7 @@ class _Drain:
                 group.start_soon(self._watch, signals)
                 group.start_soon(self._forget)
                 try:
-                    await self._app(scope, told_receive, told_send)
+                    await self.app(scope, told_receive, told_send)
                 except Exception as error:  # kept out of the group, which would wrap it
                     failure = error
                 if not asked:

@@ -14,6 +14,7 @@ in the handler; `except WebSocketRuntimeError` covers the bugs, a use after the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -104,12 +105,30 @@ class WebSocketDataError(ValueError):
     Args:
         message: The ASGI message as it came; its payload is not lost.
         problem: What was expected and what came.
+        details: What `errors()` returns. Default: one error, the problem.
     """
 
-    def __init__(self, message: Any, problem: str = "the message is not what was asked for") -> None:
-        super().__init__(message, problem)
+    def __init__(
+        self,
+        message: Any,
+        problem: str = "the message is not what was asked for",
+        details: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        super().__init__(message, problem, *((details,) if details else ()))
         self.message = message
         self.problem = problem
+        self._details = details
+
+    def errors(self) -> list[dict[str, Any]]:
+        """What is wrong, at least one error and at most 100.
+
+        Returns:
+            Of each, `loc`: where, a tuple of names and indices, empty for the message as a whole; `type`: the
+            kind of error, as the library names it; `msg`: a text.
+        """
+        return [dict(each) for each in self._details] or [
+            {"loc": (), "type": "wrong_kind", "msg": self.problem}
+        ]
 
     def __str__(self) -> str:
         return f"{self.problem}. The message is in `.message`, and the WebSocket is still open"

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import OrderedDict
 from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any, Final, Literal, NamedTuple
@@ -36,6 +35,7 @@ logger: Final = logging.getLogger("lilya.websockets")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.\-]*")  # RFC 3986 section 3.1, in lower case
 # A label as browsers take it: letters, digits and hyphens (RFC 1123 section 2.1), and the underscore.
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_\-]{0,61}[a-z0-9_])?")
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 _MAX_HOST: Final = 253  # characters (RFC 1035 section 2.3.4, without the length bytes)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -43,7 +43,8 @@ _PAGES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 # Methods that change nothing (RFC 9110 section 9.2.1). Links from other sites must work.
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _SAME: Final = frozenset((b"same-origin", b"none"))
-# Refusals that are remembered so that each is logged once, and characters of each value in the log.
+# Refusals that are logged, each once, and characters of each value in the log. What a client can choose must
+# not fill a disk.
 _LOGGED: Final = 256
 _SHOWN: Final = 100
 
@@ -83,8 +84,8 @@ class OriginGuard:
     """An ASGI app that answers 403 to pages of other origins, and hands everything else on to another app.
 
     It guards WebSocket handshakes, and HTTP requests with a method that may change something: an app that
-    checks one of them and forgets the other has no protection. `GET`, `HEAD`, `OPTIONS` and `TRACE` pass, and
-    so do scopes of other types.
+    checks one of them and forgets the other has no protection. `GET`, `HEAD`, `OPTIONS` and `TRACE` pass if
+    their `Host` is one of `hosts`. Scopes of other types pass.
 
     By default a page may connect if its scheme, host and port are those of the request.
 
@@ -96,8 +97,8 @@ class OriginGuard:
             brings the list of public suffixes.
         same_origin: Whether the request's own origin may connect. Default: yes.
         hosts: The names under which your app is reached, such as `"example.com"` or `"localhost:8000"`;
-            without a port, any port. A request with another `Host` is denied, even without an `Origin`: this
-            stops DNS rebinding, which same origin cannot. Default: any host.
+            without a port, any port. A request with another `Host` is denied, whatever its method and even
+            without an `Origin`: this stops DNS rebinding, which same origin cannot. Default: any host.
         missing: What to do without `Origin`, which programs do not send and browsers always send with a
             handshake: `"allow"` (default) or `"deny"`.
         scheme: `"http"` or `"https"`: how pages reach your app, where a proxy ends TLS and your server does
@@ -143,11 +144,11 @@ class OriginGuard:
         self._scheme = scheme
         self._forwarded_host = forwarded_host
         self._forwarded_proto = forwarded_proto
-        self._logged: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._logged: set[tuple[str, str]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 403, or let the app answer."""
-        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in _SAFE):
+        if scope["type"] in ("websocket", "http"):
             why = self.refusal(scope)
             if why is not None:
                 self._note(scope, why)
@@ -161,12 +162,17 @@ class OriginGuard:
         Args:
             scope: An ASGI scope of the types `websocket` or `http`.
         """
+        safe = scope["type"] == "http" and scope["method"] in _SAFE
+        if safe and self._hosts is None:
+            return None
         sent = _headers(scope)
         host = self._host(sent)
         if self._hosts is not None and not (
             isinstance(host, _Place) and any(each.covers(None, *host) for each in self._hosts)
         ):
             return host if isinstance(host, str) else "Host is none of `hosts`"
+        if safe:
+            return None
         fetch_site = sent.get(b"sec-fetch-site", [])
         elsewhere = any(value.strip().lower() not in _SAME for value in fetch_site)
         values = sent.get(b"origin", [])
@@ -226,14 +232,17 @@ class OriginGuard:
 
     def _note(self, scope: Scope, why: str) -> None:
         self.refused += 1
+        if len(self._logged) == _LOGGED:
+            return
         values = _headers(scope).get(b"origin", [])
         shown = ", ".join(_shown(value) for value in values[:2]) or "none"
         if (shown, why) in self._logged:
             return
-        self._logged[shown, why] = None
-        if len(self._logged) > _LOGGED:
-            self._logged.popitem(last=False)
-        logger.warning("refused a %s with Origin %s: %s", scope["type"], shown, why)
+        self._logged.add((shown, why))
+        kind = "a WebSocket" if scope["type"] == "websocket" else "an HTTP request"
+        logger.warning("refused %s with Origin %s: %s", kind, shown, why)
+        if len(self._logged) == _LOGGED:
+            logger.warning("%d different refusals were logged; this guard only counts further ones", _LOGGED)
 
 
 async def _forbid(scope: Scope, receive: Receive, send: Send) -> None:
@@ -309,7 +318,8 @@ def _is_host(name: str) -> bool:
     labels = name.removesuffix(".").split(".")
     if len(name) > _MAX_HOST or not all(_LABEL.fullmatch(label) for label in labels):
         return False
-    return not labels[-1].isdigit() or _is_ipv4(name)  # browsers send an address in this form only
+    # Browsers send an address in one form only (URL Standard, "ends in a number").
+    return not _NUMBER.fullmatch(labels[-1]) or _is_ipv4(name)
 
 
 def _is_ipv4(name: str) -> bool:
@@ -383,6 +393,8 @@ def _check_wildcard(host: str, what: str) -> None:
     """Refuse a wildcard under which strangers can have names."""
     if host.startswith("[") or _is_ipv4(host):
         raise ValueError(f"the {what} has a wildcard before an address, below which there is nothing")
+    if host == "localhost":  # and all below it are this machine (RFC 6761 section 6.3)
+        return
     try:
         from publicsuffixlist import PublicSuffixList
     except ModuleNotFoundError as error:

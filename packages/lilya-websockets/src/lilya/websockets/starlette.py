@@ -31,7 +31,7 @@ from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDiscon
 from ._websocket import WebSocket as BaseWebSocket
 from .exceptions import WebSocketClosed as BaseWebSocketClosed
 from .exceptions import WebSocketDisconnect as BaseWebSocketDisconnect
-from .types import ASGIApp, Message, Receive, Scope, Send
+from .types import ASGIApp, In, Message, Out, Receive, Scope, Send
 
 __all__ = ["WebSocket", "WebSocketClosed", "WebSocketDisconnect", "WebSocketEndpoint", "WebSocketRoute"]
 
@@ -44,7 +44,7 @@ class WebSocketClosed(BaseWebSocketClosed, WebSocketDisconnect):
     """The WebSocket was used after its end; also the `WebSocketDisconnect` of Starlette and FastAPI."""
 
 
-class WebSocket(BaseWebSocket):
+class WebSocket(BaseWebSocket[In, Out]):
     """`lilya.websockets.WebSocket`, whose exceptions are also Starlette's."""
 
     _disconnect_class = WebSocketDisconnect

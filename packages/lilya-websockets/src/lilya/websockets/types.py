@@ -1,11 +1,24 @@
-"""Aliases for the ASGI callables and their messages (ASGI spec 3.0, "Applications")."""
+"""Aliases for the ASGI callables and their messages (ASGI spec 3.0, "Applications"), and the type variables
+of `WebSocket[In, Out]`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["ASGIApp", "AnyASGIApp", "Message", "Receive", "Scope", "Send"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # with defaults, which `typing` has from Python 3.13 on
+
+    In = TypeVar("In", covariant=True, default=Any)
+    Out = TypeVar("Out", contravariant=True, default=In)
+else:
+    from typing import TypeVar
+
+    In = TypeVar("In", covariant=True)
+    Out = TypeVar("Out", contravariant=True)
+
+__all__ = ["ASGIApp", "AnyASGIApp", "In", "Message", "Out", "Receive", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
 """What the server knows of the connection, one per connection."""

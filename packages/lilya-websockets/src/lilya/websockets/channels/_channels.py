@@ -16,9 +16,10 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from functools import lru_cache
 from importlib import import_module
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import anyio
@@ -33,9 +34,12 @@ from ..draining import close_all
 from ..exceptions import WebSocketRuntimeError
 from ._backend import Backend, Event, Gap, Member, presence_of
 from ._memory import MemoryBackend
-from ._outbox import Encode, Entry, Form, Policy, Presence, checked_policy
+from ._outbox import Encode, Entry, Form, Item, Policy, Presence, checked_policy
 from ._receivers import Membership, Receiver, Subscription, data_of
 from ._writers import Writers
+
+if TYPE_CHECKING:
+    from ..typed._typed import Typed
 
 __all__ = ["Channels"]
 
@@ -317,6 +321,29 @@ class Channels:
         """
         return await self.publish(channel, encode_json(data, dumps))
 
+    async def publish_message(self, channel: str, message: Any) -> str:
+        """Publish a model as JSON text, encoded once by its library: pydantic or msgspec.
+
+        A socket that has joined is sent this text. A `WebSocket[In, Out]` with another codec is sent the
+        message in that codec, encoded once for all of them; it must be an `Out`.
+
+        Args:
+            channel: See `publish`.
+            message: A model, a dataclass, or what JSON can hold.
+
+        Returns:
+            The event's id.
+
+        Raises:
+            ImportError: The library is not installed.
+            TypeError: The message, or a value in it, has no JSON form.
+            ValueError: A value in it cannot be encoded.
+            Exception: Also what `publish` raises.
+        """
+        from ..typed._typed import encoded
+
+        return await self.publish(channel, encoded(message))
+
     # Receiving
 
     def subscribe(
@@ -406,7 +433,8 @@ class Channels:
             encode: Called with an `Event`, `Gap`, `Dropped` or `Presence`: returns the message for the
                 client, `str` or `bytes`, or `None` for none. Called once for all sockets that have the same
                 function.
-                Default: the data of events, and nothing else.
+                Default: the data of events, and nothing else. For a `WebSocket[In, Out]` with another codec
+                than JSON in text messages, text is read as an `Out`, and encoded in that codec.
             policy: What happens when `max_messages` or `max_bytes` wait. `"close"`: the socket is closed with
                 1013. `"drop_oldest"`, `"drop_newest"`: they are dropped.
             max_messages: See `subscribe`, as `max_bytes`.
@@ -431,7 +459,7 @@ class Channels:
             self,
             checked,
             wrapped,
-            encode=data_of if encode is None else encode,
+            encode=_encode_for(wrapped._typed) if encode is None else encode,
             info=None if member is None else _info(member),
             presence=bool(presence),
             history=checked_count("history", history),
@@ -632,6 +660,19 @@ class Channels:
                 if not failed:
                     logger.warning("could not say who is in the channels; it is tried again: %s", error)
                 failed = True
+
+
+@lru_cache(maxsize=256)
+def _encode_for(typed: Typed | None) -> Encode:
+    """How sockets are sent an item unless something else is asked for: one function for all of a type."""
+    if typed is None or typed.is_json_text:
+        return data_of
+
+    def encode(item: Item) -> str | bytes | None:
+        data = data_of(item)
+        return typed.encode(typed.decode_sent(data)) if isinstance(data, str) else data
+
+    return encode
 
 
 # Arguments

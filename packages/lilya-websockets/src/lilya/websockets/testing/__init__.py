@@ -32,6 +32,8 @@ from ._errors import (
 )
 from ._lifespan import Lifespan
 from ._loop import LoopThread
+from ._messages import MessageSession, MessageTestSession
+from ._routes import unguarded_routes
 from ._session import WebSocketSession, connect
 from ._where import describe_frames, frames_of
 
@@ -44,6 +46,8 @@ __all__ = [
     "LifespanError",
     "LoopThread",
     "MemoryConnection",
+    "MessageSession",
+    "MessageTestSession",
     "TestClient",
     "UnexpectedMessage",
     "WebSocketClosed",
@@ -56,5 +60,6 @@ __all__ = [
     "connect",
     "describe_frames",
     "frames_of",
+    "unguarded_routes",
     "websocket_scope",
 ]

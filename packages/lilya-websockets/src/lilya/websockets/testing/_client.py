@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import EllipsisType, TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._messages import checked_headers
 from ..datastructures import Header
@@ -21,9 +21,15 @@ from ._lifespan import Lifespan
 from ._loop import LoopThread
 from ._session import TIMEOUT, Opened, Timeout, WebSocketSession
 
+if TYPE_CHECKING:
+    from .._websocket import WebSocket
+    from ._messages import MessageTestSession
+
 __all__ = ["AsyncTestClient", "TestClient", "WebSocketTestSession"]
 
 T = TypeVar("T")
+S = TypeVar("S")
+R = TypeVar("R")
 
 Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
@@ -362,6 +368,12 @@ class WebSocketTestSession:
         """Wait, and see that nothing comes; see `WebSocketSession.receive_nothing`."""
         __tracebackhide__ = True
         self._call(self._session.receive_nothing, seconds, limit=seconds)
+
+    def typed(self, types: type[WebSocket[S, R]]) -> MessageTestSession[S, R]:
+        """Typed messages; see `WebSocketSession.typed`."""
+        from ._messages import MessageTestSession
+
+        return MessageTestSession(self._session.typed(types), self._call)
 
     def __iter__(self) -> Iterator[str | bytes]:
         """Iterate over the payloads of messages until the connection ends."""

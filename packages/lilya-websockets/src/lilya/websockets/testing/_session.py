@@ -7,7 +7,7 @@ import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import EllipsisType, TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -25,10 +25,17 @@ from ._errors import (
     add_note,
 )
 
+if TYPE_CHECKING:
+    from .._websocket import WebSocket
+    from ._messages import MessageSession
+
 __all__ = ["TIMEOUT", "Opened", "Timeout", "WebSocketSession", "connect"]
 
 TIMEOUT: Final = 5.0  # seconds: far more than an app in memory takes, and little enough to wait for
 BRIEFLY: Final = 0.1  # seconds for the app's end when the test has already waited for it in vain
+
+S = TypeVar("S")
+R = TypeVar("R")
 
 Timeout = float | None | EllipsisType
 """Seconds; `None` to wait as long as it takes; `...` for the limit of the session."""
@@ -209,6 +216,23 @@ class WebSocketSession:
             elif not self._kept:
                 self._kept.append(message)
             raise UnexpectedMessage(message, seconds)
+
+    def typed(self, types: type[WebSocket[S, R]]) -> MessageSession[S, R]:
+        """Typed messages: this session's `send_message`, `receive_message` and `call`.
+
+            messages = session.typed(WebSocket[Say | Leave, Said])
+            await messages.send_message(Say(text="hello"))
+            said = await messages.receive_message()
+
+        Args:
+            types: The app's `WebSocket[In, Out]`. The client sends `In`, and receives `Out`.
+
+        Raises:
+            TypeError: Not a `WebSocket[In, Out]`.
+        """
+        from ._messages import messages_of
+
+        return messages_of(self, types)
 
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         """Iterate over the payloads of messages until the connection ends.

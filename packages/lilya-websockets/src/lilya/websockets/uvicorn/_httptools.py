@@ -19,6 +19,7 @@ class HttpTools(Guarded, HttpToolsProtocol):
     is ignored is parsed once more, without that header, by a parser that goes on with its body.
     """
 
+    _found = 0  # bytes of a head that the parser has given back; `_size` are those that were given to it
     _began = False  # whether a head is under way, and not the rest of a request
     _advanced = False  # whether the bytes at hand were more than a part of a head
     _ignored: list[tuple[bytes, bytes]] | None = None  # the headers of a request to be parsed once more
@@ -67,7 +68,7 @@ class HttpTools(Guarded, HttpToolsProtocol):
                 # CONNECT: what follows would belong to the tunnel.
                 self._deaf = True
         except httptools.HttpParserError:
-            if self._size > self.max_head:
+            if max(self._size, self._found) > self.max_head:
                 self._refuse(431)
             else:
                 self.logger.warning("Invalid HTTP request received.")
@@ -80,7 +81,7 @@ class HttpTools(Guarded, HttpToolsProtocol):
         """A request begins."""
         self._unset_keepalive_if_required()
         self._began = self._advanced = True
-        self._size = 0
+        self._size = self._found = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -113,7 +114,7 @@ class HttpTools(Guarded, HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of its body."""
         self._advanced = True
-        self._size = 0
+        self._size = self._found = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -129,6 +130,7 @@ class HttpTools(Guarded, HttpToolsProtocol):
             self.transport.close()
 
     def _grow(self, size: int) -> None:
-        self._size += size
-        if self._size > self.max_head:
+        # More than one read may bring is found here; what comes in small pieces, by their size.
+        self._found += size
+        if self._found > self.max_head:
             raise ValueError("the head is too large")  # ends the parser, and comes back as its error

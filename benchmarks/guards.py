@@ -1,0 +1,164 @@
+"""What guards cost: `python -m benchmarks.guards memory`, or `instructions`.
+
+`memory`: a number of keys, each of another IPv6 network, use a rate once. The figures are tracemalloc's, of
+what is allocated when all have done so, the keys included.
+
+`instructions`: a handshake is accepted and closed, in memory, with a guard and without one; or a message is
+received in a connection. The scope is that of a browser behind a proxy, with 14 headers. Valgrind counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+from lilya.websockets import WebSocket
+from lilya.websockets.limits import LimitGuard, RateLimit, client_key
+from lilya.websockets.origins import OriginGuard
+from lilya.websockets.tokens import bearer_token
+
+from ._instructions import per_operation
+
+HEADERS = [
+    (b"host", b"shop.example.com"),
+    (b"connection", b"upgrade"),
+    (b"pragma", b"no-cache"),
+    (b"cache-control", b"no-cache"),
+    (
+        b"user-agent",
+        b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/149.0 Safari",
+    ),
+    (b"upgrade", b"websocket"),
+    (b"origin", b"https://app.example.com"),
+    (b"sec-websocket-version", b"13"),
+    (b"accept-encoding", b"gzip, deflate, br"),
+    (b"accept-language", b"en-GB,en;q=0.9"),
+    (b"cookie", b"theme=dark; session=eyJ1c2VyIjogImFubiJ9.Zk3vXw.c2lnbmF0dXJl"),
+    (b"authorization", b"Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"),
+    (b"sec-websocket-key", b"MDEyMzQ1Njc4OWFiY2RlZg=="),
+    (b"x-forwarded-proto", b"https"),
+]
+SAID = {"type": "websocket.receive", "text": "x" * 100}
+
+
+async def plain(scope: Any, receive: Any, send: Any) -> None:
+    websocket = WebSocket(scope, receive, send)
+    await websocket.accept()
+    await websocket.close()
+
+
+async def with_token(scope: Any, receive: Any, send: Any) -> None:
+    bearer_token(scope)
+    await plain(scope, receive, send)
+
+
+def never() -> RateLimit:
+    return RateLimit(1e9)
+
+
+GUARDS: dict[str, Callable[[], Any]] = {
+    "nothing": lambda: plain,
+    "OriginGuard": lambda: OriginGuard(plain, origins=["https://app.example.com"]),
+    "OriginGuard, same origin": lambda: OriginGuard(plain, forwarded_proto=True),
+    "bearer_token": lambda: with_token,
+    "LimitGuard, connections": lambda: LimitGuard(plain, connections=9, connections_per_key=9),
+    "LimitGuard, handshakes": lambda: LimitGuard(plain, handshakes_per_second=never()),
+}
+METERS: dict[str, Callable[[Any], Any]] = {
+    "nothing": lambda app: app,
+    "LimitGuard, no limit of messages": lambda app: LimitGuard(app, connections=9),
+    "LimitGuard, messages": lambda app: LimitGuard(app, messages_per_second=never()),
+    "LimitGuard, messages and bytes": lambda app: LimitGuard(
+        app, messages_per_second=never(), bytes_per_second=never()
+    ),
+}
+
+
+async def handshakes(name: str, number: int) -> None:
+    app = GUARDS[name]()
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    for _ in range(number):
+        scope = {
+            "type": "websocket",
+            "path": "/",
+            "scheme": "ws",
+            "query_string": b"",
+            "headers": HEADERS,
+            "subprotocols": [],
+            "client": ("192.0.2.1", 50_000),
+            "extensions": {},
+        }
+        await app(scope, receive, send)
+
+
+async def messages(name: str, number: int) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        websocket = WebSocket(scope, receive, send)
+        await websocket.accept()
+        for _ in range(number):
+            await websocket.receive_text()
+
+    first = [{"type": "websocket.connect"}]
+
+    async def receive() -> Any:
+        return first.pop() if first else SAID
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {"type": "websocket", "path": "/", "headers": HEADERS, "client": ("192.0.2.1", 50_000)}
+    await METERS[name](app)(scope, receive, send)
+
+
+def kept(keys: int, max_keys: int) -> tuple[int, int]:
+    """The keys that are remembered, and the bytes that they take."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        limit = RateLimit(0.001, max_keys=max_keys)
+        for number in range(keys):
+            limit.take(client_key({"client": (f"2001:db8:{number >> 16:x}:{number & 0xFFFF:x}::1", 1)}))
+        gc.collect()
+        return len(limit), tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("memory", "instructions", "handshakes", "messages"))
+    parser.add_argument("--keys", type=int, default=1_000_000)
+    parser.add_argument("--max-keys", type=int, default=[10_000, 100_000, 1_000_000], nargs="+")
+    parser.add_argument("--name", help="of a guard, for `handshakes` and `messages`")
+    parser.add_argument("--number", type=int, default=1000)
+    arguments = parser.parse_args()
+    if arguments.what == "memory":
+        for max_keys in arguments.max_keys:
+            remembered, size = kept(arguments.keys, max_keys)
+            what = f"{arguments.keys:,} keys, max_keys={max_keys:,}"
+            print(f"{what}: {remembered:,} remembered, {size / 1e6:.1f} MB", flush=True)
+    elif arguments.what == "instructions":
+        for what, names in (("handshakes", GUARDS), ("messages", METERS)):
+            for name in names:
+
+                def command(number: int, what: str = what, name: str = name) -> list[str]:
+                    return ["-m", "benchmarks.guards", what, "--name", name, "--number", str(number)]
+
+                print(f"{what}, {name}: {per_operation(command, 200, 1200):,.0f} instructions", flush=True)
+    else:
+        work = handshakes if arguments.what == "handshakes" else messages
+        asyncio.run(work(arguments.name, arguments.number))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,4 @@
+> connect /
+< accept
+> text hi
+< close 1008 The first message must be your key.

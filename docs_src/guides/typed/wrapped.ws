@@ -1,0 +1,6 @@
+> connect /
+< accept
+> json {"text": "hello"}
+< json {"text": "hello"}
+> json {"text": null}
+< close 1007

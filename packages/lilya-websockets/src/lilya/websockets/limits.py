@@ -1,0 +1,354 @@
+"""How many WebSockets there may be, how fast they may come, and how much they may send.
+
+    from lilya.websockets.limits import LimitGuard
+
+    app = LimitGuard(app, connections=10_000, connections_per_key=20, handshakes_per_second=5)
+
+The rules of this file:
+
+- A limit counts in this process only. Nothing here waits, and nothing is kept in a task of its own.
+- What is kept is bounded: of open connections by their number, of rates by `max_keys`. A key that has its
+  whole burst is forgotten, because a new one would be treated the same.
+- A connection counts from its handshake until the app has left it, whatever the client does.
+- A message costs nothing more than before where there is no limit for messages.
+
+It needs AnyIO: install `lilya-websockets[anyio]`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from hashlib import blake2b
+from ipaddress import AddressValueError, IPv6Address
+from typing import Final
+
+try:
+    import anyio
+except ModuleNotFoundError as error:
+    raise ImportError("lilya.websockets.limits needs AnyIO: install lilya-websockets[anyio]") from error
+
+from ._conversation import checked_count, checked_number
+from ._messages import checked_close
+from ._websocket import WebSocket
+from .datastructures import Address
+from .types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["LimitGuard", "RateLimit", "client_key"]
+
+logger: Final = logging.getLogger("lilya.websockets")
+
+_MAX_KEYS: Final = 100_000
+_KEY: Final = 64  # characters; of a longer key, which a client may have chosen, a digest is kept
+_CLOSING: Final = 1.0  # seconds that a close may take
+_DAY: Final = 86_400  # seconds: the longest `Retry-After`
+
+
+def client_key(scope: Scope) -> str | None:
+    """The client's address, as the server reports it: of IPv6 the first 64 bits, which are one customer's.
+
+    Args:
+        scope: An ASGI scope.
+
+    Returns:
+        Such as `"192.0.2.1"` or `"2001:db8::/64"`; `None` if the server reports none, as on a Unix socket.
+    """
+    client = Address.of(scope.get("client"))
+    if client is None or not client.host:
+        return None
+    host = str(client.host)
+    if ":" not in host:
+        return host
+    try:
+        address = IPv6Address(host.partition("%")[0])
+    except AddressValueError:
+        return host
+    if address.ipv4_mapped is not None:  # an IPv4 client on a socket for both
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+
+
+class RateLimit:
+    """How much each key may use per second, in this process.
+
+    Args:
+        per_second: The amount that a key may use per second, on average.
+        burst: The amount that it may use at once. Default: as much as in one second, at least 1.
+        max_keys: Keys to remember. If there are more, the one that was used least recently is forgotten, and
+            may use its burst again.
+        clock: Returns the time in seconds. Default: `time.monotonic`.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: An argument out of range.
+
+    It is a token bucket (GCRA): one number for each key.
+    """
+
+    def __init__(
+        self,
+        per_second: float,
+        *,
+        burst: float | None = None,
+        max_keys: int = _MAX_KEYS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._each = 1 / checked_number("per_second", per_second)
+        most = max(1.0, per_second) if burst is None else checked_number("burst", burst)
+        self._depth = most * self._each
+        self._rounding = self._each / 1000 + 1e-9
+        self._max_keys = checked_count("max_keys", max_keys, least=1)
+        self._clock = clock
+        # By key, when it has its whole burst again. The key that was used least recently stands first.
+        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
+        self.refused = 0
+        """How often a key wanted more than it had."""
+
+    def __len__(self) -> int:
+        """How many keys are remembered."""
+        return len(self._full_at)
+
+    def take(self, key: Hashable, amount: float = 1.0) -> float:
+        """Use an amount, if the key has it.
+
+        Args:
+            key: Whose it is.
+            amount: How much, 0 or more.
+
+        Returns:
+            0.0 if it was used. Else the seconds after which the key will have it, and nothing was used;
+            infinity if it is more than the burst.
+
+        Raises:
+            ValueError: A negative amount.
+        """
+        if amount < 0:
+            raise ValueError(f"amount must be at least 0, got {amount!r}")
+        key = _short(key)
+        now = self._clock()
+        kept = self._full_at
+        for _ in range(2):  # so that they become fewer, and each call costs the same
+            if kept and kept[next(iter(kept))] <= now:
+                kept.popitem(last=False)
+        after = max(kept.get(key, now), now) + amount * self._each
+        wait = after - now - self._depth
+        if wait > self._rounding:
+            self.refused += 1
+            return math.inf if amount * self._each > self._depth else wait
+        kept[key] = after
+        kept.move_to_end(key)
+        if len(kept) > self._max_keys:
+            kept.popitem(last=False)
+        return 0.0
+
+
+class LimitGuard:
+    """An ASGI app that refuses WebSockets beyond its limits, and hands everything else on to another app.
+
+    A refused handshake is answered with 429 (too many of this key) or 503 (too many in all), and
+    `Retry-After`. Servers that cannot send a response before accepting answer 403. A client that sends too
+    much is closed: the app receives a disconnect with that code and reason.
+
+    Limits hold in this process. For limits by address and by user, put one guard around another.
+
+    Args:
+        app: The app to guard, of any framework.
+        connections: WebSockets that may be open, in all. Default: any number.
+        connections_per_key: WebSockets that each key may have open. Default: any number.
+        handshakes_per_second: Handshakes that each key may begin, on average, and as many at once. Default:
+            any number.
+        messages_per_second: Messages that each key may send over all its connections, on average, and as many
+            at once. Default: any number.
+        bytes_per_second: The same of bytes, of text as UTF-8. A message that is larger closes the connection.
+        key: Returns whose a connection is, from its scope; `None`: only `connections` counts. Default:
+            `client_key`, the client's address.
+        retry_after: Seconds after which a client may come again if there were too many connections.
+        code: The close code for too many messages or bytes, see `WebSocket.close`. Default: 1008.
+
+    For a rate with another burst, or one that several guards share, pass a `RateLimit` instead of a number.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: An argument out of range.
+
+    RFC 6585 section 4; RFC 9110 section 10.2.3; RFC 6455 section 7.4.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        connections: int | None = None,
+        connections_per_key: int | None = None,
+        handshakes_per_second: float | RateLimit | None = None,
+        messages_per_second: float | RateLimit | None = None,
+        bytes_per_second: float | RateLimit | None = None,
+        key: Callable[[Scope], Hashable] = client_key,
+        retry_after: float = 10.0,
+        code: int = 1008,
+    ) -> None:
+        self.app = app
+        self.open = 0
+        """How many WebSockets are open."""
+        self.refused = dict.fromkeys(_REFUSALS, 0)
+        """How many handshakes were refused and connections closed, by the name of the limit."""
+        self._most = _count("connections", connections)
+        self._most_per_key = _count("connections_per_key", connections_per_key)
+        self._handshakes = _rate("handshakes_per_second", handshakes_per_second)
+        self._messages = _rate("messages_per_second", messages_per_second)
+        self._bytes = _rate("bytes_per_second", bytes_per_second)
+        self._key = key
+        self._retry_after = checked_number("retry_after", retry_after, least=0.0)
+        self._code, _ = checked_close(code, None)
+        self._open_of: dict[Hashable, int] = {}
+
+    def open_of(self, key: Hashable) -> int:
+        """How many WebSockets of a key are open; 0 if `connections_per_key` is not limited."""
+        return self._open_of.get(_short(key), 0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse the connection, or let the app have it."""
+        if scope["type"] != "websocket":
+            await self.app(scope, receive, send)
+            return
+        key = _short(self._key(scope))
+        name, wait = self._refusal(key)
+        if name:
+            self.refused[name] += 1
+            status, text = _REFUSALS[name]
+            headers = {"retry-after": str(math.ceil(min(max(wait, 1), _DAY)))}
+            await WebSocket(scope, receive, send).deny(status, text, headers)
+            return
+        counts = self._most_per_key is not None and key is not None
+        self.open += 1
+        if counts:
+            self._open_of[key] = self._open_of.get(key, 0) + 1
+        try:
+            if key is None or (self._messages is None and self._bytes is None):
+                await self.app(scope, receive, send)
+            else:
+                await _Metered(self, key, receive, send).run(scope)
+        finally:
+            self.open -= 1
+            if counts:
+                left = self._open_of.pop(key) - 1
+                if left:
+                    self._open_of[key] = left
+
+    def _refusal(self, key: Hashable) -> tuple[str, float]:
+        """The limit that a handshake exceeds, `""` for none, and the seconds after which to come again."""
+        if key is not None:
+            if self._handshakes is not None and (wait := self._handshakes.take(key)):
+                return "handshakes_per_second", wait
+            if self._most_per_key is not None and self._open_of.get(key, 0) >= self._most_per_key:
+                return "connections_per_key", self._retry_after
+        if self._most is not None and self.open >= self._most:
+            return "connections", self._retry_after
+        return "", 0.0
+
+    def _excess(self, key: Hashable, message: Message) -> str:
+        """The limit that a message exceeds; `""` if there is none."""
+        if self._messages is not None and self._messages.take(key):
+            return "messages_per_second"
+        if self._bytes is not None and self._bytes.take(key, _size(message)):
+            return "bytes_per_second"
+        return ""
+
+
+# By limit: the status and the body for a handshake, or the reason of a close.
+_REFUSALS: Final = {
+    "connections": (503, "There are too many connections."),
+    "connections_per_key": (429, "You have too many connections."),
+    "handshakes_per_second": (429, "You connect too often."),
+    "messages_per_second": (0, "too many messages"),
+    "bytes_per_second": (0, "too many bytes"),
+}
+
+
+class _Exceeded(ConnectionError):
+    """What a send raises after the client was found to send too much."""
+
+
+class _Metered:
+    """One connection whose messages are counted, between server and app.
+
+    The close goes out when the app has ended, or closes: `receive` must not wait for a client to read.
+    """
+
+    def __init__(self, guard: LimitGuard, key: Hashable, receive: Receive, send: Send) -> None:
+        self._guard = guard
+        self._key = key
+        self._receive = receive
+        self._send = send
+        self._end: Message | None = None  # what the app receives when the client has sent too much
+        self._closed = False  # whether the app, or this, has sent a close
+
+    async def run(self, scope: Scope) -> None:
+        try:
+            await self._guard.app(scope, self.receive, self.send)
+        finally:
+            if self._end is not None:
+                await self._close(self._end)
+
+    async def receive(self) -> Message:
+        if self._end is None:
+            message = await self._receive()
+            if message["type"] != "websocket.receive":
+                return message
+            name = self._guard._excess(self._key, message)
+            if not name:
+                return message
+            self._guard.refused[name] += 1
+            reason = _REFUSALS[name][1]
+            self._end = {"type": "websocket.disconnect", "code": self._guard._code, "reason": reason}
+        return dict(self._end)
+
+    async def send(self, message: Message) -> None:
+        closes = message["type"] == "websocket.close"
+        if self._end is None:
+            self._closed = self._closed or closes
+            await self._send(message)
+        elif closes:
+            await self._close(self._end)
+        else:
+            raise _Exceeded(f"the client is being disconnected: {self._end['reason']}")
+
+    async def _close(self, end: Message) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        with anyio.move_on_after(_CLOSING, shield=True):
+            try:
+                await self._send({**end, "type": "websocket.close"})
+            except Exception as error:
+                logger.debug("the server refused to close", exc_info=error)
+
+
+def _size(message: Message) -> int:
+    """The bytes of a message's payload."""
+    data = message.get("bytes")
+    if data is not None:
+        return len(data)
+    text: str = message.get("text") or ""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _short(key: Hashable) -> Hashable:
+    """The key, or a digest of a long one, so that the memory of a key is bounded."""
+    if not isinstance(key, (str, bytes)) or len(key) <= _KEY:
+        return key
+    data = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
+    return blake2b(data, digest_size=16).digest()
+
+
+def _count(name: str, value: int | None) -> int | None:
+    return None if value is None else checked_count(name, value)
+
+
+def _rate(name: str, value: float | RateLimit | None) -> RateLimit | None:
+    if value is None or isinstance(value, RateLimit):
+        return value
+    return RateLimit(checked_number(name, value))

@@ -1,0 +1,131 @@
+"""How the messages of a `WebSocket[In, Out]` are decoded and encoded; made once for a type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Final, get_args
+
+from .._messages import describe, dumps, encode_json
+from ..exceptions import WebSocketDataError
+from ._codecs import JSON, Codec
+from ._errors import answer_of
+from ._kinds import CALL_ID, REPLY_TO, Library, library_of, marked_fields, name_of
+
+__all__ = ["Typed", "encoded"]
+
+_TEXT: Final = JSON()
+
+
+class Typed:
+    """How messages are decoded and encoded.
+
+    Args:
+        received: The type of what the client sends.
+        sent: The type of what it is sent.
+        codec: What messages are on the wire.
+        library: The library that validates; `None` for the one that the types are of.
+
+    Raises:
+        ImportError: The library is not installed.
+        TypeError: It cannot make messages of a type, or nothing tells the members of a union apart.
+    """
+
+    def __init__(
+        self, received: Any, sent: Any, codec: Codec | None = None, library: Library | None = None
+    ) -> None:
+        self.received = received
+        self.sent = sent
+        self.codec = codec = _TEXT if codec is None else codec
+        self.library = library
+        self.key = "bytes" if codec.binary else "text"
+        reads = _module(received, library)
+        self.decode, self._details_of = reads.decoder(received, codec)
+        self._safe_kinds = reads.safe_kinds
+        self.failures: tuple[type[Exception], ...] = reads.failures
+        """What `decode` raises about a payload that is wrong."""
+        self.encode = _module(sent, library).encoder(sent, codec)
+        self.ids = marked_fields(sent, CALL_ID)
+        self.replies = marked_fields(received, REPLY_TO)
+
+    @cached_property
+    def swapped(self) -> Typed:
+        """The same for the client's side."""
+        return Typed(self.sent, self.received, self.codec, self.library)
+
+    @property
+    def is_json_text(self) -> bool:
+        """Whether messages are JSON in text messages."""
+        return type(self.codec) is JSON and not self.codec.binary
+
+    @cached_property
+    def decode_sent(self) -> Callable[[str], Any]:
+        """What makes a message to the client of its JSON text."""
+        decode: Callable[[str], Any] = _module(self.sent, self.library).decoder(self.sent, _TEXT)[0]
+        return decode
+
+    def refused(
+        self, payload: Any, error: Exception, message_type: str = "websocket.receive"
+    ) -> WebSocketDataError:
+        """What to raise about a payload that cannot be decoded."""
+        message = {"type": message_type, self.key: payload}
+        if isinstance(error, RecursionError):
+            error = ValueError("the message is nested too deep")
+        details = self._details_of(error)
+        first = details[0]
+        place = ".".join(map(str, first["loc"]))
+        return WebSocketDataError(
+            message,
+            f"expected {name_of(self.received)}, got {describe(message)}: {first['msg']}"
+            + (f", at {place}" if place else ""),
+            details,
+        )
+
+    def answer(self, error: WebSocketDataError) -> str | bytes:
+        """What tells the client that its message was wrong."""
+        details = error.errors()
+        if details[0]["type"] == "wrong_kind":
+            kind = "binary" if self.codec.binary else "text"
+            return self.codec.encode(
+                answer_of([{**details[0], "msg": f"Expected a {kind} message"}], ("wrong_kind",))
+            )
+        return self.codec.encode(answer_of(details, self._safe_kinds))
+
+
+def _module(type_: Any, chosen: Library | None) -> Any:
+    """The module of the library that serves a type."""
+    library = library_of(type_)
+    if chosen is not None:
+        if library not in (None, chosen):
+            raise TypeError(f"{name_of(type_)} is of {library}, and cannot be served by {chosen}")
+        library = chosen
+    elif library is None:
+        installed: list[Library] = [each for each in get_args(Library) if find_spec(each)]
+        if not installed:
+            raise ImportError(
+                "typed messages need pydantic 2 or msgspec: install lilya-websockets[pydantic] or "
+                "lilya-websockets[msgspec]"
+            )
+        library = installed[0]
+    return import_module(f"._{library}", __package__)
+
+
+@lru_cache(maxsize=256)
+def _encoder_of(cls: Any) -> Any:
+    return _module(cls, None).encoder(cls, _TEXT)
+
+
+def encoded(message: Any) -> str:
+    """A message as JSON text, by the library of its class.
+
+    Raises:
+        TypeError: It, or a value in it, has no JSON form.
+        ValueError: A value in it cannot be encoded.
+    """
+    if isinstance(message, (dict, list, str, int, float)) or message is None:
+        return str(encode_json(message, dumps))
+    cls: Any = type(message)
+    text: str = _encoder_of(cls)(message)
+    return text
