@@ -25,7 +25,7 @@ READMES = [
 # Less of anything is a hole in the gate. More is added here when it is there to stay.
 AT_LEAST = {"pages": 24, "apps": 50, "transcripts": 64, "snippets": 37, "signatures": 19, "test files": 5}
 # What is not run, or not reached, each with its reason on the page. Fewer are welcome.
-AT_MOST = {"skipped": 1, "unreached lines": 13}
+AT_MOST = {"skipped": 1, "unreached lines": 25}
 
 
 def configuration() -> dict[str, Any]:
