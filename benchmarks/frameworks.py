@@ -164,7 +164,8 @@ def once(arguments: list[str]) -> None:
     asyncio.run(run(make(cls == "ours"), connections, messages))
 
 
-def show(framework: str, case: str, own: float, ours: float, unit: str) -> None:
+def show(framework: str, case: str, figures: list[float], unit: str) -> None:
+    own, ours = figures
     print(
         f"{framework:10} {case:10} own {own:11,.2f}  ours {ours:11,.2f} {unit}  {ours / own:.2f}", flush=True
     )
@@ -182,7 +183,7 @@ def count() -> None:
                     return [*arguments, str(number)]
 
                 found.append(_instructions.per_operation(command, few, many))
-            show(framework, case, *found, "instructions")
+            show(framework, case, found, "instructions")
 
 
 async def clock(rounds: int) -> None:
@@ -198,7 +199,7 @@ async def clock(rounds: int) -> None:
                     await run(app, connections, messages)
                     taken = (time.process_time() - start) / (connections * messages)
                     least[number] = min(least[number], taken * 1e6)
-            show(framework, case, *least, "µs")
+            show(framework, case, least, "µs")
 
 
 def main() -> None:
