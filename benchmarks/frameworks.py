@@ -1,6 +1,6 @@
 """What this package costs in other frameworks, beside the framework's own class.
 
-    python3 noxfile.py -s bench -- frameworks         processor instructions, counted by valgrind: half an hour
+    python3 noxfile.py -s bench -- frameworks         instructions, counted by valgrind: half an hour
     python3 noxfile.py -s bench -- frameworks --time  processor time, the least of 40 rounds: a minute
 
 A whole app of the framework runs in process, over a server that is two functions. A connection is all of it:

@@ -1,4 +1,4 @@
-"""The benchmark of frameworks: each app serves its clients with either class, and a small run prints a ratio."""
+"""The benchmark of frameworks: each app answers with either class, and a small run prints a ratio."""
 
 from __future__ import annotations
 
