@@ -56,7 +56,9 @@ def test_the_public_names() -> None:
     assert public == set(lilya.websockets.__all__)
 
 
-@pytest.mark.parametrize("module", [lilya.websockets, datastructures, draining, exceptions, limits, tokens, types])
+@pytest.mark.parametrize(
+    "module", [lilya.websockets, datastructures, draining, exceptions, limits, tokens, types]
+)
 def test_annotations_can_be_resolved(module: object) -> None:
     """Frameworks that inject by annotation resolve them, and so do tools."""
     for name in vars(module)["__all__"]:
