@@ -484,3 +484,14 @@ def test_nothing_is_inflated_twice(
     else:
         assert [event[:2] for event in found] == [(-1, 1009)]
         assert Counting.total <= limit + inflating.STEP
+
+
+def test_contexts_that_end_with_each_message() -> None:
+    """RFC 7692 section 7.1.1: neither side takes over what it knows of the message before."""
+    deflate = Deflate(PerMessageDeflate(True, True, 15, 15, {}), 3)
+    data = Deflater().compress(b"Hello" * 3)
+    for _ in range(2):
+        assert deflate.inflated(data[:3], 100, False) + deflate.inflated(data[3:], 100) == b"Hello" * 3
+        assert deflate._decompressor is None
+    assert deflate.compressed(b"Hello") == deflate.compressed(b"Hello")
+    assert deflate._compressor is None
