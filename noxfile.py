@@ -389,8 +389,8 @@ if nox is not None:
         is what zlib's levels cost and save; `-- fairness` alone is how long a client that floods makes others
         wait; `-- protocol` alone counts the instructions of the protocol for uvicorn, `-- frameworks` alone
         those of FastAPI and others with their own class and with ours; `-- typed` alone is what typed
-        messages cost. With `--write` after them, `core`, `wire`, `fairness`, `channels`, `redis` and
-        `frameworks` make their parts of the pages anew.
+        messages cost. With `--write` after them, `core`, `wire`, `fairness`, `channels` and `redis` make
+        their parts of the pages anew.
         """
         install(session, CORE, groups=("bench",))
         arguments = list(session.posargs)

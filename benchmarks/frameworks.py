@@ -1,27 +1,23 @@
-"""What this package costs in other frameworks, beside the framework's own class, in processor instructions.
+"""What this package costs in other frameworks, beside the framework's own class.
 
-    python3 noxfile.py -s bench -- frameworks            counted by valgrind: minutes, and no noise
-    python3 noxfile.py -s bench -- frameworks --write    what the page *Performance* shows
+    python3 noxfile.py -s bench -- frameworks         instructions, counted by valgrind: half an hour
+    python3 noxfile.py -s bench -- frameworks --time  processor time, the least of 40 rounds: a minute
 
 A whole app of the framework runs in process, over a server that is two functions. A connection is all of it:
-routing, what is injected, accepting, and the client's leaving. A message is one received and one sent. What
-the server itself costs is not in it.
+routing, what is injected, accepting, one message each way, and the client's leaving. A message is one
+received and one sent. What the server itself costs is not in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import platform
+import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 from benchmarks import _instructions
-from benchmarks._report import ROOT
 
-FIGURES = ROOT / "docs" / "performance" / "frameworks.json"
 FRAMEWORKS = ("fastapi", "starlette", "litestar", "quart")
 CLASSES = ("own", "ours")
 # How many of each are run for the two counts, see `_instructions`.
@@ -168,49 +164,56 @@ def once(arguments: list[str]) -> None:
     asyncio.run(run(make(cls == "ours"), connections, messages))
 
 
-def measured() -> dict[str, dict[str, dict[str, float]]]:
-    figures: dict[str, dict[str, dict[str, float]]] = {}
+def show(framework: str, case: str, figures: list[float], unit: str) -> None:
+    own, ours = figures
+    print(
+        f"{framework:10} {case:10} own {own:11,.2f}  ours {ours:11,.2f} {unit}  {ours / own:.2f}", flush=True
+    )
+
+
+def count() -> None:
+    """Count instructions."""
     for framework in FRAMEWORKS:
         for case, (few, many) in COUNTS.items():
+            found = []
             for cls in CLASSES:
+                arguments = ["-m", "benchmarks.frameworks", "--once", framework, cls, case]
 
-                def command(
-                    count: int, framework: str = framework, cls: str = cls, case: str = case
-                ) -> list[str]:
-                    return ["-m", "benchmarks.frameworks", "--once", framework, cls, case, str(count)]
+                def command(number: int, arguments: list[str] = arguments) -> list[str]:
+                    return [*arguments, str(number)]
 
-                found = _instructions.per_operation(command, few, many)
-                figures.setdefault(framework, {}).setdefault(case, {})[cls] = round(found)
-            own, ours = (figures[framework][case][cls] for cls in CLASSES)
-            print(
-                f"{framework:10} {case:10} own {own:9,.0f}  ours {ours:9,.0f}  {ours / own:.2f}", flush=True
-            )
-    return figures
+                found.append(_instructions.per_operation(command, few, many))
+            show(framework, case, found, "instructions")
+
+
+async def clock(rounds: int) -> None:
+    """Take the time: the least, because whatever else the machine does only adds to it."""
+    for framework in FRAMEWORKS:
+        make: Callable[[bool], Any] = globals()[framework]
+        apps = [make(cls == "ours") for cls in CLASSES]
+        for case, (connections, messages) in {"connection": (20, 1), "message": (1, 1000)}.items():
+            least = [float("inf")] * len(apps)
+            for _ in range(rounds):
+                for number, app in enumerate(apps):
+                    start = time.process_time()
+                    await run(app, connections, messages)
+                    taken = (time.process_time() - start) / (connections * messages)
+                    least[number] = min(least[number], taken * 1e6)
+            show(framework, case, least, "µs")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--once", nargs=4, metavar=("FRAMEWORK", "CLASS", "CASE", "COUNT"))
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--time", action="store_true")
+    parser.add_argument("--rounds", type=int, default=40)
     arguments = parser.parse_args()
     if arguments.once:
         once(arguments.once)
-        return
-    figures = measured()
-    if arguments.write:
-        packages = (*FRAMEWORKS, "lilya-websockets")
-        FIGURES.write_text(
-            json.dumps(
-                {
-                    "python": platform.python_version(),
-                    "versions": {name: version(name) for name in packages},
-                    "instructions": figures,
-                },
-                indent=2,
-            )
-            + "\n",
-            encoding="utf-8",
-        )
+    elif arguments.time:
+        asyncio.run(clock(arguments.rounds))
+    else:
+        count()
 
 
 if __name__ == "__main__":

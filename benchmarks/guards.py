@@ -63,7 +63,6 @@ def never() -> RateLimit:
 GUARDS: dict[str, Callable[[], Any]] = {
     "nothing": lambda: plain,
     "OriginGuard": lambda: OriginGuard(plain, origins=["https://app.example.com"]),
-    "OriginGuard, same origin": lambda: OriginGuard(plain, forwarded_proto=True),
     "bearer_token": lambda: with_token,
     "LimitGuard, connections": lambda: LimitGuard(plain, connections=9, connections_per_key=9),
     "LimitGuard, handshakes": lambda: LimitGuard(plain, handshakes_per_second=never()),

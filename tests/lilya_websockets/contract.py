@@ -115,6 +115,8 @@ ROWS = {
     "anyio-is-an-extra": "without it, an ImportError that names the extra, and nothing is sent",
     "deny": "a denial response where the server can, close() where it cannot",
     "select-subprotocol": "the first of the app's preferences that was offered",
+    "typed-received": "what the client sends wrong is a WebSocketDataError with errors(), and no end",
+    "typed-sent": "what the app sends wrong raises before anything is sent",
     "upstream-not-callable": "an instance is not callable",
     "upstream-states-are-assignable": "and obeyed",
     "upstream-raw-accept": "a raw accept before any receive",

@@ -183,7 +183,7 @@ async def test_other_scopes_pass() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append(scope["type"])
 
-    await OriginGuard(app, missing="deny")({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+    await OriginGuard(app, missing="deny")({"type": "lifespan"}, None, None)
     assert seen == ["lifespan"]
 
 
@@ -204,7 +204,7 @@ def refused(guard: OriginGuard, origin: str, **headers: str) -> None:
         pass
 
     with pytest.raises(StopIteration):
-        guard(scope, None, send).send(None)  # type: ignore[arg-type]
+        guard(scope, None, send).send(None)
 
 
 def test_each_refusal_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -505,6 +505,35 @@ def test_first_bytes_that_may_be_a_method_wait(implementation: str) -> None:
     assert app.seen in ([("M-SEARCH", "/a", b"")], [])
 
 
+def test_a_handshake_overtakes_no_answer_of_uvicorns_own_protocol_either() -> None:
+    """uvicorn itself would hand over, and both would write."""
+    if HTTPTOOLS is H11:
+        pytest.skip("httptools is not installed")
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    app = Requests()
+    plain = head(b"GET /a") + b"\r\n"
+    handshake = HANDSHAKE.replace(b"WebSocket\r\nSec", b"websocket\r\nSec") + b"\r\n"
+
+    async def main(first: bytes, waits: bool) -> bytes:
+        config = Config(app, ws=WebSocketProtocol, lifespan="off", log_config=None)
+        config.load()
+        line = Line(HttpToolsProtocol(config, ServerState(), {}))
+        if waits:
+            line.protocol.data_received(first)
+            await until(lambda: line.written)
+            line.protocol.data_received(handshake)
+        else:
+            line.protocol.data_received(first + handshake)
+        await until(lambda: line.closing)
+        return bytes(line.written)
+
+    assert b"HTTP/1.1 101 " not in run(main(plain, False))
+    assert ("websocket", "/a", b"") not in app.seen
+    assert run(main(plain, True)).count(b"HTTP/1.1 ") == 2  # 200, and the app's own refusal
+    assert app.seen[-1] == ("websocket", "/a", b"")
+
+
 def test_a_unix_socket_has_no_addresses() -> None:
     scopes: list[Any] = []
 

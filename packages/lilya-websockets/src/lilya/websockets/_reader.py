@@ -472,7 +472,6 @@ class Reader(Source):
         self._hurried += 1
         if self._room is not None:
             self._room.set()
-        self._call()
         try:
             with anyio.move_on_after(GRACE):
                 await self._block.wait_disconnected()

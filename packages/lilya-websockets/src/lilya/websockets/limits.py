@@ -24,7 +24,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from hashlib import blake2b
 from ipaddress import AddressValueError, IPv6Address
-from typing import Final
+from typing import Any, Final
 
 try:
     import anyio
@@ -35,7 +35,7 @@ from ._conversation import checked_count, checked_number
 from ._messages import checked_close
 from ._websocket import WebSocket
 from .datastructures import Address
-from .types import ASGIApp, Message, Receive, Scope, Send
+from .types import AnyASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["LimitGuard", "RateLimit", "client_key"]
 
@@ -179,7 +179,7 @@ class LimitGuard:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: AnyASGIApp,
         *,
         connections: int | None = None,
         connections_per_key: int | None = None,
@@ -209,7 +209,7 @@ class LimitGuard:
         """How many WebSockets of a key are open; 0 if `connections_per_key` is not limited."""
         return self._open_of.get(_short(key), 0)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Refuse the connection, or let the app have it."""
         if scope["type"] != "websocket":
             await self.app(scope, receive, send)

@@ -26,7 +26,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any, Final, Literal, NamedTuple
 
 from ._websocket import WebSocket
-from .types import ASGIApp, Receive, Scope, Send
+from .types import AnyASGIApp, Receive, Scope, Send
 
 __all__ = ["OriginGuard"]
 
@@ -119,7 +119,7 @@ class OriginGuard:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: AnyASGIApp,
         *,
         origins: Iterable[str] | Literal["*"] = (),
         same_origin: bool = True,
@@ -146,7 +146,7 @@ class OriginGuard:
         self._forwarded_proto = forwarded_proto
         self._logged: set[tuple[str, str]] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer 403, or let the app answer."""
         if scope["type"] in ("websocket", "http"):
             why = self.refusal(scope)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, Final, TypeAlias
 
-__all__ = ["CLASS_TEXTS", "MOST", "Detail", "answer_of", "detail", "too_many"]
+__all__ = ["CLASS_TEXTS", "MOST", "Detail", "Details", "answer_of", "detail", "too_many"]
 
 Detail: TypeAlias = dict[str, Any]
 """`loc`: where, as a tuple of names and indices; `type`: the kind of error; `msg`: the text."""
+
+Details: TypeAlias = Callable[[Exception, Any], list[Detail]]
+"""Says what is wrong with a payload by what decoding it raised."""
 
 MOST: Final = 100
 """Errors that are listed, at most."""

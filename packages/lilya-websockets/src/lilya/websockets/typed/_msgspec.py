@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Union, get_origin
 
 from ._codecs import JSON, Codec, MessagePack, Undecodable
-from ._errors import Detail, detail
+from ._errors import Detail, Details, detail
 from ._kinds import discriminator_of, is_model, is_object, is_struct, members_of, name_of, untold, unwrapped
 
 try:
@@ -33,7 +33,7 @@ safe_kinds: Final = frozenset({"invalid_tag", "invalid_type", "malformed", "miss
 """Kinds of errors whose text is msgspec's, and not of the app."""
 
 
-def decoder(type_: Any, codec: Codec) -> tuple[Callable[[Any], Any], Callable[[Exception], list[Detail]]]:
+def decoder(type_: Any, codec: Codec) -> tuple[Callable[[Any], Any], Details]:
     """What makes a message of a payload, and what says what is wrong with one."""
     choice = _choice(type_)
     if not isinstance(codec, (JSON, MessagePack)):
@@ -200,7 +200,7 @@ _MISSING: Final = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _PART: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|\[\.\.\.\]")
 
 
-def details_of(error: Exception) -> list[Detail]:
+def details_of(error: Exception, payload: Any) -> list[Detail]:
     """What is wrong, in the form of `WebSocketDataError.errors()`. msgspec tells the first error only."""
     if isinstance(error, _Untold):
         return [error.details]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from ._codecs import JSON, Codec, MessagePack, Undecodable
-from ._errors import CLASS_TEXTS, MOST, Detail, detail, too_many
+from ._errors import CLASS_TEXTS, MOST, Detail, Details, detail, too_many
 from ._kinds import discriminator_of, is_model, is_object, members_of, name_of, untold, unwrapped
 
 try:
     from pydantic import Field, PydanticUserError, TypeAdapter, ValidationError
     from pydantic.errors import PydanticUndefinedAnnotation
-    from pydantic_core import core_schema, to_jsonable_python
+    from pydantic_core import core_schema, from_json, to_jsonable_python
 except ModuleNotFoundError as error:
     raise ImportError(
         "messages with models of pydantic need pydantic 2: install lilya-websockets[pydantic]"
     ) from error
+
+_CONTAINERS: Final = (list, tuple, dict, set, frozenset, Sequence, Mapping)
 
 __all__ = ["decoder", "details_of", "encoder", "failures", "safe_kinds"]
 
@@ -34,13 +36,11 @@ safe_kinds: Final = {"malformed", "too_many_errors", *get_args(core_schema.Error
 _OPTIONS: Final[dict[str, Any]] = {"by_alias": True, "warnings": "error"}
 
 
-def decoder(type_: Any, codec: Codec) -> tuple[Callable[[Any], Any], Callable[[Exception], list[Detail]]]:
+def decoder(type_: Any, codec: Codec) -> tuple[Callable[[Any], Any], Details]:
     """What makes a message of a payload, and what says what is wrong with one."""
-    annotated, tags = _discriminated(type_)
-    validator = _adapter(annotated, type_).validator
-    details = partial(details_of, tags=tags)
+    validator = _adapter(_discriminated(type_), type_).validator
     if isinstance(codec, JSON):
-        return validator.validate_json, details
+        return validator.validate_json, partial(details_of, read=from_json)
 
     def decode(payload: Any) -> Any:
         try:
@@ -49,12 +49,12 @@ def decoder(type_: Any, codec: Codec) -> tuple[Callable[[Any], Any], Callable[[E
             raise Undecodable("the message cannot be decoded") from error
         return validator.validate_python(value)
 
-    return decode, details
+    return decode, partial(details_of, read=codec.decode)
 
 
 def encoder(type_: Any, codec: Codec) -> Callable[[Any], str | bytes]:
     """What makes a payload of a message."""
-    adapter = _adapter(_discriminated(type_)[0], type_)
+    adapter = _adapter(_discriminated(type_), type_)
     # Those that are known by their class, and that write themselves: a subclass only what it has from there.
     models = {
         model: model.__pydantic_serializer__
@@ -112,21 +112,35 @@ def encoder(type_: Any, codec: Codec) -> Callable[[Any], str | bytes]:
     return encode
 
 
-def details_of(error: Exception, tags: frozenset[Any]) -> list[Detail]:
+def details_of(error: Exception, payload: Any, read: Callable[[Any], Any]) -> list[Detail]:
     """What is wrong, in the form of `WebSocketDataError.errors()`."""
     if not isinstance(error, ValidationError):
         return [detail((), "malformed" if isinstance(error, Undecodable) else "invalid", str(error))]
     if error.error_count() > MOST:
         return [too_many(error.error_count())]
+    listed = error.errors(include_url=False, include_context=False, include_input=False)
+    message = read(payload) if any(found["loc"] for found in listed) else None
     return [
         detail(
-            # Which of the models it was taken for is no part of the message.
-            found["loc"][1:] if found["loc"] and found["loc"][0] in tags else found["loc"],
+            _place(message, found["loc"], found["type"] == "missing"),
             found["type"],
             CLASS_TEXTS.get(found["type"], found["msg"]),
         )
-        for found in error.errors(include_url=False, include_context=False, include_input=False)
+        for found in listed
     ]
+
+
+def _place(message: Any, loc: tuple[int | str, ...], is_missing: bool) -> list[int | str]:
+    """The place in the message. pydantic also says which member of a union it tried, by names of classes."""
+    place: list[int | str] = []
+    for number, part in enumerate(loc):
+        try:
+            message = message[part]
+        except (LookupError, TypeError):
+            if not is_missing or number + 1 < len(loc):
+                continue
+        place.append(part)
+    return place
 
 
 def _adapter(annotated: Any, type_: Any) -> TypeAdapter[Any]:
@@ -138,27 +152,32 @@ def _adapter(annotated: Any, type_: Any) -> TypeAdapter[Any]:
     return adapter
 
 
-def _discriminated(type_: Any) -> tuple[Any, frozenset[Any]]:
-    """A type whose models are told apart by a field, and the values of that field.
+def _discriminated(type_: Any) -> Any:
+    """A type whose models are told apart by a field, in lists and the like as well.
 
     Raises:
         TypeError: Nothing tells them apart.
     """
-    if get_origin(type_) is Annotated and any(
-        getattr(annotation, "discriminator", None) is not None for annotation in get_args(type_)[1:]
-    ):
-        return type_, frozenset()
+    origin, arguments = get_origin(type_), get_args(type_)
+    if origin is Annotated:
+        if any(getattr(annotation, "discriminator", None) is not None for annotation in arguments[1:]):
+            return type_
+        annotated: Any = (_discriminated(arguments[0]), *arguments[1:])
+        return Annotated[annotated]
+    if origin in _CONTAINERS:
+        return origin[tuple(map(_discriminated, arguments))]
     members = members_of(type_)
     objects = [member for member in members if is_object(unwrapped(member))]
+    if len(members) < 2:
+        return type_
+    rest = [_discriminated(member) for member in members if member not in objects]
     if len(objects) < 2:
-        return type_, frozenset()
+        told = (*objects, *rest)
+        return Union[told]  # noqa: UP007  # made at run time
     models = [unwrapped(member) for member in objects]
     found = discriminator_of(models) if all(map(is_model, models)) else None
     if found is None:
         raise untold(type_, objects)
-    field, by_value = found
-    union: Any = Annotated[Union[tuple(objects)], Field(discriminator=field)]  # noqa: UP007  # made at run time
-    rest = [member for member in members if member not in objects]
-    tags = frozenset(str(getattr(value, "value", value)) for value in by_value) | frozenset(by_value)
+    union: Any = Annotated[Union[tuple(objects)], Field(discriminator=found[0])]  # noqa: UP007
     told = (union, *rest)
-    return cast(Any, Union[told]), tags  # noqa: UP007
+    return Union[told]  # noqa: UP007

@@ -73,7 +73,7 @@ class Typed:
         message = {"type": message_type, self.key: payload}
         if isinstance(error, RecursionError):
             error = ValueError("the message is nested too deep")
-        details = self._details_of(error)
+        details = self._details_of(error, payload)
         first = details[0]
         place = ".".join(map(str, first["loc"]))
         return WebSocketDataError(

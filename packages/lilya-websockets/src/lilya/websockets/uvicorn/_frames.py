@@ -50,6 +50,7 @@ LEGAL: Final = PLAIN | {
 }
 """First bytes that a frame may have."""
 DEFLATED: Final = frozenset(first | COMPRESSED for first in PLAIN)
+WHOLE: Final = PLAIN | DEFLATED  # made once: a set for each connection would be 216 bytes
 LEGAL_DEFLATED: Final = LEGAL | DEFLATED | {TEXT | COMPRESSED, BINARY | COMPRESSED}
 """The same with permessage-deflate. RSV1 is set on the first frame of a message only, and speaks for all of
 its frames (RFC 7692 section 6.1)."""
@@ -138,7 +139,7 @@ class Reader:
         self._log = log
         # First bytes of messages in one frame: those that `next` reads itself, and those that `alone` reads.
         self._plain = PLAIN if log is None else NONE
-        self._whole = self._plain if deflate is None else self._plain | DEFLATED
+        self._whole = self._plain if deflate is None or log is not None else WHOLE
         self._ignores = False
         # What has come and was not read; empty if there is nothing.
         self._data: bytes | bytearray = b""

@@ -474,6 +474,11 @@ class WebSocketProtocol(asyncio.Protocol):
             self._pending, self._missing = bytearray(data), 1
             return
         door: Any = self._transport.get_protocol()
+        if type(door) is HttpToolsProtocol and door.cycle is not None and not door.cycle.response_complete:
+            # A request before this one has no answer yet, and its app would write that among our frames. A
+            # client has to wait for it (RFC 6455 section 4.1). h11 waits by itself.
+            self._finish(1006)
+            return
         deflate = self._config.ws_per_message_deflate
         try:
             if (
