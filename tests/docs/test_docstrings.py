@@ -27,6 +27,8 @@ SOURCE = ROOT / "packages" / "lilya-websockets" / "src" / "lilya" / "websockets"
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
 # Shown in words and examples, and not as an item of a list.
 ELSEWHERE = {"open", "is_secure", "path_for", "url_path_for", "set_session", "clear_session", "wrap"}
+# On the page of typed messages, in examples.
+ELSEWHERE |= {"call", "iter_messages", "receive_message", "send_message"}
 
 
 def names() -> Names:

@@ -21,6 +21,7 @@ import uvicorn
 import lilya.websockets
 import lilya.websockets.channels
 import lilya.websockets.draining
+import lilya.websockets.limits
 import lilya.websockets.testing
 from lilya.websockets import WebSocket
 from lilya.websockets.testing._session import TIMEOUT
@@ -359,6 +360,7 @@ def test_the_options_of_channels() -> None:
 
 # Chosen values, which are meant not to be the defaults.
 CHOSEN = {
+    "code=1013", "on_error=\"answer\"",
     "appendonly=yes", "batch=20", "buffer_messages=0", "cancel_on_disconnect=True", "extensions={}",
     "history=50", "history=n", "mode=\"binary\"", "presence=True", "since=id", "within=4",
     "member=info", "timeout=0",
@@ -372,6 +374,7 @@ def option_problems(text: str, page: Path) -> list[str]:
         lilya.websockets,
         lilya.websockets.channels,
         lilya.websockets.draining,
+        lilya.websockets.limits,
         lilya.websockets.testing,
     ):
         for name in module.__all__:

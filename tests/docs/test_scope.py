@@ -23,9 +23,16 @@ READMES = [
     "packages/ws-doctest/README.md",
 ]
 # Less of anything is a hole in the gate. More is added here when it is there to stay.
-AT_LEAST = {"pages": 24, "apps": 50, "transcripts": 64, "snippets": 37, "signatures": 19, "test files": 5}
+AT_LEAST = {
+    "pages": 33,
+    "apps": 89,
+    "transcripts": 119,
+    "snippets": 41,
+    "signatures": 23,
+    "test files": 13,
+}
 # What is not run, or not reached, each with its reason on the page. Fewer are welcome.
-AT_MOST = {"skipped": 1, "unreached lines": 25}
+AT_MOST = {"skipped": 4, "unreached lines": 46}
 
 
 def configuration() -> dict[str, Any]:

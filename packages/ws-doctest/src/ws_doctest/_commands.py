@@ -302,7 +302,11 @@ def data_problem(fence: Fence) -> tuple[int, str] | None:
         if node is None:
             return None
         done = subprocess.run(
-            [node, "--check", "-"], input=text, capture_output=True, encoding="utf-8", timeout=60
+            [node, "--check", "--input-type=module", "-"],
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
         )
         if done.returncode:
             found = re.search(r":(\d+)\n", done.stderr)
