@@ -727,6 +727,26 @@ async def test_the_names_in_messages_are_the_aliases() -> None:
     assert await sent(WebSocket[Aliased], message) == '{"saidBy":"ann"}'
 
 
+@pytest.mark.parametrize("library", ["pydantic", "msgspec"])
+async def test_nesting_without_end_is_a_data_error(library: Any) -> None:
+    class Typed(WebSocket[list[Any]], library=library):
+        pass
+
+    websocket, _ = await opened(Typed, text("[" * 100_000), text("[1]"))
+    with pytest.raises(WebSocketDataError, match=r"nested too deep|recursion limit"):
+        await websocket.receive_message()
+    assert await websocket.receive_message() == [1]
+
+
+def test_a_model_that_is_defined_later() -> None:
+    class First(pydantic.BaseModel):
+        type: Literal["first"] = "first"
+        other: Second | None = None  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(TypeError, match=r"First.*Second"):
+        WebSocket[First | Leave]
+
+
 # Codecs
 
 
