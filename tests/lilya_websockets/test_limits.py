@@ -442,8 +442,8 @@ async def test_other_scopes_pass() -> None:
         seen.append(scope["type"])
 
     guard = LimitGuard(app, connections=0)
-    await guard({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
-    await guard({"type": "http"}, None, None)  # type: ignore[arg-type]
+    await guard({"type": "lifespan"}, None, None)
+    await guard({"type": "http"}, None, None)
     assert seen == ["lifespan", "http"]
 
 
