@@ -47,7 +47,11 @@ def problems(options: dict[str, Any]) -> list[str]:
         "ws_doctest_pages": ["docs", *READMES],
         "ws_doctest_examples": ["docs_src"],
         "ws_doctest_servers": SERVERS,
-        "ws_doctest_receivers": ["websocket=lilya.websockets:WebSocket"],
+        "ws_doctest_receivers": [
+            "websocket=lilya.websockets:WebSocket",
+            "channels=lilya.websockets.channels:Channels",
+            "session=lilya.websockets.testing:WebSocketSession",
+        ],
     }
     found = []
     for key, value in wanted.items():

@@ -33,6 +33,10 @@ ws_doctest_time_limit = "0.5"
 ws_doctest_servers = []
 """,
     "shop.py": """
+class Owner:
+    name = "ada"
+
+
 class Channel:
     def __init__(self, scope):
         self.scope = scope
@@ -40,6 +44,15 @@ class Channel:
     async def accept(self, subprotocol=None, *, mode="text"): ...
 
     def iterate(self): ...
+
+    def open_door(self): ...
+
+    def open_shop(self): ...
+
+    def open_till(self): ...
+
+    @property
+    def owner(self) -> "Owner": ...
 
 
 def open_all(channels, *, limit=3): ...
@@ -369,6 +382,16 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
     "attribute that does not exist": (
         both(NAMED, add(PAGE, "\nAsk `channel.scopes` for it.\n")),
         ["docs/talk.md:30: `channel.scopes`: Channel has no scopes"],
+    ),
+    "attribute of an attribute": (
+        both(NAMED, add(PAGE, "\nIts `channel.owner.nmae` is known.\n")),
+        ["docs/talk.md:30: `channel.owner.nmae`: Owner has no nmae"],
+    ),
+    "method of a kind": (
+        both(NAMED, add(PAGE, "\nThere is also `open_many()`.\n")),
+        [
+            "docs/talk.md:30: `open_many()`: there is no open_many; of open_* there are open_door, open_shop, open_till"
+        ],
     ),
     "argument that does not exist": (
         both(NAMED, add(PAGE, "\n| call | |\n| --- | --- |\n| `channel.accept(protocol=None)` | x |\n")),

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import inspect
 import re
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,14 @@ class Names:
         self.words = words
         self.known = {*self.objects, *receivers}
         self.options: set[str] = set()
+        # Methods of one kind, such as `send_text` and `send_bytes`: another would be taken for one of them.
+        methods = sorted({name for cls in receivers.values() for name in dir(cls) if "_" in name.strip("_")})
+        kinds = [name.partition("_")[0] + "_" for name in methods if name[0] != "_"]
+        self.families = {
+            kind: [name for name in methods if name.startswith(kind)]
+            for kind in kinds
+            if kinds.count(kind) > 2
+        }
         for each in [*self.objects.values(), *receivers.values()]:
             self._learn(each)
 
@@ -71,9 +80,12 @@ class Names:
             return None
         receiver, _, rest = path.partition(".")
         if rest and receiver in self.receivers:
-            problem = self._attribute(self.receivers[receiver], rest.split(".")[0], code)
-            if problem:
-                return problem
+            cls: type | None = self.receivers[receiver]
+            for part in rest.split("."):
+                problem = self._attribute(cls, part, code) if cls else None
+                if problem:
+                    return problem
+                cls = _type_of(cls, part) if cls else None
         if option and option["name"] in self.options:
             return None
         name = path.rpartition(".")[2]
@@ -83,6 +95,11 @@ class Names:
             near = difflib.get_close_matches(name, candidates, 1, CLOSE)
             if near and name not in vars(__import__("builtins")):
                 return f"`{code}`: there is no {name}; it is close to {near[0]}"
+            family = name.partition("_")[0] + "_"
+            if call and family in self.families:
+                return (
+                    f"`{code}`: there is no {name}; of {family}… there are {', '.join(self.families[family])}"
+                )
         return self._arguments(call, path) if call else None
 
     def _attribute(self, cls: type, name: str, code: str) -> str | None:
@@ -119,3 +136,15 @@ class Names:
                 names = ", ".join(signature.parameters)
                 return f"`{call[0]}`: {path} has no argument {keyword.arg}; it has {names}"
         return None
+
+
+def _type_of(cls: type, name: str) -> type | None:
+    """Return the class of what a property gives, if it is said."""
+    found = inspect.getattr_static(cls, name, None)
+    if not isinstance(found, property) or found.fget is None:
+        return None
+    try:
+        kind = typing.get_type_hints(found.fget).get("return")
+    except (NameError, TypeError):
+        return None
+    return kind if inspect.isclass(kind) else None

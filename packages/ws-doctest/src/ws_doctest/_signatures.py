@@ -47,8 +47,12 @@ def check(bullet: Bullet, receivers: Mapping[str, str], functions: Mapping[str, 
             shown = _shown(bullet)
         except SyntaxError as exc:
             return f"`{bullet.code}`: these are no parameters of a Python function ({exc.msg})"
+        parameters = inspect.signature(function).parameters
+        arguments = ast.parse(f"def _({bullet.parameters}): ...").body[0].args  # type: ignore[attr-defined]
+        if len([*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]) < len(parameters):
+            return None  # a call, with some of them: its names are looked up as in any other code span
         awaited = "await " if inspect.iscoroutinefunction(inspect.unwrap(function)) else ""
-        real = f"{awaited}{bullet.method}({spelt(inspect.signature(function).parameters.values())})"
+        real = f"{awaited}{bullet.method}({spelt(parameters.values())})"
         return None if shown == real else f"the page shows `{shown}`; the code is `{real}`"
     target = receivers.get(bullet.receiver)
     if target is None:
