@@ -2304,3 +2304,18 @@ async def test_a_send_that_waits_goes_out() -> None:
 async def blocked(websocket: WebSocket) -> None:
     with pytest.raises(WebSocketDisconnect):
         await websocket.send_text("b")
+
+
+@pytest.mark.reader
+@pytest.mark.contract("block-after")
+async def test_what_was_not_received_is_not_kept() -> None:
+    """The WebSocket may be kept, and with it the block, for its figures."""
+    server = Server(*(text("a" * 1000) for _ in range(3)))
+    websocket = server.websocket()
+    async with websocket:
+        await until(lambda: websocket.messages_received == 3)
+    assert websocket._conversation is not None
+    reader = websocket._conversation.source
+    assert isinstance(reader, Reader)
+    assert [item for item, _ in reader._inbox.items] == [{"type": "websocket.disconnect", "code": 1000}]
+    assert websocket.messages_received == 3

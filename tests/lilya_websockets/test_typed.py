@@ -395,6 +395,7 @@ class Nested(pydantic.BaseModel):
         (Say | Leave | list[int], '{"type": "say"}', ["text"]),
         (Nested, '{"either": {"text": 5, "a": "x"}}', ["either", "text"]),
         (Nested, '{"said": {"x": {"text": 5}}}', ["said", "x", "text"]),
+        (Nested, '{"said": {"x": 5}}', ["said", "x"]),
         (Nested | Root, '{"said": {"x": {}}}', ["said", "x", "text"]),
         (list[Say | Leave], '[{"type": "leave"}, {"type": "say", "text": 5}]', [1, "text"]),
         (list[Say | Leave] | str, '[{"type": "leave"}, {"text": 5}]', [1]),
@@ -409,6 +410,18 @@ async def test_places_are_those_in_the_message(types: Any, payload: str, place: 
     assert place in [error["loc"] for error in json.loads(answer["text"])["errors"]]
     for name in ("Say", "Leave", "Guarded", "Root", "tagged-union"):
         assert name not in answer["text"]
+
+
+async def test_no_text_of_an_answer_names_a_class() -> None:
+    class Typed(WebSocket[Nested], codec=MessagePack()):
+        pass
+
+    payload = msgspec.msgpack.encode({"said": {"x": 5}})
+    websocket, server = await opened(Typed, data(payload), disconnect())
+    async for _ in websocket.iter_messages(on_error="answer"):
+        raise AssertionError("it is invalid")
+    (error,) = msgspec.msgpack.decode(server.sent[0]["bytes"])["errors"]
+    assert error == {"loc": ["said", "x"], "type": "model_type", "msg": "Input should be an object"}
 
 
 # What untyped WebSockets do

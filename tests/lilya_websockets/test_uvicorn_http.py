@@ -744,7 +744,7 @@ def both() -> None:
 
 
 def test_both_implementations_read_the_same_requests(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = asyncio.run(compare(range(150), monkeypatch))
+    found = asyncio.run(compare(range(200), monkeypatch))
     assert all(found[kind] > 10 for kind in ("known", "same", "less")), found
 
 
@@ -798,7 +798,7 @@ def goes_on_after_a_fault(patch: pytest.MonkeyPatch) -> None:
 def test_a_fault_is_seen(both: None, plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     with pytest.raises((AssertionError, AttributeError)):
-        asyncio.run(compare(range(150), monkeypatch))
+        asyncio.run(compare(range(200), monkeypatch))
 
 
 # Limits
