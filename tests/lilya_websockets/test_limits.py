@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -140,13 +141,15 @@ def test_keys_that_have_their_burst_again_are_forgotten() -> None:
 
 
 def test_of_too_many_keys_the_one_used_least_recently_is_forgotten() -> None:
-    limit = RateLimit(1, max_keys=3, clock=Clock())
-    for key in ("a", "b", "c", "a"):
-        limit.take(key)
-    assert [limit.take(key) == 0 for key in ("d", "e")] == [True, True]
+    limit = RateLimit(1, burst=2, max_keys=3, clock=Clock())
+    for key in ("a", "b", "c", "a", "d"):
+        assert limit.take(key) == 0
     assert len(limit) == 3
-    assert limit.take("c") > 0  # b, and then a, which had not got anything the second time
-    assert limit.take("a") == 0
+    assert limit.take("a") > 0  # forgotten was b
+    assert [limit.take("b") == 0 for _ in range(2)] == [True, True]
+    for key in ("e", "f"):  # what a was refused is no use of it
+        assert limit.take(key) == 0
+    assert [limit.take("a") == 0 for _ in range(3)] == [True, True, False]
 
 
 def test_a_long_key_is_kept_as_a_digest() -> None:
@@ -433,6 +436,28 @@ async def test_a_close_that_the_client_does_not_take(fails: bool, monkeypatch: p
     with anyio.fail_after(5):
         await guard(server.scope, server.receive, server.send)
     assert guard.open == 0
+
+
+async def test_a_cancelled_app_is_closed_all_the_same() -> None:
+    class Slow(Server):
+        async def send(self, message: Any) -> None:
+            await anyio.lowlevel.checkpoint()  # where a cancellation arrives
+            await super().send(message)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        websocket = WebSocket(scope, receive, send)
+        await websocket.accept()
+        async for _ in websocket.iter_text():
+            pass
+        await anyio.sleep_forever()
+
+    server = Slow(text("a"), text("b"))
+    guard = LimitGuard(app, messages_per_second=RateLimit(1, clock=Clock()), key=lambda scope: "a")
+    async with anyio.create_task_group() as group:
+        group.start_soon(guard, server.scope, server.receive, server.send)
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    assert closes(server) == [CLOSE]
 
 
 async def test_other_scopes_pass() -> None:
