@@ -590,6 +590,10 @@ class Direct(Source):
             self._unyielded = 0
             self.messages_received += 1
             self.bytes_received += len(text)
+        elif text is None and type(payload := message.get("bytes")) is bytes:
+            self._unyielded = 0
+            self.messages_received += 1
+            self.bytes_received += len(payload)
         else:
             self._note(message)  # middleware may make a disconnect, of which the server knows nothing
         return message

@@ -389,6 +389,10 @@ class Reader(Source):
                 self._unyielded = 0
                 self.messages_received += 1
                 self.bytes_received += len(text)
+            elif text is None and type(payload := message.get("bytes")) is bytes:
+                self._unyielded = 0
+                self.messages_received += 1
+                self.bytes_received += len(payload)
             else:
                 self._note(message)
             return message
