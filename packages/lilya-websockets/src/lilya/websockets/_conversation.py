@@ -32,7 +32,7 @@ import anyio.lowlevel
 
 from ._extensions import END
 from ._frameworks import close_of, denial_of, end_of, is_handled, losses
-from ._inbox import Breach, Inbox, Limits, kind_of, size_of
+from ._inbox import DEFAULTS, Breach, Inbox, Limits, kind_of, size_of
 from ._messages import checked_bytes, checked_close, checked_text
 from ._reader import GRACE, TURN, Heartbeat, Reader, Source
 from ._servers import is_stop
@@ -79,6 +79,9 @@ class BlockState(IntEnum):
     """Both have ended. What was acquired is being cleaned up."""
     LEFT = 6
     """The callables of the server are its own again."""
+
+    # An enum's own hash is a Python function; the table is looked up at every step.
+    __hash__ = int.__hash__
 
 
 NEW: Final = BlockState.NEW
@@ -128,7 +131,7 @@ class Owned(Protocol):
     async def accept(self, subprotocol: str | None = None, headers: Any = None) -> None: ...
     async def close(self, code: int = 1000, reason: str | None = None) -> None: ...
     async def deny(self, status: int = 403, content: str | bytes = b"", headers: Any = None) -> None: ...
-    def _use(self, receive: Receive, send: Send) -> None: ...
+    def _use(self, receive: Receive, send: Send, *, over: bool = False) -> None: ...
     def _learn(self, end: Message | None, ended: str | None = None) -> None: ...
     def _tell(self, attempted: str | None = None) -> WebSocketDisconnect: ...
     def _is_told_by(self, error: BaseException) -> bool: ...
@@ -180,12 +183,14 @@ class Conversation(Generic[W]):
             message["bytes"] = checked_bytes(heartbeat_message)
         answer = _checked_period("heartbeat_timeout", heartbeat_timeout)
         self._heartbeat = None if period is None else Heartbeat(period, message, answer)
+        size = None if max_message_size is None else checked_count("max_message_size", max_message_size)
+        rate = _checked_period("max_messages_per_second", max_messages_per_second)
         self._limits = Limits(
-            size=None if max_message_size is None else checked_count("max_message_size", max_message_size),
-            rate=_checked_period("max_messages_per_second", max_messages_per_second),
-            messages=checked_count("buffer_messages", buffer_messages),
-            bytes=checked_count("buffer_bytes", buffer_bytes, least=1),
-            idle=idle,
+            checked_count("buffer_messages", buffer_messages),
+            checked_count("buffer_bytes", buffer_bytes, least=1),
+            size,
+            rate,
+            idle,
         )
         self._close_timeout = checked_number("close_timeout", close_timeout)
         self._websocket = websocket
@@ -256,7 +261,7 @@ class Conversation(Generic[W]):
             await self._deny_for(error)
             raise
         receive, send = self._server = websocket._receive, websocket._send
-        limited = self._limits != Limits() or self._heartbeat is not None
+        limited = self._limits != DEFAULTS or self._heartbeat is not None
         watch = None if limited else watch_of(websocket.scope, receive)
         if left or watch is not None:
             self._source = Direct(proxy(self), receive, send)
@@ -379,12 +384,11 @@ class Conversation(Generic[W]):
 
     def _give_back(self, source: Reader | Direct) -> None:
         websocket = self._websocket
-        if self._state is not HANDED_ON:
-            if websocket.close_code is None:  # nothing was sent, and nothing will be
-                websocket._learn({"code": 1006})
-            websocket.client_state = websocket.application_state = DISCONNECTED
+        over = self._state is not HANDED_ON
+        if over and websocket.close_code is None:  # nothing was sent, and nothing will be
+            websocket._learn({"code": 1006})
         self._step("give back")
-        websocket._use(*self._server)
+        websocket._use(*self._server, over=over)
         source.give_back(websocket.close_code)
         if self._over is not None:
             self._over.set()
@@ -625,7 +629,7 @@ class Direct(Source):
 
     async def _receive_until_over(self) -> None:
         """Receive what the server keeps before the end: it tells the end when it comes to it."""
-        inbox = self._inbox = Inbox(Limits(), anyio.current_time)
+        inbox = self._inbox = Inbox(DEFAULTS, anyio.current_time)
         self._looking = True
         try:
             while not self._block.is_over:

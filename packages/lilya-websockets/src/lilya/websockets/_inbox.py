@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .types import Message
 
-__all__ = ["Breach", "Inbox", "Limits", "kind_of", "size_of"]
+__all__ = ["DEFAULTS", "Breach", "Inbox", "Limits", "kind_of", "size_of"]
 
 
 class Limits(NamedTuple):
@@ -32,6 +32,9 @@ class Limits(NamedTuple):
     """Messages per second, on average, and as many at once, at least one."""
     idle: float | None = None
     """Seconds without a message."""
+
+
+DEFAULTS: Final = Limits()
 
 
 class Breach(NamedTuple):

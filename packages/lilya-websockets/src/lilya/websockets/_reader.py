@@ -30,7 +30,7 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from ._frameworks import end_of, losses
-from ._inbox import Breach, Inbox, Limits, kind_of, size_of
+from ._inbox import DEFAULTS, Breach, Inbox, Limits, kind_of, size_of
 from ._servers import is_lendable
 from .exceptions import WebSocketDisconnect
 from .types import Message, Receive, Send
@@ -162,7 +162,7 @@ class Reader(Source):
         self._limits = limits
         self._heartbeat = heartbeat
         self._idle_code = idle_code
-        self._unlimited = limits == Limits() and heartbeat is None
+        self._unlimited = limits == DEFAULTS and heartbeat is None
         self._sends: set[Callable[[], None]] = set()  # what stops each that waits
         self._outside: anyio.CancelScope  # between what is around the block and its tasks
         self._group: TaskGroup

@@ -1140,11 +1140,14 @@ class WebSocket(Connection, Generic[In, Out]):
         """Whether it was the app itself that closed."""
         return self._ended == _BY_APP
 
-    def _use(self, receive: Receive, send: Send) -> None:
-        """Use other callables from now on."""
+    def _use(self, receive: Receive, send: Send, *, over: bool = False) -> None:
+        """Use other callables from now on, and neither of them if the conversation is over."""
         self._receive = receive
         self._send = send
-        self._move(self._client_state, self._application_state)
+        if over:
+            self._move(DISCONNECTED, DISCONNECTED)
+        else:
+            self._move(self._client_state, self._application_state)
 
     def _learn(self, end: Message | None, ended: str | None = None) -> None:
         """Learn of the end before the app does: it can still receive what came before.
