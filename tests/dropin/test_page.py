@@ -61,6 +61,8 @@ def project(tmp_path: Path) -> Path:
     shutil.copytree(
         ROOT / "docs_src/lilya", tmp_path / "docs_src/lilya", ignore=shutil.ignore_patterns("__pycache__")
     )
+    # The root's configuration, which the test of an example runs with, names this folder.
+    (tmp_path / "docs_src/guides/django").mkdir(parents=True)
     return tmp_path
 
 
