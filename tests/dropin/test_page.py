@@ -61,8 +61,9 @@ def project(tmp_path: Path) -> Path:
     shutil.copytree(
         ROOT / "docs_src/lilya", tmp_path / "docs_src/lilya", ignore=shutil.ignore_patterns("__pycache__")
     )
-    # The root's configuration, which the test of an example runs with, names this folder.
-    (tmp_path / "docs_src/guides/django").mkdir(parents=True)
+    # The root's configuration, which the test of an example runs with, names other folders, too.
+    for name in re.findall(r'"(docs_src/[^:"]+): ', (ROOT / "pyproject.toml").read_text(encoding="utf-8")):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
     return tmp_path
 
 
