@@ -79,6 +79,11 @@ def eventually(condition: Callable[[], Any]) -> None:
 def running(app: Any, ws: str = SERVERS[1], lifespan: str = "auto") -> Iterator[Running]:
     """uvicorn on a free port; it has ended when the block is left, and the app has shut down."""
     log = Log()
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        # As they are before uvicorn configures them, which another test in this process may have it do.
+        logger = logging.getLogger(name)
+        logger.propagate = True
+        logger.handlers.clear()
     logging.getLogger().addHandler(log)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, ws=ws, lifespan=lifespan, log_config=None, log_level="info")  # type: ignore[arg-type]

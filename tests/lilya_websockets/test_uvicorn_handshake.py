@@ -491,7 +491,7 @@ def compared(head: bytes) -> str | None:
 def test_mutated_handshakes_beside_the_library() -> None:
     found: Counter[str | None] = Counter()
     verdicts: Counter[bool] = Counter()
-    for seed in range(20_000):
+    for seed in range(6_000):
         head = mutated(random.Random(seed))
         try:
             found[compared(head)] += 1
@@ -499,7 +499,7 @@ def test_mutated_handshakes_beside_the_library() -> None:
             raise AssertionError(f"seed {seed}: {error}") from error
         verdicts[isinstance(judged(head), Agreement)] += 1
     assert set(found) == {None, "an absolute target (RFC 9112 section 3.2.2)", *STRICTER, *LOOSER}
-    assert min(verdicts.values()) > 2000
+    assert min(verdicts.values()) > 600
 
 
 @pytest.mark.parametrize(
