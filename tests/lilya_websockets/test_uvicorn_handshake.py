@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import websockets
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -335,8 +336,17 @@ def theirs(head: bytes) -> tuple[int, TheirRequest | None, Any]:
         written = b"".join(wire.data_to_send())
         return (int(written.split()[1]) if written else 400), None, None
     assert isinstance(events[0], TheirRequest)
-    answer = wire.accept(events[0])
+    try:
+        answer = wire.accept(events[0])
+    except UnicodeEncodeError:
+        return 400, None, None  # before its version 17 it cannot write an answer that quotes such a byte
     return answer.status_code, events[0], answer
+
+
+def octets(value: str) -> bytes:
+    """The bytes of a header's value, which the library decodes to surrogates before its version 17."""
+    surrogates = any("\udc80" <= character <= "\udcff" for character in value)
+    return value.encode("ascii", "surrogateescape") if surrogates else value.encode("latin-1")
 
 
 def values(head: bytes, name: bytes) -> list[bytes]:
@@ -462,9 +472,7 @@ def compared(head: bytes) -> str | None:
         assert ours.answer.partition(b"Sec-WebSocket-Extensions: ")[2] == (
             extensions and extensions + b"\r\n"
         )
-        items = [
-            (name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.raw_items()
-        ]
+        items = [(name.lower().encode(), octets(value)) for name, value in request.headers.raw_items()]
         offered = [
             each
             for value in request.headers.get_all("Sec-WebSocket-Protocol")
@@ -480,8 +488,8 @@ def compared(head: bytes) -> str | None:
             return "an absolute target (RFC 9112 section 3.2.2)"
         assert ours.headers == items
         assert (
-            request.path.encode()
-            == ours.raw_path + (b"?" in request.path.encode()) * b"?" + ours.query_string
+            request.path.encode(errors="surrogateescape")
+            == ours.raw_path + ("?" in request.path) * b"?" + ours.query_string
         )
         return None
     assert reasons, (head, ours, status)
@@ -498,7 +506,10 @@ def test_mutated_handshakes_beside_the_library() -> None:
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
         verdicts[isinstance(judged(head), Agreement)] += 1
-    assert set(found) == {None, "an absolute target (RFC 9112 section 3.2.2)", *STRICTER, *LOOSER}
+    kinds = {None, "an absolute target (RFC 9112 section 3.2.2)", *STRICTER, *LOOSER}
+    if int(websockets.__version__.partition(".")[0]) < 17:
+        kinds.remove("more than one Content-Length, though all are 0")  # it refuses them, too
+    assert set(found) == kinds
     assert min(verdicts.values()) > 600
 
 
