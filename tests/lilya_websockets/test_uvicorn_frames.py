@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Sequence
@@ -1355,3 +1356,54 @@ def test_a_fragment_that_ends_with_its_last_block() -> None:
         deflate.inflated(fragment + fragment, 9, final=False)
     with pytest.raises(ProtocolError, match="more than 16 blocks"):
         deflate.inflated(fragment * 17, 1000, final=False)
+
+
+def test_what_is_measured_and_fits_is_inflated() -> None:
+    deflate = Deflate(PerMessageDeflate(False, False, 15, 15, {}), 3)
+    compressor = zlib.compressobj(wbits=-15)
+    payload = compressor.compress(bytes(500_000)) + compressor.flush()
+    decompressor = zlib.decompressobj(wbits=-15)
+    decompressor.decompress(payload, 10)
+    deflate._measure(decompressor, 500_000)
+    with pytest.raises(PayloadTooBig):
+        deflate._measure(decompressor, 400_000)
+
+
+def test_a_prepared_message_is_logged_as_others_are(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "hello", "prepared": {}})
+        await receive()
+
+    async def main() -> None:
+        async with made(app) as protocol:
+            await asyncio.sleep(0)
+            assert protocol._transport.written.endswith(b"\x81\x05hello")
+
+    with caplog.at_level(logging.DEBUG, "uvicorn.error"):
+        run(main())
+    assert [record for record in caplog.records if "hello" in record.getMessage()]
+
+
+def test_what_comes_before_the_answer_waits_however_much_it_is() -> None:
+    events: list[Any] = []
+    go = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await go.wait()
+        await send({"type": "websocket.accept"})
+        events.extend([await receive(), await receive()])
+
+    async def main() -> None:
+        async with made(app) as protocol:
+            first = encoded([Sent(0x82, bytes(70_000))], False)
+            for piece in (first[:69_000], first[69_000:], encoded([Sent(0x81, b"b")], False)):
+                protocol.data_received(piece)  # as TLS may, while reading is paused
+            go.set()
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+    run(main())
+    assert [len(event.get("bytes") or event["text"]) for event in events] == [70_000, 1]

@@ -373,3 +373,28 @@ async def test_close_all_takes_their_objects() -> None:
     for server, each in zip(servers[1:], theirs[1:], strict=True):
         assert server.sent[-1] == {"type": "websocket.close", "code": 4000, "reason": "closed"}
         assert states(each)[1] == "DISCONNECTED"
+
+
+class Carrier:
+    """Carries callables that are not its own methods, as an object made by hand does."""
+
+    def __init__(self, server: Server) -> None:
+        self.scope, self.receive, self.send = server.scope, server.receive, server.send
+
+
+async def test_an_object_whose_callables_are_anothers_methods() -> None:
+    server = Server(text("a"))
+    carrier = Carrier(server)
+    ours = WebSocket.wrap(carrier)
+    assert WebSocket.wrap(carrier) is ours
+    await ours.accept()
+    assert await ours.receive_text() == "a"
+    await carrier.send({"type": "websocket.close", "code": 4000, "reason": ""})
+    assert states(ours)[1] == "DISCONNECTED"
+
+
+async def test_what_stands_before_another_object_keeps_what_that_carried() -> None:
+    server = Server()
+    before = _shared.Foreign(Carrier(server))
+    assert before.websocket is None
+    assert before.callables == (server.receive, server.send)

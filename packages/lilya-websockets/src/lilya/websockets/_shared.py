@@ -109,12 +109,14 @@ class Foreign:
     def __init__(self, other: Any) -> None:
         self._websocket: Callable[[], Any] = _nobody
         receive, send = other.receive, other.send
-        try:
-            # Methods of the object are held without it.
-            self._other: Callable[[], Any] = ref(other)
-            self._receive, self._send = receive.__func__, send.__func__
-        except (AttributeError, TypeError):
-            self._other, self._receive, self._send = _nobody, receive, send
+        self._other: Callable[[], Any] = _nobody
+        self._receive, self._send = receive, send
+        if getattr(receive, "__self__", None) is other and getattr(send, "__self__", None) is other:
+            try:
+                # Methods of the object are held without it.
+                self._other, self._receive, self._send = ref(other), receive.__func__, send.__func__
+            except TypeError:
+                pass  # an object with slots, to which there are no weak references
 
     @property
     def websocket(self) -> Any:
