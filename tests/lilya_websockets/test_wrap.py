@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -201,6 +201,18 @@ async def test_by_the_callables_of_their_object_behind_a_router() -> None:
     await theirs.close(4003)
     assert ours.close_code == 4002
     assert server.types == ["websocket.accept", "websocket.send", "websocket.close"]
+
+
+async def test_by_the_methods_of_their_class_where_ours_stands_before_them() -> None:
+    server = Server(path_params={})
+    theirs = starlettes(server)
+    ours = WebSocket.wrap(theirs)
+    methods = (
+        MethodType(method, theirs) for method in (StarlettesWebSocket.receive, StarlettesWebSocket.send)
+    )
+    second = WebSocket(theirs.scope, *methods)
+    await second.accept()
+    assert states(ours) == states(second) == states(theirs) == ("CONNECTED", "CONNECTED")
 
 
 async def test_ours_is_gone_and_another_is_made() -> None:

@@ -19,9 +19,6 @@ from ._messages import checked_close, checked_headers, checked_status
 from .exceptions import WebSocketDisconnect
 from .types import Message, Scope
 
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
-
 __all__ = ["close_of", "denial_of", "end_of", "is_handled", "losses"]
 
 _Names = tuple[tuple[str, str], ...]
@@ -43,6 +40,9 @@ _LEAVING: Final[_Names] = (
     ("starlette.websockets", "WebSocketDisconnect"),
     ("litestar.exceptions", "WebSocketDisconnect"),
 )
+# A group of exceptions is of this class as soon as each of them is an `Exception`. Before Python 3.11 it is
+# the backport's, which AnyIO brings, and without AnyIO nobody has it.
+_GROUPS: Final[_Names] = (("builtins", "ExceptionGroup"), ("exceptiongroup", "ExceptionGroup"))
 _LITESTARS: Final[_Names] = (("litestar.exceptions", "LitestarException"),)
 # Where a framework keeps the handlers of exceptions for what is inside of it: by class, and by status.
 _HANDLERS: Final = ("starlette.exception_handlers", "lilya.exception_handlers")
@@ -69,8 +69,9 @@ def close_of(error: BaseException | None) -> tuple[int, str] | None:
 
     A group carries those of its first exception, if each of them is such an exception.
     """
-    if isinstance(error, BaseExceptionGroup):
-        codes = [close_of(inner) for inner in error.exceptions]
+    if isinstance(error, _loaded(_GROUPS)):
+        group: Any = error
+        codes = [close_of(inner) for inner in group.exceptions]
         return None if None in codes else codes[0]
     if not isinstance(error, _loaded(_CLOSING)) or isinstance(error, losses()):
         return None

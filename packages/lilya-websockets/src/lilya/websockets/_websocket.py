@@ -192,8 +192,8 @@ class WebSocket(Connection, Generic[In, Out]):
             first = owner.websocket
         elif getattr(owner, "scope", None) is self.scope and (states := states_of(owner)) is not None:
             foreign = foreign_before(owner)
-            # No test reaches the other case: methods taken from the class of an object that we stand before.
-            if foreign is None or (first := foreign.websocket) is None:  # pragma: no branch
+            # Else the methods were taken from the class of an object that one of ours stands before.
+            if foreign is None or (first := foreign.websocket) is None:
                 return owner, foreign, states
         else:
             # By identity: middleware that changes the conversation hands on a `receive` of its own, and what
