@@ -41,6 +41,8 @@ def is_there(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port), timeout=LIMIT).close()
     except ConnectionRefusedError:
         return False
+    except ConnectionResetError:
+        pass  # it was killed with this connection in its queue: the next look will tell
     return True
 
 
