@@ -313,6 +313,8 @@ if nox is not None:
             "tests/lilya_websockets/test_uvicorn_conformance.py",
             "tests/lilya_websockets/test_uvicorn_autobahn.py",
             "tests/lilya_websockets/test_uvicorn_fuzz.py",
+            "tests/lilya_websockets/test_uvicorn_handshake.py",
+            "tests/lilya_websockets/test_uvicorn_http.py",
             *("-o", "faulthandler_timeout=600"),  # Autobahn has cases that take a minute
             *PARALLEL,
             *session.posargs,

@@ -18,6 +18,11 @@ from .frames import LIMIT, Client, eventually
 PROTOCOL = os.environ.get("CONFORMANCE_PROTOCOL", "lilya.websockets.uvicorn:WebSocketProtocol")
 """The class under test; another one shows where that one stands."""
 
+EXHAUSTIVE = os.environ.get("CONFORMANCE") == "exhaustive"
+"""Every case in every chopping, on every event loop, and ten times the seeds: by `nox -s conformance`."""
+
+TIMES = 10 if EXHAUSTIVE else 1
+
 Event = tuple[Any, ...]
 
 

@@ -11,7 +11,6 @@ turn; and text that is not UTF-8 is found at the end of a frame (6.4.3, 6.4.4), 
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import zlib
@@ -48,10 +47,7 @@ from .frames import (
     request,
     text,
 )
-from .serving import Serving, loops
-
-EXHAUSTIVE = os.environ.get("CONFORMANCE") == "exhaustive"
-"""Every case in every chopping, on every event loop; `nox -s conformance` sets it."""
+from .serving import EXHAUSTIVE, Serving, loops
 
 LOOPS = loops(["asyncio", "uvloop"]) if EXHAUSTIVE else ["asyncio"]
 CHOPS: list[int | None] = [None, -1, 1, 2, 7]

@@ -48,10 +48,8 @@ from .frames import (
     frame,
     request,
 )
-from .serving import PROTOCOL, Event, Serving, loops
+from .serving import EXHAUSTIVE, PROTOCOL, TIMES, Event, Serving, loops
 
-EXHAUSTIVE = os.environ.get("CONFORMANCE") == "exhaustive"
-TIMES = 10 if EXHAUSTIVE else 1
 DEFLATE: dict[str, str | None] = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
 
 

@@ -27,6 +27,8 @@ from lilya.websockets.uvicorn import _handshake as subject
 from lilya.websockets.uvicorn._deflate import DEFLATE
 from lilya.websockets.uvicorn._handshake import Agreement, Refusal, agreed, answer_lines, read
 
+from .serving import TIMES
+
 LINES = [
     b"GET /chat?x=1 HTTP/1.1",
     b"Host: example.org",
@@ -499,7 +501,7 @@ def compared(head: bytes) -> str | None:
 def test_mutated_handshakes_beside_the_library() -> None:
     found: Counter[str | None] = Counter()
     verdicts: Counter[bool] = Counter()
-    for seed in range(6_000):
+    for seed in range(6_000 * TIMES):
         head = mutated(random.Random(seed))
         try:
             found[compared(head)] += 1
@@ -510,7 +512,7 @@ def test_mutated_handshakes_beside_the_library() -> None:
     if int(version("websockets").partition(".")[0]) < 17:
         kinds.remove("more than one Content-Length, though all are 0")  # it refuses them, too
     assert set(found) == kinds
-    assert min(verdicts.values()) > 600
+    assert min(verdicts.values()) > 600 * TIMES
 
 
 @pytest.mark.parametrize(
@@ -624,7 +626,7 @@ def test_a_verdict_behind_uvicorn_is_that_on_its_bytes(implementation: str) -> N
 
     async def judge_all() -> None:
         tasks: set[asyncio.Task[Any]] = asyncio.all_tasks()
-        for seed in range(6000):
+        for seed in range(6_000 * TIMES):
             head = mutated(random.Random(seed))
             verdict, given = through(door, head, config)
             if not given:

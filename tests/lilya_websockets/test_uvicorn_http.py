@@ -28,6 +28,7 @@ from lilya.websockets.uvicorn import _http as subject
 from lilya.websockets.uvicorn._guarded import H11, Guarded
 from tests.docs.nginx import needs_nginx, nginx
 
+from .serving import TIMES
 from .test_uvicorn import LIMIT, LOOPS, asyncio_timeout, serving, until
 
 HTTPTOOLS: Any = subject.behind  # or h11's, where httptools is not installed
@@ -744,7 +745,7 @@ def both() -> None:
 
 
 def test_both_implementations_read_the_same_requests(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = asyncio.run(compare(range(200), monkeypatch))
+    found = asyncio.run(compare(range(200 * TIMES), monkeypatch))
     assert all(found[kind] > 10 for kind in ("known", "same", "less")), found
 
 
