@@ -17,11 +17,24 @@ from typing import NamedTuple
 
 from ._client import Crowd
 
-__all__ = ["DEFAULT", "HTTP", "LEVEL_6", "NODE", "OURS", "PEERS", "Peer", "Server", "running", "uvicorn"]
+__all__ = [
+    "ADAPTED",
+    "DEFAULT",
+    "HTTP",
+    "LEVEL_6",
+    "NODE",
+    "OURS",
+    "PEERS",
+    "Peer",
+    "Server",
+    "running",
+    "uvicorn",
+]
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 60.0  # seconds for a server to start, or to end
 DEFAULT, OURS = "uvicorn", "lilya.websockets.uvicorn"
+ADAPTED = ("FastAPI", "Starlette", "Litestar", "Quart")  # frameworks that can have our class for their own
 LEVEL_6, HTTP = f"{OURS} at level 6", f"{OURS} with HTTPProtocol"
 
 # Made by `nox -s bench`. In the folder are Lilya and over it our package, as a user has them; before the
@@ -159,16 +172,17 @@ def _wrappers() -> Iterator[Peer]:
             ("Litestar", "litestar"),
             ("Lilya", "lilya"),
             ("Quart", "quart"),
+            *((f"{name} with lilya.websockets", f"{name.lower()}_ours") for name in ADAPTED),
         ):
             needs = {"ours": "lilya.websockets.types", "block": "lilya.websockets._conversation"}.get(
-                app, app
+                app, app.removesuffix("_ours")
             )
             yield uvicorn(
                 f"{title} on {server}",
                 protocol,
                 app,
                 *((needs, OURS) if ours else (needs,)),
-                ours=ours or app in ("ours", "block"),
+                ours=ours or app.endswith(("ours", "block")),
             )
 
 

@@ -231,6 +231,12 @@ def blocks(figures: dict[str, Results]) -> dict[str, str]:
         "ways": _ways(cases["fan-out"]["rows"], "µs per receiver", "one after the other"),
         "growth": _growth(cases),
         "frameworks": _frameworks(cases["frameworks"]["rows"]),
+        "blocks": _in_blocks(
+            {"32 connections": cases["frameworks"]["rows"], "256 connections": cases["block-256"]["rows"]}
+        ),
+        "adapters": _adapters(
+            {"a message": cases["adapters"]["rows"], "a connection": cases["adapters-handshake"]["rows"]}
+        ),
         "fairness-run": about(fair, f"{fair['minutes']:g} minutes"),
         "missing": _missing({**cases, **fair["cases"]}),
         "core-run": about(core, _rounds(core)),
@@ -363,6 +369,51 @@ def _frameworks(rows: dict[str, Row]) -> str:
         if any("missing" not in rows[f"{app} on {server}"] for server in servers)
     ]
     return table(["", *(f"on {name_of(server).replace('**', '')}" for server in servers)], cells)
+
+
+def _adapters(columns: dict[str, dict[str, Row]]) -> str:
+    """A framework with its own class and with ours."""
+    names = [name.split(" on ", 1) for name in next(iter(columns.values())) if " with " not in name]
+    servers = list(dict.fromkeys(server for _, server in names))
+    return table(
+        ["", *(f"{what}, on {name_of(server).replace('**', '')}" for what in columns for server in servers)],
+        [
+            [
+                framework,
+                *(
+                    _pair(rows[f"{framework} on {server}"], rows[f"{framework} with {OURS} on {server}"])
+                    for rows in columns.values()
+                    for server in servers
+                ),
+            ]
+            for framework in dict.fromkeys(framework for framework, _ in names)
+        ],
+    )
+
+
+def _in_blocks(columns: dict[str, dict[str, Row]]) -> str:
+    """Our class by hand and in a block, on each server."""
+    servers = [name.partition(" on ")[2] for name in columns["256 connections"] if "async" not in name]
+    return table(
+        ["", *columns],
+        [
+            [
+                f"on {name_of(server).replace('**', '')}",
+                *(
+                    _pair(rows[f"{OURS} on {server}"], rows[f"{OURS} (async with) on {server}"])
+                    for rows in columns.values()
+                ),
+            ]
+            for server in servers
+        ],
+    )
+
+
+def _pair(base: Row, other: Row) -> str:
+    """Two figures, and in brackets their ratio."""
+    if "missing" in base or "missing" in other:
+        return NOTHING
+    return f"{number(base['value'])}, {number(other['value'])} ({other['ratio'] / base['ratio']:.2f})"
 
 
 def _missing(cases: Results) -> str:

@@ -37,7 +37,7 @@ from typing import NamedTuple
 
 from . import _report
 from ._client import BINARY, TEXT, Crowd, deflated, frame, handshakes, reply
-from ._peers import DEFAULT, HTTP, LEVEL_6, NODE, OURS, PEERS, Server, running
+from ._peers import ADAPTED, DEFAULT, HTTP, LEVEL_6, NODE, OURS, PEERS, Server, running
 from ._system import Meter, Sample, memory
 
 TURNS = 4  # of each row in a round
@@ -188,7 +188,13 @@ def each(run: Workload, peers: Iterable[str]) -> dict[str, tuple[str, Workload]]
 
 SERVERS = [name for name in PEERS if " on " not in name and name not in (LEVEL_6, HTTP)]
 COMPRESSING = [name for name in SERVERS if PEERS[name].deflate]
-FRAMEWORKS = [DEFAULT, OURS, *(name for name in PEERS if " on " in name)]
+FRAMEWORKS = [DEFAULT, OURS, *(name for name in PEERS if " on " in name and " with " not in name)]
+ADAPTERS = [
+    f"{name}{way} on {server}"
+    for server in (DEFAULT, OURS)
+    for name in ADAPTED
+    for way in ("", " with lilya.websockets")
+]
 BY_HAND, BLOCK = "lilya.websockets", "lilya.websockets (async with)"
 GROWING = [DEFAULT, OURS, "aiohttp", "ws (Node.js)"]
 GROWTH = (1, 10, 100, 1000, 10_000)
@@ -206,6 +212,16 @@ VERSIONS = (
 CASES: dict[str, Case] = {
     "echo": Case("Echo of 32 bytes, 32 connections", "µs", each(echo, SERVERS)),
     "frameworks": Case("Echo of 32 bytes, 32 connections", "µs", each(echo, FRAMEWORKS)),
+    "adapters": Case(
+        "Echo of 32 bytes, 32 connections: a framework's own class, and this package's",
+        "µs",
+        each(echo, ADAPTERS),
+    ),
+    "adapters-handshake": Case(
+        "A connection, opened and closed: a framework's own class, and this package's",
+        "µs",
+        each(handshake, ADAPTERS),
+    ),
     "block-256": Case(
         "Echo of 32 bytes, 256 connections, by hand and in a block",
         "µs",
@@ -290,6 +306,13 @@ GOALS = [
             (case, OURS, "aiohttp", 1.0),
             (case, f"{OURS}, with HTTPProtocol", "aiohttp", 1.0),
         )
+    ),
+    # A message is no dearer than with the framework's own class; 5 % is how far rounds are apart.
+    *(
+        (case, f"{name} with lilya.websockets on {server}", f"{name} on {server}", limit)
+        for case, limit in (("adapters", 1.05), ("adapters-handshake", 1.2))
+        for server in (DEFAULT, OURS)
+        for name in ADAPTED
     ),
 ]
 

@@ -233,22 +233,23 @@ LAYERS = {
     "_connection": {"datastructures", "exceptions", "types"},
     "_frameworks": {"_messages", "exceptions", "types"},
     "_inbox": {"types"},
-    "_reader": {"_frameworks", "_inbox", "_servers", "exceptions", "types"},
+    "_options": {"_inbox", "_messages", "types"},
+    "_reader": {"_frameworks", "_inbox", "_options", "_servers", "exceptions", "types"},
     "_conversation": {
-        *("_extensions", "_frameworks", "_inbox", "_messages", "_reader", "_servers", "_state"),
+        *("_extensions", "_frameworks", "_inbox", "_options", "_reader", "_servers", "_state"),
         *("exceptions", "types"),
     },
     "_websocket": {
-        *("_connection", "_conversation", "_extensions", "_frameworks", "_messages", "_servers", "_shared"),
-        *("_state", "exceptions", "types"),
+        *("_connection", "_conversation", "_extensions", "_frameworks", "_messages", "_options", "_servers"),
+        *("_shared", "_state", "exceptions", "types"),
     },
     "draining": {
-        *("_conversation", "_extensions", "_messages", "_servers", "_state", "_websocket"),
+        *("_conversation", "_extensions", "_messages", "_options", "_servers", "_state", "_websocket"),
         *("exceptions", "types"),
     },
     "origins": {"_websocket", "types"},
     "tokens": {"_websocket", "datastructures", "exceptions", "types"},
-    "limits": {"_conversation", "_messages", "_websocket", "datastructures", "types"},
+    "limits": {"_messages", "_options", "_websocket", "datastructures", "types"},
     "starlette": {"_websocket", "exceptions", "types"},
     "fastapi": {"starlette", "types"},
     "quart": {"_state", "_websocket", "exceptions", "types"},
@@ -267,7 +268,7 @@ CHANNEL_LAYERS = {
     "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions"}),
     "_channels": (
         {"_backend", "_memory", "_outbox", "_receivers", "_writers"},
-        {"_conversation", "_extensions", "_messages", "_websocket", "draining", "exceptions", "typed._typed"},
+        {"_extensions", "_messages", "_options", "_websocket", "draining", "exceptions", "typed._typed"},
     ),
     "__init__": ({"_backend", "_channels", "_outbox", "_receivers"}, set[str]()),
 }

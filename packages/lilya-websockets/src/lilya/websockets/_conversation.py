@@ -32,9 +32,9 @@ import anyio.lowlevel
 
 from ._extensions import END
 from ._frameworks import close_of, denial_of, end_of, is_handled, losses
-from ._inbox import DEFAULTS, Breach, Inbox, Limits, kind_of, size_of
-from ._messages import checked_bytes, checked_close, checked_text
-from ._reader import GRACE, TURN, Heartbeat, Reader, Source
+from ._inbox import Breach, Inbox, kind_of, size_of
+from ._options import DEFAULTS, Options, checked_number
+from ._reader import GRACE, TURN, Reader, Source
 from ._servers import is_stop
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE
 from .exceptions import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
@@ -48,8 +48,6 @@ __all__ = [
     "BlockState",
     "Conversation",
     "after",
-    "checked_count",
-    "checked_number",
     "limited",
     "watch_of",
 ]
@@ -155,44 +153,11 @@ class Conversation(Generic[W]):
     def __init__(
         self,
         websocket: W,
-        subprotocol: str | None,
-        headers: Any,
-        *,
-        cancel_on_disconnect: bool,
-        idle_timeout: float | None,
-        idle_code: int,
-        heartbeat: float | None,
-        heartbeat_message: str | bytes,
-        heartbeat_timeout: float | None,
-        max_message_size: int | None,
-        max_messages_per_second: float | None,
-        buffer_messages: int,
-        buffer_bytes: int,
-        close_timeout: float,
+        subprotocol: str | None = None,
+        headers: Any = None,
+        options: Options = DEFAULTS,
     ) -> None:
-        if not isinstance(cancel_on_disconnect, bool):
-            raise TypeError(f"cancel_on_disconnect must be bool, got {type(cancel_on_disconnect).__name__}")
-        self._cancels = cancel_on_disconnect
-        idle = _checked_period("idle_timeout", idle_timeout)
-        self._idle_code, _ = checked_close(idle_code, None)
-        period = _checked_period("heartbeat", heartbeat)
-        message: Message = {"type": "websocket.send"}
-        if isinstance(heartbeat_message, str):
-            message["text"] = checked_text(heartbeat_message)
-        else:
-            message["bytes"] = checked_bytes(heartbeat_message)
-        answer = _checked_period("heartbeat_timeout", heartbeat_timeout)
-        self._heartbeat = None if period is None else Heartbeat(period, message, answer)
-        size = None if max_message_size is None else checked_count("max_message_size", max_message_size)
-        rate = _checked_period("max_messages_per_second", max_messages_per_second)
-        self._limits = Limits(
-            checked_count("buffer_messages", buffer_messages),
-            checked_count("buffer_bytes", buffer_bytes, least=1),
-            size,
-            rate,
-            idle,
-        )
-        self._close_timeout = checked_number("close_timeout", close_timeout)
+        self._options = options
         self._websocket = websocket
         self._server: tuple[Receive, Send]
         self._accept_with = (subprotocol, headers)
@@ -261,14 +226,15 @@ class Conversation(Generic[W]):
             await self._deny_for(error)
             raise
         receive, send = self._server = websocket._receive, websocket._send
-        limited = self._limits != DEFAULTS or self._heartbeat is not None
+        options = self._options
+        limited = options is not DEFAULTS and options.need_reader
         watch = None if limited else watch_of(websocket.scope, receive)
         if left or watch is not None:
             self._source = Direct(proxy(self), receive, send)
         else:
-            self._source = Reader(proxy(self), receive, send, self._limits, self._heartbeat, self._idle_code)
+            self._source = Reader(proxy(self), receive, send, options)
             await self._source.enter()
-        if self._cancels:
+        if options.cancels:
             self._body = anyio.CancelScope()
             self._body.__enter__()
         websocket._use(self._source.receive, self._source.send)
@@ -355,7 +321,7 @@ class Conversation(Generic[W]):
                 await self._close_for(failure)
             else:
                 # Whoever stops the task has limited patience, and the cleanups have a part of it.
-                with anyio.move_on_after(2 * self._close_timeout, shield=True):
+                with anyio.move_on_after(2 * self._options.close_timeout, shield=True):
                     await self._close_with(1012 if is_stop(failure, self._server[1]) else 1011)
         except BaseException as error:
             if failure is None or not isinstance(error, Exception):
@@ -470,7 +436,7 @@ class Conversation(Generic[W]):
             if source.closes_at_once:
                 await self._have_closed(message)
             else:
-                with anyio.move_on_after(self._close_timeout, shield=leaving):
+                with anyio.move_on_after(self._options.close_timeout, shield=leaving):
                     await self._have_closed(message)
         except Exception as error:
             source.go_on()
@@ -521,7 +487,7 @@ class Conversation(Generic[W]):
         cast("Reader | Direct", self._source).stop_reading()
         try:
             # Shielded, because the body may leave at once, and that ends this task.
-            with anyio.move_on_after(min(self._close_timeout, seconds), shield=True) as limit:
+            with anyio.move_on_after(min(self._options.close_timeout, seconds), shield=True) as limit:
                 await self._have_closed({**end, "type": "websocket.close"})
         except Exception as error:
             logger.debug("the server refused to close", exc_info=error)
@@ -629,7 +595,7 @@ class Direct(Source):
 
     async def _receive_until_over(self) -> None:
         """Receive what the server keeps before the end: it tells the end when it comes to it."""
-        inbox = self._inbox = Inbox(DEFAULTS, anyio.current_time)
+        inbox = self._inbox = Inbox(DEFAULTS.limits, anyio.current_time)
         self._looking = True
         try:
             while not self._block.is_over:
@@ -662,31 +628,6 @@ async def limited(seconds: float, call: Callable[..., Awaitable[T]], *arguments:
     with anyio.move_on_after(seconds):
         return await call(*arguments)
     raise TimeoutError(f"{call.__name__} took longer than {seconds:g} seconds")
-
-
-# Arguments
-
-
-def checked_number(name: str, value: object, *, least: float | None = None) -> float:
-    """A number above zero, or not below `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    # NaN compares with nothing.
-    if not (value > 0 if least is None else value >= least):
-        raise ValueError(f"{name} must be {'above' if least is None else 'at least'} 0, got {value!r}")
-    return min(value, sys.float_info.max)  # there are larger integers, which no clock takes
-
-
-def _checked_period(name: str, value: float | None) -> float | None:
-    return None if value is None else checked_number(name, value)
-
-
-def checked_count(name: str, value: object, *, least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be int, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return value
 
 
 def owner(method: object) -> object:

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from .types import Message
 
-__all__ = ["DEFAULTS", "Breach", "Inbox", "Limits", "kind_of", "size_of"]
+__all__ = ["Breach", "Inbox", "Limits", "kind_of", "size_of"]
 
 
 class Limits(NamedTuple):
-    """What an app says about messages that it has not received. These are the defaults."""
+    """What an app says about messages that it has not received, and the defaults of that."""
 
     messages: int = 64
     """That may wait; 0 drops all."""
@@ -32,9 +32,6 @@ class Limits(NamedTuple):
     """Messages per second, on average, and as many at once, at least one."""
     idle: float | None = None
     """Seconds without a message."""
-
-
-DEFAULTS: Final = Limits()
 
 
 class Breach(NamedTuple):

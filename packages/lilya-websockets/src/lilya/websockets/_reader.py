@@ -23,19 +23,20 @@ import logging
 from collections.abc import Awaitable, Callable, Generator
 from types import coroutine
 from typing import Any, ClassVar, Final, NoReturn, Protocol, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from ._frameworks import end_of, losses
-from ._inbox import DEFAULTS, Breach, Inbox, Limits, kind_of, size_of
+from ._inbox import Breach, Inbox, kind_of, size_of
+from ._options import Heartbeat, Options
 from ._servers import is_lendable
 from .exceptions import WebSocketDisconnect
 from .types import Message, Receive, Send
 
-__all__ = ["GRACE", "TURN", "Heartbeat", "Reader", "Source", "Wait"]
+__all__ = ["GRACE", "TURN", "Reader", "Source", "Wait"]
 
 current_task: Final = asyncio.current_task
 
@@ -61,15 +62,6 @@ class Block(Protocol):
     async def has_ended(self, error: Exception) -> bool: ...
     async def enforce(self, breach: Breach) -> bool: ...
     async def wait_disconnected(self) -> None: ...
-
-
-class Heartbeat:
-    """What is sent to a client to be answered, and when."""
-
-    def __init__(self, period: float, message: Message, limit: float | None) -> None:
-        self.period = period
-        self.message = message
-        self.limit = period if limit is None else limit
 
 
 class Source:
@@ -127,9 +119,7 @@ class Reader(Source):
         block: The block, weakly referred to.
         receive: The server's.
         send: The server's.
-        limits: Of what may wait and come.
-        heartbeat: If there is one.
-        idle_code: The close code for a silent client.
+        options: Those of the block.
     """
 
     closes_at_once = False
@@ -153,16 +143,13 @@ class Reader(Source):
         block: Block,
         receive: Receive,
         send: Send,
-        limits: Limits,
-        heartbeat: Heartbeat | None,
-        idle_code: int,
+        options: Options,
     ) -> None:
         super().__init__(block, receive, send)
         self._turn = _Turn.of_this_loop() if _on_asyncio() else None  # on asyncio only
-        self._limits = limits
-        self._heartbeat = heartbeat
-        self._idle_code = idle_code
-        self._unlimited = limits == DEFAULTS and heartbeat is None
+        self._options = options
+        self._limits = options.limits
+        self._unlimited = not options.need_reader
         self._sends: set[Callable[[], None]] = set()  # what stops each that waits
         self._outside: anyio.CancelScope  # between what is around the block and its tasks
         self._group: TaskGroup
@@ -191,8 +178,8 @@ class Reader(Source):
         self._group.start_soon(self._read)
         if self._limits.idle is not None:
             self._group.start_soon(self._watch_idle, self._limits.idle)
-        if self._heartbeat is not None:
-            self._group.start_soon(self._beat, self._heartbeat)
+        if self._options.heartbeat is not None:
+            self._group.start_soon(self._beat, self._options.heartbeat)
 
     async def leave(self) -> None:
         """End the tasks. What one of them has failed by is raised."""
@@ -368,7 +355,7 @@ class Reader(Source):
                 self._unyielded = 0
                 continue
             self._aside = True
-            self.lent_to = current_task()
+            self.lent_to = current_task(turn.loop)
             try:
                 message = await self._server_receive()
             except _Released:
@@ -485,7 +472,7 @@ class Reader(Source):
     # Limits in time
 
     async def _watch_idle(self, seconds: float) -> None:
-        breach = Breach(self._idle_code, "idle", f"the client sent nothing for {seconds:g} seconds")
+        breach = Breach(self._options.idle_code, "idle", f"the client sent nothing for {seconds:g} seconds")
         while not self._over:
             due = self._inbox.silent_since() + seconds
             if due > anyio.current_time():
@@ -529,10 +516,13 @@ class _Released(BaseException):
 class _Turn:
     """What the blocks of one event loop of asyncio share: who is to be looked at when its turn has passed."""
 
-    _of: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn]] = WeakKeyDictionary()
+    # The readers hold it, and it holds the loop: with the last of them it goes.
+    _of: ClassVar[WeakValueDictionary[asyncio.AbstractEventLoop, _Turn]] = WeakValueDictionary()
 
     def __init__(self) -> None:
         self._readers: list[Reader] = []
+        # Kept, because asking for it is a call of the system before Python 3.12.
+        self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = asyncio.Future()
         """For who has waited for nothing."""
         self.done.set_result(None)
@@ -553,7 +543,7 @@ class _Turn:
             readers = self._readers
             readers.append(reader)
             if len(readers) == 1:
-                self.done.get_loop().call_soon(self._pass)
+                self.loop.call_soon(self._pass)
 
     def _pass(self) -> None:
         readers, self._readers = self._readers, []

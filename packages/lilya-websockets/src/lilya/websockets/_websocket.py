@@ -27,6 +27,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import cache
 from importlib import import_module
 from inspect import isawaitable
 from types import FunctionType, TracebackType
@@ -73,6 +74,7 @@ from .types import ASGIApp, In, Message, Out, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from ._conversation import Conversation
+    from ._options import Options
 
     AnyConversation = Conversation[Any]
 else:
@@ -453,11 +455,8 @@ class WebSocket(Connection, Generic[In, Out]):
                 accepted and a subprotocol or headers are given.
             WebSocketClosed: On entering: the conversation had ended.
         """
-        conversation, _ = _needing_anyio()
-        return conversation(
-            self,
-            subprotocol,
-            headers,
+        conversation, checked_options, _ = _needing_anyio()
+        options = checked_options(
             cancel_on_disconnect=cancel_on_disconnect,
             idle_timeout=idle_timeout,
             idle_code=idle_code,
@@ -470,9 +469,11 @@ class WebSocket(Connection, Generic[In, Out]):
             buffer_bytes=buffer_bytes,
             close_timeout=close_timeout,
         )
+        return conversation(self, subprotocol, headers, options)
 
     async def __aenter__(self: W) -> W:
-        return await self.open().__aenter__()
+        conversation, _, _ = _needing_anyio()
+        return await conversation(self).__aenter__()  # type: ignore[no-any-return]
 
     async def __aexit__(
         self,
@@ -1534,19 +1535,21 @@ _ATTEMPTS: Final = {
 
 
 async def _limited(seconds: float, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    _, limited = _needing_anyio()
+    _, _, limited = _needing_anyio()
     result: T = await limited(seconds, call, *arguments)
     return result
 
 
-def _needing_anyio() -> tuple[type[Conversation[Any]], Callable[..., Awaitable[Any]]]:
+@cache
+def _needing_anyio() -> tuple[type[Conversation[Any]], Callable[..., Options], Callable[..., Awaitable[Any]]]:
     try:
         from ._conversation import Conversation, limited
+        from ._options import checked_options
     except ModuleNotFoundError as error:
         raise ImportError(
             "a block (`async with websocket`) and time limits need AnyIO: install lilya-websockets[anyio]"
         ) from error
-    return Conversation, limited
+    return Conversation, checked_options, limited
 
 
 def _untyped(attempted: str) -> WebSocketRuntimeError:

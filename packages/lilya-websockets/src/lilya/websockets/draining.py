@@ -34,9 +34,10 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("lilya.websockets.draining needs AnyIO: install lilya-websockets[anyio]") from error
 
-from ._conversation import checked_count, checked_number, watch_of
+from ._conversation import watch_of
 from ._extensions import END
 from ._messages import checked_close
+from ._options import checked_count, checked_number
 from ._servers import Line, line_of
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, RESPONSE
 from ._websocket import WebSocket

@@ -31,8 +31,8 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("lilya.websockets.limits needs AnyIO: install lilya-websockets[anyio]") from error
 
-from ._conversation import checked_count, checked_number
 from ._messages import checked_close
+from ._options import checked_count, checked_number
 from ._websocket import WebSocket
 from .datastructures import Address
 from .types import AnyASGIApp, Message, Receive, Scope, Send

@@ -26,9 +26,9 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from .._conversation import checked_count, checked_number
 from .._extensions import PREPARED
 from .._messages import checked_bytes, checked_text, dumps, encode_json
+from .._options import checked_count, checked_number
 from .._websocket import WebSocket
 from ..draining import close_all
 from ..exceptions import WebSocketRuntimeError

@@ -39,7 +39,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from .._conversation import checked_number
+from .._options import checked_number
 from ._backend import Backend, BrokerError, Event, Gap, History, Id, Member, presence_event, presence_of
 
 __all__ = ["RedisBackend"]

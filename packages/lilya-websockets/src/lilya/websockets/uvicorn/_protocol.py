@@ -337,7 +337,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._told = True
                 return self._ending.copy()
             # `loop.create_future` makes the same, and takes longer.
-            reader: asyncio.Future[None] = asyncio.Future()
+            reader: asyncio.Future[None] = asyncio.Future(loop=self._loop)
             if self._reader is not None:  # of a call that goes on elsewhere: it is woken after this one
                 reader.add_done_callback(partial(wake, self._reader))
             self._reader = reader
