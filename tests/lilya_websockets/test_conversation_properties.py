@@ -15,6 +15,7 @@ import anyio.lowlevel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.websockets import WebSocket as StarlettesWebSocket
 from trio.testing import MockClock
 
 from lilya.websockets import (
@@ -266,6 +267,25 @@ def test_a_random_session(actions: list[tuple[str, Any]], end: str, options: dic
 @pytest.mark.quiet
 def test_a_random_session_without_a_reader(actions: list[tuple[str, Any]], end: str, cancels: bool) -> None:
     play(actions, end, {"cancel_on_disconnect": cancels}, server=Announcing)
+
+
+class ThroughStarlettes(Announcing):
+    """A server whose messages come and go through Starlette's object, which is looked through."""
+
+    def websocket(self, of: Any = WebSocket) -> Any:
+        return of.wrap(StarlettesWebSocket(self.scope, self.receive, self.send))
+
+
+@settings(max_examples=300)
+@given(st.lists(ACTIONS, max_size=25), ENDS, st.booleans())
+@pytest.mark.contract(
+    "block-nothing-lost", "block-closes", "exceptions-no-bare-error", "block-leaving-bounded"
+)
+@pytest.mark.quiet
+def test_a_random_session_over_another_object(
+    actions: list[tuple[str, Any]], end: str, cancels: bool
+) -> None:
+    play(actions, end, {"cancel_on_disconnect": cancels}, server=ThroughStarlettes)
 
 
 # Planted faults

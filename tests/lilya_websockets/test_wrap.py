@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import weakref
 from types import MethodType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import anyio.lowlevel
 import pytest
 from starlette.websockets import WebSocket as StarlettesWebSocket
 from starlette.websockets import WebSocketDisconnect as StarlettesDisconnect
@@ -21,6 +22,7 @@ from lilya.websockets import (
 )
 from lilya.websockets.channels import Channels
 from lilya.websockets.draining import close_all
+from lilya.websockets.types import Message
 
 from .server import ClientDisconnected, Server, disconnect, text
 
@@ -130,6 +132,7 @@ async def test_over_one_that_has_ended(left: str) -> None:
 
 
 @pytest.mark.quiet
+@pytest.mark.usefixtures("server_announces")
 async def test_a_block_over_it() -> None:
     server = Server(text("a"), text("b"), disconnect())
     theirs = starlettes(server)
@@ -138,6 +141,65 @@ async def test_a_block_over_it() -> None:
         await theirs.receive_text()  # the client leaves: quietly, also by their exception
         raise AssertionError("not reached")
     assert server.types == ["websocket.accept"]
+
+
+class Overriding(StarlettesWebSocket):
+    async def receive(self) -> Message:
+        message = await super().receive()
+        await anyio.lowlevel.checkpoint()  # cancelled here, it has lost the message
+        return message
+
+
+@pytest.mark.parametrize(
+    ("cls", "middleware", "kind", "at_once"),
+    [
+        (StarlettesWebSocket, None, "Direct", True),
+        (StarlettesWebSocket, "send", "Direct", False),
+        (StarlettesWebSocket, "receive", "Reader", False),
+        (Overriding, None, "Reader", False),
+    ],
+)
+async def test_the_server_tells_the_end_through_it(
+    cls: type[StarlettesWebSocket],
+    middleware: str | None,
+    kind: str,
+    at_once: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It hands on every message at once: only what is known to do so is looked through."""
+    monkeypatch.setattr(Server, "announces", True)
+    server = Server(text("a"), disconnect(4001))
+    callables: dict[str, Any] = {"receive": server.receive, "send": server.send}
+    if middleware is not None:
+        inner = callables[middleware]
+
+        async def outer(*message: Any) -> Any:
+            return await inner(*message)
+
+        callables[middleware] = outer
+    theirs = cls(server.scope, **callables)
+    async with WebSocket.wrap(theirs) as ours:
+        assert ours._conversation is not None
+        source = ours._conversation.source
+        assert type(source).__name__ == kind
+        assert source is not None
+        assert source.closes_at_once is at_once
+        assert await ours.receive_text() == "a"
+        await ours.wait_disconnected()
+    assert ours.close_code == 4001
+
+
+@pytest.mark.parametrize(("cls", "lent"), [(StarlettesWebSocket, True), (Overriding, False)])
+async def test_the_receive_below_it_is_lent(
+    cls: type[StarlettesWebSocket], lent: bool, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(text("a"), text("b"))
+    monkeypatch.setattr("lilya.websockets._reader.is_lendable", lambda receive: receive == server.receive)
+    async with WebSocket.wrap(cls(server.scope, server.receive, server.send)) as ours:
+        assert ours._conversation is not None
+        assert cast(Any, ours._conversation.source)._lends is (lent and anyio_backend == "asyncio")
+        assert [await ours.receive_text(), await ours.receive_text()] == ["a", "b"]
+    assert server.types == ["websocket.accept", "websocket.close"]
 
 
 async def test_their_exception_of_another_connection_goes_on() -> None:

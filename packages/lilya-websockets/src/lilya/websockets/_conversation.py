@@ -31,7 +31,7 @@ import anyio
 import anyio.lowlevel
 
 from ._extensions import END
-from ._frameworks import close_of, denial_of, end_of, is_handled, losses
+from ._frameworks import below, close_of, denial_of, end_of, is_handled, losses
 from ._inbox import Breach, Inbox, kind_of, size_of
 from ._options import DEFAULTS, Options, checked_number
 from ._reader import GRACE, TURN, Reader, Source
@@ -513,7 +513,8 @@ class Direct(Source):
     @property
     def closes_at_once(self) -> bool:
         """Whether the server's own `send` is called, which waits for nothing at a close."""
-        return owner(self._server_send) is owner(self._server_receive)
+        receiver = owner(below(self._server_receive))
+        return receiver is not None and receiver is owner(below(self._server_send))
 
     def start(self, watch: Any) -> None:
         """Have the server tell the end. Its `receive` does so, too, after what came before."""
@@ -641,7 +642,7 @@ def watch_of(scope: Scope, receive: Receive) -> Callable[[Callable[[Message], ob
         return None
     # By identity: middleware that hands on a `receive` of its own may make another end of it.
     watch: Any = extension["watch"]
-    return watch if owner(watch) is not None and owner(watch) is owner(receive) else None
+    return watch if owner(watch) is not None and owner(watch) is owner(below(receive)) else None
 
 
 def _has_error(failure: BaseException | None) -> bool:

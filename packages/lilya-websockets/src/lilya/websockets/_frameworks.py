@@ -19,7 +19,7 @@ from ._messages import checked_close, checked_headers, checked_status
 from .exceptions import WebSocketDisconnect
 from .types import Message, Scope
 
-__all__ = ["close_of", "denial_of", "end_of", "is_handled", "losses"]
+__all__ = ["below", "close_of", "denial_of", "end_of", "is_handled", "losses"]
 
 _Names = tuple[tuple[str, str], ...]
 
@@ -103,6 +103,21 @@ def is_handled(scope: Scope, error: BaseException) -> bool:
         if isinstance(handlers, tuple) and any(cls in handlers[0] for cls in type(error).__mro__):
             return True
     return "litestar_app" in scope and isinstance(error, _loaded(_LITESTARS))
+
+
+def below(method: Any) -> Any:
+    """What a framework's `receive` or `send` calls for each message, if it does nothing else that could wait.
+
+    Starlette's, which is FastAPI's, looks at the message and keeps a state: cancelled, it has lost nothing
+    that what is below it has not lost. Of everything else, and so of middleware, nothing is known: it is
+    returned itself.
+    """
+    cls = getattr(sys.modules.get("starlette.websockets"), "WebSocket", None)
+    function = getattr(method, "__func__", None)
+    for name in ("receive", "send"):
+        if function is not None and function is getattr(cls, name, None):
+            return getattr(method.__self__, f"_{name}", method)
+    return method
 
 
 def _loaded(names: _Names) -> tuple[type[Exception], ...]:

@@ -11,7 +11,8 @@ The rules of this file:
   others to watch for the end.
 - A receive of the reader is never cancelled for that: the app waits at the inbox. The reader stands aside
   when it has handed a message over, and does so the less often the more often the app did not come back.
-- The app receives by itself only where `_servers.is_lendable` says that a cancelled receive loses nothing.
+- The app receives by itself only where `_servers.is_lendable` says that a cancelled receive loses nothing,
+  also where Starlette's object is between.
 - The end gets the app out of the server's `receive` by an exception of its own. A cancellation goes before
   it, and is never taken for it.
 """
@@ -29,7 +30,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from ._frameworks import end_of, losses
+from ._frameworks import below, end_of, losses
 from ._inbox import Breach, Inbox, kind_of, size_of
 from ._options import Heartbeat, Options
 from ._servers import is_lendable
@@ -172,7 +173,7 @@ class Reader(Source):
         """Start the tasks. Nobody tells the end."""
         on_asyncio = self._turn is not None
         self._event = _FutureEvent if on_asyncio else type(anyio.Event())
-        self._lends = on_asyncio and self._unlimited and is_lendable(self._server_receive)
+        self._lends = on_asyncio and self._unlimited and is_lendable(below(self._server_receive))
         self._reading = anyio.CancelScope()
         self._inbox = Inbox(self._limits, anyio.current_time)
         self._group.start_soon(self._read)
