@@ -569,7 +569,7 @@ async def test_who_receives_while_a_failed_send_looks_for_the_end(
     first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One at a time receives from the server, and messages keep their order."""
-    monkeypatch.setattr("lilya.websockets._conversation.GRACE", 60)
+    monkeypatch.setattr("lilya.websockets._direct.GRACE", 60)
     server = Hesitates()
     websocket = server.websocket()
     seen: list[Any] = []
