@@ -231,7 +231,7 @@ async def test_messages_keep_their_order_while_a_failed_send_looks_for_the_end(
     order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Middleware hands them on, one after the other, and the app receives them meanwhile."""
-    for module in ("_conversation", "_reader"):
+    for module in ("_direct", "_reader"):
         monkeypatch.setattr(f"lilya.websockets.{module}.GRACE", 60)
     server = Behind()
     sender, receiver = anyio.create_memory_object_stream[Message](0)
@@ -271,7 +271,7 @@ async def test_messages_keep_their_order_while_a_failed_send_looks_for_the_end(
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_failed_send_takes_nothing_from_who_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """From a queue of asyncio, which gives to whoever comes before the one that it has woken."""
-    for module in ("_conversation", "_reader"):
+    for module in ("_direct", "_reader"):
         monkeypatch.setattr(f"lilya.websockets.{module}.GRACE", 60)
     server = Behind()
     queue: asyncio.Queue[Message] = asyncio.Queue()
