@@ -132,6 +132,9 @@ if nox is not None:
     CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     PARALLEL = ("-n", str(2 * CORES))
 
+    # What the session `asyncapi` has from npm.
+    NODE = ("@asyncapi/parser@3", "@asyncapi/modelina@5", "ajv@8", "typescript@5")
+
     PYTHONS = found_pythons()
     # nox looks a version up on PATH, where a shim may stand in the way of the interpreter itself.
     os.environ["PATH"] = os.pathsep.join(
@@ -302,6 +305,20 @@ if nox is not None:
             "-p",
             "no:cacheprovider",
             *session.posargs,
+        )
+
+    @nox.session
+    def asyncapi(session: nox.Session) -> None:
+        """AsyncAPI documents in the project's own parser, and a client in TypeScript; `npm` brings both."""
+        if not shutil.which("npm"):
+            session.skip("npm is not installed: it brings the parser of AsyncAPI")
+        install(session, CORE, DOCTEST, groups=("tests",))
+        folder = Path(session.create_tmp()).resolve()
+        session.run("npm", "install", "--silent", f"--prefix={folder}", *NODE, external=True)
+        session.run(
+            *("pytest", "-c", "tests/asyncapi/pytest.ini", "--rootdir=.", "-p", "no:cacheprovider"),
+            *session.posargs,
+            env={"ASYNCAPI_TOOLS": str(folder)},
         )
 
     @nox.session

@@ -205,6 +205,18 @@ def test_without_npm_there_is_no_pyodide(noxfile: dict[str, Any], monkeypatch: p
     assert asked(noxfile, "pyodide") == [["skip", "npm is not installed: it brings Pyodide"]]
 
 
+def test_the_tools_of_asyncapi_come_from_npm(
+    noxfile: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    commands = asked(noxfile, "asyncapi", "-x")
+    assert [command[0] for command in commands] == ["install", "npm", "pytest"]
+    assert set(noxfile["NODE"]) < set(commands[1])
+    assert commands[-1][-1] == "-x"
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert asked(noxfile, "asyncapi") == [["skip", "npm is not installed: it brings the parser of AsyncAPI"]]
+
+
 @pytest.mark.parametrize("session", ["dropin", "servers", "frameworks"])
 def test_options_keep_the_paths_of_a_session(noxfile: dict[str, Any], session: str) -> None:
     """An option is added to what runs without it; only a path takes the place of the paths."""
@@ -213,7 +225,7 @@ def test_options_keep_the_paths_of_a_session(noxfile: dict[str, Any], session: s
     assert with_option == [*alone, "-x"]
 
 
-@pytest.mark.parametrize("session", ["dropin", "servers"])
+@pytest.mark.parametrize("session", ["asyncapi", "dropin", "servers"])
 def test_the_paths_of_a_session_are_there(noxfile: dict[str, Any], session: str) -> None:
     """Without any in its configuration pytest would take the whole folder."""
     (command,) = (command for command in asked(noxfile, session) if command[0] == "pytest")

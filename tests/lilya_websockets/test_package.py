@@ -21,6 +21,7 @@ SOURCES = sorted((PACKAGE / "src" / "lilya" / "websockets").glob("*.py"))
 CHANNELS = sorted((PACKAGE / "src" / "lilya" / "websockets" / "channels").glob("*.py"))
 UVICORN = sorted((PACKAGE / "src" / "lilya" / "websockets" / "uvicorn").glob("*.py"))
 TYPED = sorted((PACKAGE / "src" / "lilya" / "websockets" / "typed").glob("*.py"))
+ASYNCAPI = sorted((PACKAGE / "src" / "lilya" / "websockets" / "asyncapi").glob("*.*"))
 TESTING = sorted((PACKAGE / "src" / "lilya" / "websockets" / "testing").glob("*.py"))
 
 
@@ -127,9 +128,10 @@ def test_the_wheel_holds_nothing_else_under_lilya(wheel: zipfile.Path) -> None:
     channels = {f"lilya/websockets/channels/{path.name}" for path in CHANNELS}
     uvicorn = {f"lilya/websockets/uvicorn/{path.name}" for path in UVICORN}
     typed = {f"lilya/websockets/typed/{path.name}" for path in TYPED}
+    asyncapi = {f"lilya/websockets/asyncapi/{path.name}" for path in ASYNCAPI}
     core = {f"lilya/websockets/{path.name}" for path in SOURCES}
     own = {"lilya/websockets/py.typed", "lilya_websockets_pytest.py"}
-    assert modules == core | channels | testing | typed | uvicorn | own
+    assert modules == asyncapi | core | channels | testing | typed | uvicorn | own
     licences = [name for name in names if name.endswith("/LICENSE")]
     assert len(licences) == 1
     assert wheel.root.read(licences[0]) == (PACKAGE / "LICENSE").read_bytes()
@@ -255,6 +257,9 @@ LAYERS = {
     "fastapi": {"starlette", "types"},
     "quart": {"_state", "_websocket", "exceptions", "types"},
     "litestar": {"_state", "_websocket", "exceptions", "types"},
+    # the rooms of its commands are imported by their names
+    "__main__": set[str](),
+    "_routes": set[str](),
     "__init__": {"_messages", "_state", "_websocket", "datastructures", "exceptions"},
 }
 
@@ -316,6 +321,47 @@ def test_the_layers_of_typed_messages(path: Path) -> None:
     libraries = {"_pydantic": {"msgspec", "pydantic", "pydantic_core"}, "_msgspec": {"msgspec"}}
     elsewhere = {"_codecs": {"msgspec"}, "_calls": {"anyio", "msgspec"}}  # where they are used, not on import
     assert foreign - sys.stdlib_module_names == {**libraries, **elsewhere}.get(path.stem, set())
+
+
+# By module of `asyncapi/`: those beside it, and those of the core and of `typed/`.
+ASYNCAPI_LAYERS = {
+    "_text": (set[str](), set[str]()),
+    "_schemas": (set[str](), {"typed._kinds"}),
+    "_pydantic": ({"_schemas"}, {"typed._kinds"}),
+    "_msgspec": ({"_schemas"}, {"typed._kinds"}),
+    "_handlers": (set[str](), {"_routes", "_websocket", "typed._kinds", "typed._typed"}),
+    "_document": ({"_handlers", "_schemas"}, {"typed._kinds", "typed._typed"}),
+    "_examples": ({"_document"}, {"typed._kinds", "typed._typed"}),
+    "_app": ({"_document", "_examples", "_handlers", "_text"}, {"_routes", "types"}),
+    "_command": ({"_app"}, set[str]()),
+    "__init__": ({"_app", "_handlers"}, set[str]()),
+}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in ASYNCAPI if path.suffix == ".py"], ids=lambda path: path.stem
+)
+def test_the_layers_of_the_document(path: Path) -> None:
+    imported: tuple[set[str], set[str]] = (set(), set())
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            imported[node.level - 1].add(node.module or "")
+    assert imported == ASYNCAPI_LAYERS[path.stem]
+
+
+def test_the_document_loads_the_library_of_its_models_and_nothing_else() -> None:
+    source = """
+import sys
+import lilya.websockets, lilya.websockets.__main__
+print([name for name in sys.modules if "asyncapi" in name])
+import msgspec
+from lilya.websockets import WebSocket
+from lilya.websockets.asyncapi import AsyncAPI
+class Say(msgspec.Struct): text: str
+AsyncAPI({"/": WebSocket[Say]}).to_yaml()
+print([name for name in ("pydantic", "anyio", "yaml", "ws_doctest", "starlette") if name in sys.modules])
+"""
+    assert python(source).splitlines() == ["[]"] * 2
 
 
 # By module of `uvicorn/`, the server's side: of the core it knows the names of extensions, and nothing else.

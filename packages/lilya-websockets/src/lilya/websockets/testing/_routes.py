@@ -6,18 +6,14 @@ What cannot be read is reported, never taken for guarded.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Collection, Iterable, Iterator
-from types import MethodType
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
+from .._routes import inner_app, websocket_routes
 from ..origins import OriginGuard
 
 __all__ = ["unguarded_routes"]
 
-_WEBSOCKET: Final = {"WebSocketRoute", "WebSocketPath"}  # Starlette, FastAPI and Litestar; Lilya
-# Those of HTTP only. Routes of Starlette, FastAPI and Lilya that have `methods` are, too.
-_HTTP: Final = {"HTTPRoute", "StaticFiles", "_FrontendRouteGroup"}
 _HTTP_ONLY: Final = "BaseHTTPMiddleware"
 # Where Starlette and FastAPI, Lilya, and Litestar list what stands before an app, a router or a route.
 _LISTS: Final = (
@@ -52,46 +48,21 @@ def unguarded_routes(app: Any, guards: Collection[Any] = (OriginGuard,)) -> list
     for guard in guards:
         if isinstance(guard, type) and _HTTP_ONLY in {each.__name__ for each in guard.__mro__}:
             raise ValueError(f"{guard.__name__} is a {_HTTP_ONLY}, which lets every WebSocket through unseen")
-    return list(dict.fromkeys(_Walk(tuple(guards)).below(app, "")))
+    guarded = _Guards(tuple(guards))
+    return list(
+        dict.fromkeys(
+            route.path for route in websocket_routes(app) if not any(map(guarded.stands_at, route.around))
+        )
+    )
 
 
-class _Walk:
+class _Guards:
     def __init__(self, guards: tuple[Any, ...]) -> None:
         self.guards = guards
 
-    def below(self, app: Any, path: str) -> Iterator[str]:
-        """What can be reached through an app without a guard."""
-        if self.guarded(app) or _names(app) & _HTTP:
-            return
-        if isinstance(routes := getattr(app, "routes", None), (list, tuple)):
-            for route in routes:
-                yield from self.through(route, path)
-        elif (inner := _inner(app)) is not None:
-            yield from self.below(inner, path)
-        else:
-            yield f"{path}/*"
-
-    def through(self, route: Any, path: str) -> Iterator[str]:
-        """The same of a route."""
-        if hasattr(route, "effective_candidates"):  # FastAPI's include_router
-            for candidate in route.effective_candidates():
-                actual = getattr(candidate, "starlette_route", None) or getattr(
-                    candidate, "original_route", candidate
-                )
-                yield from self.through(actual, path)
-            return
-        names = _names(route)
-        path += getattr(route, "path", "")
-        handler = getattr(route, "route_handler", None)  # Litestar's
-        if names & _HTTP or (handler is None and hasattr(route, "methods")):
-            return
-        if self.guarded(route) or self.guarded_by_handler(route):
-            return
-        if names & _WEBSOCKET:
-            yield path
-        else:  # a mount, a host, an ASGI handler of Litestar, or a kind of route that nobody here knows
-            app = _inner(route) if handler is None else handler.fn
-            yield from self.below(app, path.rstrip("/"))
+    def stands_at(self, node: Any) -> bool:
+        """Whether a guard stands before what is behind an app or a route."""
+        return self.guarded(node) or self.guarded_by_handler(node)
 
     def guarded(self, node: Any) -> bool:
         """Whether an app, or what wraps it, is a guard or lists one."""
@@ -103,11 +74,11 @@ class _Walk:
         ):
             return True
         # A router wraps its own method in its middleware; so does a route in that of the route.
-        wrapper = getattr(node, "middleware_stack", None) or _inner(node)
+        wrapper = getattr(node, "middleware_stack", None) or inner_app(node)
         while wrapper is not None and not hasattr(wrapper, "routes"):
             if self.is_guard(wrapper):
                 return True
-            wrapper = _inner(wrapper)
+            wrapper = inner_app(wrapper)
         return False
 
     def guarded_by_handler(self, route: Any) -> bool:
@@ -135,16 +106,6 @@ class _Walk:
             or (isinstance(guard, type) and isinstance(candidate, type) and issubclass(candidate, guard))
             for guard in self.guards
         )
-
-
-def _names(node: Any) -> set[str]:
-    return {each.__name__ for each in type(node).__mro__}
-
-
-def _inner(node: Any) -> Any:
-    """The app that a middleware, a mount or a partial wraps; `None` if there is none."""
-    inner = node.func if isinstance(node, functools.partial) else getattr(node, "app", None)
-    return None if isinstance(inner, MethodType) and inner.__self__ is node else inner
 
 
 def _entries(value: Any) -> Iterable[Any]:

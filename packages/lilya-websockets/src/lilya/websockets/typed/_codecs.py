@@ -23,6 +23,9 @@ class Codec:
     binary: bool = False
     """Whether it is in binary messages; `False` for text messages."""
 
+    content_type: str = "application/octet-stream"
+    """Its media type, for documents about it. A connection does not tell it."""
+
     def decode(self, data: Any) -> Any:
         """Read a message of the client.
 
@@ -53,6 +56,8 @@ class JSON(Codec):
         binary: Whether it is in binary messages.
     """
 
+    content_type = "application/json"
+
     def __init__(self, *, binary: bool = False) -> None:
         self.binary = binary
 
@@ -72,6 +77,7 @@ class MessagePack(Codec):
     """
 
     binary = True
+    content_type = "application/msgpack"
 
     def __init__(self) -> None:
         try:

@@ -33,6 +33,7 @@ __all__ = [
     "library_of",
     "marked_fields",
     "members_of",
+    "name_in_message",
     "name_of",
     "untold",
     "unwrapped",
@@ -202,6 +203,24 @@ def _source(cls: Any, type_: Any) -> Iterator[tuple[Library, Any]]:
         library = _OF.get(str(getattr(cls, "__module__", "")).partition(".")[0])
         if library:
             yield library, type_
+
+
+def name_in_message(model: Any, field: str, *, is_sent: bool) -> str:
+    """The name that a field has in messages.
+
+    Args:
+        model: A model that has the field.
+        field: Its name in Python.
+        is_sent: Whether the client is sent the message. Aliases of pydantic may differ by direction.
+    """
+    bare = get_origin(model) or model
+    if is_struct(bare):
+        return str(dict(zip(bare.__struct_fields__, bare.__struct_encode_fields__, strict=True))[field])
+    found = getattr(bare, "__pydantic_fields__", {}).get(field)
+    alias: Any = found and (found.serialization_alias if is_sent else found.validation_alias)
+    if hasattr(alias, "choices"):  # of several names, the first
+        alias = alias.choices[0]
+    return alias if isinstance(alias, str) else field
 
 
 def discriminator_of(models: list[Any]) -> tuple[str, dict[Any, Any]] | None:

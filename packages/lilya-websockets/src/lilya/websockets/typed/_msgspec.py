@@ -13,7 +13,17 @@ from typing import Any, Final, Union, get_origin
 
 from ._codecs import JSON, Codec, MessagePack, Undecodable
 from ._errors import Detail, Details, detail
-from ._kinds import discriminator_of, is_model, is_object, is_struct, members_of, name_of, untold, unwrapped
+from ._kinds import (
+    discriminator_of,
+    is_model,
+    is_object,
+    is_struct,
+    members_of,
+    name_in_message,
+    name_of,
+    untold,
+    unwrapped,
+)
 
 try:
     import msgspec
@@ -86,7 +96,7 @@ def _choice(type_: Any) -> tuple[str, Mapping[Any, Any], list[Any]] | None:
         more = ", or a tag: `class … (msgspec.Struct, tag=True)`" if any(map(is_struct, objects)) else ""
         raise untold(type_, objects, more)
     field, by_value = found
-    names = {_name_in_message(model, field) for model in models}
+    names = {name_in_message(model, field, is_sent=False) for model in models}
     if len(names) > 1:
         raise TypeError(
             f"the field {field!r} tells the members of {name_of(type_)} apart, but has several names in "
@@ -130,12 +140,6 @@ def _converter(type_: Any, choice: tuple[str, Mapping[Any, Any], list[Any]] | No
         raise msgspec.ValidationError(f"Expected `object`, got `{type(value).__name__}`")
 
     return convert
-
-
-def _name_in_message(model: Any, field: str) -> str:
-    if is_struct(model):
-        return next(each.encode_name for each in msgspec.structs.fields(model) if each.name == field)
-    return field
 
 
 class _Untold(ValueError):

@@ -14,7 +14,7 @@ from ._codecs import JSON, Codec
 from ._errors import answer_of
 from ._kinds import CALL_ID, REPLY_TO, Library, library_of, marked_fields, name_of
 
-__all__ = ["Typed", "encoded"]
+__all__ = ["Typed", "chosen_library", "encoded"]
 
 _TEXT: Final = JSON()
 
@@ -41,12 +41,14 @@ class Typed:
         self.codec = codec = _TEXT if codec is None else codec
         self.library = library
         self.key = "bytes" if codec.binary else "text"
-        reads = _module(received, library)
+        self.libraries = (chosen_library(received, library), chosen_library(sent, library))
+        """The libraries that validate what is received, and what is sent."""
+        reads = _module(self.libraries[0])
         self.decode, self._details_of = reads.decoder(received, codec)
         self._safe_kinds = reads.safe_kinds
         self.failures: tuple[type[Exception], ...] = reads.failures
         """What `decode` raises about a payload that is wrong."""
-        self.encode = _module(sent, library).encoder(sent, codec)
+        self.encode = _module(self.libraries[1]).encoder(sent, codec)
         self.ids = marked_fields(sent, CALL_ID)
         self.replies = marked_fields(received, REPLY_TO)
 
@@ -63,7 +65,7 @@ class Typed:
     @cached_property
     def decode_sent(self) -> Callable[[str], Any]:
         """What makes a message to the client of its JSON text."""
-        decode: Callable[[str], Any] = _module(self.sent, self.library).decoder(self.sent, _TEXT)[0]
+        decode: Callable[[str], Any] = _module(self.libraries[1]).decoder(self.sent, _TEXT)[0]
         return decode
 
     def refused(
@@ -94,27 +96,36 @@ class Typed:
         return self.codec.encode(answer_of(details, self._safe_kinds))
 
 
-def _module(type_: Any, chosen: Library | None) -> Any:
-    """The module of the library that serves a type."""
+def chosen_library(type_: Any, chosen: Library | None = None) -> Library:
+    """The library that serves a type: its own, the one that is chosen, or one that is installed.
+
+    Raises:
+        ImportError: The type is of no library, and none is installed.
+        TypeError: The type is of a library that is not the chosen one.
+    """
     library = library_of(type_)
     if chosen is not None:
         if library not in (None, chosen):
             raise TypeError(f"{name_of(type_)} is of {library}, and cannot be served by {chosen}")
-        library = chosen
-    elif library is None:
-        installed: list[Library] = [each for each in get_args(Library) if find_spec(each)]
-        if not installed:
-            raise ImportError(
-                "typed messages need pydantic 2 or msgspec: install lilya-websockets[pydantic] or "
-                "lilya-websockets[msgspec]"
-            )
-        library = installed[0]
+        return chosen
+    if library is not None:
+        return library
+    installed: list[Library] = [each for each in get_args(Library) if find_spec(each)]
+    if not installed:
+        raise ImportError(
+            "typed messages need pydantic 2 or msgspec: install lilya-websockets[pydantic] or "
+            "lilya-websockets[msgspec]"
+        )
+    return installed[0]
+
+
+def _module(library: Library) -> Any:
     return import_module(f"._{library}", __package__)
 
 
 @lru_cache(maxsize=256)
 def _encoder_of(cls: Any) -> Any:
-    return _module(cls, None).encoder(cls, _TEXT)
+    return _module(chosen_library(cls)).encoder(cls, _TEXT)
 
 
 def encoded(message: Any) -> str:

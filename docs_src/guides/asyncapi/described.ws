@@ -1,0 +1,5 @@
+> connect /echo
+< accept
+> json {"type": "word", "text": "hello"}
+< json {"type": "word", "text": "hello"}
+> close

@@ -1,0 +1,274 @@
+"""What an app says of its WebSockets: paths, types, parameters, descriptions, who may connect.
+
+No framework is imported: routes and declarations are read from the app's own attributes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
+from types import GenericAlias
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from .._routes import Route, websocket_routes
+from .._websocket import WebSocket
+from ..typed._kinds import unwrapped
+from ..typed._typed import Typed
+
+__all__ = ["Conversation", "conversations_of", "describe"]
+
+T = TypeVar("T")
+
+# `{room}` and `{room:int}`; Lilya's may have `<` and `>` instead.
+_PARAMETER: Final = re.compile(r"[{<]([A-Za-z_]\w*)(?::([A-Za-z_]\w*))?[}>]")
+# What is told of a parameter by its converter in the path, or by its annotation.
+_KINDS: Final = {
+    "int": "An integer.",
+    "float": "A number.",
+    "decimal": "A number.",
+    "Decimal": "A number.",
+    "uuid": "A UUID.",
+    "UUID": "A UUID.",
+    "date": "A date.",
+    "datetime": "A date and a time.",
+    "path": "May contain slashes.",
+}
+_ATTRIBUTE: Final = "__asyncapi__"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Description:
+    """What `describe` says."""
+
+    typed: Typed | None
+    title: str | None
+    tags: tuple[str, ...]
+    deprecated: bool
+
+
+def describe(
+    websocket: Any = None, *, title: str | None = None, tags: Iterable[str] = (), deprecated: bool = False
+) -> Callable[[T], T]:
+    """Describe a handler where its annotations do not. Put this decorator below that of the framework.
+
+        @describe(WebSocket[Say, Said], tags=["chat"])
+        async def chat(websocket: StarletteWebSocket) -> None: ...
+
+    Args:
+        websocket: `WebSocket[In, Out]` with the types of the messages, or a subclass of it. Default: the one
+            with which a parameter of the handler is annotated.
+        title: A title. Default: none.
+        tags: Tags, beside those of the routers of FastAPI and Litestar.
+        deprecated: Whether clients should no longer use it. The decorator `warnings.deprecated` says so,
+            too.
+
+    Raises:
+        TypeError: It is no `WebSocket` with types.
+    """
+    typed = None if websocket is None else _typed_of(websocket)
+    if websocket is not None and typed is None:
+        raise TypeError(f"describe takes a WebSocket[In, Out], got {websocket!r}")
+    description = _Description(typed, title, tuple(tags), deprecated)
+
+    def decorate(handler: T) -> T:
+        setattr(handler, _ATTRIBUTE, description)
+        return handler
+
+    return decorate
+
+
+@dataclasses.dataclass
+class Conversation:
+    """What is known of one WebSocket of an app."""
+
+    address: str
+    typed: Typed | None = None
+    title: str | None = None
+    description: str = ""
+    tags: list[str] = dataclasses.field(default_factory=list)
+    deprecated: str | None = None
+    """Why clients should no longer use it; empty if that is all that is said."""
+    parameters: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    query: list[Any] = dataclasses.field(default_factory=list)
+    """Parameters of FastAPI in the query."""
+    headers: list[Any] = dataclasses.field(default_factory=list)
+    security: list[tuple[Any, tuple[str, ...]]] = dataclasses.field(default_factory=list)
+    """Security schemes of FastAPI, with the scopes that are needed."""
+
+
+def conversations_of(app: Any) -> list[Conversation]:
+    """The WebSockets of an app, or of a mapping of paths to handlers, in their order.
+
+    Raises:
+        TypeError: The routes of the app cannot be read.
+    """
+    if isinstance(app, Mapping):
+        return [_conversation(path, handler, None) for path, handler in app.items()]
+    found = []
+    for route in websocket_routes(app):
+        if route.is_readable:
+            if not any(getattr(node, "include_in_schema", None) is False for node in _nodes(route)):
+                found.append(_conversation(route.path, _endpoint(route.around[-1]), route))
+        elif route.path == "/*":
+            raise TypeError(
+                f"cannot read the routes of {app!r}: it is no app of FastAPI, Starlette, Litestar or Lilya. "
+                "Name its handlers, as in {'/chat': chat}"
+            )
+    return found
+
+
+def _endpoint(route: Any) -> Any:
+    """The function or the class that a route calls."""
+    of_litestar = getattr(route, "route_handler", None)
+    if of_litestar is not None:
+        return of_litestar.fn
+    return getattr(route, "endpoint", None) or getattr(route, "handler", None)
+
+
+def _nodes(route: Route) -> Iterator[Any]:
+    """Everything that says something of a route: it, and the routers and layers around it."""
+    for node in route.around:
+        yield node
+        for name in ("router", "original_router", "include_context"):
+            if (inner := getattr(node, name, None)) is not None:
+                yield inner
+    yield from getattr(getattr(route.around[-1], "route_handler", None), "ownership_layers", ())
+
+
+def _conversation(path: str, handler: Any, route: Route | None) -> Conversation:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    said = getattr(handler, _ATTRIBUTE, _Description(None, None, (), False))
+    nodes = [] if route is None else list(_nodes(route))
+    dependants = list(_dependants(getattr(route.around[-1], "dependant", None))) if route else []
+    hints = _hints(handler, wanted=said.typed is None)
+    typed = said.typed or _typed_of(handler) or _first_typed(hints.values())
+    for dependant in dependants:
+        typed = typed or _first_typed(_hints(dependant.call, wanted=False).values())
+    conversation = Conversation(
+        address=_PARAMETER.sub(lambda found: f"{{{found[1]}}}", path) or "/",
+        typed=typed,
+        title=said.title,
+        description="" if isinstance(handler, type) and _typed_of(handler) else _doc(handler),
+        tags=_tags(nodes, said.tags),
+        deprecated=_deprecated(handler, said, nodes),
+        query=[field for each in dependants for field in each.query_params],
+        headers=[field for each in dependants for field in each.header_params],
+        security=list(_security(dependants)),
+    )
+    fields = {field.alias: field.field_info for each in dependants for field in each.path_params}
+    for name, converter in _PARAMETER.findall(path):
+        field = fields.get(name)
+        annotation = hints.get(name) if field is None else field.annotation
+        conversation.parameters[name] = _parameter(annotation, converter, field)
+    return conversation
+
+
+def _parameter(annotation: Any, converter: str, field: Any) -> dict[str, Any]:
+    """A parameter in a path."""
+    annotation = unwrapped(annotation)
+    values: Iterable[Any] = ()
+    if get_origin(annotation) is Literal:
+        values = get_args(annotation)
+    elif isinstance(annotation, type) and issubclass(annotation, Enum):
+        values = [each.value for each in annotation]
+    kind = converter or getattr(annotation, "__name__", "")
+    described: dict[str, Any] = {
+        "description": getattr(field, "description", None) or _KINDS.get(kind),
+        "enum": [str(value) for value in values],
+        "examples": [str(value) for value in getattr(field, "examples", None) or ()],
+    }
+    return {key: value for key, value in described.items() if value}
+
+
+def _tags(nodes: list[Any], more: Iterable[str]) -> list[str]:
+    found = [
+        tag.value if isinstance(tag, Enum) else tag
+        for node in nodes
+        if isinstance(tags := getattr(node, "tags", None), (list, tuple))
+        for tag in tags
+    ]
+    return list(dict.fromkeys([*(tag for tag in found if isinstance(tag, str)), *more]))
+
+
+def _deprecated(handler: Any, said: _Description, nodes: list[Any]) -> str | None:
+    if isinstance(reason := getattr(handler, "__deprecated__", None), str):  # PEP 702
+        return reason
+    if said.deprecated or any(getattr(node, "deprecated", None) is True for node in nodes):
+        return ""
+    return None
+
+
+def _doc(handler: Any) -> str:
+    """The docstring of a handler; not the one of its base class."""
+    doc = getattr(handler, "__doc__", None)
+    return inspect.cleandoc(doc).strip() if isinstance(doc, str) else ""
+
+
+# Types
+
+
+def _typed_of(candidate: Any) -> Typed | None:
+    """The types of a `WebSocket[In, Out]`."""
+    bare: Any = unwrapped(candidate)
+    origin: Any = bare.__origin__ if isinstance(bare, GenericAlias) else object
+    if issubclass(origin, WebSocket):  # its names were in quotes
+        bare = origin[get_args(bare)]
+    if not isinstance(bare, GenericAlias) and isinstance(bare, type) and issubclass(bare, WebSocket):
+        typed: Typed | None = bare._typed
+        return typed
+    return None
+
+
+def _first_typed(candidates: Iterable[Any]) -> Typed | None:
+    return next(filter(None, map(_typed_of, candidates)), None)
+
+
+def _hints(handler: Any, *, wanted: bool) -> dict[str, Any]:
+    """The annotations of a handler's parameters, as far as they can be resolved.
+
+    Raises:
+        TypeError: The one of a WebSocket with types is wanted, and cannot be.
+    """
+    if not (inspect.isfunction(handler) or inspect.ismethod(handler)):
+        return {}
+    try:
+        return get_type_hints(handler, include_extras=True)
+    except Exception as error:  # whatever an annotation raises
+        found = {}
+        for name, annotation in handler.__annotations__.items():
+            if not isinstance(annotation, str):
+                found[name] = annotation
+            elif wanted and "WebSocket[" in annotation:
+                raise TypeError(
+                    f"cannot resolve the annotation {annotation!r} of {handler.__qualname__}: {error}. "
+                    "Import its names outside of TYPE_CHECKING, or use describe(WebSocket[In, Out])"
+                ) from error
+        return found
+
+
+# FastAPI
+
+
+def _dependants(dependant: Any) -> Iterator[Any]:
+    """A handler of FastAPI and all that it depends on, each once."""
+    if dependant is not None:
+        yield dependant
+        for each in dependant.dependencies:
+            yield from _dependants(each)
+
+
+def _security(dependants: list[Any]) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Security schemes of FastAPI, also those that are called for nothing but the check."""
+    for each in dependants:
+        scheme = each.call
+        if hasattr(scheme, "scheme_name") and hasattr(scheme, "model"):
+            scopes = (
+                *(getattr(each, "parent_oauth_scopes", None) or ()),
+                *(getattr(each, "own_oauth_scopes", None) or getattr(each, "security_scopes", None) or ()),
+            )
+            yield scheme, tuple(dict.fromkeys(scopes))

@@ -1,0 +1,168 @@
+"""JSON Schema of types, as AsyncAPI 3.0 has it: draft 7, with what is named in `components`.
+
+The generators of the types' own libraries make the schemas. Here they become one set: two classes of the same
+name get different names, and keywords of later drafts become those of draft 7.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, Final, NamedTuple
+
+from ..typed._kinds import Library
+
+__all__ = ["Asked", "Schema", "component_of", "schemas_of"]
+
+Schema = Any
+"""A dictionary, or `True` or `False`."""
+
+_PREFIX: Final = "#/components/schemas/"
+_ONE: Final = (
+    *("items", "additionalItems", "additionalProperties", "contains", "propertyNames"),
+    *("not", "if", "then", "else"),
+)
+_MANY: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
+_NAMED: Final = ("properties", "patternProperties")
+
+
+class Asked(NamedTuple):
+    """A type whose schema is wanted."""
+
+    type: Any
+    library: Library
+    is_sent: bool
+    """Whether the app sends it. What is optional for who sends may always be there for who receives."""
+    required: str | None = None
+    """The field that tells messages apart: it has to be in a message, whatever its default is."""
+
+
+def schemas_of(asked: Sequence[Asked]) -> tuple[list[Schema], dict[str, Schema]]:
+    """The schema of each type, and what these refer to, by name.
+
+    Raises:
+        TypeError: A library has no schema of a type.
+    """
+    found: dict[int, Schema] = {}
+    components: dict[str, Schema] = {}
+    for library in sorted({each.library for each in asked}):
+        mine = [index for index, each in enumerate(asked) if each.library == library]
+        make = import_module(f"._{library}", __package__).schemas
+        schemas, named = make([asked[index] for index in mine], _PREFIX)
+        rename = {name: f"{library}.{name}" if name in components else name for name in named}
+        for index, schema in zip(mine, schemas, strict=True):
+            found[index] = _referring(schema, rename)
+        components |= {rename[name]: _referring(schema, rename) for name, schema in named.items()}
+    _require(asked, found, components)
+    merged = _merged(components)
+    return (
+        [_draft7(_referring(found[index], merged)) for index in range(len(asked))],
+        {
+            merged.get(name, name): _draft7(_referring(schema, merged))
+            for name, schema in sorted(components.items())
+        },
+    )
+
+
+def component_of(schema: Schema) -> str | None:
+    """The name that a schema refers to; `None` if it is none that only refers."""
+    if isinstance(schema, dict) and schema.keys() == {"$ref"}:
+        return str(schema["$ref"]).removeprefix(_PREFIX)
+    return None
+
+
+def _require(asked: Sequence[Asked], found: dict[int, Schema], components: dict[str, Schema]) -> None:
+    """Say of the fields that tell messages apart that they have to be there."""
+    for index, each in enumerate(asked):
+        name = component_of(found[index])
+        schema = found[index] if name is None else components[name]
+        if each.required in schema.get("properties", {}) and each.required not in schema.get("required", ()):
+            schema["required"] = [each.required, *schema.get("required", ())]
+
+
+def _merged(components: dict[str, Schema]) -> dict[str, str]:
+    """New names of what pydantic has twice, as input and as output, and is the same in both.
+
+    Two recursive models are the same if they are so for as long as all that they refer to is.
+    """
+    same = {
+        name.removesuffix("-Input")
+        for name in components
+        if name.endswith("-Input") and f"{name.removesuffix('-Input')}-Output" in components
+    }
+    same -= components.keys()
+    while True:
+        names = {f"{name}-{kind}": name for name in same for kind in ("Input", "Output")}
+        differ = {
+            name
+            for name in same
+            if _ordered(components[f"{name}-Input"], names) != _ordered(components[f"{name}-Output"], names)
+        }
+        if not differ:
+            return names
+        same -= differ
+
+
+def _ordered(schema: Schema, names: dict[str, str]) -> Schema:
+    schema = _referring(schema, names)
+    return {**schema, "required": sorted(schema.get("required", ()))}
+
+
+def _referring(schema: Schema, names: dict[str, str]) -> Schema:
+    """A schema that refers by other names."""
+
+    def refer(schema: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(target := schema.get("$ref"), str):
+            name = target.removeprefix(_PREFIX)
+            return {**schema, "$ref": f"{_PREFIX}{names.get(name, name)}"}
+        return schema
+
+    return _each(schema, refer)
+
+
+def _draft7(schema: Schema) -> Schema:
+    """A schema in the words of draft 7."""
+    return _each(schema, _in_draft7)
+
+
+def _in_draft7(schema: dict[str, Any]) -> dict[str, Any]:
+    schema = {key: value for key, value in schema.items() if _is_json(value)}
+    # OpenAPI's. The schemas in `oneOf` have a constant each, which says as much.
+    if isinstance(schema.get("discriminator"), dict):
+        del schema["discriminator"]
+    if "prefixItems" in schema:
+        rest = schema.pop("items", None)
+        schema["items"] = schema.pop("prefixItems")
+        if rest is not None:
+            schema["additionalItems"] = rest
+    # What stands beside a reference is ignored.
+    if "$ref" in schema and len(schema) > 1:
+        schema = {"allOf": [{"$ref": schema.pop("$ref")}], **schema}
+    return schema
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON has a form of it. Infinity has none, and an app may add to a schema what it likes."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _each(schema: Schema, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Schema:
+    """A copy of a schema, in which each schema is changed. Values, such as defaults, stay as they are."""
+    if not isinstance(schema, dict):
+        return schema
+    made: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NAMED and isinstance(value, dict):
+            made[key] = {name: _each(each, change) for name, each in value.items()}
+        elif key in _MANY and isinstance(value, list):
+            made[key] = [_each(each, change) for each in value]
+        elif key in _ONE:
+            made[key] = _each(value, change)
+        else:
+            made[key] = value
+    return change(made)

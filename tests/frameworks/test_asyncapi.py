@@ -1,0 +1,288 @@
+"""The AsyncAPI document of apps of FastAPI, Litestar and Lilya."""
+
+# No `from __future__ import annotations`: FastAPI could not resolve what is local to a test.
+
+import importlib.util
+import json
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel
+
+from lilya import websockets
+from lilya.websockets.asyncapi import AsyncAPI, describe
+
+if importlib.util.find_spec("litestar") is None:
+    pytest.skip("they have an environment of their own: nox -s frameworks", allow_module_level=True)
+
+from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, Path, Query, Security
+from fastapi.security import APIKeyCookie, APIKeyQuery, HTTPBearer, OAuth2PasswordBearer, OpenIdConnect
+from litestar import Controller, Litestar, Router, get
+from litestar.openapi import OpenAPIConfig
+
+from lilya.websockets import fastapi, litestar
+from tests.lilya_websockets.documents import problems
+
+
+class Say(BaseModel):
+    type: Literal["say"]
+    text: str
+
+
+class Said(BaseModel):
+    type: Literal["said"]
+    text: str
+
+
+def made(app: Any, **options: Any) -> dict[str, Any]:
+    """The document, in which nothing is wrong."""
+    document = AsyncAPI(app, **options).document
+    assert problems(document) == []
+    return document
+
+
+# FastAPI
+
+
+async def chat(websocket: fastapi.WebSocket[Say, Said]) -> None:
+    """Talk."""
+
+
+def test_fastapi() -> None:
+    app = FastAPI(
+        title="Chat",
+        version="7",
+        description="Talk.",
+        servers=[{"url": "/v1"}, {"url": "https://example.com/v1", "description": "Main."}],
+    )
+    app.get("/")(lambda: None)
+    app.websocket("/chat")(chat)
+    document = made(app)
+    assert document["info"] == {"title": "Chat", "version": "7", "description": "Talk."}
+    assert document["servers"] == {
+        "server1": {"host": "example.com", "protocol": "wss", "pathname": "/v1", "description": "Main."}
+    }
+    assert list(document["channels"]) == ["chat"]
+    assert document["channels"]["chat"]["description"] == "Talk."
+    assert document["operations"].keys() == {"receive_chat", "send_chat"}
+    assert made(app, title="Mine", description="", servers={})["info"] == {"title": "Mine", "version": "7"}
+    assert "servers" not in made(app, servers={})
+
+
+def test_routers_of_fastapi() -> None:
+    inner = APIRouter(prefix="/rooms", tags=["rooms"], deprecated=True)
+    inner.websocket("/{room}")(chat)
+    outer = APIRouter(prefix="/outer", tags=["outer"])
+    outer.include_router(inner, tags=["included"])
+    hidden = APIRouter(include_in_schema=False)
+    hidden.websocket("/hidden")(chat)
+    app = FastAPI()
+    app.include_router(outer, prefix="/v1")
+    app.include_router(hidden)
+    app.include_router(inner, include_in_schema=False)
+    sub = FastAPI(title="Sub")
+    sub.websocket("/{room:path}")(chat)
+    app.mount("/sub", sub)
+    document = made(app)
+    channels = document["channels"]
+    assert [each["address"] for each in channels.values()] == ["/v1/outer/rooms/{room}", "/sub/{room}"]
+    assert channels["v1_outer_rooms_room"]["tags"] == [
+        {"name": "outer"},
+        {"name": "rooms"},
+        {"name": "included"},
+        {"name": "deprecated"},
+    ]
+    assert channels["sub_room"]["parameters"] == {"room": {"description": "May contain slashes."}}
+
+
+class Filter(BaseModel):
+    since: int = 0
+
+
+def test_parameters_of_fastapi() -> None:
+    def number(size: Annotated[int, Query(description="How many.", ge=1)] = 5) -> int:
+        return size
+
+    app = FastAPI()
+
+    @app.websocket("/rooms/{room}/{item}")
+    async def rooms(
+        websocket: fastapi.WebSocket[Say, Said],
+        room: Annotated[Literal["blue", "red"], Path(description="Which.", examples=["blue"])],
+        item: int,
+        size: Annotated[int, Depends(number)],
+        x_token: Annotated[str, Header()],
+        name: str | None = None,
+        session: Annotated[str, Cookie()] = "",
+    ) -> None: ...
+
+    @app.websocket("/filtered")
+    async def filtered(websocket: fastapi.WebSocket[Say], by: Annotated[Filter, Query()]) -> None: ...
+
+    document = made(app)
+    channel = document["channels"]["rooms_room_item"]
+    assert channel["parameters"] == {
+        "room": {"description": "Which.", "enum": ["blue", "red"], "examples": ["blue"]},
+        "item": {"description": "An integer."},
+    }
+    binding = channel["bindings"]["ws"]
+    assert (binding["method"], binding["bindingVersion"]) == ("GET", "0.1.0")
+    assert list(binding["query"]["properties"]) == ["name", "size"]
+    size = binding["query"]["properties"]["size"]
+    assert (size["minimum"], size["description"], size["default"]) == (1, "How many.", 5)
+    assert "required" not in binding["query"]
+    assert binding["headers"]["required"] == ["x-token"]
+    assert document["channels"]["filtered"]["bindings"]["ws"]["query"] == {
+        "$ref": "#/components/schemas/Filter"
+    }
+
+
+def test_types_that_a_dependency_is_annotated_with() -> None:
+    class Session:
+        def __init__(self, websocket: websockets.WebSocket[Say, Said]) -> None: ...
+
+    async def session(websocket: fastapi.WebSocket[Say, Said]) -> Any:
+        return websocket
+
+    app = FastAPI()
+
+    @app.websocket("/chat")
+    async def handler(conversation: Annotated[Any, Depends(session)]) -> None: ...
+
+    assert made(app)["channels"]["chat"]["messages"].keys() == {"Say", "Said"}
+
+
+def test_security_of_fastapi() -> None:
+    oauth = OAuth2PasswordBearer("token", scopes={"read": "Reads.", "write": "Writes."})
+
+    def user(token: Annotated[str, Depends(oauth)]) -> str:
+        return token
+
+    def connect(
+        oauth_token: Annotated[str, Security(user, scopes=["read"])],
+        again: Annotated[str, Security(user, scopes=["read"])],
+        bearer: Annotated[Any, Depends(HTTPBearer(bearerFormat="JWT", description="A token."))],
+        key: Annotated[Any, Security(APIKeyQuery(name="key"))],
+    ) -> None: ...
+
+    app = FastAPI()
+
+    @app.websocket("/chat", dependencies=[Depends(connect)])
+    async def handler(websocket: fastapi.WebSocket[Say, Said]) -> None: ...
+
+    @app.websocket("/other", dependencies=[Depends(APIKeyCookie(name="a", scheme_name="APIKeyQuery"))])
+    async def other(
+        websocket: fastapi.WebSocket,
+        openid: Annotated[
+            Any, Depends(OpenIdConnect(openIdConnectUrl="https://example.com/", scheme_name="a b"))
+        ],
+    ) -> None: ...
+
+    document = made(app)
+    flows = {"password": {"tokenUrl": "token", "availableScopes": {"read": "Reads.", "write": "Writes."}}}
+    assert document["components"]["securitySchemes"] == {
+        "APIKeyQuery": {"type": "httpApiKey", "in": "query", "name": "key"},
+        "APIKeyQuery_2": {"type": "httpApiKey", "in": "cookie", "name": "a"},
+        "HTTPBearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "A token."},
+        "OAuth2PasswordBearer": {"type": "oauth2", "flows": flows},
+        "a_b": {"type": "openIdConnect", "openIdConnectUrl": "https://example.com/"},
+    }
+    for name in ("receive_chat", "send_chat"):
+        assert document["operations"][name]["security"] == [
+            {"type": "oauth2", "flows": flows, "scopes": ["read"]},
+            {"$ref": "#/components/securitySchemes/HTTPBearer"},
+            {"$ref": "#/components/securitySchemes/APIKeyQuery"},
+        ]
+    assert document["operations"]["receive_other"]["security"] == [
+        {"$ref": "#/components/securitySchemes/APIKeyQuery_2"},
+        {"$ref": "#/components/securitySchemes/a_b"},
+    ]
+
+
+# Litestar
+
+
+def test_litestar() -> None:
+    typed: Any = litestar.WebSocket
+
+    async def room_of(socket: Any) -> None:
+        """A room."""
+
+    room_of.__annotations__["socket"] = typed[Say, Said]
+    rooms = litestar.websocket("/rooms/{room:int}/{key:uuid}", websocket_class=typed[Say, Said])(room_of)
+
+    @litestar.websocket("/described")
+    @describe(websockets.WebSocket[Say, Said], tags=["own"])
+    async def described(socket: litestar.WebSocket) -> None: ...
+
+    class Hidden(Controller):
+        path = "/hidden"
+        include_in_schema = False
+
+        @litestar.websocket("/")
+        async def handler(self, socket: litestar.WebSocket) -> None: ...
+
+    @get("/", sync_to_thread=False)
+    def page() -> None: ...
+
+    router = Router("/v1", route_handlers=[rooms, described], tags=["first"])
+    app = Litestar([router, Hidden, page], openapi_config=OpenAPIConfig("Rooms", "3", description="Many."))
+    document = made(app)
+    assert document["info"] == {"title": "Rooms", "version": "3", "description": "Many."}
+    channels = document["channels"]
+    assert channels.keys() == {"v1_rooms_room_key", "v1_described"}
+    room = channels["v1_rooms_room_key"]
+    assert room["address"] == "/v1/rooms/{room}/{key}"
+    assert room["parameters"] == {
+        "room": {"description": "An integer."},
+        "key": {"description": "A UUID."},
+    }
+    assert (room["description"], room["tags"]) == ("A room.", [{"name": "first"}])
+    assert channels["v1_described"]["tags"] == [{"name": "first"}, {"name": "own"}]
+    for channel in channels.values():
+        assert channel["messages"].keys() == {"Say", "Said"}
+
+
+# Lilya
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("lilya.apps") is None,
+    reason="Lilya cannot be beside an editable install of ours: nox -s frameworks has it",
+)
+def test_lilya() -> None:
+    from lilya.apps import ChildLilya, Lilya
+    from lilya.routing import Include, Path, WebSocketPath
+
+    async def annotated(websocket: websockets.WebSocket[Say, Said]) -> None: ...
+
+    @describe(websockets.WebSocket[Say, Said])
+    async def described(websocket: websockets.WebSocket) -> None:
+        """A room."""
+
+    async def page() -> None: ...
+
+    app = Lilya(
+        routes=[
+            Path("/", page),
+            WebSocketPath("/chat", annotated),
+            WebSocketPath("/hidden", annotated, include_in_schema=False),
+            Include("/rooms", routes=[WebSocketPath("/{room:int}/<name>", described)]),
+            Include("/child", app=ChildLilya(routes=[WebSocketPath("/chat", annotated)])),
+        ]
+    )
+    channels = made(app)["channels"]
+    assert {name: each["address"] for name, each in channels.items()} == {
+        "chat": "/chat",
+        "rooms_room_name": "/rooms/{room}/{name}",
+        "child_chat": "/child/chat",
+    }
+    assert channels["rooms_room_name"]["parameters"] == {"room": {"description": "An integer."}, "name": {}}
+    for channel in channels.values():
+        assert channel["messages"].keys() == {"Say", "Said"}
+
+
+def test_documents_of_all_are_json() -> None:
+    app = FastAPI()
+    app.websocket("/chat")(chat)
+    assert json.loads(AsyncAPI(app).to_json()) == made(app)
