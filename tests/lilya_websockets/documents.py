@@ -10,7 +10,7 @@ from typing import Any
 KEY = re.compile(r"[A-Za-z0-9._-]+")
 # Keywords of drafts after draft 7, and OpenAPI's.
 LATER = {"$defs", "prefixItems", "unevaluatedProperties", "dependentRequired", "minContains"}
-# Whose values are data, and hold no references.
+# Whose values are data.
 DATA = {"default", "const", "enum", "examples"}
 FIELDS = {"asyncapi", "info", "servers", "channels", "operations", "components"}
 
@@ -67,9 +67,7 @@ def references(node: Any, where: str = "#") -> Iterator[tuple[str, str]]:
         if isinstance(node.get("$ref"), str):
             yield where, node["$ref"]
         for key, value in node.items():
-            is_named = where.rpartition("/")[2] in ("properties", "schemas", "messages")
-            if is_named or key not in DATA:
-                yield from references(value, f"{where}/{key}")
+            yield from references(value, f"{where}/{key}")  # in data, too: parsers look there
     elif isinstance(node, list):
         for index, value in enumerate(node):
             yield from references(value, f"{where}/{index}")

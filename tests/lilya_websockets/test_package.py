@@ -331,7 +331,7 @@ ASYNCAPI_LAYERS = {
     "_msgspec": ({"_schemas"}, {"typed._kinds"}),
     "_handlers": (set[str](), {"_routes", "_websocket", "typed._kinds", "typed._typed"}),
     "_document": ({"_handlers", "_schemas"}, {"typed._kinds", "typed._typed"}),
-    "_examples": ({"_document"}, {"typed._kinds", "typed._typed"}),
+    "_examples": ({"_document", "_schemas"}, {"typed._kinds", "typed._typed"}),
     "_app": ({"_document", "_examples", "_handlers", "_text"}, {"_routes", "types"}),
     "_command": ({"_app"}, set[str]()),
     "__init__": ({"_app", "_handlers"}, set[str]()),

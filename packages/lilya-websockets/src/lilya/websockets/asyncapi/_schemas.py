@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from ..typed._kinds import Library
 
-__all__ = ["Asked", "Schema", "component_of", "schemas_of"]
+__all__ = ["Asked", "Schema", "component_of", "holds_reference", "schemas_of"]
 
 Schema = Any
 """A dictionary, or `True` or `False`."""
@@ -24,6 +24,7 @@ _ONE: Final = (
     *("not", "if", "then", "else"),
 )
 _MANY: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
+_NOTES: Final = ("default", "examples")
 _NAMED: Final = ("properties", "patternProperties")
 
 
@@ -127,7 +128,11 @@ def _draft7(schema: Schema) -> Schema:
 
 
 def _in_draft7(schema: dict[str, Any]) -> dict[str, Any]:
-    schema = {key: value for key, value in schema.items() if _is_json(value)}
+    schema = {
+        key: value
+        for key, value in schema.items()
+        if _is_json(value) and not (key in _NOTES and holds_reference(value))
+    }
     # OpenAPI's. The schemas in `oneOf` have a constant each, which says as much.
     if isinstance(schema.get("discriminator"), dict):
         del schema["discriminator"]
@@ -140,6 +145,13 @@ def _in_draft7(schema: dict[str, Any]) -> dict[str, Any]:
     if "$ref" in schema and len(schema) > 1:
         schema = {"allOf": [{"$ref": schema.pop("$ref")}], **schema}
     return schema
+
+
+def holds_reference(value: Any) -> bool:
+    """Whether it is data that parsers of AsyncAPI would take for a reference, wherever it stands."""
+    if isinstance(value, dict):
+        return isinstance(value.get("$ref"), str) or any(map(holds_reference, value.values()))
+    return isinstance(value, list) and any(map(holds_reference, value))
 
 
 def _is_json(value: Any) -> bool:
