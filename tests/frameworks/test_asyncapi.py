@@ -11,13 +11,14 @@ from pydantic import BaseModel
 
 from lilya import websockets
 from lilya.websockets.asyncapi import AsyncAPI, describe
+from lilya.websockets.testing import unguarded_routes
 
 if importlib.util.find_spec("litestar") is None:
     pytest.skip("they have an environment of their own: nox -s frameworks", allow_module_level=True)
 
 from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, Path, Query, Security
 from fastapi.security import APIKeyCookie, APIKeyQuery, HTTPBearer, OAuth2PasswordBearer, OpenIdConnect
-from litestar import Controller, Litestar, Router, get
+from litestar import Controller, Litestar, Router, asgi, get
 from litestar.openapi import OpenAPIConfig
 
 from lilya.websockets import fastapi, litestar
@@ -246,10 +247,13 @@ def test_litestar() -> None:
 # Lilya
 
 
-@pytest.mark.skipif(
+needs_lilya = pytest.mark.skipif(
     importlib.util.find_spec("lilya.apps") is None,
     reason="Lilya cannot be beside an editable install of ours: nox -s frameworks has it",
 )
+
+
+@needs_lilya
 def test_lilya() -> None:
     from lilya.apps import ChildLilya, Lilya
     from lilya.routing import Include, Path, WebSocketPath
@@ -282,7 +286,59 @@ def test_lilya() -> None:
         assert channel["messages"].keys() == {"Say", "Said"}
 
 
-def test_documents_of_all_are_json() -> None:
-    app = FastAPI()
-    app.websocket("/chat")(chat)
-    assert json.loads(AsyncAPI(app).to_json()) == made(app)
+# Where it is served
+
+
+async def got(app: Any, path: str) -> tuple[int, bytes]:
+    """What an app responds to a request."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope: Any = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [],
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("example.com", 80),
+        "client": ("192.0.2.1", 1),
+        "state": {},
+        "asgi": {"version": "3.0"},
+    }
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+def mounted(framework: str) -> Any:
+    if framework == "fastapi":
+        app: Any = FastAPI()
+        app.mount("/asyncapi", AsyncAPI(app, title="Mounted"))
+        return app
+    if framework == "litestar":
+        return Litestar([asgi("/asyncapi", is_mount=True, copy_scope=True)(AsyncAPI({}, title="Mounted"))])
+    from lilya.apps import Lilya
+    from lilya.routing import Include
+
+    return Lilya(routes=[Include("/asyncapi", app=AsyncAPI({}, title="Mounted"))])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("framework", ["fastapi", "litestar", pytest.param("lilya", marks=needs_lilya)])
+async def test_where_it_is_served(framework: str) -> None:
+    app = mounted(framework)
+    assert (await got(app, "/asyncapi"))[0] in (301, 303, 307)
+    status, body = await got(app, "/asyncapi/")
+    assert (status, b"<title>" in body) == (200, True)
+    status, body = await got(app, "/asyncapi/asyncapi.json")
+    assert (status, json.loads(body)["info"]["title"]) == (200, "Mounted")
+    assert (await got(app, "/asyncapi/nothing"))[0] == 404
+    assert unguarded_routes(app) == []

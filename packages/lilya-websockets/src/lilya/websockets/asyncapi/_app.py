@@ -11,6 +11,7 @@ from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from .._routes import inner_app
 from ..types import Receive, Scope, Send
@@ -138,15 +139,17 @@ class AsyncAPI:
         if scope["method"] not in ("GET", "HEAD"):
             return 405, [(b"allow", b"GET, HEAD")], b""
         root, path = scope.get("root_path") or "", scope["path"]
-        # Most routers put what they have matched in `root_path` and leave the path as it is, some cut it off.
-        rest = path[len(root) :] if root and path.startswith(root) else path
-        if not rest:  # relative addresses need the slash
-            return 307, [(b"location", f"{root.rpartition('/')[2]}/".encode())], b""
-        if rest == "/":
-            return 200, self._page[0], self._page[1]
-        if rest == "/asyncapi.json":
+        # Most routers put what they have matched in `root_path` and leave the path as it is. Some cut it off,
+        # and Litestar adds a slash.
+        rest = (path[len(root) :] if root and path.startswith(root) else path).strip("/")
+        if not rest:
+            asked: bytes = scope.get("raw_path") or quote(path).encode()
+            if not asked.endswith(b"/"):  # the page has relative addresses
+                return 307, [(b"location", asked.rpartition(b"/")[2] + b"/")], b""
+            return 200, *self._page
+        if rest == "asyncapi.json":
             return 200, _headers("application/json"), self.to_json().encode()
-        if rest == "/asyncapi.yaml":
+        if rest == "asyncapi.yaml":
             return 200, _headers("application/yaml"), self.to_yaml().encode()
         return 404, _headers("text/plain; charset=utf-8"), b"There is no such page."
 
