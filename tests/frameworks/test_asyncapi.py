@@ -115,6 +115,7 @@ def test_parameters_of_fastapi() -> None:
         x_token: Annotated[str, Header()],
         name: str | None = None,
         session: Annotated[str, Cookie()] = "",
+        secret: Annotated[str, Query(include_in_schema=False)] = "",
     ) -> None: ...
 
     @app.websocket("/filtered")

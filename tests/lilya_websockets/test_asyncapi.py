@@ -371,6 +371,15 @@ def test_later_drafts_become_draft_7() -> None:
     assert fields["old"]["deprecated"] is True
 
 
+def test_a_member_with_a_description_of_its_own() -> None:
+    said: Any = Annotated[Leave, pydantic.Field(description="Goes.")]
+    document = of(WebSocket[said | Say, Any])
+    leave = messages(document)["Leave"]
+    assert leave["summary"] == "Goes."
+    assert leave["payload"]["allOf"] == [{"$ref": "#/components/schemas/Leave"}]
+    assert document["components"]["schemas"]["Leave"]["required"] == ["type"]
+
+
 def test_tuples_of_msgspec() -> None:
     class Pair(msgspec.Struct):
         pair: tuple[int, str]
@@ -450,6 +459,28 @@ def test_describe() -> None:
             describe(wrong)
 
 
+def test_a_described_partial() -> None:
+    def both(one: Any, websocket: Any) -> None: ...
+
+    for handler in (
+        describe(WebSocket[Say, Said])(partial(both, 1)),
+        partial(describe(WebSocket[Say, Said])(both), 1),
+        partial(partial(describe(WebSocket[Say, Said])(both)), 1),
+    ):
+        assert operations(of(handler))["receive_root"] == ("receive", ["Say"])
+
+
+def test_names_that_are_no_keys() -> None:
+    Größe = pydantic.create_model("Größe", wert=(int, ...))
+    Weite = msgspec.defstruct("Wéite", [("wert", int)])
+    websocket: Any = WebSocket
+    document = made(
+        {"/größe": websocket[Größe], "/é": websocket[Weite], "/ö": websocket[dict[str, Größe], Any]}
+    )
+    assert list(document["channels"]) == ["gr_e", "root", "root_2"]
+    assert messages(document, "gr_e")["Gr__e"]["name"] == "Größe"
+
+
 def test_deprecated_as_pep_702_says() -> None:
     from typing_extensions import deprecated
 
@@ -479,7 +510,16 @@ def test_annotations_that_cannot_be_resolved() -> None:
 def test_names_of_types_in_quotes() -> None:
     async def handler(websocket: "WebSocket['Say', Said]") -> None: ...
 
-    assert operations(of(handler))["receive_root"] == ("receive", ["Say"])
+    if sys.version_info < (3, 11):  # which does not look into them
+        with pytest.raises(TypeError, match=r"the types of .*WebSocket\['Say', .*Said\] are not known: use"):
+            of(handler)
+    else:
+        assert operations(of(handler))["receive_root"] == ("receive", ["Say"])
+
+    async def generic(websocket: WebSocket[T]) -> None: ...
+
+    with pytest.raises(TypeError, match=r"the types of .*WebSocket\[~T, ~T\] are not known: use describe"):
+        of(generic)
 
 
 # Starlette
@@ -518,6 +558,7 @@ def starlette_app() -> Any:
             Mount("/other", plain),
             WebSocketRoute("/v1/deep-{number}", untyped),
             WebSocketRoute("/v1/deep_{number}", untyped),
+            WebSocketRoute("/v1/deep_{number:int}", chat),
         ],
         middleware=[Middleware(Wrapper)],
     )
@@ -662,6 +703,17 @@ def test_examples_in_binary_messages(tmp_path: Path) -> None:
         "TaggedSay": [{"type": "say", "text": "hi"}],
         "TaggedLeave": [],
     }
+
+
+def test_an_example_that_json_cannot_hold_is_left_out(tmp_path: Path) -> None:
+    class Blob(msgspec.Struct):
+        data: bytes
+
+    class Packed(WebSocket[Blob], codec=MessagePack()): ...
+
+    packed = msgspec.msgpack.encode(Blob(b"\xff")).hex()
+    file = transcript(tmp_path, f"> connect /\n< accept\n> bytes {packed}\n> close\n")
+    assert examples(of(Packed, transcripts=[file])) == {"Blob": []}
 
 
 REFUSAL = '{"type": "error", "errors": []}'

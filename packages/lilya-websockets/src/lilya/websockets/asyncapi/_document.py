@@ -124,7 +124,7 @@ def channels_of(conversations: Iterable[Conversation]) -> tuple[list[Channel], d
     keys: set[str] = set()
     for conversation in conversations:
         typed = conversation.typed
-        key = _unlike(re.sub(r"\W+", "_", conversation.address).strip("_") or "root", keys)
+        key = _unlike(_key(conversation.address) or "root", keys)
         keys.add(key)
         received = [] if typed is None else list(_messages(typed, is_sent=False))
         sent = [] if typed is None else list(_messages(typed, is_sent=True))
@@ -174,7 +174,7 @@ def _name(channel: Channel) -> None:
     """Name the messages of a channel. The same one in both directions has one name."""
     named: dict[str, Message] = {}
     for message in (*channel.received, *channel.sent):
-        name = component_of(message.schema) or re.sub(r"\W+", "_", message.name).strip("_")
+        name = component_of(message.schema) or _key(message.name) or "message"
         before = named.get(name)
         if before is not None and (before.schema, before.id, before.reply_to) == (
             message.schema,
@@ -363,6 +363,10 @@ def server_of(url: str, description: str = "") -> dict[str, Any]:
             "description": description,
         }
     )
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")
 
 
 def _unlike(name: str, taken: Any) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from ..typed._kinds import name_of
 from ..typed._typed import Typed
 from ._document import Channel, Message
-from ._schemas import holds_reference
+from ._schemas import is_data
 
 try:
     from ws_doctest.transcript import Bytes, Close, Connect, Step, Text, has_names, parse
@@ -67,7 +67,7 @@ def _add(channel: Channel, typed: Typed, step: Step, then: Step | None, file: st
         else:
             message = next(each for each in messages if _is_one(each, payload))
             value = typed.codec.decode(payload)
-            if value not in message.examples and not holds_reference(value):
+            if value not in message.examples and is_data(value):
                 message.examples.append(value)
             return
     if _is_refusal(step, typed) if not step.client else then is not None and _is_refusal(then, typed):

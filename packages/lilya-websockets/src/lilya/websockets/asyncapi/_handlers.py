@@ -108,17 +108,18 @@ def conversations_of(app: Any) -> list[Conversation]:
     """
     if isinstance(app, Mapping):
         return [_conversation(path, handler, None) for path, handler in app.items()]
-    found = []
+    found: dict[str, Conversation] = {}
     for route in websocket_routes(app):
         if route.is_readable:
             if not any(getattr(node, "include_in_schema", None) is False for node in _nodes(route)):
-                found.append(_conversation(route.path, _endpoint(route.around[-1]), route))
+                conversation = _conversation(route.path, _endpoint(route.around[-1]), route)
+                found.setdefault(conversation.address, conversation)  # the first one is called
         elif route.path == "/*":
             raise TypeError(
                 f"cannot read the routes of {app!r}: it is no app of FastAPI, Starlette, Litestar or Lilya. "
                 "Name its handlers, as in {'/chat': chat}"
             )
-    return found
+    return list(found.values())
 
 
 def _endpoint(route: Any) -> Any:
@@ -140,9 +141,11 @@ def _nodes(route: Route) -> Iterator[Any]:
 
 
 def _conversation(path: str, handler: Any, route: Route | None) -> Conversation:
+    said = getattr(handler, _ATTRIBUTE, None)
     while isinstance(handler, functools.partial):
         handler = handler.func
-    said = getattr(handler, _ATTRIBUTE, _Description(None, None, (), False))
+        said = said or getattr(handler, _ATTRIBUTE, None)
+    said = said or _Description(None, None, (), False)
     nodes = [] if route is None else list(_nodes(route))
     dependants = list(_dependants(getattr(route.around[-1], "dependant", None))) if route else []
     hints = _hints(handler, wanted=said.typed is None)
@@ -156,8 +159,8 @@ def _conversation(path: str, handler: Any, route: Route | None) -> Conversation:
         description="" if isinstance(handler, type) and _typed_of(handler) else _doc(handler),
         tags=_tags(nodes, said.tags),
         deprecated=_deprecated(handler, said, nodes),
-        query=[field for each in dependants for field in each.query_params],
-        headers=[field for each in dependants for field in each.header_params],
+        query=_shown(field for each in dependants for field in each.query_params),
+        headers=_shown(field for each in dependants for field in each.header_params),
         security=list(_security(dependants)),
     )
     fields = {field.alias: field.field_info for each in dependants for field in each.path_params}
@@ -213,11 +216,17 @@ def _doc(handler: Any) -> str:
 
 
 def _typed_of(candidate: Any) -> Typed | None:
-    """The types of a `WebSocket[In, Out]`."""
+    """The types of a `WebSocket[In, Out]`.
+
+    Raises:
+        TypeError: They have names in them that are not resolved, or type variables.
+    """
     bare: Any = unwrapped(candidate)
     origin: Any = bare.__origin__ if isinstance(bare, GenericAlias) else object
     if issubclass(origin, WebSocket):  # its names were in quotes
         bare = origin[get_args(bare)]
+        if isinstance(bare, GenericAlias):
+            raise TypeError(f"the types of {bare} are not known: use describe(WebSocket[In, Out])")
     if not isinstance(bare, GenericAlias) and isinstance(bare, type) and issubclass(bare, WebSocket):
         typed: Typed | None = bare._typed
         return typed
@@ -260,6 +269,12 @@ def _dependants(dependant: Any) -> Iterator[Any]:
         yield dependant
         for each in dependant.dependencies:
             yield from _dependants(each)
+
+
+def _shown(fields: Iterable[Any]) -> list[Any]:
+    """Parameters, each once, without those that are not to be in a schema."""
+    by_name = {field.alias: field for field in fields if field.field_info.include_in_schema}
+    return list(by_name.values())
 
 
 def _security(dependants: list[Any]) -> Iterator[tuple[Any, tuple[str, ...]]]:

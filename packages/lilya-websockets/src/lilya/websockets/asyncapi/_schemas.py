@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from ..typed._kinds import Library
 
-__all__ = ["Asked", "Schema", "component_of", "holds_reference", "schemas_of"]
+__all__ = ["Asked", "Schema", "component_of", "is_data", "schemas_of"]
 
 Schema = Any
 """A dictionary, or `True` or `False`."""
@@ -24,8 +24,8 @@ _ONE: Final = (
     *("not", "if", "then", "else"),
 )
 _MANY: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
-_NOTES: Final = ("default", "examples")
 _NAMED: Final = ("properties", "patternProperties")
+_SCHEMAS: Final = {*_ONE, *_MANY, *_NAMED, "$ref"}  # keywords with schemas, or of one
 
 
 class Asked(NamedTuple):
@@ -76,8 +76,8 @@ def component_of(schema: Schema) -> str | None:
 def _require(asked: Sequence[Asked], found: dict[int, Schema], components: dict[str, Schema]) -> None:
     """Say of the fields that tell messages apart that they have to be there."""
     for index, each in enumerate(asked):
-        name = component_of(found[index])
-        schema = found[index] if name is None else components[name]
+        schema = found[index]
+        schema = components[schema["$ref"].removeprefix(_PREFIX)] if "$ref" in schema else schema
         if each.required in schema.get("properties", {}) and each.required not in schema.get("required", ()):
             schema["required"] = [each.required, *schema.get("required", ())]
 
@@ -128,11 +128,7 @@ def _draft7(schema: Schema) -> Schema:
 
 
 def _in_draft7(schema: dict[str, Any]) -> dict[str, Any]:
-    schema = {
-        key: value
-        for key, value in schema.items()
-        if _is_json(value) and not (key in _NOTES and holds_reference(value))
-    }
+    schema = {key: value for key, value in schema.items() if key in _SCHEMAS or is_data(value)}
     # OpenAPI's. The schemas in `oneOf` have a constant each, which says as much.
     if isinstance(schema.get("discriminator"), dict):
         del schema["discriminator"]
@@ -147,20 +143,19 @@ def _in_draft7(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def holds_reference(value: Any) -> bool:
-    """Whether it is data that parsers of AsyncAPI would take for a reference, wherever it stands."""
-    if isinstance(value, dict):
-        return isinstance(value.get("$ref"), str) or any(map(holds_reference, value.values()))
-    return isinstance(value, list) and any(map(holds_reference, value))
-
-
-def _is_json(value: Any) -> bool:
-    """Whether JSON has a form of it. Infinity has none, and an app may add to a schema what it likes."""
+def is_data(value: Any) -> bool:
+    """Whether a document can hold a value: JSON has a form of it, and it does not look like a reference."""
     try:
         json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # infinity, bytes, and what an app adds to its schemas
         return False
-    return True
+    return not _holds_reference(value)
+
+
+def _holds_reference(value: Any) -> bool:
+    if isinstance(value, dict):
+        return isinstance(value.get("$ref"), str) or any(map(_holds_reference, value.values()))
+    return isinstance(value, list) and any(map(_holds_reference, value))
 
 
 def _each(schema: Schema, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Schema:
