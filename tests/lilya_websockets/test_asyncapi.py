@@ -471,8 +471,8 @@ def test_a_described_partial() -> None:
 
 
 def test_names_that_are_no_keys() -> None:
-    Größe = pydantic.create_model("Größe", wert=(int, ...))
-    Weite = msgspec.defstruct("Wéite", [("wert", int)])
+    Größe: Any = pydantic.create_model("Größe", wert=(int, ...))
+    Weite: Any = msgspec.defstruct("Wéite", [("wert", int)])
     websocket: Any = WebSocket
     document = made(
         {"/größe": websocket[Größe], "/é": websocket[Weite], "/ö": websocket[dict[str, Größe], Any]}
