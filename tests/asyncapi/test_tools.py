@@ -31,7 +31,7 @@ if "ASYNCAPI_TOOLS" not in os.environ:
 TOOLS = Path(os.environ["ASYNCAPI_TOOLS"])
 HERE = Path(__file__).parent
 EXAMPLES = Path(chat.__file__).parent
-LIMIT = 120.0
+LIMIT = 300.0
 COMPILE = ("--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom")
 
 
