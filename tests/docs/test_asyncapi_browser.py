@@ -59,7 +59,7 @@ LOOK = """(() => {
 
 
 @contextmanager
-def opened(browser: Browser, app: Any) -> Iterator[Tab]:
+def opened(browser: Browser, app: Any, path: str = "/asyncapi") -> Iterator[Tab]:
     """The page of an app that runs."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
@@ -67,7 +67,7 @@ def opened(browser: Browser, app: Any) -> Iterator[Tab]:
     try:
         wait_for(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
-        tab = Tab(browser, f"http://127.0.0.1:{port}/asyncapi")
+        tab = Tab(browser, f"http://127.0.0.1:{port}{path}")
         try:
             yield tab
             assert tab.complaints() == []
@@ -157,6 +157,22 @@ def test_what_is_sent_and_what_comes_back(browser: Browser) -> None:
         tab.run("void (document.querySelector('[name=url]').value = 'nonsense:')")
         tab.run("document.querySelector('.console form').requestSubmit()")
         tab.wait(f"{STATUS}.includes('URL')")
+
+
+def test_an_app_below_a_prefix(browser: Browser) -> None:
+    app = Starlette(routes=[Mount("/prefix", chat.app)])
+    with opened(browser, app, "/prefix/asyncapi") as tab:
+        open_all(tab)
+        servers = (
+            "[...document.querySelector('[name=server]').options].map((each) => new URL(each.value).pathname)"
+        )
+        assert tab.run(servers) == ["/", "/prefix", "/"]
+        tab.run(
+            "void (() => { const field = document.querySelector('[name=server]'); field.selectedIndex = 1;"
+            " field.dispatchEvent(new Event('input')); })()"
+        )
+        tab.run("document.querySelector('.console form').requestSubmit()")
+        tab.wait(f"{STATUS} === 'Connected.'")
 
 
 class Hostile(BaseModel):

@@ -118,6 +118,11 @@ def test_parameters_of_fastapi() -> None:
         secret: Annotated[str, Query(include_in_schema=False)] = "",
     ) -> None: ...
 
+    @app.websocket("/files/{path:path}")
+    async def files(
+        websocket: fastapi.WebSocket[Say], path: Annotated[str, Path(description="Which file.")]
+    ) -> None: ...
+
     @app.websocket("/filtered")
     async def filtered(websocket: fastapi.WebSocket[Say], by: Annotated[Filter, Query()]) -> None: ...
 
@@ -126,6 +131,9 @@ def test_parameters_of_fastapi() -> None:
     assert channel["parameters"] == {
         "room": {"description": "Which.", "enum": ["blue", "red"], "examples": ["blue"]},
         "item": {"description": "An integer."},
+    }
+    assert document["channels"]["files_path"]["parameters"] == {
+        "path": {"description": "Which file. May contain slashes."}
     }
     binding = channel["bindings"]["ws"]
     assert (binding["method"], binding["bindingVersion"]) == ("GET", "0.1.0")

@@ -180,8 +180,11 @@ def _parameter(annotation: Any, converter: str, field: Any) -> dict[str, Any]:
     elif isinstance(annotation, type) and issubclass(annotation, Enum):
         values = [each.value for each in annotation]
     kind = converter or getattr(annotation, "__name__", "")
+    description = getattr(field, "description", None)
+    if not description or kind == "path":  # which clients have to know, and no type says
+        description = " ".join(filter(None, (description, _KINDS.get(kind))))
     described: dict[str, Any] = {
-        "description": getattr(field, "description", None) or _KINDS.get(kind),
+        "description": description,
         "enum": [str(value) for value in values],
         "examples": [str(value) for value in getattr(field, "examples", None) or ()],
     }
