@@ -12,11 +12,12 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lilya.websockets.channels import Channels, Dropped, Event, Gap, Id, Membership, OutboxFull, Subscription
 
+from .examples import examples
 from .server import Server
 
 HISTORY = 4
@@ -197,7 +198,7 @@ async def session(operations: list[tuple[Any, ...]]) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=40)
+@examples(40)
 @given(st.lists(operations, min_size=1, max_size=25))
 def test_random_sessions(backend: str, operations: list[tuple[Any, ...]]) -> None:
     anyio.run(session, operations, backend=backend)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lilya.websockets import (
@@ -27,6 +27,7 @@ from lilya.websockets import (
 )
 from lilya.websockets.datastructures import _known_path, _well_formed, parse_cookies
 
+from .examples import examples
 from .server import Server, Violation, data, opened, steps, text
 
 BYTES = [bytes([byte]) for byte in range(256)]
@@ -275,7 +276,7 @@ SERVERS = st.none() | st.tuples(
 )
 
 
-@settings(max_examples=600)
+@examples(600)
 @given(ANY_PATH, HOSTS, SERVERS, st.binary(max_size=30), st.sampled_from(["ws", "wss", None]))
 @pytest.mark.contract("scope-url-host", "scope-url-odd-servers", "exceptions-no-bare-error")
 def test_any_url(path: str, host: bytes, server: Any, query: bytes, scheme: str | None) -> None:
@@ -316,7 +317,7 @@ def test_every_byte_everywhere(byte: bytes) -> None:
     assert repr(websocket.headers).startswith("Header([")
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(
     st.lists(
         st.tuples(st.binary(max_size=12) | st.sampled_from([b"host", b"cookie"]), st.binary(max_size=20)),
@@ -360,7 +361,7 @@ def numbers(value: Any) -> set[float]:
     return {number for part in parts for number in numbers(part)}
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(
     st.text(alphabet=st.characters())
     | st.binary()
@@ -397,7 +398,7 @@ EVENT = (
 )
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(EVENT, st.sampled_from(["receive", "receive_json", "receive_json binary", "accept"]))
 @pytest.mark.contract("receive-unknown-type", "receive-disconnect-fields", "exceptions-no-bare-error")
 def test_any_event_of_a_server(message: Any, method: str) -> None:
@@ -430,7 +431,7 @@ ARGUMENT = (
 )
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(ARGUMENT, ARGUMENT)
 @pytest.mark.contract("close-codes", "exceptions-wrong-arguments")
 def test_any_close(code: Any, reason: Any) -> None:
@@ -452,7 +453,7 @@ PART = (
 )
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(
     st.lists(st.tuples(PART, PART) | PART | st.none(), max_size=4) | st.dictionaries(PART, PART),
     st.none() | PART,

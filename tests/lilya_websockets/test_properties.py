@@ -23,6 +23,7 @@ from lilya.websockets import (
     WebSocketState,
 )
 
+from .examples import examples
 from .server import DENIAL, ClientDisconnected, Server, Violation, connect, data, disconnect, text
 
 CONNECTED, DISCONNECTED = WebSocketState.CONNECTED, WebSocketState.DISCONNECTED
@@ -244,19 +245,19 @@ def play(actions: list[tuple[str, Any]], of: type[WebSocket] = WebSocket, extens
         Server.made.clear()  # judged above
 
 
-@settings(max_examples=1500)
+@examples(1500)
 @given(st.lists(ACTIONS, max_size=25), st.booleans())
 def test_a_random_session(actions: list[tuple[str, Any]], extension: bool) -> None:
     play(actions, extension=extension)
 
 
-@settings(max_examples=1000)
+@examples(1000)
 @given(st.lists(ACTIONS, max_size=25))
 def test_a_random_session_after_accept(actions: list[tuple[str, Any]]) -> None:
     play([("cleanup", None), ("call", "accept"), *actions])
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(st.lists(ACTIONS, max_size=15))
 def test_a_random_session_while_denying(actions: list[tuple[str, Any]]) -> None:
     play([("cleanup", None), ("call", "raw start"), *actions])
