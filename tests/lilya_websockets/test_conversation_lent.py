@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
@@ -22,6 +22,7 @@ from lilya.websockets import WebSocket, WebSocketDisconnect
 from lilya.websockets._reader import Reader, _Turn
 from lilya.websockets._servers import is_lendable
 
+from .examples import examples
 from .server import ClientDisconnected, Server, data, disconnect, text
 from .test_conversation import closes, until
 from .test_conversation_properties import ACTIONS, ENDS, play
@@ -391,7 +392,7 @@ class Lending(Server):
 Lending.__module__ = "uvicorn.protocols.websockets.wsproto_impl"
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(ACTIONS, max_size=25), ENDS, st.booleans())
 @pytest.mark.contract("block-lent", "block-nothing-lost", "block-closes", "exceptions-no-bare-error")
 @pytest.mark.quiet

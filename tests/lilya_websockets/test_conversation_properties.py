@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.websockets import WebSocket as StarlettesWebSocket
 from trio.testing import MockClock
@@ -28,6 +28,7 @@ from lilya.websockets import (
 from lilya.websockets._conversation import LEFT, Conversation
 from lilya.websockets._reader import Reader
 
+from .examples import examples
 from .server import ClientDisconnected, Server, data, disconnect, text
 from .test_conversation_time import VirtualLoop
 
@@ -249,7 +250,7 @@ def play(
         Server.made.clear()  # judged above
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(ACTIONS, max_size=25), ENDS, OPTIONS)
 @pytest.mark.contract(
     "block-nothing-lost", "block-closes", "exceptions-no-bare-error", "block-leaving-bounded"
@@ -259,7 +260,7 @@ def test_a_random_session(actions: list[tuple[str, Any]], end: str, options: dic
     play(actions, end, options)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(ACTIONS, max_size=25), ENDS, st.booleans())
 @pytest.mark.contract(
     "block-nothing-lost", "block-closes", "exceptions-no-bare-error", "block-leaving-bounded"
@@ -276,7 +277,7 @@ class ThroughStarlettes(Announcing):
         return of.wrap(StarlettesWebSocket(self.scope, self.receive, self.send))
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(ACTIONS, max_size=25), ENDS, st.booleans())
 @pytest.mark.contract(
     "block-nothing-lost", "block-closes", "exceptions-no-bare-error", "block-leaving-bounded"
