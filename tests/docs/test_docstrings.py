@@ -1,4 +1,4 @@
-"""Docstrings are pages, too: the names in them exist, their examples compile and import what is there.
+"""Docstrings are pages, too: the names in them exist, and their examples run, each line of them.
 
 And each public method of the class has its signature on a page.
 """
@@ -6,21 +6,35 @@ And each public method of the class has its signature on a page.
 from __future__ import annotations
 
 import ast
-import importlib
+import contextlib
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any, Literal
 
+import anyio
+import anyio.lowlevel
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket as StarletteWebSocket
 
 import lilya.websockets
 from lilya.websockets import WebSocket
+from lilya.websockets.channels import Channels
+from lilya.websockets.origins import OriginGuard
+from lilya.websockets.testing import AsyncTestClient, TestClient, connect, unguarded_routes
+from lilya.websockets.types import Receive, Scope, Send
 from tests.docs.pages import PAGES, ROOT
 from tests.docs.test_scope import configuration
 from ws_doctest._names import Names
 from ws_doctest._pages import read_page
+from ws_doctest._watch import FLAGS, Reach
 
 SOURCE = ROOT / "packages" / "lilya-websockets" / "src" / "lilya" / "websockets"
 # Modules of which users read the docstrings, in an editor and on the page *Reference*.
@@ -71,37 +85,211 @@ def problems(file: Path, source: str) -> list[str]:
                 problem = known.problem(span)
                 if problem:
                     found.append(f"{file.relative_to(ROOT).as_posix()}:{number}: {problem}")
-        for number, example in examples(text, start):
-            try:
-                tree = ast.parse(example)
-            except SyntaxError as error:
-                found.append(f"{file.relative_to(ROOT).as_posix()}:{number}: {error.msg} in {example!r}")
-                continue
-            for node in ast.walk(tree):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lilya.websockets"):
-                    module = importlib.import_module(node.module or "")
-                    found += [
-                        f"{file.relative_to(ROOT).as_posix()}:{number}: {node.module} has no {alias.name}"
-                        for alias in node.names
-                        if not hasattr(module, alias.name)
-                    ]
     return found
 
 
-def examples(text: str, start: int) -> Iterator[tuple[int, str]]:
-    """The blocks of a docstring that are code: indented below an empty line, with an import in them."""
-    lines = inspect.cleandoc(text).split("\n")
-    block: list[str] = []
-    first = 0
-    for number, line in enumerate([*lines, "end"], start):
-        if line.startswith("    ") or (block and not line.strip()):
-            first = first if block else number
-            block.append(line)
-            continue
-        code = textwrap.dedent("\n".join(block))
-        if re.search(r"^(?:from [\w.]+ import|import \w)", code, re.MULTILINE):
-            yield first, code
-        block = []
+# The examples
+
+
+@dataclass(frozen=True)
+class Example:
+    """A block of code in a docstring."""
+
+    file: Path
+    line: int
+    code: str
+
+    @property
+    def lines(self) -> range:
+        return range(self.line, self.line + self.code.count("\n") + 1)
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(ROOT).as_posix()}:{self.line}"
+
+
+def examples(file: Path, source: str) -> Iterator[Example]:
+    """The blocks of docstrings that are code: indented below an empty line."""
+    for start, text in docstrings(source):
+        block: list[str] = []
+        above, first = "", 0
+        for number, line in enumerate([*inspect.cleandoc(text).split("\n"), "end"], start):
+            if line.startswith("    ") and (block or not above):
+                first = first if block else number
+                block.append(line)
+            elif block and not line:
+                block.append(line)
+            else:
+                code = textwrap.dedent("\n".join(block))
+                if re.search(r"^(?:from|import|async|await|with|def|for) ", code, re.MULTILINE):
+                    yield Example(file, first, code)
+                block = []
+            above = line
+
+
+@dataclass
+class Say:
+    text: str
+    type: Literal["say"] = "say"
+
+
+@dataclass
+class Leave:
+    type: Literal["leave"] = "leave"
+
+
+@dataclass
+class Said:
+    text: str
+
+
+ORIGIN = {"origin": "https://app.example.com"}
+
+
+async def echo(other: StarletteWebSocket) -> None:
+    async with WebSocket.wrap(other) as websocket:
+        async for text in websocket.iter_text():
+            await websocket.send_text(f"You said: {text}")
+
+
+async def typed(scope: Scope, receive: Receive, send: Send) -> None:
+    async with WebSocket[Say | Leave, Said](scope, receive, send) as websocket:
+        async for message in websocket.iter_messages():
+            await websocket.send_message(Said(message.text if isinstance(message, Say) else "bye"))
+
+
+def unbound(code: str) -> set[str]:
+    """The names that an example takes for known."""
+    nodes = list(ast.walk(ast.parse(code)))
+    bound = {
+        alias.asname or alias.name
+        for node in nodes
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    bound |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return {node.id for node in nodes if isinstance(node, ast.Name)} - bound
+
+
+async def run(example: Example) -> str | None:
+    """Run an example as its docstring means it; what went wrong, with its place."""
+    module = ModuleType("docstring_example")  # Litestar and Quart look it up
+    module.__file__ = str(example.file)
+    names = vars(module)
+    routes = [WebSocketRoute(path, echo) for path in ("/", "/chat")]
+    names["app"] = app = OriginGuard(Starlette(routes=routes), origins=[ORIGIN["origin"]])
+    for each in (AsyncTestClient, TestClient, connect, unguarded_routes, Say, Leave, Said, WebSocket):
+        names[each.__name__] = each
+    reach = Reach({example.file})
+    sys.modules[module.__name__] = module
+    try:
+        code = compile(
+            "\n" * (example.line - 1) + example.code, str(example.file), "exec", FLAGS, dont_inherit=True
+        )
+        with reach.watching():
+            await play(code, unbound(example.code), names)
+            for test in [value for name, value in names.items() if name.startswith("test_")]:
+                if inspect.isawaitable(result := test()):
+                    await result
+            if names["app"] is not app:
+                path = "/echo" if "/echo" in example.code else "/"
+                async with connect(names["app"], path, headers=ORIGIN) as session:
+                    await session.send_text("hello")
+                    assert (await session.receive_text()).removeprefix("You said: ") == "hello"
+    except Exception as error:
+        line = example.line
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == str(example.file) and trace.tb_lineno in example.lines:
+                line = trace.tb_lineno
+            trace = trace.tb_next
+        line = (error.lineno or line) if isinstance(error, SyntaxError) else line
+        return f"{example.file.relative_to(ROOT).as_posix()}:{line}: {error!r}"
+    finally:
+        del sys.modules[module.__name__]
+    unreached = reach.unreached(example.code, example.file, example.line - 1)
+    return (
+        f"{example.file.relative_to(ROOT).as_posix()}:{unreached[0]}: nothing reaches this"
+        if unreached
+        else None
+    )
+
+
+async def play(code: CodeType, unknown: set[str], names: dict[str, Any]) -> None:
+    """Run the code with the objects that it takes for known, such as `websocket`."""
+
+    async def body() -> None:
+        if inspect.isawaitable(result := eval(code, names)):
+            await result
+
+    async def handler(scope: Scope, receive: Receive, send: Send) -> None:
+        async with WebSocket(scope, receive, send) as names["websocket"]:
+            await body()
+
+    async with contextlib.AsyncExitStack() as stack:
+        if "channels" in unknown:
+            names["channels"] = await stack.enter_async_context(Channels())
+        if "session" in unknown:
+            names["session"] = await stack.enter_async_context(connect(typed))
+        if "websocket" in unknown:
+            headers = {"authorization": "Bearer abc"}
+            async with connect(handler, headers=headers) as session:
+                if "channels" in unknown:
+                    await session.send_text("hello")
+                    assert await session.receive_text() == "hello"
+        elif "channels" in unknown:  # it receives until somebody ends it
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(body)
+                await anyio.wait_all_tasks_blocked()
+                await names["channels"].publish("room:1", "hello")
+                await anyio.wait_all_tasks_blocked()
+                tasks.cancel_scope.cancel()
+        else:
+            await body()
+
+
+EXAMPLES = [example for file in FILES for example in examples(file, file.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+async def test_an_example_runs(example: Example, anyio_backend_name: str) -> None:
+    if anyio_backend_name == "trio" and example.file.name == "quart.py":
+        pytest.skip("Quart runs on asyncio only")
+    assert await run(example) is None
+
+
+def test_no_example_is_passed_over() -> None:
+    assert len(EXAMPLES) >= 16
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("testing/__init__.py", "import connect\n", "import conect\n", "ImportError"),
+        ("testing/__init__.py", "async with connect(", "async wth connect(", "SyntaxError"),
+        ("testing/__init__.py", '== "You said: hello"', '== "I said: hello"', "AssertionError"),
+        ("draining.py", "within=10)", "within_=10)", "TypeError"),
+        ("starlette.py", "send_text(text)", "send_txt(text)", "AttributeError"),
+        ("channels/_channels.py", 'publish("room:1", text)', 'publish("room:1", txt)', "NameError"),
+        ("channels/_channels.py", "subscription: ...", "subscription.items(): ...", "AttributeError"),
+        ("testing/_session.py", "Say(text=", "Say(txt=", "TypeError"),
+        (
+            "fastapi.py",
+            '@app.websocket("/echo")\n    async def echo',
+            "async def echo",
+            "WebSocketDenialResponse",
+        ),
+    ],
+)
+async def test_planted_example(name: str, old: str, new: str, said: str) -> None:
+    text = (SOURCE / name).read_text(encoding="utf-8")
+    assert old in text
+    found = [await run(example) for example in examples(SOURCE / name, text.replace(old, new, 1))]
+    problems = [problem for problem in found if problem]
+    assert problems
+    assert re.match(r"packages/lilya-websockets/src/lilya/websockets/[\w/]+\.py:\d+: ", problems[0])
+    assert said in problems[0]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(SOURCE).as_posix())
@@ -113,8 +301,7 @@ def test_docstrings(file: Path) -> None:
     ("name", "old", "new"),
     [
         ("_websocket.py", "`close_reason`", "`close_raeson`"),
-        ("testing/__init__.py", "import connect\n", "import conect\n"),
-        ("testing/__init__.py", "async with connect(", "async wth connect("),
+        ("limits.py", "`RateLimit`", "`RateLimt`"),
     ],
 )
 def test_planted_docstring(name: str, old: str, new: str) -> None:

@@ -18,7 +18,7 @@ import ws_doctest._signatures
 import ws_doctest._snippets
 import ws_doctest._style
 import ws_doctest._wire  # noqa: F401
-from ws_doctest import _apps, _tests
+from ws_doctest import _apps, _nginx, _tests
 
 pytest_plugins = ["pytester"]
 
@@ -419,7 +419,7 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
         ["docs/talk.md:30: *there is no tests/nothing.py"],
     ),
     "option of uvicorn": (
-        add(PAGE, "\n```console\n$ uvicorn app:app --graceful 5\n```\n"),
+        add(PAGE, "\n```shell\nuvicorn app:app --graceful 5\n```\n"),
         ["docs/talk.md:31: `uvicorn app:app --graceful 5`: uvicorn does not take it: No such option*"],
     ),
     "app of uvicorn": (
@@ -460,6 +460,38 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
     "command that no shell reads": (
         add(PAGE, '\n```shell\npytest "docs\n```\n'),
         ["docs/talk.md:31: *no shell can read this*"],
+    ),
+    "output of a console": (
+        add(PAGE, "\n```console\n$ python -c 'print(1 + 1)'\n3\n```\n"),
+        ["docs/talk.md:31: the output differs", "-3", "+2"],
+    ),
+    "console that fails": (
+        add(PAGE, "\n```console\n$ python -c 'raise SystemExit(3)'\n```\n"),
+        ["docs/talk.md:31: `python -c *` ended with status 3:*"],
+    ),
+    "file that a console reads": (
+        add(PAGE, "\n```toml title='a.toml'\na = 1\n```\n\n```console\n$ python -m json.tool a.toml\n```\n"),
+        ["docs/talk.md:35: `python -m json.tool a.toml` ended with status 1:*"],
+    ),
+    "console that nobody runs": (
+        add(PAGE, "\n```console\n$ make all\n```\n"),
+        ["docs/talk.md:31: `make all` is not run: only python and pytest are. Say why*"],
+    ),
+    "console without a command": (
+        add(PAGE, "\n```console\nmake all\n```\n"),
+        ["docs/talk.md:30: a fence of type console shows no command*"],
+    ),
+    "option in a console that is skipped": (
+        add(PAGE, "\n<!-- ws-doctest: skip it serves -->\n```console\n$ uvicorn app:app --graceful 5\n```\n"),
+        ["docs/talk.md:32: `uvicorn app:app --graceful 5`: uvicorn does not take it: No such option*"],
+    ),
+    "block of nginx": (
+        add(PAGE, "\n```nginx\nserver {\n    listen 80;\n```\n"),
+        ["docs/talk.md:31: the block server is not closed"],
+    ),
+    "directive of nginx that does not end": (
+        add(PAGE, "\n```nginx\nserver {\n    listen 80\n}\n```\n"),
+        ["docs/talk.md:32: the directive listen is not ended by `;`"],
     ),
     "JSON": (add(PAGE, '\n```json\n{\n"a": 1,\n}\n```\n'), ["docs/talk.md:3[23]: this is no JSON*"]),
     "TOML": (add(PAGE, "\n```toml\na =\n```\n"), ["docs/talk.md:3[12]: this is no TOML*"]),
@@ -820,6 +852,13 @@ FAULTS["unrun fence: within an admonition"] = (
 )
 
 
+if _nginx.BINARY is not None:
+    FAULTS["directive of nginx"] = (
+        add(PAGE, "\n```nginx\nserver {\n    listen 80;\n    lisen 81;\n}\n```\n"),
+        ['docs/talk.md:33: nginx does not take it: unknown directive "lisen"'],
+    )
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_turns_the_gate_red(project: Project, fault: str) -> None:
     plant, expected = FAULTS[fault]
@@ -1120,3 +1159,80 @@ def test_the_output_compared_is_what_a_terminal_shows(
     assert _tests.run(failing, root, update=True) is None
     monkeypatch.setenv(variable, "true")
     assert _tests.run(failing, root) is None
+
+
+def test_a_console_runs_with_the_files_that_the_page_shows(project: Project) -> None:
+    shown = "\n```py title='add.py'\nprint(1 + 1)\n#> 2\n```\n\n```console\n$ python \\\n> add.py\n2\n$ pytest --version\npytest …\n...\n```\n"
+    project.append(PAGE, shown)
+    result = project.run("-k", "console")
+    result.assert_outcomes(passed=1, deselected=20)
+    result.stdout.fnmatch_lines(["checked: 1 consoles; skipped: 0"])
+
+
+NGINX = """\
+map $http_upgrade $upgrade { default ''; "~*^web{1}" websocket; }
+# a comment; with marks {
+server {
+    location ~ \\.(gif|png)$ { return 301 https://$host/${uri}x; }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "part",
+    [NGINX, "proxy_read_timeout 60s;", "location / { proxy_pass http://127.0.0.1:1; }", "events { }", ""],
+)
+@pytest.mark.parametrize("binary", [_nginx.BINARY, None])
+def test_a_part_of_a_configuration_of_nginx(
+    part: str, binary: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_nginx, "BINARY", binary)
+    assert _nginx.problem(part) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("}\n#", "\n#", 1),
+        ("''", "'", 1),
+        ("x; }", "x }", 4),
+        ("server {", "{", 3),
+        ("uri}x; }", "uri}x;; }", 4),
+        ("}\n}\n", "}\n}\n}\n", 6),
+    ],
+)
+def test_planted_structure(old: str, new: str, line: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_nginx, "BINARY", None)
+    assert old in NGINX
+    found = _nginx.problem(NGINX.replace(old, new, 1))
+    assert found is not None
+    assert found[0] == line
+
+
+@pytest.mark.skipif(_nginx.BINARY is None, reason="nginx is not installed: what it says cannot be asked")
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("return 301", "return abc", 4),
+        ("$host/", "$hots/", 4),
+        ("location ~", "location ?", 4),
+        ("}\n}\n", "}\n    proxy_pass http://x;\n}\n", 5),
+        (
+            "server {",
+            "upstream a { server 127.0.0.1; }\nserver {\n    location /a { proxy_pass http://b; }",
+            5,
+        ),
+    ],
+)
+def test_planted_directive(old: str, new: str, line: int) -> None:
+    assert old in NGINX
+    found = _nginx.problem(NGINX.replace(old, new, 1))
+    assert found is not None
+    assert found[0] == line
+
+
+@pytest.mark.skipif(_nginx.BINARY is None, reason="nginx is not installed: what it says cannot be asked")
+def test_what_only_this_machine_lacks_is_no_fault() -> None:
+    lacking = "server { listen 443 ssl; ssl_certificate /no/such.pem; ssl_certificate_key /no/such.key; }"
+    assert _nginx.problem(lacking) is None
+    assert _nginx.problem("location / { proxy_pass http://backend.invalid; }") is None

@@ -2,7 +2,7 @@
 
 Commands are found in fences of a shell and in code spans. Known are the programs of this trade: uvicorn,
 pytest, nox, pip, mkdocs, and `python -m` of a module; of any other program nothing is said. Fences of JSON,
-TOML, YAML and JavaScript are parsed.
+TOML, YAML, JavaScript and nginx are parsed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import Any
 import tomlkit
 import tomlkit.exceptions
 
-from ws_doctest._pages import Fence, Page
+from ws_doctest import _nginx
+from ws_doctest._pages import CONSOLES, Fence, Page
 
 SHELLS = {"bash", "sh", "shell", "zsh"}
-CONSOLES = {"console", "shell-session"}
-DATA = {"json", "toml", "yaml", "yml", "js", "javascript"}
+DATA = {"json", "toml", "yaml", "yml", "js", "javascript", "nginx"}
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _PROGRAMS = re.compile(r"(?:python3?|py) |(?:uvicorn|pytest|nox|uvx|pip|uv|mkdocs) ")
@@ -38,9 +38,8 @@ _REQUIREMENT = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<extras>[^\]]*)\])?(?:[<>
 def commands_of(page: Page) -> Iterator[tuple[int, str]]:
     """Yield the commands that a page shows, and their lines."""
     for fence in page.fences:
-        if fence.skip is not None or fence.includes:
-            continue
-        if fence.language in SHELLS | CONSOLES:
+        # A console that is not run is read all the same.
+        if fence.language in SHELLS | CONSOLES and not fence.includes:
             yield from _commands_in(fence)
     for number, code in page.spans:
         if _PROGRAMS.match(code):
@@ -297,6 +296,9 @@ def data_problem(fence: Fence) -> tuple[int, str] | None:
         except yaml.YAMLError as exc:
             mark = getattr(exc, "problem_mark", None)
             return above + (mark.line + 1 if mark else 1), f"this is no YAML: {getattr(exc, 'problem', exc)}"
+    elif fence.language == "nginx":
+        found_in_nginx = _nginx.problem(text)
+        return (above + found_in_nginx[0], found_in_nginx[1]) if found_in_nginx else None
     elif fence.language in ("js", "javascript"):
         node = shutil.which("node")
         if node is None:

@@ -17,6 +17,8 @@ from pathlib import Path
 # The names under which Pygments highlights Python, and what people write instead.
 PYTHON = {"bazel", "ipython", "py", "py3", "pyi", "python", "python3", "sage", "starlark"}
 PYTHON_CONSOLE = {"pycon", "python-console"}
+CONSOLES = {"console", "shell-session"}
+RUN = {"ws", "nginx", *CONSOLES}  # what is run beside Python
 
 # The endings of pages that are read, and of those that nobody must take for read.
 SUFFIXES = (".md", ".markdown", ".mdx")
@@ -36,6 +38,7 @@ _MYST = re.compile(
     r"\{(?P<directive>code|code-cell|code-block|sourcecode|literalinclude)\}[ \t]*(?P<argument>\S*)"
 )
 _MYST_OPTION = re.compile(r"[ \t]*:[\w-]+:|[ \t]*$")
+_TITLE = re.compile(r"\btitle=([\"'])(.*?)\1")
 _PRE = re.compile(r"<pre\b", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\(?=\{!)")
 _CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)")
@@ -109,6 +112,12 @@ class Fence:
             return classes[0].lower() if classes else ""
         found = re.match(r"\.?([\w#.+-]+)", info)
         return found.group(1).lower() if found else ""
+
+    @property
+    def title(self) -> str:
+        """The title that a reader sees above it, as `title="app.py"`; empty if there is none."""
+        found = _TITLE.search(self.info)
+        return found[2] if found else ""
 
     @property
     def source(self) -> str:
@@ -405,8 +414,10 @@ class _Scanner:
 
     def check_fence(self, fence: Fence) -> None:
         is_python = fence.language in PYTHON | PYTHON_CONSOLE
-        if fence.skip is not None and not (is_python or fence.language == "ws"):
-            self.problem(fence.line, "nothing to skip: this fence is neither Python nor a transcript")
+        if fence.skip is not None and not (is_python or fence.language in RUN):
+            self.problem(
+                fence.line, "nothing to skip: this fence is neither Python, a transcript, a console nor nginx"
+            )
         if (is_python or fence.language == "ws") and fence.includes:
             rest = [line for line in fence.lines if line.strip()]
             if len(rest) > 1:

@@ -184,7 +184,7 @@ class Gate:
         self.modules: list[str] = config.getini("ws_doctest_names")
         self.implementations: list[str] = config.getini("ws_doctest_servers")
         self.servers: dict[str, UvicornProcess | str] = {}
-        self.test_runs: dict[Path, Future[str | None]] = {}  # that were begun before their turn
+        self.begun: dict[pytest.Item, Future[str | None]] = {}  # before their turn
         self.counts: dict[str, int] = {}
         self.skipped: list[str] = []
         self.unreached: list[str] = []
@@ -325,17 +325,15 @@ class Gate:
         return None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Begin to run test files: each is a process of its own, and this one has other things to do."""
-        # A worker of pytest-xdist has collected what others run.
+        """Begin to run test files and consoles: each is a process, and this one has other things to do."""
+        # A worker of pytest-xdist has collected what others run; an update writes one file at a time.
         if self.update or self.config.getoption("collectonly") or hasattr(self.config, "workerinput"):
             return
-        files = [item.file for item in session.items if isinstance(item, GateItem) and item.file]
-        if len(files) > 1:
-            from ws_doctest import _tests
-
+        items = [item for item in session.items if isinstance(item, GateItem) and item.is_process]
+        if len(items) > 1:
             pool = ThreadPoolExecutor(1)
-            for file in files:
-                self.test_runs[file] = pool.submit(_tests.run, file, self.project.root)
+            for item in items:
+                self.begun[item] = pool.submit(item.check)
             pool.shutdown(wait=False)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -364,7 +362,7 @@ class Gate:
         """Leave no server behind, also when the run was interrupted."""
         for implementation in list(self.servers):
             self.discard(implementation)
-        for run in self.test_runs.values():
+        for run in self.begun.values():
             run.cancel()
 
 
@@ -379,7 +377,7 @@ class GateItem(pytest.Item):
     ) -> None:
         super().__init__(**kwargs)
         self.check = check
-        self.file: Path | None = None  # of a test file
+        self.is_process = False  # it runs another process, and can begin before its turn
         self.line = line
         self.skip = skip
         self.user_properties.append(("ws_doctest", kind))
@@ -390,8 +388,9 @@ class GateItem(pytest.Item):
             raise pytest.skip.Exception(self.skip, _use_item_location=True)
         from ws_doctest._pages import PageError
 
+        begun = _gate(self).begun.pop(self, None)
         try:
-            failure = self.check()
+            failure = begun.result() if begun else self.check()
         except PageError as exc:
             failure = str(exc)
         if failure:
@@ -409,7 +408,7 @@ class GateItem(pytest.Item):
         return self.path, self.line - 1, f"{self.parent.name if self.parent else ''}: {self.name}"
 
 
-def _gate(node: pytest.Collector) -> Gate:
+def _gate(node: pytest.Item | pytest.Collector) -> Gate:
     return node.config.stash[_GATE]
 
 
@@ -448,7 +447,7 @@ class DocPage(pytest.File):
 
     def collect(self) -> Iterator[GateItem]:
         """Yield everything that is to be checked on the page."""
-        from ws_doctest import _snippets
+        from ws_doctest import _consoles, _snippets
 
         gate = _gate(self)
         path = self.path.resolve()
@@ -478,11 +477,20 @@ class DocPage(pytest.File):
             yield from self.snippet(snippet)
         for fence in _snippets.consoles_of(page):
             yield self.item(
-                f"console:{fence.line}",
-                "consoles",
+                f"prompt:{fence.line}",
+                "Python prompts",
                 fence.line,
                 partial(_snippets.run_console, fence, path, page.name),
             )
+        for fence in _consoles.consoles_of(page):
+            console = self.item(
+                f"console:{fence.line}",
+                "consoles",
+                fence.line,
+                partial(_consoles.run, fence, page, gate.project.root),
+            )
+            console.is_process = True
+            yield console
         sidecar = gate.project.sidecar(path)
         if sidecar is not None and sidecar.is_file():
             yield self.item(
@@ -633,7 +641,7 @@ class DocPage(pytest.File):
                 tests = self.item(
                     f"{name}[pytest]", "test files", line, lambda: self.run_tests(path), elsewhere
                 )
-                tests.file = None if elsewhere else path
+                tests.is_process = elsewhere is None
                 yield tests
             elif not _apps.has_app(path) or "#>" in path.read_text(encoding="utf-8"):
                 yield self.item(f"{name}[run]", "files run", line, lambda: self.run_file(path), elsewhere)
@@ -769,9 +777,6 @@ class DocPage(pytest.File):
         from ws_doctest import _tests
 
         gate = _gate(self)
-        begun = gate.test_runs.pop(path, None)
-        if begun is not None:
-            return begun.result()
         return _tests.run(path, gate.project.root, update=gate.update)
 
     # Inline snippets
