@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.docs.browser import FOUND, Browser
+from tests.docs.pages import ROOT
+from tests.docs.places import pytest_configure, pytest_runtest_makereport
 
-ROOT = Path(__file__).parents[2]
+__all__ = ["pytest_configure", "pytest_runtest_makereport"]
 
 
 @pytest.fixture(scope="session")

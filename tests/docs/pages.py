@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,6 +46,32 @@ class Part:
 
 _SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 _FENCE = re.compile(r"(?P<prefix>[ >]*)(?P<mark>`{3,}|~{3,})(?P<info>.*)$")
+
+
+def line_of(path: Path, text: str, within: str | None = None) -> int:
+    """The line of a page in which a text begins; 0 if it is not there."""
+    within = path.read_text(encoding="utf-8") if within is None else within
+    place = within.find(text)
+    return 0 if place < 0 or not text else within.count("\n", 0, place) + 1
+
+
+def at(path: Path, text: str, within: str | None = None) -> str:
+    """The page and the line in which a text begins; the first line if it is not there."""
+    return f"{name_of(path)}:{line_of(path, text, within) or 1}"
+
+
+def changes(path: Path, wanted: str, within: str | None = None) -> list[str]:
+    """How a page differs from what it should be, each with the line of the page."""
+    within = path.read_text(encoding="utf-8") if within is None else within
+    old, new = within.split("\n"), wanted.split("\n")
+    found = []
+    for tag, start, end, wanted_start, wanted_end in difflib.SequenceMatcher(
+        None, old, new, autojunk=False
+    ).get_opcodes():
+        if tag != "equal":
+            said, expected = "\n".join(old[start:end]), "\n".join(new[wanted_start:wanted_end])
+            found.append(f"{name_of(path)}:{start + 1}: the page says {said!r}, expected {expected!r}")
+    return found
 
 
 def name_of(path: Path) -> str:

@@ -15,6 +15,8 @@ from tests.docs.browser import LIMIT, wait_for
 from tests.lilya_websockets.frames import Client
 from tests.lilya_websockets.serving import Serving
 
+pytestmark = pytest.mark.page("docs/websockets.md", "To many at once")
+
 TEXT = "x" * 65536
 MESSAGES = 400  # 26 MB: many times what the kernel and a server take of it for a client that does not read
 

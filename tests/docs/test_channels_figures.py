@@ -15,6 +15,9 @@ if sys.platform != "linux":
 
 from benchmarks import _channels_report, _report, channels, redis
 from benchmarks._report import Results, number
+from tests.docs.pages import changes
+
+pytestmark = pytest.mark.page("docs/channels.md", "<!-- figures ")
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -30,7 +33,7 @@ def page() -> str:
 
 
 def test_the_page_is_made_from_the_figures(page: str, figures: dict[str, Results]) -> None:
-    assert _report.with_blocks(page, _channels_report.blocks(figures)) == page
+    assert changes(_channels_report.PAGE, _report.with_blocks(page, _channels_report.blocks(figures))) == []
 
 
 def test_the_figures_are_of_what_is_measured_now(figures: dict[str, Results]) -> None:
@@ -61,6 +64,7 @@ def test_what_the_page_promises_was_so(figures: dict[str, Results]) -> None:
             assert (held["messages"] - 1) * int(size) <= 1_048_576
 
 
+@pytest.mark.page("docs/channels.md", ".json")
 def test_the_files_can_be_read_by_readers(site: Path) -> None:
     for name in _channels_report.FILES:
         assert (site / "performance" / f"{name}.json").is_file()
@@ -147,6 +151,7 @@ def test_planted_fault_in_the_restarts(name: str, said: str, figures: dict[str, 
 # How the estimate is made
 
 
+@pytest.mark.page("docs/channels.md", "figures on-paper")
 def test_what_one_redis_carries() -> None:
     load = {
         processes: {"ours": {"full broker": {"value": value}}}

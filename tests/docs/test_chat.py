@@ -16,6 +16,8 @@ from websockets.sync.client import connect
 
 from tests.docs.browser import LIMIT, Browser, Tab, Wire, needs_chromium, wait_for
 
+pytestmark = pytest.mark.page("docs/chat.md", "A test opens it in a headless Chromium")
+
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "docs_src" / "chat" / "chat.html"
 
@@ -168,6 +170,7 @@ def talk(room: Room) -> tuple[list[str], list[str], list[str]]:
 
 
 @needs_chromium
+@pytest.mark.page("docs/chat.md", "## Nothing is lost")
 def test_nothing_is_lost_or_doubled_when_the_network_breaks(room: Room) -> None:
     ann, bob, wanted = talk(room)
     assert ann == wanted
@@ -188,6 +191,7 @@ def test_nothing_is_lost_or_doubled_when_the_network_breaks(room: Room) -> None:
         ("for (const [key, item] of unsent) transmit(key, item.dataset.text);", ""),
     ],
 )
+@pytest.mark.page("docs/chat.md", "## Nothing is lost")
 def test_planted_fault(room: Room, old: str, new: str) -> None:
     text = room.served.page.read_text(encoding="utf-8")
     assert text.count(old) == 1
@@ -197,6 +201,7 @@ def test_planted_fault(room: Room, old: str, new: str) -> None:
 
 
 @needs_chromium
+@pytest.mark.page("docs/chat.md", "It was away longer than the room remembers")
 def test_a_restart_of_the_server_is_told(room: Room) -> None:
     """It ends every connection by 1012, and channels in memory forget what was said."""
     ann, bob = room.enter()
@@ -214,6 +219,7 @@ def test_a_restart_of_the_server_is_told(room: Room) -> None:
 
 
 @needs_chromium
+@pytest.mark.page("docs/chat.md", "The server refuses what the page sends")
 def test_the_page_fits_every_screen_and_can_be_read_out_and_tells_a_refusal(room: Room) -> None:
     ann, bob = room.enter()
     bob.type("#text", "a-very-long-word-" * 20)
@@ -275,6 +281,7 @@ def contrasts(html: str) -> dict[tuple[str, str, str], float]:
     return found
 
 
+@pytest.mark.page("docs/chat.md", "## The page")
 def test_every_text_can_be_seen() -> None:
     html = HTML.read_text(encoding="utf-8")
     assert {pair: ratio for pair, ratio in contrasts(html).items() if ratio < 4.5} == {}

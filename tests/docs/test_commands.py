@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import at
+
+pytestmark = pytest.mark.page("README.md", "uvicorn echo:app")
+
 ROOT = Path(__file__).parents[2]
 LIMIT = 20.0  # seconds to wait for a process to say something
 
@@ -128,6 +132,7 @@ def serve(run: Callable[[str, Path], Command], line: str, folder: Path) -> str:
     return server.wait_for(r"running on http://(127\.0\.0\.1:\d+)")[1]
 
 
+@pytest.mark.page("docs/websockets.md", "docs_src/websockets/example.py")
 def test_the_iterating_example(site: Path, run: Callable[[str, Path], Command]) -> None:
     page = (site / "websockets" / "index.html").read_text(encoding="utf-8")
     serving, talking = commands(page, "websockets.example")
@@ -140,6 +145,7 @@ def test_the_iterating_example(site: Path, run: Callable[[str, Path], Command]) 
     client.wait_for(r"Connection closed: 1000")
 
 
+@pytest.mark.page("docs/websockets.md", "docs_src/websockets/websocket.py")
 def test_the_hello_example(site: Path, run: Callable[[str, Path], Command]) -> None:
     page = (site / "websockets" / "index.html").read_text(encoding="utf-8")
     serving, talking = commands(page, "websockets.websocket")
@@ -149,6 +155,7 @@ def test_the_hello_example(site: Path, run: Callable[[str, Path], Command]) -> N
     client.wait_for(r"Connection closed: 1000")
 
 
+@pytest.mark.page("docs/websockets.md", "docs_src/websockets/example.py")
 def test_a_shell_takes_every_command_in_one_piece(site: Path) -> None:
     shown = [html.unescape(code) for page in site.rglob("index.html") for code in codes_of_notes(page)]
     talking = [code for code in shown if code.startswith("python -m websockets ")]
@@ -179,6 +186,7 @@ def test_the_readmes_example_runs(tmp_path: Path, run: Callable[[str, Path], Com
     client.wait_for("< You said: Hello!")
 
 
+@pytest.mark.page("README.md", "## The pages")
 def test_the_links_of_the_readme() -> None:
     assert broken_links(READMES[0].read_text(encoding="utf-8")) == []
 
@@ -191,14 +199,18 @@ def shown_code(markdown: str) -> list[str]:
 def broken_links(markdown: str) -> list[str]:
     """The links to files that do not exist."""
     links = re.findall(r"\]\(([^)#]+)", markdown)
-    return [link for link in links if "://" not in link and not (ROOT / link).is_file()]
+    return [
+        f"{at(READMES[0], f']({link}', markdown)}: there is no {link}"
+        for link in links
+        if "://" not in link and not (ROOT / link).is_file()
+    ]
 
 
 def test_planted_faults(tmp_path: Path, run: Callable[[str, Path], Command]) -> None:
     code = FIRST_EXAMPLE.read_text(encoding="utf-8")
     assert shown_code(f"```python\n{code}```\n") == [code]
     assert shown_code(f"```python\n{code.replace('You said', 'They said')}```\n") != [code]
-    assert broken_links("[Nothing](docs/nothing.md)") == ["docs/nothing.md"]
+    assert broken_links("[Nothing](docs/nothing.md)") == ["README.md:1: there is no docs/nothing.md"]
     (tmp_path / "echo.py").write_text("raise RuntimeError('this app cannot be loaded')\n")
     assert words_of("python -m websockets ws://127.0.0.1:8000/?a=1&b=2")[3].endswith("/?a=1")
     with pytest.raises(pytest.fail.Exception, match="this app cannot be loaded"):

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import at
+
+pytestmark = pytest.mark.page("docs/design.md", "| `types.py` |")
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "design.md"
 CORE = ROOT / "packages" / "lilya-websockets" / "src" / "lilya" / "websockets"
@@ -34,27 +38,31 @@ def shown(page: str) -> dict[str, set[str] | None]:
 
 
 def faults(page: str) -> list[str]:
-    """How the tables differ from the code."""
+    """How the tables differ from the code, each with the row that says so."""
+    return [f"{at(PAGE, f'| `{name}.py` |', page)}: {problem}" for name, problem in _faults(page)]
+
+
+def _faults(page: str) -> list[tuple[str, str]]:
     page, _, protocol = page.partition("| module of `uvicorn/` |")
     layers = shown(page)
     modules = {path.stem for path in CORE.glob("*.py")}
-    problems = [f"{name} is on one side only" for name in sorted(layers.keys() ^ modules)]
+    problems = [(name, f"{name} is on one side only") for name in sorted(layers.keys() ^ modules)]
     above: set[str] = set()
     for name in (name for name in layers if name in modules and name != "__init__"):
         allowed = layers[name]
         found = imports(CORE / f"{name}.py")
         if not found <= above:
-            problems.append(f"{name} imports {sorted(found - above)}, which do not stand above it")
+            problems.append((name, f"{name} imports {sorted(found - above)}, which do not stand above it"))
         if allowed is not None and found != allowed:
-            problems.append(f"{name} imports {sorted(found)}, the page says {sorted(allowed)}")
+            problems.append((name, f"{name} imports {sorted(found)}, the page says {sorted(allowed)}"))
         above.add(name)
     rooms = shown(protocol)
     modules = {path.stem for path in (CORE / "uvicorn").glob("*.py")}
-    problems += [f"uvicorn/{name} is on one side only" for name in sorted(rooms.keys() ^ modules)]
+    problems += [(name, f"uvicorn/{name} is on one side only") for name in sorted(rooms.keys() ^ modules)]
     for name in rooms.keys() & modules:
         found = imports(CORE / "uvicorn" / f"{name}.py")
         if found != rooms[name]:
-            problems.append(f"uvicorn/{name} imports {sorted(found)}, the page says {rooms[name]}")
+            problems.append((name, f"uvicorn/{name} imports {sorted(found)}, the page says {rooms[name]}"))
     return problems
 
 
@@ -75,4 +83,6 @@ def test_the_layers() -> None:
 def test_planted_fault(old: str, new: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert old in page
-    assert faults(page.replace(old, new))
+    found = faults(page.replace(old, new))
+    assert found
+    assert all(re.match(r"docs/design\.md:\d+: ", each) for each in found)

@@ -26,12 +26,13 @@ from lilya.websockets import (
     WebSocketState,
 )
 from lilya.websockets.types import Message, Receive, Scope, Send
+from tests.docs.pages import at, name_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "differences.md"
 CONNECT: Message = {"type": "websocket.connect"}
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.page("docs/differences.md", "# Differences")]
 
 
 class Connection:
@@ -88,11 +89,11 @@ def unheld(text: str, root: Path) -> list[str]:
     problems = []
     found = entries(text)
     if not found:
-        problems.append("the page has no entries")
+        problems.append(f"{name_of(PAGE)}:1: the page has no entries")
     for entry in found:
         tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", entry)
         if not tests:
-            problems.append(f"no test is named: {entry}")
+            problems.append(f"{at(PAGE, entry, text)}: no test is named")
         for file, name in tests:
             path = root / file
             tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
@@ -100,7 +101,7 @@ def unheld(text: str, root: Path) -> list[str]:
                 node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             }
             if name not in functions:
-                problems.append(f"there is no {file}::{name}")
+                problems.append(f"{at(PAGE, entry, text)}: there is no {file}::{name}")
     return problems
 
 
@@ -134,7 +135,9 @@ def test_each_test_of_a_difference_is_named() -> None:
     ],
 )
 def test_planted_fault(planted: str) -> None:
-    assert unheld(planted, ROOT)
+    found = unheld(planted, ROOT)
+    assert found
+    assert all(re.match(r"docs/differences\.md:\d+: ", each) for each in found)
 
 
 # Receiving

@@ -36,6 +36,8 @@ from ws_doctest._names import Names
 from ws_doctest._pages import read_page
 from ws_doctest._watch import FLAGS, Reach
 
+pytestmark = pytest.mark.page("docs/reference.md", "# Reference")
+
 SOURCE = ROOT / "packages" / "lilya-websockets" / "src" / "lilya" / "websockets"
 # Modules of which users read the docstrings, in an editor and on the page *Reference*.
 FILES = sorted(path for path in SOURCE.rglob("*.py"))
@@ -322,6 +324,7 @@ def shown() -> set[str]:
     }
 
 
+@pytest.mark.page("docs/websockets.md", "* `await websocket.")
 def test_each_method_has_its_signature_on_a_page() -> None:
     public = {
         name

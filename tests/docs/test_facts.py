@@ -31,6 +31,8 @@ from tests.docs.pages import DOCS, PAGES, ROOT, Part, parts, table_of
 from ws_doctest import transcript
 from ws_doctest.transcript import Close
 
+pytestmark = pytest.mark.page("docs/errors.md", "# ")
+
 WORDS = {5.0: "Five", 10.0: "Ten"}
 EXAMPLES = ROOT / "docs_src"
 
@@ -237,6 +239,7 @@ def test_planted_fact(page: str, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(("row", "old", "new"), [("| 408", "10", "30"), ("| 431", "64", "32")])
+@pytest.mark.page("docs/uvicorn.md", "| 408")
 def test_planted_row(row: str, old: str, new: str) -> None:
     page = DOCS / "uvicorn.md"
     lines = page.read_text(encoding="utf-8").split("\n")
@@ -275,6 +278,7 @@ ERRORS = {
 }
 
 
+@pytest.mark.page("docs/errors.md", "| what was tried |")
 def test_the_tables_of_errors() -> None:
     for head, columns in ERRORS.items():
         for column, expected in columns:
@@ -282,6 +286,7 @@ def test_the_tables_of_errors() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.page("docs/open.md", "| what happens in the block")
 async def test_the_table_of_how_a_block_ends() -> None:
     rows = table_of(DOCS / "open.md", "what happens in the block")
     shown = {row.cells[0]: row for row in rows}
@@ -297,6 +302,7 @@ async def test_the_table_of_how_a_block_ends() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.page("docs/open.md", "| `closed_by`")
 async def test_the_tables_of_who_closed() -> None:
     codes = {"(1002)": 1002, "UTF-8 (1007)": 1007, "(1009)": 1009}
     rows = {row.cells[0]: row for row in table_of(DOCS / "open.md", "`closed_by`")}
@@ -315,6 +321,7 @@ async def test_the_tables_of_who_closed() -> None:
         assert who == row.cells[2], f"{row.place}: expected {who}"
 
 
+@pytest.mark.page("docs/uvicorn.md", "| option |")
 def test_the_settings_of_the_protocol() -> None:
     defaults = inspect.signature(uvicorn.Config.__init__).parameters
     for row in table_of(DOCS / "uvicorn.md", "option", "here"):
@@ -333,6 +340,7 @@ def test_the_settings_of_the_protocol() -> None:
         assert shown == real, f"{row.place}: the default of {option} is {real}"
 
 
+@pytest.mark.page("docs/channels.md", "| option of `Channels`")
 def test_the_options_of_channels() -> None:
     channels = lilya.websockets.channels.Channels
     tables: dict[str, list[Callable[..., Any]]] = {
@@ -434,6 +442,7 @@ def test_planted_option(page: str, old: str, new: str) -> None:
     assert re.match(rf"docs/{page}:\d+: ", option_problems(text.replace(old, new), DOCS / page)[0])
 
 
+@pytest.mark.page("README.md", "of the server's time")
 def test_what_several_pages_claim_is_one_thing() -> None:
     claims = {
         path: re.findall(r"takes (\d\.\d to \d\.\d) of", path.read_text(encoding="utf-8"))

@@ -10,6 +10,8 @@ import pytest
 
 from tests.docs.pages import DOCS, Part, parts, table_of
 
+pytestmark = pytest.mark.page("docs/differences.md", "Word for word")
+
 GIVEN = Path(__file__).parent / "given" / "websockets.md"
 OURS = DOCS / "websockets.md"
 DIFFERENCES = DOCS / "differences.md"
@@ -71,6 +73,7 @@ def headings(text: str) -> list[str]:
     )
 
 
+@pytest.mark.page("docs/websockets.md", "# ")
 def test_our_page_says_what_the_given_one_says() -> None:
     assert problems(OURS.read_text(encoding="utf-8")) == []
 
@@ -94,6 +97,7 @@ def test_each_departure_is_needed() -> None:
         ("#### State\n", "#### State and more\n", "State and more"),
     ],
 )
+@pytest.mark.page("docs/websockets.md", "# ")
 def test_planted_fault(old: str, new: str, line: str) -> None:
     text = OURS.read_text(encoding="utf-8")
     assert old in text
@@ -103,6 +107,7 @@ def test_planted_fault(old: str, new: str, line: str) -> None:
     assert any(line in each for each in found)
 
 
+@pytest.mark.page("docs/websockets.md", "#### Path Params")
 def test_a_section_that_is_deleted() -> None:
     text = OURS.read_text(encoding="utf-8")
     start, end = text.index("#### Path Params"), text.index("#### Cookies")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 
 from tests.docs.browser import Browser, Tab, needs_chromium
+from tests.docs.pages import at
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md"))
 WIDTHS = (1300, 400)
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.page("mkdocs.yml", "extra_css")]
 
 # What reaches beyond the window although nothing around it scrolls, and the letters of a drawing that are
 # smaller than so many pixels. What is folded has no size.
@@ -64,11 +66,21 @@ def tab(browser: Browser, address: str, request: pytest.FixtureRequest) -> Itera
     tab.close()
 
 
+def misfits(page: Path, look: dict[str, list[str]], width: int) -> list[str]:
+    """What does not fit, with its line of the page as far as its text is on it."""
+    return [
+        f"{at(page, told.partition(' ')[2][:15])}: too {what} at {width} pixels: {told}"
+        for what, elements in look.items()
+        for told in elements
+    ]
+
+
 @pytest.mark.parametrize("tab", PAGES, indirect=True)
-def test_a_page_fits_its_window(tab: Tab) -> None:
+def test_a_page_fits_its_window(tab: Tab, request: pytest.FixtureRequest) -> None:
+    page = DOCS / f"{request.node.callspec.params['tab']}.md"
     for width in WIDTHS:
         tab.resize(width, 900, "light")
-        assert tab.run(LOOK) == {"wide": [], "small": []}, width
+        assert misfits(page, tab.run(LOOK), width) == []
     assert tab.complaints() == []
 
 
@@ -88,4 +100,5 @@ def test_a_page_fits_its_window(tab: Tab) -> None:
 def test_planted_layout(tab: Tab, planted: str, found: str) -> None:
     tab.resize(WIDTHS[-1], 900, "light")
     tab.run(f"void ({planted})")
-    assert tab.run(LOOK)[found] != []
+    problems = misfits(DOCS / "index.md", tab.run(LOOK), WIDTHS[-1])
+    assert any(re.match(rf"docs/index\.md:\d+: too {found} ", problem) for problem in problems)

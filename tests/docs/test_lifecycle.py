@@ -13,6 +13,9 @@ import pytest
 
 from lilya.websockets import WebSocketState
 from lilya.websockets._state import RECEIVE, SEND, after_send
+from tests.docs.pages import changes
+
+pytestmark = pytest.mark.page("docs/lifecycle.md", "| `client_state` |")
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "lifecycle.md"
@@ -79,17 +82,21 @@ def shown(page: str, name: str) -> set[tuple[str, str, str]]:
     }
 
 
+@pytest.mark.page("docs/lifecycle.md", "lifecycle-receive.svg")
 def test_the_committed_diagrams_are_what_the_script_draws(script: ModuleType) -> None:
-    written = {path: path.read_text(encoding="utf-8") for path in DOCS.glob("*.svg")}
-    assert written == script.diagrams()
+    drawn = script.diagrams()
+    assert {path.name for path in DOCS.glob("*.svg")} == {path.name for path in drawn}
+    assert [change for path, svg in drawn.items() for change in changes(path, svg)] == []
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
+@pytest.mark.page("docs/lifecycle.md", "lifecycle-receive.svg")
 def test_a_diagram_shows_every_step_and_no_other(name: str) -> None:
     assert drawn((DOCS / name).read_text(encoding="utf-8")) == steps(DIAGRAMS[name])
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
+@pytest.mark.page("docs/lifecycle.md", "lifecycle-receive.svg")
 def test_a_diagram_can_be_read_aloud(name: str) -> None:
     root = ElementTree.parse(DOCS / name).getroot()
     assert root.get("role") == "img"
@@ -100,6 +107,7 @@ def test_a_diagram_can_be_read_aloud(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
+@pytest.mark.page("docs/lifecycle.md", "lifecycle-receive.svg")
 def test_a_diagram_has_the_colours_of_the_page(name: str) -> None:
     svg = (DOCS / name).read_text(encoding="utf-8")
     assert set(re.findall(r'\b(?:fill|stroke)="([^"]*)"', svg)) == {"currentColor"}
@@ -110,6 +118,7 @@ def test_a_table_of_the_page_is_that_of_the_code(name: str) -> None:
     assert shown(PAGE.read_text(encoding="utf-8"), name) == steps(TABLES[name])
 
 
+@pytest.mark.page("docs/lifecycle.md", "lifecycle-receive.svg")
 def test_the_diagrams_are_on_the_page(site: Path) -> None:
     html = (site / "lifecycle" / "index.html").read_text(encoding="utf-8")
     for name in DIAGRAMS:
@@ -126,11 +135,13 @@ def test_the_diagrams_are_on_the_page(site: Path) -> None:
         (' data-message="websocket.accept"', ""),
     ],
 )
+@pytest.mark.page("docs/lifecycle.md", "lifecycle-send.svg")
 def test_planted_arrow(old: str, new: str) -> None:
     svg = (DOCS / "lifecycle-send.svg").read_text(encoding="utf-8")
     assert drawn(svg.replace(old, new, 1)) != steps(SEND)
 
 
+@pytest.mark.page("docs/lifecycle.md", "lifecycle-send.svg")
 def test_planted_label() -> None:
     svg = (DOCS / "lifecycle-send.svg").read_text(encoding="utf-8")
     with pytest.raises(AssertionError):

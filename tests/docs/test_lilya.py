@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import at
 from ws_doctest._pages import read_page
+
+pytestmark = pytest.mark.page("docs/lilya.md", "## What changes")
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "lilya.md"
@@ -30,13 +33,15 @@ def unheld(page: str) -> list[str]:
     """The lines of *What changes* and *What stays* without a test, and the tests that do not exist."""
     rows = re.findall(r"^\| .*\|$", page.partition("## What changes")[2], re.MULTILINE)
     rows = [row for row in rows if not re.fullmatch(r"[| -]+|.*\| test \|", row)]
-    problems = [f"no test is named: {row}" for row in rows if "`test_" not in row]
+    problems = [f"{at(PAGE, row, page)}: no test is named" for row in rows if "`test_" not in row]
     if len(rows) < 20:
-        problems.append(f"only {len(rows)} lines")
+        problems.append(f"{at(PAGE, '## What changes', page)}: only {len(rows)} lines")
     named = set(re.findall(r"`(?:tests/dropin/\w+\.py::)?(test_\w+)`", page))
-    problems += [f"there is no test {name}" for name in sorted(named - names_of_tests(SUITE))]
     problems += [
-        f"there is no {file}"
+        f"{at(PAGE, name, page)}: there is no test {name}" for name in sorted(named - names_of_tests(SUITE))
+    ]
+    problems += [
+        f"{at(PAGE, file, page)}: there is no {file}"
         for file in re.findall(r"`(tests/\w+/\w+\.py)", page)
         if not (ROOT / file).is_file()
     ]
@@ -86,6 +91,7 @@ def test_each_change_is_on_the_page() -> None:
     }
 
 
+@pytest.mark.page("pyproject.toml", "ws_doctest_elsewhere")
 def test_what_is_left_out_here_is_run_there(request: pytest.FixtureRequest) -> None:
     elsewhere = left_out(request)
     assert elsewhere
@@ -107,7 +113,9 @@ def test_what_is_left_out_here_is_run_there(request: pytest.FixtureRequest) -> N
 def test_planted_line_without_a_test(old: str, new: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert old in page
-    assert unheld(page.replace(old, new))
+    found = unheld(page.replace(old, new))
+    assert found
+    assert all(re.match(r"docs/lilya\.md:\d+: ", each) for each in found)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +126,7 @@ def test_planted_line_without_a_test(old: str, new: str) -> None:
         ("ws_doctest_examples", "ws_doctest_elsewhere = docs_src/lilya: nowhere\nws_doctest_examples"),
     ],
 )
+@pytest.mark.page("pyproject.toml", "ws_doctest_elsewhere")
 def test_planted_example_that_nobody_runs(old: str, new: str, request: pytest.FixtureRequest) -> None:
     assert old in INI
     assert unrun(left_out(request), INI.replace(old, new), ["dropin"])

@@ -15,6 +15,8 @@ from tests.docs.pages import DOCS, ROOT
 from ws_doctest._project import Project
 from ws_doctest._snippets import snippets_of
 
+pytestmark = pytest.mark.page("pyproject.toml", "ws_doctest_pages")
+
 SERVERS = ["websockets-sansio", "wsproto", "websockets", "lilya.websockets.uvicorn:WebSocketProtocol"]
 READMES = [
     "README.md",
@@ -121,10 +123,14 @@ def test_planted_configuration(key: str, value: object) -> None:
 
 def test_no_less_is_run_than_was() -> None:
     found = counts(ROOT)
-    assert {what: found[what] for what, least in AT_LEAST.items() if found[what] < least} == {}
-    assert {what: found[what] for what, most in AT_MOST.items() if found[what] > most} == {}
+    few = [what for what, least in AT_LEAST.items() if found[what] < least]
+    many = [what for what, most in AT_MOST.items() if found[what] > most]
+    place = f"pyproject.toml:{_line_of('ws_doctest_pages')}"
+    assert [f"{place}: {found[what]} {what}, expected {AT_LEAST[what]} or more" for what in few] == []
+    assert [f"{place}: {found[what]} {what}, expected {AT_MOST[what]} or fewer" for what in many] == []
 
 
+@pytest.mark.page("mkdocs.yml", "nav:")
 def test_every_page_is_in_the_navigation() -> None:
     assert not_in_navigation((ROOT / "mkdocs.yml").read_text(encoding="utf-8")) == []
     assert not_in_navigation("nav:\n  - Home: index.md\n") != []
@@ -144,6 +150,7 @@ def not_in_navigation(configuration: str) -> list[str]:
     ]
 
 
+@pytest.mark.page("noxfile.py", "--strict")
 def test_a_build_that_warns_is_not_taken_for_a_good_one() -> None:
     """`mkdocs build --strict --quiet` ends with 0 whatever it would warn of."""
     for file in ("noxfile.py", "tests/docs/conftest.py"):

@@ -13,9 +13,13 @@ import pytest
 from lilya.websockets import WebSocket
 from lilya.websockets.channels import Channels
 from lilya.websockets.uvicorn import HTTPProtocol, WebSocketProtocol
+from tests.docs.pages import at
+
+pytestmark = pytest.mark.page("docs/concepts/security.md", "# Security")
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "concepts" / "security.md").read_text(encoding="utf-8")
+FILE = ROOT / "docs" / "concepts" / "security.md"
+PAGE = FILE.read_text(encoding="utf-8")
 POLICY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 
 
@@ -32,7 +36,11 @@ def missing(text: str) -> list[str]:
         body = ast.parse(path.read_text(encoding="utf-8")).body if path.exists() else []
         functions = [node for node in body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
         found[file] = {function.name for function in functions}
-    return [f"{file}::{name}" for file, name in named(text) if name not in found[file]]
+    return [
+        f"{at(FILE, f'{file}::{name}', text)}: there is no {file}::{name}"
+        for file, name in named(text)
+        if name not in found[file]
+    ]
 
 
 def rows(heading: str) -> list[str]:
@@ -53,7 +61,7 @@ def test_the_named_tests_exist() -> None:
 @pytest.mark.parametrize("heading", ["The class, on every server", "The protocol for uvicorn"])
 def test_every_promise_names_a_test(heading: str) -> None:
     assert len(rows(heading)) >= 8
-    assert [row for row in rows(heading) if not named(row)] == []
+    assert [f"{at(FILE, row)}: no test is named" for row in rows(heading) if not named(row)] == []
 
 
 def default(function: Any, name: str) -> str:
@@ -77,9 +85,10 @@ def default(function: Any, name: str) -> str:
 )
 def test_figures(line: str, figures: list[str]) -> None:
     (row,) = [row for row in PAGE.splitlines() if line in row]
-    assert [figure for figure in figures if figure not in row] == []
+    assert [f"{at(FILE, row)}: expected {figure}" for figure in figures if figure not in row] == []
 
 
+@pytest.mark.page("SECURITY.md", "## Report a vulnerability")
 def test_the_policy_says_how_to_report_and_what_counts() -> None:
     for heading in ("## Report a vulnerability", "## Threat model"):
         assert heading in POLICY
@@ -88,5 +97,9 @@ def test_the_policy_says_how_to_report_and_what_counts() -> None:
 
 def test_planted_faults() -> None:
     assert missing("`tests/docs/test_security.py::test_planted_faults`") == []
-    assert missing("`tests/docs/test_security.py::test_gone`") == ["tests/docs/test_security.py::test_gone"]
-    assert missing("`tests/docs/test_gone.py::test_gone`") == ["tests/docs/test_gone.py::test_gone"]
+    assert missing("`tests/docs/test_security.py::test_gone`") == [
+        "docs/concepts/security.md:1: there is no tests/docs/test_security.py::test_gone"
+    ]
+    assert missing("x\n`tests/docs/test_gone.py::test_gone`") == [
+        "docs/concepts/security.md:2: there is no tests/docs/test_gone.py::test_gone"
+    ]

@@ -14,7 +14,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import lilya.websockets
+from tests.docs.pages import at, line_of
+from tests.docs.places import PLACE
 from ws_doctest.site import check_site
+
+pytestmark = pytest.mark.page("mkdocs.yml", "docs_dir")
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -115,6 +119,17 @@ def foreign_in_script(script: str, pages: str) -> Iterator[str]:
             yield found[0]
 
 
+def source(site: Path, built: Path, text: str) -> str:
+    """Where a text of a built file comes from: a line of its page, or the configuration of the site."""
+    relative = built.relative_to(site)
+    page = DOCS / (relative.parent.with_suffix(".md") if relative.parts[1:] else "index.md")
+    if built.suffix != ".html" or not page.is_file():
+        file = DOCS / relative
+        return at(file, text) if file.is_file() else f"{at(ROOT / 'mkdocs.yml', 'theme:')}: {relative}"
+    ends = [text, *re.findall(r"[\w.-]+", text)[::-1]]  # a link is rewritten: its end is the same
+    return at(page, next((end for end in ends if line_of(page, end)), ""))
+
+
 def foreign(site: Path) -> list[str]:
     """Everything that the site loads from another host."""
     html = {path: path.read_text(encoding="utf-8") for path in sorted(site.rglob("*.html"))}
@@ -125,14 +140,14 @@ def foreign(site: Path) -> list[str]:
         found = [address for address in page.loads if is_foreign(address)]
         found += [address for style in page.styles for address in foreign_in_css(style)]
         found += [address for script in page.scripts for address in foreign_in_script(script, everything)]
-        problems += [f"{path.relative_to(site)}: {address}" for address in found]
+        problems += [f"{source(site, path, address)}: {address}" for address in found]
     for path in sorted(site.rglob("*.css")):
         text = path.read_text(encoding="utf-8")
-        problems += [f"{path.relative_to(site)}: {address}" for address in foreign_in_css(text)]
+        problems += [f"{source(site, path, address)}: {address}" for address in foreign_in_css(text)]
     for path in sorted(site.rglob("*.js")):
         text = path.read_text(encoding="utf-8")
         problems += [
-            f"{path.relative_to(site)}: {address}" for address in foreign_in_script(text, everything)
+            f"{source(site, path, address)}: {address}" for address in foreign_in_script(text, everything)
         ]
     return problems
 
@@ -157,9 +172,9 @@ def broken_links(site: Path) -> list[str]:
                 if parts.path.endswith("/") or parts.path in (".", "..") or (site / target).is_dir():
                     target = posixpath.normpath(posixpath.join(target, "index.html"))
             if not (site / target).is_file():
-                problems.append(f"{name}: {link}: there is no {target}")
+                problems.append(f"{source(site, site / name, link)}: {link}: there is no {target}")
             elif target in pages and unquote(parts.fragment) not in pages[target].anchors:
-                problems.append(f"{name}: {link}: {target} has no such anchor")
+                problems.append(f"{source(site, site / name, link)}: {link}: {target} has no such anchor")
     return problems
 
 
@@ -215,23 +230,28 @@ def test_the_site_shows_what_was_executed(site: Path) -> None:
     assert check_site(site, DOCS) == []
 
 
+@pytest.mark.page("docs/reference.md", "::: lilya.websockets")
 def test_every_public_name_is_on_the_reference_page(site: Path) -> None:
     assert missing_names((site / "reference" / "index.html").read_text(encoding="utf-8")) == set()
 
 
+@pytest.mark.page("docs/errors.md", "`WebSocketDisconnect")
 def test_every_exception_is_on_the_errors_page() -> None:
     assert len(exceptions()) >= 4
     assert missing_exceptions((DOCS / "errors.md").read_text(encoding="utf-8")) == set()
 
 
+@pytest.mark.page("mkdocs.yml", "- search")
 def test_search_knows_every_page(site: Path) -> None:
     assert unsearchable((site / "search" / "search_index.json").read_text(encoding="utf-8")) == set()
 
 
+@pytest.mark.page("mkdocs.yml", "exclude_docs")
 def test_only_what_a_reader_needs_is_copied(site: Path) -> None:
     assert unneeded(site) == []
 
 
+@pytest.mark.page("mkdocs.yml", "content.code.copy")
 def test_copy_buttons_and_colours(site: Path) -> None:
     assert missing_comforts((site / "index.html").read_text(encoding="utf-8")) == []
 
@@ -289,18 +309,22 @@ def tampered(site: Path, tmp_path: Path) -> Callable[[Path, str], Path]:
 
 
 @pytest.mark.parametrize("fault", FOREIGN)
+@pytest.mark.page("docs/lifecycle.md", "# ")
 def test_planted_request(fault: str, tampered: Callable[[Path, str], Path]) -> None:
     problems = foreign(tampered(*FOREIGN[fault]))
     assert problems, fault
+    assert all(PLACE.match(problem) for problem in problems)
 
 
 @pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.page("docs/lifecycle.md", "# ")
 def test_planted_link(fault: str, tampered: Callable[[Path, str], Path]) -> None:
     problems = broken_links(tampered(LIFECYCLE, BROKEN[fault]))
     assert len(problems) == 1, fault
-    assert problems[0].startswith("lifecycle/index.html: ")
+    assert re.match(r"docs/lifecycle\.md:\d+: ", problems[0])
 
 
+@pytest.mark.page("docs/websockets.md", "docs_src/websockets/websocket.py")
 def test_planted_block(site: Path, tmp_path: Path) -> None:
     copy = tmp_path / "site"
     shutil.copytree(site, copy)
@@ -311,28 +335,33 @@ def test_planted_block(site: Path, tmp_path: Path) -> None:
     assert any("docs/websockets.md" in problem for problem in check_site(copy, DOCS))
 
 
+@pytest.mark.page("docs/reference.md", "::: lilya.websockets")
 def test_planted_missing_name(site: Path) -> None:
     reference = (site / "reference" / "index.html").read_text(encoding="utf-8")
     assert missing_names(reference.replace('id="lilya.websockets.URL"', "")) == {"URL"}
 
 
+@pytest.mark.page("docs/errors.md", "`WebSocketClosed`")
 def test_planted_missing_exception() -> None:
     errors = (DOCS / "errors.md").read_text(encoding="utf-8")
     assert missing_exceptions(errors.replace("`WebSocketClosed`", "this")) == {"WebSocketClosed"}
 
 
+@pytest.mark.page("mkdocs.yml", "- search")
 def test_planted_page_without_search(site: Path) -> None:
     index = (site / "search" / "search_index.json").read_text(encoding="utf-8")
     assert unsearchable(index.replace('"errors/', '"elsewhere/')) == {"errors"}
 
 
 @pytest.mark.parametrize("file", ["lifecycle_diagram.py", "lifecycle.svg", "live/echo.ws", "x/snippets.toml"])
+@pytest.mark.page("mkdocs.yml", "exclude_docs")
 def test_planted_file(file: str, tmp_path: Path) -> None:
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).touch()
     assert unneeded(tmp_path) == [tmp_path / file]
 
 
+@pytest.mark.page("mkdocs.yml", "content.code.copy")
 def test_planted_missing_comfort(site: Path) -> None:
     html = (site / "index.html").read_text(encoding="utf-8")
     assert missing_comforts(html.replace("content.code.copy", "")) == ['"content.code.copy"']

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import at
 from ws_doctest.transcript import TranscriptError, parse
+
+pytestmark = pytest.mark.page("docs/transcripts.md", "| `> connect")
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "transcripts.md"
@@ -46,7 +49,8 @@ def problem(line: str) -> str | None:
 def test_the_grammar() -> None:
     found = lines(PAGE.read_text(encoding="utf-8"))
     assert len(found) > 20
-    assert {line: problem(line) for line in found if problem(line)} == {"> connect": problem("> connect")}
+    wrong = {line: f"{at(PAGE, line)}: {problem(line)}" for line in found if problem(line)}
+    assert wrong == {"> connect": wrong.get("> connect")}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,7 @@ def test_planted_fault(planted: str) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new"), [("room", "> json", "> jsn"), ("story", "bob > text", "carl > text")]
 )
+@pytest.mark.page("docs/transcripts.md", "docs_src/transcripts/room.ws:")
 def test_the_errors_that_the_page_shows(name: str, old: str, new: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
     file = ROOT / "docs_src" / "transcripts" / f"{name}.ws"

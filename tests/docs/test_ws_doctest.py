@@ -12,6 +12,8 @@ from tests.docs.pages import ROOT, Part, table_of
 from tests.docs.test_transcripts import problem
 from ws_doctest import plugin
 
+pytestmark = pytest.mark.page("packages/ws-doctest/README.md", "| setting | default")
+
 README = ROOT / "packages" / "ws-doctest" / "README.md"
 EXAMPLES = {"PATH": "/chat", "NAME: VALUE": "a: b", "NAME": "chat", "STATUS": "401", "TEXT": "hi",
             "JSON": "{}", "HEX": "00 ff", "CODE": "4000", "REASON": "bye"}  # fmt: skip
@@ -72,6 +74,7 @@ def test_the_settings() -> None:
     assert wrong_settings() == []
 
 
+@pytest.mark.page("packages/ws-doctest/README.md", "| line | meaning |")
 def test_the_grammar() -> None:
     assert wrong_lines() == []
 
