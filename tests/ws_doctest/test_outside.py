@@ -6,37 +6,9 @@ import os
 import subprocess
 import sys
 import sysconfig
-import tarfile
-import zipfile
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "packages" / "ws-doctest"
-LIMIT = 120.0
-
-PAGE = """
-# Echo
-
-```python
-async def app(scope, receive, send):
-    if scope["type"] != "websocket":
-        return
-    await receive()
-    await send({"type": "websocket.accept"})
-    while (message := await receive())["type"] == "websocket.receive":
-        await send({"type": "websocket.send", "text": message["text"].upper()})
-```
-
-```ws
-> connect /
-< accept
-> text hello
-< text HELLO
-> close
-```
-"""
+from tests.ws_doctest.conftest import LIMIT, PAGE
 
 STARLETTE = """
 ```python
@@ -63,45 +35,6 @@ app = Starlette(routes=[WebSocketRoute("/ws", echo)])
 > close
 ```
 """
-
-
-def build(folder: Path, kind: str, target: Path) -> Path:
-    """Build a distribution; return its file."""
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(target)],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        timeout=LIMIT,
-    )
-    (found,) = [path for path in target.iterdir() if path.suffix == {"sdist": ".gz", "wheel": ".whl"}[kind]]
-    return found
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, made of the source distribution as it would be published, unpacked."""
-    folder = tmp_path_factory.mktemp("dist")
-    with tarfile.open(build(PACKAGE, "sdist", folder / "sdist")) as archive:
-        archive.extractall(folder / "source", filter="data") if sys.version_info >= (3, 12) else (
-            archive.extractall(folder / "source")
-        )
-    (source,) = (folder / "source").iterdir()
-    with zipfile.ZipFile(build(source, "wheel", folder / "wheel")) as archive_of_wheel:
-        archive_of_wheel.extractall(folder / "installed")
-    return folder / "installed"
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    (tmp_path / "docs_src").mkdir()
-    (tmp_path / "README.md").write_text(PAGE, encoding="utf-8")
-    (tmp_path / "pyproject.toml").write_text(
-        '[tool.pytest.ini_options]\nws_doctest_pages = ["README.md"]\nws_doctest_backends = ["asyncio"]\n'
-        'ws_doctest_servers = ["wsproto"]\n[tool.ruff]\nline-length = 100\n',
-        encoding="utf-8",
-    )
-    return tmp_path
 
 
 def run(project: Path, wheel: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

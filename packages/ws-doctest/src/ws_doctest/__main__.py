@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("watch", "check pages whenever something in them, or in the examples, has changed"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("pages", nargs="+", help="folders of pages, or pages")
+        command.add_argument("pages", nargs="*", help="folders of pages, or pages; default: ws_doctest_pages")
     return parser
 
 
@@ -47,7 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
         return _watch(options.pages)
     # A process of its own: pytest rewrites its plugins on import, and this one is imported already.
     update = ["--ws-update"] if options.command == "update" else []
-    return subprocess.run([sys.executable, "-m", "pytest", *update, *options.pages]).returncode
+    return subprocess.run([*_pytest(options.pages), *update]).returncode
+
+
+def _pytest(pages: list[str]) -> list[str]:
+    """Return the command that checks these pages, or those that are configured."""
+    return [sys.executable, "-m", "pytest", *(pages or ["--ws-pages"])]
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -72,7 +77,7 @@ def _watch(pages: list[str]) -> int:
             now = _times(Path.cwd())
             if now != seen:
                 seen = now
-                subprocess.run([sys.executable, "-m", "pytest", "-q", *pages])
+                subprocess.run([*_pytest(pages), "-q"])
                 sys.stdout.write("ws-doctest waits for changes; Ctrl-C ends it\n")
                 sys.stdout.flush()
             time.sleep(0.3)

@@ -68,6 +68,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="rewrite transcripts and the expectations of inline snippets to what is seen now",
     )
+    group.addoption(
+        "--ws-pages", action="store_true", help="check the pages of ws_doctest_pages, and run nothing else"
+    )
     parser.addini("ws_doctest_pages", "folders of Markdown pages, and single pages", type="args", default=[])
     parser.addini(
         "ws_doctest_examples", "folders of the included examples", type="args", default=["docs_src"]
@@ -131,7 +134,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set the gate up, if there is something to guard."""
-    if config.getini("ws_doctest_pages"):
+    pages = config.getini("ws_doctest_pages")
+    if config.getoption("ws_pages"):
+        if not pages:
+            raise pytest.UsageError("--ws-pages: ws_doctest_pages names no pages")
+        config.args[:] = [str(config.rootpath / page) for page in pages]
+    if pages:
         gate = Gate(config)
         config.stash[_GATE] = gate
         config.pluginmanager.register(gate, "ws-doctest-gate")
