@@ -27,13 +27,14 @@ from lilya.websockets import WebSocket
 from lilya.websockets.testing._session import TIMEOUT
 from lilya.websockets.types import Message
 from lilya.websockets.uvicorn import HTTPProtocol, WebSocketProtocol
-from tests.docs.pages import DOCS, PAGES, ROOT, Part, parts, table_of
+from tests.docs.pages import DOCS, PAGES, ROOT, Part, name_of, parts, table_of
+from tests.uvicorn_suite.plugin import OTHERWISE
 from ws_doctest import transcript
 from ws_doctest.transcript import Close
 
 pytestmark = pytest.mark.page("docs/errors.md", "# ")
 
-WORDS = {5.0: "Five", 10.0: "Ten"}
+WORDS = {5.0: "Five", 10.0: "Ten", 11: "Eleven"}
 EXAMPLES = ROOT / "docs_src"
 
 
@@ -107,11 +108,11 @@ def missing(page: Path, anchors: list[str], facts: list[str], text: str | None =
     """Where a page speaks of something, and does not state its facts."""
     about = [
         part
-        for part in parts(page, text)
+        for part in parts(page.resolve(), text)
         if part.kind != "fence" and all(anchor in part.text for anchor in anchors)
     ]
     if not about:
-        return [f"docs/{page.name}:1: nothing speaks of {' and '.join(anchors)} any more"]
+        return [f"{name_of(page.resolve())}:1: nothing speaks of {' and '.join(anchors)} any more"]
     for part in about:
         found = numbers(part.text)
         if all(fact in found or (not fact[0].isdigit() and fact in part.text) for fact in facts):
@@ -165,6 +166,22 @@ def constants(file: Path) -> list[object]:
     ]
 
 
+def autobahn() -> tuple[int, int, int]:
+    """How many cases Autobahn has, how many are answered too late, and how many it only reports."""
+    # Read, and not imported: its runner is installed by `nox -s conformance` only.
+    tree = ast.parse((ROOT / "tests/lilya_websockets/test_uvicorn_autobahn.py").read_text("utf-8"))
+    names = ("GROUPS", "COMPRESSED", "COUNTS", "TOO_LATE", "REPORTED")
+    kept: list[ast.stmt] = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AugAssign)
+        and ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target) in names
+    ]
+    values: dict[str, Any] = {}
+    exec(compile(ast.Module(kept, []), "autobahn", "exec"), values)
+    return sum(values["COUNTS"].values()), len(values["TOO_LATE"]), len(values["REPORTED"])
+
+
 def facts() -> Iterator[tuple[str, list[str], list[str]]]:
     """The page, the words that say what it is about, and what it states about that."""
     yield "websockets.md", ["a reason of at most"], [*sendable(), str(longest_reason())]
@@ -187,6 +204,11 @@ def facts() -> Iterator[tuple[str, list[str], list[str]]]:
     yield "testing.md", ["`timeout`", "`None` waits"], [WORDS[TIMEOUT]]
     chat = constants(EXAMPLES / "chat" / "chat.py")
     assert 1008 in chat
+    yield "testing.md", ["a silent app"], [f"after {TIMEOUT:g} s"]
+    total, late, reported = autobahn()
+    yield "uvicorn.md", ["cases none fails"], [str(total)]
+    yield "uvicorn.md", ["*non-strict*"], [str(total - late - reported), str(late), str(reported)]
+    yield "uvicorn.md", ["fail on purpose"], [WORDS[len(OTHERWISE)]]
     yield "chat.md", ["The server refuses"], ["1008"]
     script = (EXAMPLES / "chat" / "chat.html").read_text(encoding="utf-8")
     times = {
@@ -201,6 +223,12 @@ def facts() -> Iterator[tuple[str, list[str], list[str]]]:
     assert needed is not None
     assert len(project["dependencies"]) == 1
     yield "index.md", ["It needs Python"], [python, needed[0]]
+    yield "../README.md", ["It needs Python"], [python, needed[0]]
+    yield (
+        "../packages/lilya-websockets/README.md",
+        ["the only dependency"],
+        [python, f"{needed[0]} is the only"],
+    )
 
 
 @pytest.mark.parametrize(("page", "anchors", "stated"), list(facts()), ids=lambda value: str(value)[:40])
@@ -222,6 +250,12 @@ def test_a_fact_in_words_or_a_row(page: str, anchors: list[str], stated: list[st
         ("chat.md", "0.5 seconds, 1, 2, up to 15", "0.5 seconds, 1, 2, up to 30"),
         ("chat.md", "sends, with 1008.", "sends, with 1003."),
         ("index.md", "Python 3.10 or", "Python 3.8 or"),
+        ("testing.md", "after 5 s |", "after 6 s |"),
+        ("uvicorn.md", "its 517 cases", "its 571 cases"),
+        ("uvicorn.md", "504 OK", "505 OK"),
+        ("uvicorn.md", "Eleven of them", "Ten of them"),
+        ("../README.md", "and multidict, nothing else", "and yarl, nothing else"),
+        ("../packages/lilya-websockets/README.md", "multidict is the only", "AnyIO is the only"),
     ],
 )
 def test_planted_fact(page: str, old: str, new: str) -> None:
@@ -235,7 +269,8 @@ def test_planted_fact(page: str, old: str, new: str) -> None:
         for problem in missing(DOCS / page, anchors, stated, planted)
     ]
     assert found
-    assert all(re.match(rf"docs/{re.escape(page)}:\d+: ", problem) for problem in found)
+    place = re.escape(name_of((DOCS / page).resolve()))
+    assert all(re.match(rf"{place}:\d+: ", problem) for problem in found)
 
 
 @pytest.mark.parametrize(("row", "old", "new"), [("| 408", "10", "30"), ("| 431", "64", "32")])

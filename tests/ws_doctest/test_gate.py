@@ -395,6 +395,23 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
             "docs/talk.md:30: `open_many()`: there is no open_many; of open_* there are open_door, open_shop, open_till"
         ],
     ),
+    "method of a kind that is not called": (
+        both(NAMED, add(PAGE, "\nThere is also `open_many`.\n")),
+        [
+            "docs/talk.md:30: `open_many`: there is no open_many; of open_* there are open_door, open_shop, open_till"
+        ],
+    ),
+    "option alone": (
+        both(NAMED, add(PAGE, "\nSet `--ws-frame-timeout`, or `--ws-pings 3`.\n")),
+        [
+            "docs/talk.md:30: `--ws-frame-timeout`: no program that is known has the option --ws-frame-timeout*",
+            "docs/talk.md:30: `--ws-pings 3`: no program that is known has the option --ws-pings*",
+        ],
+    ),
+    "value of an option alone": (
+        both(NAMED, add(PAGE, "\nSet `--lifespan never`.\n")),
+        ["docs/talk.md:30: `--lifespan never`: uvicorn does not take it: Invalid value*"],
+    ),
     "argument that does not exist": (
         both(NAMED, add(PAGE, "\n| call | |\n| --- | --- |\n| `channel.accept(protocol=None)` | x |\n")),
         ["docs/talk.md:32: `channel.accept(protocol=None)`: channel.accept has no argument protocol*"],
@@ -1236,3 +1253,18 @@ def test_what_only_this_machine_lacks_is_no_fault() -> None:
     lacking = "server { listen 443 ssl; ssl_certificate /no/such.pem; ssl_certificate_key /no/such.key; }"
     assert _nginx.problem(lacking) is None
     assert _nginx.problem("location / { proxy_pass http://backend.invalid; }") is None
+
+
+def test_names_and_options_that_are_there(project: Project) -> None:
+    project.replace("pyproject.toml", "ws_doctest_servers", 'ws_doctest_names = ["shop"]\nws_doctest_servers')
+    project.replace(
+        "pyproject.toml", "ws_doctest_servers", 'ws_doctest_words = ["--of-others"]\nws_doctest_servers'
+    )
+    project.write("run.py", 'OPTIONS = ["--mine"]\n')
+    project.append(
+        PAGE,
+        "\n`--mine 3`, `--of-others`, `--ws-update`, `--ws wsproto`, `--lifespan=off`, `--strict`, `open_door`, `open_it`\n"
+        "\n```python\ndef open_it() -> None: ...\n\n\nopen_it()\n```\n",
+    )
+    result = project.run("-k", "names")
+    result.assert_outcomes(passed=1, deselected=19)

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import argparse
 import ast
+import difflib
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,18 @@ from ws_doctest._pages import CONSOLES, Fence, Page
 
 SHELLS = {"bash", "sh", "shell", "zsh"}
 DATA = {"json", "toml", "yaml", "yml", "js", "javascript", "nginx"}
+
+# Of `mkdocs build` and `mkdocs serve`, where it is not installed.
+MKDOCS = (
+    "--config-file",
+    "--dev-addr",
+    "--site-dir",
+    "--strict",
+    "--theme",
+    "--quiet",
+    "--verbose",
+    "--clean",
+)
 
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
 _PROGRAMS = re.compile(r"(?:python3?|py) |(?:uvicorn|pytest|nox|uvx|pip|uv|mkdocs) ")
@@ -113,6 +129,52 @@ class Commands:
             "mkdocs": self._mkdocs,
         }
         return known[program](arguments) if program in known else None
+
+    @cached_property
+    def options(self) -> dict[str, str]:
+        """The options of the programs that are known, and of the project's own scripts."""
+        known = {name: "pytest" for action in _actions(self.pytest_parser) for name in action.option_strings}
+        known |= dict.fromkeys(MKDOCS, "mkdocs")
+        known |= dict.fromkeys(self._own_options(), "")
+        with suppress(ImportError):
+            for parameter in importlib.import_module("uvicorn.main").main.params:
+                known |= dict.fromkeys([*parameter.opts, *parameter.secondary_opts], "uvicorn")
+        return known
+
+    def _own_options(self) -> Iterator[str]:
+        from ws_doctest.__main__ import make_parser
+
+        for parser in _subparsers(make_parser()):
+            for action in parser._actions:
+                yield from action.option_strings
+        for folder, folders, files in os.walk(self.root):
+            folders[:] = [
+                name
+                for name in folders
+                if name[0] != "."
+                and name not in ("tests", "site", "node_modules", "__pycache__")
+                and not (Path(folder) / name / "pyvenv.cfg").exists()
+            ]
+            for file in files:
+                if file.endswith(".py"):
+                    text = (Path(folder) / file).read_text(encoding="utf-8", errors="replace")
+                    yield from re.findall(r"[\"'](--[a-z][\w-]*)", text)
+
+    def option_problem(self, code: str) -> str | None:
+        """Return what is wrong with a code span that shows an option alone, or ``None``."""
+        try:
+            words = shlex.split(code)
+        except ValueError:
+            return f"`{code}`: no shell can read this"
+        name = words[0].partition("=")[0]
+        if name not in self.options:
+            near = difflib.get_close_matches(name, self.options, 1)
+            hint = f"; it is close to {near[0]}" if near else ""
+            return f"`{code}`: no program that is known has the option {name}{hint}"
+        if self.options[name] == "uvicorn" and (len(words) > 1 or "=" in words[0]):
+            problem = self._uvicorn([*words, "app:app"])
+            return f"`{code}`: {problem}" if problem else None
+        return None
 
     def _module(self, module: str, arguments: list[str]) -> str | None:
         if module in ("pip", "pytest", "nox", "mkdocs", "uvicorn"):

@@ -13,12 +13,27 @@ import inspect
 import re
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+from ws_doctest._pages import PYTHON, Page
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _CALL = re.compile(r"(?:await\s+)?(?P<path>[A-Za-z_][\w.]*)\((?P<arguments>.*)\)")
 _OPTION = re.compile(r"(?P<name>[a-z_]\w*)=(?P<value>[^=].*|)")
 CLOSE = 0.85  # of two names, from which on one is taken for a slip of the other
+
+
+def defined_in(page: Page) -> set[str]:
+    """Return the names that the code on a page defines: they are no slips of others."""
+    found: set[str] = set()
+    for fence in page.fences:
+        if fence.language in PYTHON:
+            with suppress(SyntaxError, ValueError):
+                for node in ast.walk(ast.parse(fence.expanded())):
+                    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                        found.add(node.name)
+    return found
 
 
 class Names:
@@ -96,7 +111,7 @@ class Names:
             if near and name not in vars(__import__("builtins")):
                 return f"`{code}`: there is no {name}; it is close to {near[0]}"
             family = name.partition("_")[0] + "_"
-            if call and family in self.families:
+            if not option and family in self.families:
                 return (
                     f"`{code}`: there is no {name}; of {family}… there are {', '.join(self.families[family])}"
                 )

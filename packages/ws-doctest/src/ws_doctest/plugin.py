@@ -12,6 +12,7 @@ collected, so that a project's other tests do not pay for it.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from ws_doctest._commands import Commands
     from ws_doctest._names import Names
     from ws_doctest._pages import Bullet, Fence, Page
     from ws_doctest._project import Project
@@ -209,6 +211,14 @@ class Gate:
             with suppress(_signatures.ReceiverError):  # the bullets say so
                 receivers[name] = _signatures.load_receiver(target)
         return _names.Names(self.modules, receivers, set(self.config.getini("ws_doctest_words")))
+
+    @cached_property
+    def commands(self) -> Commands:
+        """What the commands on pages may be."""
+        from ws_doctest._commands import Commands
+
+        folders = [path.name for path in self.project.examples]
+        return Commands(self.project.root, folders, self.config._parser)
 
     @cached_property
     def style(self) -> Style:
@@ -525,21 +535,29 @@ class DocPage(pytest.File):
 
     def check_names(self, page: Page) -> str | None:
         """Tell which names in the text of a page are none."""
-        names = _gate(self).names
+        from ws_doctest._names import defined_in
+
+        gate = _gate(self)
+        own = defined_in(page)
         problems = [
             f"{page.name}:{number}: {problem}"
             for number, code in page.spans
-            if (problem := names.problem(code)) is not None
+            if code.partition("(")[0] not in own and (problem := self.problem_of_span(gate, code)) is not None
         ]
         return "\n".join(problems) or None
+
+    def problem_of_span(self, gate: Gate, code: str) -> str | None:
+        """Tell what is wrong with a name, or an option, in a code span."""
+        if not re.match(r"--[a-z]", code):
+            return gate.names.problem(code)
+        option = code.partition(" ")[0].partition("=")[0]
+        return None if option in gate.names.words else gate.commands.option_problem(code)
 
     def check_commands(self, page: Page) -> str | None:
         """Tell which commands of a page cannot be run."""
         from ws_doctest import _commands
 
-        gate = _gate(self)
-        folders = [path.name for path in gate.project.examples]
-        known = _commands.Commands(gate.project.root, folders, self.config._parser)
+        known = _gate(self).commands
         problems = []
         for number, command in _commands.commands_of(page):
             problem = known.problem(command)
