@@ -242,6 +242,32 @@ class Crowd:
             if got != reply(payload, opcode):
                 raise ConnectionError(f"an echo of {payload[:40]!r} was expected, and {got[:80]!r} came")
 
+    def ask(self, payload: bytes) -> bytes:
+        """Send a text on every connection; return the text that comes back, on each the same.
+
+        Raises:
+            ConnectionError: Something else than one text came, or not the same on each connection.
+        """
+        answers = set()
+        for connection in self.connections:
+            connection.settimeout(LIMIT)
+            connection.sendall(frame(payload))
+            got = b""
+            while (size := _length(got)) is None or len(got) < size:
+                part = connection.recv(1 << 18)
+                if not part:
+                    raise ConnectionError(f"the server left instead of an answer, after {got[:80]!r}")
+                got += part
+            connection.setblocking(False)
+            answers.add(got)
+        if len(answers) != 1:
+            raise ConnectionError(f"{len(answers)} answers came to one message")
+        answer = answers.pop()
+        text = answer[2:] if answer[1] < 126 else answer[4:] if answer[1] == 126 else answer[10:]
+        if answer != reply(text):
+            raise ConnectionError(f"one text was expected, and {answer[:80]!r} came")
+        return text
+
     def echo(self, messages: Sequence[bytes], size: int, seconds: float) -> int:
         """Keep one message in flight on every connection for a time, and wait for the last replies.
 

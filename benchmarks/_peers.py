@@ -25,6 +25,7 @@ __all__ = [
     "NODE",
     "OURS",
     "PEERS",
+    "TYPED",
     "Peer",
     "Server",
     "running",
@@ -186,7 +187,19 @@ def _wrappers() -> Iterator[Peer]:
             )
 
 
-PEERS = {peer.name: peer for peer in (*_servers(), *_wrappers())}
+def _typed() -> Iterator[Peer]:
+    for name, app, *needs in (
+        ("typed: FastAPI by hand", "typed_fastapi", "fastapi", "pydantic"),
+        ("typed: ours with pydantic", "typed_pydantic", "fastapi", "pydantic", "lilya.websockets.typed"),
+        ("typed: ours with msgspec", "typed_msgspec", "msgspec", "lilya.websockets.typed"),
+        ("typed: Litestar's listener", "typed_litestar", "litestar", "msgspec"),
+        ("typed: Chanx", "typed_chanx", "fastapi", "chanx", "fast_channels"),
+    ):
+        yield uvicorn(name, "websockets-sansio", app, *needs, ours="ours" in name)
+
+
+TYPED = [peer.name for peer in _typed()]
+PEERS = {peer.name: peer for peer in (*_servers(), *_wrappers(), *_typed())}
 
 
 class Server:

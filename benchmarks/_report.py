@@ -237,6 +237,7 @@ def blocks(figures: dict[str, Results]) -> dict[str, str]:
         "adapters": _adapters(
             {"a message": cases["adapters"]["rows"], "a connection": cases["adapters-handshake"]["rows"]}
         ),
+        "typed": _typed(cases.get("typed")),
         "fairness-run": about(fair, f"{fair['minutes']:g} minutes"),
         "missing": _missing({**cases, **fair["cases"]}),
         "core-run": about(core, _rounds(core)),
@@ -414,6 +415,16 @@ def _pair(base: Row, other: Row) -> str:
     if "missing" in base or "missing" in other:
         return NOTHING
     return f"{number(base['value'])}, {number(other['value'])} ({other['ratio'] / base['ratio']:.2f})"
+
+
+def _typed(case: Results | None) -> str:
+    if case is None:
+        return "Not measured yet: `python3 noxfile.py -s bench -- wire typed --write` does it."
+    rows = case["rows"]
+    return table(
+        ["", "µs per message"],
+        [[f"**{name}**" if "ours" in name else name, _cell(row)] for name, row in rows.items()],
+    )
 
 
 def _missing(cases: Results) -> str:

@@ -55,6 +55,9 @@ class Leave(pydantic.BaseModel):
     type: Literal["leave"] = "leave"
 
 
+Message = Annotated[Union[Say, Leave], pydantic.Field(discriminator="type")]  # noqa: UP007
+
+
 class AuthorStruct(msgspec.Struct):
     id: int
     name: str
@@ -98,9 +101,7 @@ def typed(cls: Any) -> Any:
 
 def apps() -> dict[str, Any]:
     ours = load_ours().WebSocket
-    adapter: Any = pydantic.TypeAdapter(
-        Annotated[Union[Say, Leave], pydantic.Field(discriminator="type")]  # noqa: UP007
-    )
+    adapter: Any = pydantic.TypeAdapter(Message)
     decoder = msgspec.json.Decoder(SayStruct | LeaveStruct)
     encoder = msgspec.json.Encoder()
     return {

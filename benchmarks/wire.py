@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import resource
 import statistics
@@ -37,8 +38,9 @@ from typing import NamedTuple
 
 from . import _report
 from ._client import BINARY, TEXT, Crowd, deflated, frame, handshakes, reply
-from ._peers import ADAPTED, DEFAULT, HTTP, LEVEL_6, NODE, OURS, PEERS, Server, running
+from ._peers import ADAPTED, DEFAULT, HTTP, LEVEL_6, NODE, OURS, PEERS, TYPED, Server, running
 from ._system import Meter, Sample, memory
+from .typed import MESSAGE
 
 TURNS = 4  # of each row in a round
 TRIES = 3  # of a turn that was disturbed
@@ -79,10 +81,14 @@ def wait_until_steady(read: Callable[[], int], tolerance: int) -> int:
 
 def warm(server: Server) -> None:
     """Have a fresh server do what it will do, as often as a compiler may want to see it."""
+    payload = SMALL
+    if server.peer.name in TYPED:
+        payload = (enveloped(MESSAGE) if "Chanx" in server.peer.name else MESSAGE).encode()
     with Crowd(server.port, count=32) as crowd:
+        size = len(reply(crowd.ask(payload)))
         done = 0
         while done < WARM:
-            done += crowd.echo([frame(SMALL)], len(reply(SMALL)), SECONDS / 10)
+            done += crowd.echo([frame(payload)], size, SECONDS / 10)
 
 
 # The workloads: each takes a running server, and returns a sample
@@ -100,6 +106,25 @@ def timed_echo(server: Server, crowd: Crowd, payload: bytes = SMALL, opcode: int
     with Meter(server.pid, server.core) as meter:
         done = crowd.echo([message], size, SECONDS)
     return meter.sample(meter.server / done * 1e6)
+
+
+def typed_echo(server: Server, message: str = MESSAGE) -> Sample:
+    """A message that is decoded, validated, encoded and sent back; its JSON may be spelt in another way."""
+    with Crowd(server.port, count=32) as crowd:
+        answer = crowd.ask(message.encode())
+        if json.loads(answer) != json.loads(message):
+            raise ConnectionError(f"the same message was expected, and {answer[:80]!r} came")
+        sent, size = frame(message.encode()), len(reply(answer))
+        crowd.echo([sent], size, SECONDS / 4)
+        with Meter(server.pid, server.core) as meter:
+            done = crowd.echo([sent], size, SECONDS)
+    return meter.sample(meter.server / done * 1e6)
+
+
+def enveloped(message: str) -> str:
+    """The message as Chanx wants it."""
+    payload = json.loads(message)
+    return json.dumps({"action": payload.pop("type"), "payload": payload}, separators=(",", ":"))
 
 
 def echo_deflate(server: Server) -> Sample:
@@ -186,7 +211,7 @@ def each(run: Workload, peers: Iterable[str]) -> dict[str, tuple[str, Workload]]
     return {name: (name, run) for name in peers}
 
 
-SERVERS = [name for name in PEERS if " on " not in name and name not in (LEVEL_6, HTTP)]
+SERVERS = [name for name in PEERS if " on " not in name and name not in (LEVEL_6, HTTP, *TYPED)]
 COMPRESSING = [name for name in SERVERS if PEERS[name].deflate]
 FRAMEWORKS = [DEFAULT, OURS, *(name for name in PEERS if " on " in name and " with " not in name)]
 ADAPTERS = [
@@ -207,6 +232,7 @@ OTHER_WAYS = {
 VERSIONS = (
     *("uvicorn", "uvloop", "httptools", "websockets", "wsproto", "granian", "hypercorn", "aiohttp", "picows"),
     *("starlette", "fastapi", "litestar", "lilya", "quart"),
+    *("pydantic", "msgspec", "chanx"),
 )
 
 CASES: dict[str, Case] = {
@@ -282,6 +308,20 @@ CASES |= {
     )
     for count in GROWTH
 }
+
+CASES["typed"] = Case(
+    f"Echo of a typed message of {len(MESSAGE)} bytes, 32 connections",
+    "µs",
+    {
+        name.removeprefix("typed: "): (
+            name,
+            partial(typed_echo, message=enveloped(MESSAGE)) if "Chanx" in name else typed_echo,
+        )
+        for name in TYPED
+    },
+)
+# Those that the next run measures: until then the page has no figures of them.
+AWAITED = {"typed"}
 
 # What this project has set itself: a ratio of two rows of one case, and what it should not exceed.
 GOALS = [

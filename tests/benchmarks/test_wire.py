@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -22,6 +23,7 @@ from benchmarks import _report, wire
 from benchmarks._client import BINARY, TEXT, Crowd, deflated, frame, handshakes, reply
 from benchmarks._peers import DEFAULT, HTTP, OURS, PEERS, Peer, Server, running, uvicorn
 from benchmarks._system import Sample, processes
+from benchmarks.typed import MESSAGE
 
 ROOT = Path(__file__).parents[2]
 SERVERS = ROOT / "benchmarks" / "servers"
@@ -259,6 +261,44 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MEMBERS", 20)
     monkeypatch.setattr(wire, "WARM", 100)
     monkeypatch.setattr(wire, "IDLE", 400)  # more than the memory that is there from before
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_with_typed_messages() -> None:
+    case = wire.CASES["typed"]
+    run = wire.Run({"typed": case._replace(turns=1)}, 1, CORES, tries=1)
+    run()
+    rows = run.results()["cases"]["typed"]["rows"]
+    # Chanx is in the environment of the benchmarks only.
+    assert set(run.missing["typed"]) <= {"Chanx"}
+    for label in case.rows.keys() - run.missing["typed"].keys():
+        assert rows[label]["value"] > 0, label
+    assert rows["FastAPI by hand"]["ratio"] == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [reply(b'{"type":"say"}'), reply(b"{}", BINARY), reply(b"{}") + b"!", b""],
+    ids=["another message", "binary", "more than one", "nothing"],
+)
+def test_a_typed_echo_that_is_none(fake: Callable[..., int], answer: bytes) -> None:
+    server = object.__new__(Server)
+    server.port = fake(ACCEPTED, answer)
+    with pytest.raises(ConnectionError, match=r"expected|instead of an answer|answers came"):
+        one_client(wire.typed_echo, server)
+
+
+def one_client(run: Callable[[Server], Sample], server: Server) -> Sample:
+    """Run a workload with one connection: a server that is told what to say has one."""
+    crowd = wire.Crowd
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "Crowd", lambda port, count: crowd(port, count=1))
+        return run(server)
+
+
+def test_the_envelope_holds_the_same_message() -> None:
+    message = json.loads(wire.enveloped(MESSAGE))
+    assert {"type": message["action"], **message["payload"]} == json.loads(MESSAGE)
 
 
 @pytest.mark.usefixtures("small")

@@ -81,8 +81,11 @@ def test_the_plots_are_the_figures(figures: dict[str, Results]) -> None:
 
 
 def test_the_figures_are_of_what_is_measured_now(figures: dict[str, Results]) -> None:
-    assert figures["wire"]["cases"].keys() == wire.CASES.keys()
+    measured = figures["wire"]["cases"].keys()
+    assert wire.CASES.keys() - measured <= wire.AWAITED
     for name, case in wire.CASES.items():
+        if name not in measured:
+            continue
         committed = figures["wire"]["cases"][name]
         assert (committed["title"], committed["unit"]) == (case.title, case.unit)
         assert list(committed["rows"]) == list(case.rows)
@@ -93,7 +96,9 @@ def test_the_figures_are_of_what_is_measured_now(figures: dict[str, Results]) ->
 
 def test_every_case_has_its_run(page: str, figures: dict[str, Results]) -> None:
     wire_figures = figures["wire"]
-    assert sorted(name for run in wire_figures["runs"] for name in run["cases"]) == sorted(wire.CASES)
+    ran = [name for run in wire_figures["runs"] for name in run["cases"]]
+    assert sorted(ran) == sorted(wire_figures["cases"])
+    assert wire.CASES.keys() - set(ran) <= wire.AWAITED
     with_two = {"runs": [{**run, "rounds": 77} for run in wire_figures["runs"] * 2], "cases": {}}
     assert _report.blocks({**figures, "wire": {**with_two, "cases": wire_figures["cases"]}})[
         "wire-run"
