@@ -290,7 +290,7 @@ def test_a_typed_echo_that_is_none(fake: Callable[..., int], answer: bytes) -> N
 
 def one_client(run: Callable[[Server], Sample], server: Server) -> Sample:
     """Run a workload with one connection: a server that is told what to say has one."""
-    crowd = wire.Crowd
+    crowd = Crowd
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wire, "Crowd", lambda port, count: crowd(port, count=1))
         return run(server)
