@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import json
 import sys
+import uuid
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from types import FrameType
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import msgspec
 import pydantic
@@ -16,6 +21,7 @@ from hypothesis import strategies as st
 
 from lilya.websockets import WebSocket, WebSocketDataError
 from lilya.websockets.typed import JSON, Codec, MessagePack
+from lilya.websockets.typed._hashes import longest
 
 from .models import KINDS, Kind
 from .server import Server, data, steps, text
@@ -170,6 +176,158 @@ def test_a_hundred_models() -> None:
         for kind in kinds:
             for words in ("a", 5, "x" * 1_000_000):
                 try_it(cls, json.dumps({"type": kind, "text": words}))
+
+
+# Numbers of one hash: Python compares each of them with all others.
+SAME_HASH = [number * (2**61 - 1) for number in range(1, 3000)]
+
+
+class PydanticInts(pydantic.BaseModel):
+    ids: set[int]
+
+
+class PydanticFew(pydantic.BaseModel):
+    ids: Annotated[set[int], pydantic.Field(max_length=50)]
+
+
+class PydanticSmall(pydantic.BaseModel):
+    ids: list[dict[Annotated[int, pydantic.Field(ge=0, lt=2**53)], str]]
+
+
+class MsgspecInts(msgspec.Struct):
+    ids: set[int]
+
+
+class MsgspecFew(msgspec.Struct):
+    ids: Annotated[set[int], msgspec.Meta(max_length=300)]
+
+
+class MsgspecSmall(msgspec.Struct):
+    ids: list[dict[Annotated[int, msgspec.Meta(ge=0, lt=2**53)], str]]
+
+
+class Point(NamedTuple):
+    x: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    inner: tuple[Fraction, ...] = ()
+    others: frozenset[str] = frozenset()
+    self: Frozen | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+    text: str
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    ("type_", "library", "most"),
+    [
+        (PydanticInts, "pydantic", 16_384),
+        (MsgspecInts, "msgspec", 16_384),
+        (PydanticFew, "pydantic", None),
+        (MsgspecFew, "msgspec", 30_000),
+        (PydanticSmall, "pydantic", None),
+        (MsgspecSmall, "msgspec", None),
+        (set[uuid.UUID], "pydantic", 16_384),
+        (list[dict[str, set[Decimal]] | None], "msgspec", 16_384),
+        (dict[uuid.UUID, str] | int, "pydantic", 16_384),
+        (frozenset[tuple[str, int]], "msgspec", 16_384),
+        (set[Point], "pydantic", 16_384),
+        (set[Frozen], "pydantic", 16_384),
+        (set[tuple[str, ...]], "pydantic", None),
+        (set[Name], "msgspec", None),
+        (set[Annotated[int, pydantic.Field(lt=5)]], "pydantic", 16_384),
+        (set[Any], "pydantic", 16_384),
+        (set, "msgspec", 16_384),
+        (dict[Any, set[Literal[1, 2]]], "pydantic", None),
+        (dict, "msgspec", None),
+        (dict[str, int], "msgspec", None),
+        (set[Colour | bool | str], "msgspec", None),
+        (Annotated[set[int], msgspec.Meta(max_length=5)], "msgspec", 16_384),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_how_long_a_message_with_chosen_hashes_may_be(type_: Any, library: Any, most: int | None) -> None:
+    assert longest(type_, library) == most
+
+
+@pytest.mark.parametrize("codec", [None, JSON(binary=True)])
+@pytest.mark.parametrize("model", [PydanticInts, MsgspecInts])
+def test_numbers_of_one_hash(model: Any, codec: Codec | None) -> None:
+    class Typed(WebSocket[model], codec=codec):
+        pass
+
+    def payload(count: int) -> Any:
+        written = json.dumps({"ids": SAME_HASH[:count]})
+        return written if codec is None else written.encode()
+
+    try_it(Typed, payload(500))
+    assert len(payload(2000)) > 16_384
+    server = Server(*(data(payload(2000)) if codec else text(payload(2000)) for _ in range(2)))
+    websocket = server.websocket(Typed)
+    steps(websocket.accept())
+    with pytest.raises(WebSocketDataError, match="may have 16,384 characters or bytes, and has") as caught:
+        steps(websocket.receive_message())
+    assert [each["type"] for each in caught.value.errors()] == ["too_long"]
+    server.push({"type": "websocket.disconnect", "code": 1000})
+    server.sent.clear()
+    with pytest.raises(StopAsyncIteration):
+        steps(anext(websocket.iter_messages(on_error="answer")))
+    assert "too_long" in repr(server.sent)
+
+
+def test_pydantic_stops_at_the_number_that_is_allowed() -> None:
+    """All of them would be compared with one another otherwise: some 100 times as much work."""
+    compared = 0
+
+    class Counted(int):
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return self is other
+
+    values: Any = [Counted(number) for number in range(1000)]
+    adapter: Any = pydantic.TypeAdapter(Annotated[set[Any], pydantic.Field(max_length=50)])
+    with pytest.raises(pydantic.ValidationError):
+        adapter.validate_python(values)
+    assert compared < 100 * 100
+
+
+@pytest.mark.parametrize("model", [PydanticFew, PydanticSmall, MsgspecSmall])
+def test_a_bound_takes_the_limit_away(model: Any) -> None:
+    cls: Any = WebSocket[model]
+    try_it(cls, json.dumps({"ids": [{str(number): "x"} for number in range(5000)]}))
+    try_it(cls, json.dumps({"ids": SAME_HASH}))
+
+
+def test_a_message_that_cannot_be_written_is_named() -> None:
+    class Plain(Codec):
+        def decode(self, data: str) -> Any:
+            return json.loads(data)
+
+        def encode(self, value: Any) -> str:
+            return json.dumps(value)
+
+    class Typed(WebSocket[dict[str, Any]], codec=Plain(), library="pydantic"):
+        pass
+
+    server = Server(text('{"a": {"\\ud800": 1}}'))
+    websocket: Any = server.websocket(Typed)
+    steps(websocket.accept())
+    message = steps(websocket.receive_message())
+    with pytest.raises(ValueError, match="the message cannot be encoded"):
+        steps(websocket.send_message(message))
+    assert len(server.sent) == 1
 
 
 def lines_of(call: Callable[[], object]) -> int:

@@ -27,6 +27,7 @@ __all__ = [
     "Library",
     "ReplyTo",
     "discriminator_of",
+    "fields_of",
     "is_model",
     "is_object",
     "is_struct",
@@ -132,7 +133,7 @@ def is_object(type_: Any) -> bool:
     return is_model(type_) or (isinstance(origin, type) and issubclass(origin, Mapping))
 
 
-def _fields_of(model: Any) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+def fields_of(model: Any) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """The types of a model's fields, and what they are annotated with; nothing if that is not known yet."""
     bare = get_origin(model) or model
     if is_pydantic(bare) and hasattr(bare, "model_fields"):
@@ -179,7 +180,7 @@ def _traces(type_: Any, seen: set[int]) -> Iterator[tuple[Library, Any]]:
     for argument in get_args(bare):
         yield from _traces(argument, seen)
     if is_model(bare):
-        for field, annotations in _fields_of(bare).values():
+        for field, annotations in fields_of(bare).values():
             for annotation in annotations:
                 yield from _source(type(annotation), bare)
             yield from _traces(field, seen)
@@ -241,7 +242,7 @@ def discriminator_of(models: list[Any]) -> tuple[str, dict[Any, Any]] | None:
 def _literals_of(model: Any) -> dict[str, tuple[Any, ...]]:
     return {
         name: get_args(bare)
-        for name, (field, _) in _fields_of(model).items()
+        for name, (field, _) in fields_of(model).items()
         if get_origin(bare := unwrapped(field)) is Literal
     }
 
@@ -252,7 +253,7 @@ def marked_fields(type_: Any, mark: Mark) -> dict[type, str]:
     for member in members_of(type_):
         model = unwrapped(member)
         if is_model(model):
-            for name, (_, annotations) in _fields_of(model).items():
+            for name, (_, annotations) in fields_of(model).items():
                 if any(annotation is mark for annotation in annotations):
                     bare = get_origin(model) or model
                     found[dict if is_typed_dict(bare) else bare] = name

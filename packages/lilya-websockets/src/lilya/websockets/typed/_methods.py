@@ -82,7 +82,7 @@ class TypedWebSocket(WebSocket):
             return self._typed.encode(message)  # type: ignore[no-any-return]
         except RecursionError as error:
             raise ValueError("the message is nested too deep, or holds itself") from error
-        except OverflowError as error:
+        except (OverflowError, UnicodeError) as error:
             raise ValueError(f"the message cannot be encoded: {error}") from error
 
     def _calling(self) -> Calls:

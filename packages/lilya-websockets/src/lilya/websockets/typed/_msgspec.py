@@ -39,7 +39,9 @@ _JSON: Final = JSON()
 failures: Final[tuple[type[Exception], ...]] = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding raises for what is wrong."""
 
-safe_kinds: Final = frozenset({"invalid_tag", "invalid_type", "malformed", "missing", "out_of_range"})
+safe_kinds: Final = frozenset(
+    {"invalid_tag", "invalid_type", "malformed", "missing", "out_of_range", "too_long"}
+)
 """Kinds of errors whose text is msgspec's, and not of the app."""
 
 

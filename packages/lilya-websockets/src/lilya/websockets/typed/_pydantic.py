@@ -27,7 +27,7 @@ __all__ = ["decoder", "details_of", "encoder", "failures", "safe_kinds"]
 failures: Final[tuple[type[Exception], ...]] = (ValueError, RecursionError)
 """What decoding raises for what is wrong."""
 
-safe_kinds: Final = {"malformed", "too_many_errors", *get_args(core_schema.ErrorType)} - {
+safe_kinds: Final = {"malformed", "too_long", "too_many_errors", *get_args(core_schema.ErrorType)} - {
     "value_error",
     "assertion_error",
 }

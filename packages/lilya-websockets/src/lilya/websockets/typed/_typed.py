@@ -11,7 +11,8 @@ from typing import Any, Final, get_args
 from .._messages import describe, dumps, encode_json
 from ..exceptions import WebSocketDataError
 from ._codecs import JSON, Codec
-from ._errors import answer_of
+from ._errors import answer_of, detail
+from ._hashes import TooLong, longest
 from ._kinds import CALL_ID, REPLY_TO, Library, library_of, marked_fields, name_of
 
 __all__ = ["Typed", "chosen_library", "encoded"]
@@ -45,6 +46,9 @@ class Typed:
         """The libraries that validate what is received, and what is sent."""
         reads = _module(self.libraries[0])
         self.decode, self._details_of = reads.decoder(received, codec)
+        most = longest(received, self.libraries[0])
+        if most is not None:
+            self.decode = _limited(self.decode, most)
         self._safe_kinds = reads.safe_kinds
         self.failures: tuple[type[Exception], ...] = reads.failures
         """What `decode` raises about a payload that is wrong."""
@@ -75,7 +79,10 @@ class Typed:
         message = {"type": message_type, self.key: payload}
         if isinstance(error, RecursionError):
             error = ValueError("the message is nested too deep")
-        details = self._details_of(error, payload)
+        if isinstance(error, TooLong):
+            details = [detail((), "too_long", str(error))]
+        else:
+            details = self._details_of(error, payload)
         first = details[0]
         place = ".".join(map(str, first["loc"]))
         return WebSocketDataError(
@@ -94,6 +101,17 @@ class Typed:
                 answer_of([{**details[0], "msg": f"Expected a {kind} message"}], ("wrong_kind",))
             )
         return self.codec.encode(answer_of(details, self._safe_kinds))
+
+
+def _limited(decode: Callable[[Any], Any], most: int) -> Callable[[Any], Any]:
+    def limited(payload: Any) -> Any:
+        if len(payload) > most:
+            raise TooLong(
+                f"A message of this type may have {most:,} characters or bytes, and has {len(payload):,}"
+            )
+        return decode(payload)
+
+    return limited
 
 
 def chosen_library(type_: Any, chosen: Library | None = None) -> Library:
