@@ -1268,3 +1268,49 @@ def test_names_and_options_that_are_there(project: Project) -> None:
     )
     result = project.run("-k", "names")
     result.assert_outcomes(passed=1, deselected=19)
+
+
+def test_files_of_tests_are_run_together_and_told_apart(pytester: pytest.Pytester) -> None:
+    root = pytester.path
+    files = {
+        "test_good.py": "def test_it() -> None:\n    assert True\n",
+        "test_bad.py": "def test_it() -> None:\n    assert 1 == 2\n\n\ndef test_other() -> None:\n    assert True\n",
+        "test_empty.py": "",
+        "test_broken.py": "import no_such_module\n",
+        "test_shown.py": "def test_it() -> None:\n    assert True\n",
+        "test_shown.out": "",
+    }
+    for name, text in files.items():
+        (root / name).write_text(text)
+    paths = [root / name for name in files if name.endswith(".py")]
+    assert _tests.passing(paths, root) == {root / "test_good.py"}
+
+
+def test_a_failing_test_file_beside_another_one_is_shown(project: Project) -> None:
+    for name, value in (("one", "1"), ("two", "2")):
+        project.write(f"docs_src/talk/test_{name}.py", f"def test_it() -> None:\n    assert {value} == 1\n")
+        project.append(PAGE, f"\n```python\n{{!> ../docs_src/talk/test_{name}.py !}}\n```\n")
+    result = project.run("-k", "pytest")
+    result.assert_outcomes(passed=1, failed=1, deselected=19)
+    result.stdout.fnmatch_lines(["docs_src/talk/test_two.py fails, and no test_two.out says so:"])
+
+
+def test_what_servers_import_before_they_are_forked(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "one.py").write_text(
+        "import shop.till\nimport json\nfrom starlette.routing import Route\nfrom . import x\n"
+    )
+    (tmp_path / "two.py").write_text("import (\n")
+    (tmp_path / "three.py").write_text("def later():\n    import anyio.abc\n")
+    examples = [tmp_path / name for name in ("one.py", "two.py", "three.py")]
+    assert _apps.imports_of(examples, tmp_path) == ["json", "starlette.routing", "anyio.abc"]
+
+
+def test_one_example_on_two_pages_is_replayed_twice(project: Project) -> None:
+    """Over one server one after the other, over several servers at the same time."""
+    project.write("docs/again.md", project.read(PAGE).partition("## Path")[0])
+    project.replace(
+        "pyproject.toml", "ws_doctest_servers = []", 'ws_doctest_servers = ["websockets-sansio", "wsproto"]'
+    )
+    project.replace("pyproject.toml", '"0.5"', '"5"')
+    project.run("-k", "uvicorn").assert_outcomes(passed=4, deselected=21)

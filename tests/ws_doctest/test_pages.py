@@ -194,7 +194,7 @@ def test_a_skip_has_a_reason_and_something_to_skip(tmp_path: Path) -> None:
         ("<!-- ws_doctest skip it -->\n```python\nx\n```", "expected `<!-- ws-doctest: skip REASON -->`"),
         ("<!-- ws-doctest: skip it -->\ntext\n```python\nx\n```", "nothing to skip"),
         ("<!-- ws-doctest: skip it -->\n", "nothing to skip"),
-        ("<!-- ws-doctest: skip it -->\n```text\nx\n```", "neither Python nor a transcript"),
+        ("<!-- ws-doctest: skip it -->\n```text\nx\n```", "neither Python, a transcript"),
     ],
 )
 def test_a_skip_that_does_not_work_is_a_problem(text: str, problem: str, tmp_path: Path) -> None:

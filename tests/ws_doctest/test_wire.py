@@ -128,7 +128,7 @@ def server(request: pytest.FixtureRequest, root: Path) -> Iterator[UvicornProces
     server = UvicornProcess(request.param, root)
     yield server
     server.stop()
-    assert server.process.returncode is not None
+    assert server.process.exitcode is not None
 
 
 def failure(server: UvicornProcess, name: str, text: str, limit: float = 5) -> str | None:
@@ -260,7 +260,7 @@ def test_a_hang_is_a_time_out_that_says_where(
     assert found.startswith(f"{name}.ws:{line}timed out after 0.5 s")
     assert doing in found
     assert f"the handler was waiting in {place}" in found
-    assert server.process.returncode is not None
+    assert server.process.exitcode is not None
 
 
 def test_a_server_that_does_not_start_shows_its_own_output(root: Path) -> None:

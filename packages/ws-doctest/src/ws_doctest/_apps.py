@@ -10,6 +10,7 @@ import shlex
 import sys
 import traceback
 import types
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,22 @@ class Code:
         exec(code, module.__dict__)
         app: ASGIApp = module.__dict__["app"]
         return app
+
+
+def imports_of(examples: Iterable[Path], root: Path) -> list[str]:
+    """Return the modules that examples import, but for those of the project itself."""
+    found: dict[str, None] = {}
+    for example in examples:
+        try:
+            tree = ast.parse(example.read_text(encoding="utf-8"))
+        except (SyntaxError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found |= dict.fromkeys(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found[node.module] = None
+    return [name for name in found if not (root / name.partition(".")[0]).exists()]
 
 
 def make_importable(root: Path) -> None:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -440,5 +440,6 @@ def _object(target: str) -> str | None:
     return None if hasattr(found, name) else f"{module} has no {name}"
 
 
+@lru_cache
 def _toml(path: Path) -> dict[str, Any]:
     return tomlkit.parse(path.read_text(encoding="utf-8")).unwrap() if path.is_file() else {}

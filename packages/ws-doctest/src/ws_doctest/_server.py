@@ -1,11 +1,11 @@
 """The server process of the replays over a real wire: uvicorn, and a line to the process that
 started it.
 
-Started as ``python -m ws_doctest._server IMPLEMENTATION PORT ROOT``. It connects back to PORT, and
-the two speak JSON lines: it reports the port it serves on, and each handler's end with its
-traceback; it is told which app to start up and to shut down, and that time has passed, and asked where a
-handler waits. When
-the line breaks, the process ends: whatever became of the gate, no server is left behind.
+Started by `multiprocessing`, on Linux as a fork of a process that has imported what the examples import. It
+connects back to a port, and the two speak JSON lines: it reports the port it serves on, and each handler's
+end with its traceback; it is told which app to start up and to shut down, and that time has passed, and asked
+where a handler waits. When the line breaks, the process ends: whatever became of the gate, no server is left
+behind.
 """
 
 from __future__ import annotations
@@ -271,12 +271,27 @@ class Server(uvicorn.Server):
         await asyncio.Event().wait()
 
 
-def main(implementation: str, port: int, root: str) -> None:
-    """Serve until the gate is gone."""
+def main(implementation: str, port: str, root: str, output: str) -> None:
+    """Serve until the gate is gone.
+
+    Args:
+        implementation: of WebSockets, the value of uvicorn's ``--ws``.
+        port: of the gate.
+        root: the project's root, where the process runs.
+        output: the file for what it prints.
+    """
+    # An interrupt at the terminal is the gate's to handle; it ends this process in an orderly way.
+    if hasattr(os, "setsid"):
+        os.setsid()
+    os.chdir(root)
+    sys.path[:0] = [] if root in sys.path else [root]
+    with open(output, "ab", buffering=0) as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
     # uvicorn warns that one of the implementations is deprecated. That is why it is tested, not
     # news to a reader.
     warnings.simplefilter("ignore")
-    line = socket.create_connection(("127.0.0.1", port))
+    line = socket.create_connection(("127.0.0.1", int(port)))
     stage = Stage(line, Path(root), implementation)
     config = uvicorn.Config(
         stage.app,
@@ -295,7 +310,3 @@ def main(implementation: str, port: int, root: str) -> None:
     loop = ManualLoop()
     asyncio.set_event_loop(loop)
     loop.run_until_complete(Server(config, stage).serve())
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

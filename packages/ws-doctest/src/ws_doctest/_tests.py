@@ -11,7 +11,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 LIMIT = 60.0  # seconds for one file
 
@@ -69,6 +71,41 @@ def run(path: Path, root: Path, *, update: bool = False) -> str | None:
         f"{shown} (as seen)",
     )
     return "".join(lines) or None
+
+
+def passing(files: list[Path], root: Path) -> set[Path]:
+    """Return the test files that pass when all of them are run in one process, without those that shall fail.
+
+    What is not returned is run alone: then its output says why.
+    """
+    files = [file for file in files if not output_of(file).is_file()]
+    with tempfile.TemporaryDirectory(prefix="ws-doctest-") as folder:
+        report = Path(folder) / "report.xml"
+        names = [file.relative_to(root).as_posix() for file in files]
+        options = [
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--continue-on-collection-errors",
+            f"--junitxml={report}",
+            "-o",
+            "junit_family=xunit1",
+        ]
+        try:
+            subprocess.run(
+                [sys.executable, "-m", "pytest", *names, *options],
+                cwd=root,
+                env={**os.environ, "PYTEST_ADDOPTS": ""},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=LIMIT,
+            )
+            cases = list(ElementTree.parse(report).iter("testcase"))
+        except (subprocess.TimeoutExpired, OSError, ElementTree.ParseError):
+            return set()
+    failed = {case.get("file") for case in cases if len(case)}
+    passed = {case.get("file") for case in cases} - failed
+    return {file for file, name in zip(files, names, strict=True) if name in passed}
 
 
 def normalized(output: str, root: Path) -> str:

@@ -6,13 +6,14 @@ import atexit
 import contextlib
 import http.client
 import json
+import multiprocessing
+import os
 import queue
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from websockets.asyncio.client import connect as websockets_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
-from ws_doctest import _apps
+from ws_doctest import _apps, _preload
 from ws_doctest._apps import Code
 from ws_doctest._memory import HOST
 from ws_doctest._replay import Outcome, Seen, SessionError, replay, visible_headers
@@ -51,6 +52,21 @@ QUIET = 0.01
 START_LIMIT = 30.0  # seconds; a cold import on a busy machine, not a measure of anything
 
 
+# Forked, the processes share what is imported before. Elsewhere than on Linux that is not safe.
+_PROCESSES: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+
+
+def preload(modules: Iterable[str]) -> None:
+    """Have the processes find these modules imported; they are imported while other things are done."""
+    if sys.platform == "linux":
+        from multiprocessing import forkserver
+
+        os.environ[_preload.VARIABLE] = ",".join(["pytest", "ws_doctest._server", *modules])
+        multiprocessing.set_forkserver_preload(["ws_doctest._preload"])
+        forkserver.ensure_running()
+        del os.environ[_preload.VARIABLE]
+
+
 class ServerError(Exception):
     """The server process does not serve; the message has its output."""
 
@@ -70,21 +86,14 @@ class UvicornProcess:
         self.connections = 0
         self.messages: queue.Queue[dict[str, Any]] = queue.Queue()
         self.kept: list[dict[str, Any]] = []  # handlers that ended while something else was waited for
-        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        descriptor, name = tempfile.mkstemp(prefix="ws-doctest-")
+        os.close(descriptor)
+        self.output = Path(name)
         self.line: socket.socket | None = None
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-            command = [sys.executable, "-m", "ws_doctest._server", implementation, str(port), str(root)]
-            self.process = subprocess.Popen(
-                command,
-                cwd=root,
-                stdin=subprocess.DEVNULL,
-                stdout=self.output,
-                stderr=subprocess.STDOUT,
-                # An interrupt at the terminal is the gate's to handle; it ends this process in an
-                # orderly way.
-                start_new_session=True,
-            )
+            arguments = (implementation, str(listener.getsockname()[1]), str(root), str(self.output))
+            self.process: Any = _PROCESSES.Process(target=_preload.serve, args=arguments, daemon=True)
+            self.process.start()
             atexit.register(self.stop)
             try:
                 self._meet(listener)
@@ -100,7 +109,7 @@ class UvicornProcess:
             try:
                 self.line, _address = listener.accept()
             except TimeoutError:
-                if self.process.poll() is not None:
+                if self.process.exitcode is not None:
                     raise ServerError(self._obituary()) from None
                 continue
             self.line.settimeout(None)
@@ -126,8 +135,7 @@ class UvicornProcess:
             except queue.Empty:
                 raise TimeoutError(f"no {key!r} from uvicorn within {limit:g} s") from None
             if "gone" in message:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(5)
+                self.process.join(5)
                 raise ServerError(self._obituary())
             if key in message and value in (None, message[key]):
                 return message
@@ -135,10 +143,9 @@ class UvicornProcess:
                 self.kept.append(message)
 
     def _obituary(self) -> str:
-        self.output.seek(0)
-        output = self.output.read().decode(errors="replace").strip()
+        output = self.output.read_text(encoding="utf-8", errors="replace").strip()
         return (
-            f"uvicorn with --ws {self.implementation} is not running (exit status {self.process.poll()}); "
+            f"uvicorn with --ws {self.implementation} is not running (exit status {self.process.exitcode}); "
             f"its output:\n{output or '(none)'}"
         )
 
@@ -216,14 +223,13 @@ class UvicornProcess:
             with contextlib.suppress(OSError):
                 self.line.shutdown(socket.SHUT_RDWR)
             self.line.close()
-        try:
-            if self.line is None:
-                self.process.kill()
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
+        if self.line is None:
             self.process.kill()
-            self.process.wait()
-        self.output.close()
+        self.process.join(5)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+        self.output.unlink(missing_ok=True)
 
 
 class _Client(websockets_connect):

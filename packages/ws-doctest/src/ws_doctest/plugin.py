@@ -147,6 +147,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(gate, "ws-doctest-gate")
 
 
+def _passing() -> Callable[[list[Path], Path], set[Path]]:
+    from ws_doctest import _tests
+
+    return _tests.passing
+
+
 def _reason(folders: dict[Path, str], path: Path) -> str | None:
     return next((reason for folder, reason in folders.items() if folder in path.parents), None)
 
@@ -195,6 +201,8 @@ class Gate:
         self.implementations: list[str] = config.getini("ws_doctest_servers")
         self.servers: dict[str, UvicornProcess | str] = {}
         self.begun: dict[pytest.Item, Future[str | None]] = {}  # before their turn
+        self.together: dict[object, list[GateItem]] = {}  # what may be run at the same time
+        self.passed: Future[set[Path]] | None = None  # the test files that passed in one run
         self.counts: dict[str, int] = {}
         self.skipped: list[str] = []
         self.unreached: list[str] = []
@@ -347,9 +355,22 @@ class Gate:
         # A worker of pytest-xdist has collected what others run; an update writes one file at a time.
         if self.update or self.config.getoption("collectonly") or hasattr(self.config, "workerinput"):
             return
-        items = [item for item in session.items if isinstance(item, GateItem) and item.is_process]
+        ours = [item for item in session.items if isinstance(item, GateItem)]
+        for item in ours:
+            if item.together is not None:
+                self.together.setdefault(item.together, []).append(item)
+        if self.together:
+            with suppress(ModuleNotFoundError):  # the replays say what is missing
+                from ws_doctest import _apps, _wire
+
+                shown = [path for path in self.project.shown if path.suffix == ".py"]
+                _wire.preload(_apps.imports_of([path for path in shown if path.is_file()], self.project.root))
+        items = [item for item in ours if item.is_process]
         if len(items) > 1:
             pool = ThreadPoolExecutor(1)
+            files = [item.file for item in items if item.file is not None]
+            if len(files) > 1:
+                self.passed = pool.submit(_passing(), files, self.project.root)
             for item in items:
                 self.begun[item] = pool.submit(item.check)
             pool.shutdown(wait=False)
@@ -396,6 +417,8 @@ class GateItem(pytest.Item):
         super().__init__(**kwargs)
         self.check = check
         self.is_process = False  # it runs another process, and can begin before its turn
+        self.file: Path | None = None  # of a test file
+        self.together: object = None  # the same for what may be run at the same time
         self.line = line
         self.skip = skip
         self.user_properties.append(("ws_doctest", kind))
@@ -406,7 +429,12 @@ class GateItem(pytest.Item):
             raise pytest.skip.Exception(self.skip, _use_item_location=True)
         from ws_doctest._pages import PageError
 
-        begun = _gate(self).begun.pop(self, None)
+        gate = _gate(self)
+        others = gate.together.pop(self.together, [])
+        if len(others) > 1:
+            with ThreadPoolExecutor(len(others)) as pool:
+                gate.begun |= {item: pool.submit(item.check) for item in others}
+        begun = gate.begun.pop(self, None)
         try:
             failure = begun.result() if begun else self.check()
         except PageError as exc:
@@ -668,6 +696,7 @@ class DocPage(pytest.File):
                     f"{name}[pytest]", "test files", line, lambda: self.run_tests(path), elsewhere
                 )
                 tests.is_process = elsewhere is None
+                tests.file = None if elsewhere else path
                 yield tests
             elif not _apps.has_app(path) or "#>" in path.read_text(encoding="utf-8"):
                 yield self.item(f"{name}[run]", "files run", line, lambda: self.run_file(path), elsewhere)
@@ -692,12 +721,14 @@ class DocPage(pytest.File):
                 gate.lacks(backend) or gate.reason_not_on(backend, session.app),
             )
         for implementation in gate.implementations:
-            yield self.item(
+            item = self.item(
                 f"{session.name}[uvicorn-{implementation}]",
                 "replays",
                 line,
                 partial(self.replay_over_wire, session, implementation),
             )
+            item.together = (self.path, session)  # each server is a process of its own
+            yield item
 
     def replay_in_memory(self, session: Session, backend: str) -> str | None:
         """Replay a transcript in memory; with --ws-update, rewrite it first."""
@@ -803,6 +834,8 @@ class DocPage(pytest.File):
         from ws_doctest import _tests
 
         gate = _gate(self)
+        if gate.passed is not None and path in gate.passed.result():
+            return None
         return _tests.run(path, gate.project.root, update=gate.update)
 
     # Inline snippets
