@@ -22,6 +22,7 @@ import lilya.websockets
 import lilya.websockets.channels
 import lilya.websockets.draining
 import lilya.websockets.limits
+import lilya.websockets.origins
 import lilya.websockets.testing
 from lilya.websockets import WebSocket
 from lilya.websockets.testing._session import TIMEOUT
@@ -66,8 +67,8 @@ async def ended_by(*messages: Message) -> WebSocket:
     return websocket
 
 
-async def codes_of(body: Callable[[WebSocket], Any]) -> int:
-    """The code that the client of a block sees."""
+async def end_of(body: Callable[[WebSocket], Any]) -> tuple[int, str]:
+    """The code and the reason that the client of a block sees."""
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -89,7 +90,7 @@ async def codes_of(body: Callable[[WebSocket], Any]) -> int:
                 await anyio.lowlevel.checkpoint()
     except KeyError:
         pass
-    return int(sent[-1]["code"])
+    return int(sent[-1]["code"]), str(sent[-1]["reason"])
 
 
 async def _returns(websocket: WebSocket) -> None:
@@ -97,7 +98,7 @@ async def _returns(websocket: WebSocket) -> None:
 
 
 async def _raises(websocket: WebSocket) -> None:
-    raise KeyError
+    raise KeyError("a secret")
 
 
 async def _cancelled(websocket: WebSocket) -> None:
@@ -332,8 +333,13 @@ async def test_the_table_of_how_a_block_ends() -> None:
     ):
         row = next((row for cell, row in shown.items() if cell.startswith(what)), None)
         assert row is not None, f"{rows[0].place}: no row begins with {what!r}"
-        code = await codes_of(body)
+        code, reason = await end_of(body)
         assert str(code) in row.cells[1], f"{row.place}: the client sees {code}"
+        # An exception's text stays here.
+        assert (body is _raises) == ("without a reason" in row.cells[1]), (
+            f"{row.place}: the reason is {reason!r}"
+        )
+        assert reason == ""
 
 
 @pytest.mark.anyio
@@ -397,6 +403,113 @@ def test_the_options_of_channels() -> None:
                 if isinstance(default, int) and not isinstance(default, bool):
                     real = str(default)
                 assert shown == real, f"{row.place}: the default of {name} is {real}"
+
+
+@pytest.mark.page("docs/guides/access.md", "| option | default |")
+def test_the_options_of_the_guard_of_origins() -> None:
+    parameters = inspect.signature(lilya.websockets.origins.OriginGuard).parameters
+    rows = table_of(DOCS / "guides" / "access.md", "option", "default", "meaning")
+    assert {row.cells[0].strip("`") for row in rows} == {
+        name for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY
+    }, f"{rows[0].place}: the table has other options than the class"
+    words = {"none": (), "any": None, "the server's": None}
+    for row in rows:
+        name, shown = row.cells[0].strip("`"), row.cells[1]
+        default = parameters[name].default
+        real = words[shown] if shown in words else ast.literal_eval(shown.strip("`"))
+        same = real == default or (not real and not default and not isinstance(default, bool))
+        assert same, f"{row.place}: the default of {name} is {default!r}"
+
+
+@pytest.mark.page("docs/guides/limits.md", "| option | limits |")
+def test_what_is_beyond_the_limits() -> None:
+    code = inspect.signature(lilya.websockets.limits.LimitGuard).parameters["code"].default
+    rows = table_of(DOCS / "guides" / "limits.md", "option", "limits", "beyond it")
+    wanted = {"connections": "503", "messages_per_second": str(code), "bytes_per_second": str(code)}
+    for row in rows:
+        name = row.cells[0].strip("`")
+        assert name in inspect.signature(lilya.websockets.limits.LimitGuard).parameters, row.place
+        assert wanted.get(name, "429") in row.cells[2], f"{row.place}: it is {wanted.get(name, '429')}"
+
+
+@pytest.mark.page("docs/channels.md", "| what happened | error |")
+def test_the_errors_of_channels() -> None:
+    rows = table_of(DOCS / "channels.md", "what happened", "error")
+    errors = ["`ValueError`", "`ImportError`", "`WebSocketRuntimeError`", "`BrokerError`", "`OutboxFull`", ""]
+    assert wrong_rows(rows[:-1], 1, errors[:-1]) == []
+    for name in ("BrokerError", "OutboxFull"):
+        assert issubclass(getattr(lilya.websockets.channels, name), lilya.websockets.channels.ChannelsError)
+
+
+@pytest.mark.page("docs/testing.md", "| a silent app |")
+def test_what_a_silent_app_is_for_each_client() -> None:
+    rows = table_of(DOCS / "testing.md", "", "here", "Starlette, Lilya")
+    (row,) = [row for row in rows if row.cells[0] == "a silent app"]
+    error = lilya.websockets.testing.WebSocketTimeout
+    assert row.cells[1] == f"`{error.__name__}` after {TIMEOUT:g} s", f"{row.place}: {error.__name__}"
+
+
+# Values in code style
+
+SOURCES = [
+    *(ROOT / "packages").rglob("src/**/*.py"), *EXAMPLES.rglob("*.py"), ROOT / "noxfile.py",
+    *(path for path in Path(uvicorn.__file__).parent.rglob("*.py")),
+]  # fmt: skip
+# What others define, or the reader does.
+OF_OTHERS = {"SECRET_KEY", "CONN_MAX_AGE", "CONFORMANCE_PROTOCOL"}
+
+
+def strings_of_the_code() -> tuple[set[str], str]:
+    """The string constants of all the code that pages speak of, and the text of it."""
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in SOURCES]
+    found = {
+        node.value
+        for text in texts
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    return found, "\n".join(texts)
+
+
+def unknown_values(path: Path, text: str, known: set[str], code: str) -> list[str]:
+    """Strings and names of variables in code spans that are in no code."""
+    found = []
+    for part in parts(path, text):
+        for span in part.spans if part.kind != "fence" else ():
+            literal = re.fullmatch(r'"([a-z_]+)"', span)
+            variable = re.match(r"([A-Z][A-Z\d]*_[A-Z\d_]+)(?:=|$)", span)
+            if literal and literal[1] not in known:
+                found.append(f"{part.place}: `{span}` is no value in the code")
+            if variable and variable[1] not in OF_OTHERS and not re.search(rf"\b{variable[1]}\b", code):
+                found.append(f"{part.place}: `{span}`: no code reads {variable[1]}")
+    return found
+
+
+@pytest.mark.page("docs/channels.md", '`"client"`')
+def test_values_in_code_style() -> None:
+    known, code = strings_of_the_code()
+    assert [
+        problem
+        for page in PAGES
+        for problem in unknown_values(page, page.read_text(encoding="utf-8"), known, code)
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("page", "old", "new"),
+    [
+        ("channels.md", '`"client"`, `"closed"`', '`"peer"`, `"closed"`'),
+        ("deploying.md", "| `FORWARDED_ALLOW_IPS` |", "| `FORWARDED_ALLOWED_IPS` |"),
+        ("deploying.md", "| `CHANNELS_URL` |", "| `CHANNEL_URL` |"),
+        ("guides/access.md", '| `"allow"` |', '| `"allowed_all"` |'),
+    ],
+)
+def test_planted_value(page: str, old: str, new: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    assert old in text
+    known, code = strings_of_the_code()
+    (found,) = unknown_values(DOCS / page, text.replace(old, new, 1), known, code)
+    assert re.match(rf"docs/{page}:\d+: ", found)
 
 
 # Options in words

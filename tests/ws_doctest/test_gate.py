@@ -412,6 +412,14 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
         both(NAMED, add(PAGE, "\nSet `--lifespan never`.\n")),
         ["docs/talk.md:30: `--lifespan never`: uvicorn does not take it: Invalid value*"],
     ),
+    "class that does not exist": (
+        both(NAMED, add(PAGE, "\nMake a `Telephone(number)`.\n")),
+        ["docs/talk.md:30: `Telephone(number)`: there is no Telephone; one of somebody else's belongs into*"],
+    ),
+    "folder of pytest": (
+        add(PAGE, "\n`pytest doc -k talk`\n"),
+        ["docs/talk.md:30: *there is no doc"],
+    ),
     "argument that does not exist": (
         both(NAMED, add(PAGE, "\n| call | |\n| --- | --- |\n| `channel.accept(protocol=None)` | x |\n")),
         ["docs/talk.md:32: `channel.accept(protocol=None)`: channel.accept has no argument protocol*"],

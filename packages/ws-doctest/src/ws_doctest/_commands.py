@@ -235,9 +235,16 @@ class Commands:
             name = word.partition("=")[0]
             if name.startswith("--") and name not in names:
                 return f"pytest has no option {name}"
-        for word in arguments:
+        takes = {
+            name
+            for action in _actions(self.pytest_parser)
+            if action.nargs != 0
+            for name in action.option_strings
+        }
+        for before, word in zip(["", *arguments], arguments, strict=False):
             path = word.partition("::")[0]
-            if "/" in path and not path.startswith("-") and not (self.root / path).exists():
+            # What follows an option may be its value.
+            if before not in takes and not path.startswith("-") and not (self.root / path).exists():
                 return f"there is no {path}"
             if "::" in word and path.endswith(".py"):
                 test = word.split("::")[-1].partition("[")[0]

@@ -25,7 +25,7 @@ CLOSE = 0.85  # of two names, from which on one is taken for a slip of the other
 
 
 def defined_in(page: Page) -> set[str]:
-    """Return the names that the code on a page defines: they are no slips of others."""
+    """Return the names that the code on a page defines or imports: they are no slips of others."""
     found: set[str] = set()
     for fence in page.fences:
         if fence.language in PYTHON:
@@ -33,6 +33,8 @@ def defined_in(page: Page) -> set[str]:
                 for node in ast.walk(ast.parse(fence.expanded())):
                     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                         found.add(node.name)
+                    elif isinstance(node, ast.Import | ast.ImportFrom):
+                        found |= {alias.asname or alias.name for alias in node.names}
     return found
 
 
@@ -110,6 +112,8 @@ class Names:
             near = difflib.get_close_matches(name, candidates, 1, CLOSE)
             if near and name not in vars(__import__("builtins")):
                 return f"`{code}`: there is no {name}; it is close to {near[0]}"
+            if call and name[0].isupper() and name not in vars(__import__("builtins")):
+                return f"`{code}`: there is no {name}; one of somebody else's belongs into ws_doctest_words"
             family = name.partition("_")[0] + "_"
             if not option and family in self.families:
                 return (
