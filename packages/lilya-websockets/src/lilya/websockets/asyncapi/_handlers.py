@@ -53,10 +53,9 @@ class _Description:
 def describe(
     websocket: Any = None, *, title: str | None = None, tags: Iterable[str] = (), deprecated: bool = False
 ) -> Callable[[T], T]:
-    """Describe a handler where its annotations do not. Put this decorator below that of the framework.
+    """Describe a handler where its annotations do not.
 
-        @describe(WebSocket[Say, Said], tags=["chat"])
-        async def chat(websocket: StarletteWebSocket) -> None: ...
+    A decorator, as `@describe(WebSocket[Say, Said], tags=["chat"])`. Put it below that of the framework.
 
     Args:
         websocket: `WebSocket[In, Out]` with the types of the messages, or a subclass of it. Default: the one
