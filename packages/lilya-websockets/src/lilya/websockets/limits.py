@@ -35,6 +35,7 @@ from ._messages import checked_close
 from ._options import checked_count, checked_number
 from ._websocket import WebSocket
 from .datastructures import Address
+from .observing import explain
 from .types import AnyASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["LimitGuard", "RateLimit", "client_key"]
@@ -219,6 +220,7 @@ class LimitGuard:
         if name:
             self.refused[name] += 1
             status, text = _REFUSALS[name]
+            explain(scope, name, by="LimitGuard")
             headers = {"retry-after": str(math.ceil(min(max(wait, 1), _DAY)))}
             await WebSocket(scope, receive, send).deny(status, text, headers)
             return
@@ -230,7 +232,7 @@ class LimitGuard:
             if key is None or (self._messages is None and self._bytes is None):
                 await self.app(scope, receive, send)
             else:
-                await _Metered(self, key, receive, send).run(scope)
+                await _Metered(self, key, scope, receive, send).run()
         finally:
             self.open -= 1
             if counts:
@@ -278,17 +280,19 @@ class _Metered:
     The close goes out when the app has ended, or closes: `receive` must not wait for a client to read.
     """
 
-    def __init__(self, guard: LimitGuard, key: Hashable, receive: Receive, send: Send) -> None:
+    def __init__(self, guard: LimitGuard, key: Hashable, scope: Scope, receive: Receive, send: Send) -> None:
         self._guard = guard
         self._key = key
+        self._scope = scope
         self._receive = receive
         self._send = send
+        self._limit = ""  # that the client has exceeded
         self._end: Message | None = None  # what the app receives when the client has sent too much
         self._closed = False  # whether the app, or this, has sent a close
 
-    async def run(self, scope: Scope) -> None:
+    async def run(self) -> None:
         try:
-            await self._guard.app(scope, self.receive, self.send)
+            await self._guard.app(self._scope, self.receive, self.send)
         finally:
             if self._end is not None:
                 await self._close(self._end)
@@ -302,6 +306,7 @@ class _Metered:
             if not name:
                 return message
             self._guard.refused[name] += 1
+            self._limit = name
             reason = _REFUSALS[name][1]
             self._end = {"type": "websocket.disconnect", "code": self._guard._code, "reason": reason}
         return dict(self._end)
@@ -320,6 +325,7 @@ class _Metered:
         if self._closed:
             return
         self._closed = True
+        explain(self._scope, self._limit, by="LimitGuard")
         with anyio.move_on_after(_CLOSING, shield=True):
             try:
                 await self._send({**end, "type": "websocket.close"})
