@@ -85,6 +85,11 @@ def test_the_names_of_public_modules_exist(module: object) -> None:
         ("draining", "anyio", "lilya.websockets.draining needs AnyIO: install lilya-websockets[anyio]"),
         ("limits", "anyio", "lilya.websockets.limits needs AnyIO: install lilya-websockets[anyio]"),
         (
+            "redis",
+            "redis",
+            "lilya.websockets.redis needs the client of Redis: install lilya-websockets[redis]",
+        ),
+        (
             "prometheus",
             "prometheus_client",
             "lilya.websockets.prometheus needs prometheus-client: install lilya-websockets[prometheus]",
@@ -269,6 +274,7 @@ LAYERS = {
     "origins": {"_websocket", "observing", "types"},
     "tokens": {"_websocket", "datastructures", "exceptions", "observing", "types"},
     "limits": {"_messages", "_options", "_websocket", "datastructures", "observing", "types"},
+    "redis": {"_options", "limits"},
     "starlette": {"_websocket", "exceptions", "types"},
     "fastapi": {"starlette", "types"},
     "quart": {"_state", "_websocket", "exceptions", "types"},
@@ -433,7 +439,7 @@ def test_nothing_is_asserted(path: Path) -> None:
             "origins",
             "tokens",
         ),
-        "observing",
+        *("observing", "redis"),
         *FRAMEWORKS,
     ):
         assert not [node for node in nodes if isinstance(node, ast.Await)]
