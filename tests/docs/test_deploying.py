@@ -200,7 +200,8 @@ def ticket(port: int, name: str) -> str:
             return str(answer.read(), "ascii")
         return ""
 
-    return wait_for(ask)
+    signed: str = wait_for(ask)
+    return signed
 
 
 def say(connection: ClientConnection, text: str) -> None:

@@ -835,6 +835,21 @@ async def test_a_level_that_is_off_costs_no_line(caplog: pytest.LogCaptureFixtur
     assert [record.name for record in caplog.records] == ["lilya.websockets.connections"] * 2
 
 
+@pytest.mark.parametrize("value", ["", "a b", "a=b", 'a"b', "a'b", "a\nb", "ä", "\x7f", "\x1b[31m"])
+async def test_what_is_no_word_stands_in_quotes(value: str) -> None:
+    """So a line can be taken apart, and no value makes a line or a pair of its own."""
+    observer, records = logged()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        explain(scope, value)
+        await WebSocket(scope, receive, send).close()
+
+    server = Server()
+    await observe(app, observer)(server.scope, server.receive, server.send)
+    line = records.records[0].getMessage()
+    assert line.partition(" why=")[2] == (repr(value) if value else "")
+
+
 # Routes
 
 

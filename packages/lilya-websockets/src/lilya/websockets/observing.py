@@ -16,6 +16,7 @@ The rules of this file:
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -50,6 +51,7 @@ _KEY: Final = "lilya.websocket.observed"  # in the scope: what is observed
 _PATH: Final = 200  # characters of a path in a log line
 _WHY: Final = 200  # and of an explanation
 _NOTE: Final = "in the WebSocket connection "
+_WORD: Final = re.compile(r"[!#-&(-<>-~]+")  # what may stand in a line without quotes
 _DENIALS: Final = ("websocket.http.response.start", "http.response.start")
 
 
@@ -556,7 +558,7 @@ def _is_failure(error: BaseException | None) -> bool:
 def _shown(value: object) -> str:
     """A value in a line: in quotes if it would not be one word."""
     text = str(value)
-    return repr(text) if not text.isprintable() or any(mark in text for mark in " \"'=") else text
+    return text if _WORD.fullmatch(text) else repr(text)
 
 
 def _observed(websocket: Any) -> ObservedConnection | None:
