@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect as client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from lilya.websockets import WebSocket, WebSocketDisconnect
+from lilya.websockets.channels import Channels, Membership
 from lilya.websockets.draining import drain
 from lilya.websockets.limits import LimitGuard, RateLimit
 from lilya.websockets.observing import (
@@ -739,6 +740,46 @@ async def test_nothing_of_a_connection_stays(monkeypatch: pytest.MonkeyPatch) ->
         assert [each() for each in kept] == [None]
     finally:
         gc.enable()
+
+
+async def joining(policy: Any, body: Any) -> Log:
+    """A client that reads nothing, in a channel in which eleven events are published."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        websocket = await opened(scope, receive, send)
+        server.held.add("websocket.send")
+        async with channels.join("a", websocket, policy=policy, max_messages=3) as member:
+            for number in range(11):
+                await channels.publish("a", str(number))
+            await body(member, server)
+
+    log, server = Log(), Server()
+    async with Channels("memory://") as channels:
+        await observe(app, log)(server.scope, server.receive, server.send)
+    log.events = [event for event in log.events if event[0] not in ("began", "opened", "sent")]
+    return log
+
+
+async def test_what_channels_drop() -> None:
+    async def body(member: Membership, server: Server) -> None:
+        while member.dropped < 7:  # noqa: ASYNC110 - nobody tells
+            await anyio.sleep(0.005)
+        server.release()
+        await member.websocket.close()
+
+    *dropped, end = (await joining("drop_oldest", body)).events
+    assert {event[0] for event in dropped} == {"dropped"}
+    assert sum(event[1] for event in dropped) == 7
+    assert end == ("ended", "app", 1000, "", "NoneType")
+
+
+@pytest.mark.quiet
+async def test_whom_channels_close() -> None:
+    async def body(member: Membership, server: Server) -> None:
+        await anyio.sleep_forever()
+
+    log = await joining("close", body)
+    assert log.events == [("slow",), ("ended", "channels", 1013, "too slow", "NoneType")]
 
 
 # Log lines

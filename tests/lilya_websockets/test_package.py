@@ -293,7 +293,7 @@ CHANNEL_LAYERS = {
     "_redis": ({"_backend"}, None),
     "_outbox": ({"_backend"}, {"_messages"}),
     "_writers": ({"_backend", "_outbox", "_receivers"}, {"_frameworks", "_websocket"}),
-    "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions"}),
+    "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions", "observing"}),
     "_channels": (
         {"_backend", "_memory", "_outbox", "_receivers", "_writers"},
         {"_extensions", "_messages", "_options", "_websocket", "draining", "exceptions", "typed._typed"},
