@@ -407,9 +407,9 @@ if nox is not None:
         `-- redis` alone is what channels lose and carry on Redis, and needs a server of it; `-- levels` alone
         is what zlib's levels cost and save; `-- fairness` alone is how long a client that floods makes others
         wait; `-- protocol` alone counts the instructions of the protocol for uvicorn, `-- frameworks` alone
-        those of FastAPI and others with their own class and with ours; `-- typed` alone is what typed
-        messages cost. With `--write` after them, `core`, `wire`, `fairness`, `channels` and `redis` make
-        their parts of the pages anew.
+        those of FastAPI and others with their own class and with ours; `-- guards instructions` alone those
+        of guards and observers; `-- typed` alone is what typed messages cost. With `--write` after them,
+        `core`, `wire`, `fairness`, `channels` and `redis` make their parts of the pages anew.
         """
         install(session, CORE, groups=("bench",))
         arguments = list(session.posargs)
@@ -418,6 +418,7 @@ if nox is not None:
             "core",
             "fairness",
             "frameworks",
+            "guards",
             "levels",
             "protocol",
             "redis",

@@ -1,10 +1,13 @@
-"""What guards cost: `python -m benchmarks.guards memory`, or `instructions`.
+"""What guards and observers cost: `python -m benchmarks.guards memory`, `redis` or `instructions`.
 
 `memory`: a number of keys, each of another IPv6 network, use a rate once. The figures are tracemalloc's, of
 what is allocated when all have done so, the keys included.
 
-`instructions`: a handshake is accepted and closed, in memory, with a guard and without one; or a message is
-received in a connection. The scope is that of a browser behind a proxy, with 14 headers. Valgrind counts.
+`redis`: the same of a server of Redis, for each key and for each connection.
+
+`instructions`: a handshake is accepted and closed, in memory, with a guard or an observer and without one; or
+a message is received in a connection. The scope is that of a browser behind a proxy, with 14 headers.
+Valgrind counts.
 """
 
 from __future__ import annotations
@@ -12,14 +15,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import logging
+import re
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from lilya.websockets import WebSocket
-from lilya.websockets.limits import LimitGuard, RateLimit
+from lilya.websockets.limits import LimitGuard, Place, RateLimit, Use
+from lilya.websockets.observing import LogObserver, Observer, observe
+from lilya.websockets.opentelemetry import OpenTelemetryObserver
 from lilya.websockets.origins import OriginGuard
+from lilya.websockets.prometheus import PrometheusObserver
+from lilya.websockets.redis import RedisStore
 from lilya.websockets.tokens import bearer_token
+from tests.lilya_websockets.redis_server import RedisServer
 
 from ._instructions import per_operation
 
@@ -60,12 +72,30 @@ def never() -> RateLimit:
     return RateLimit(1e9)
 
 
+def silent() -> LogObserver:
+    """Makes the records, which go nowhere."""
+    logger = logging.Logger("connections")
+    logger.addHandler(logging.NullHandler())
+    return LogObserver(logger)
+
+
+class Listening(Observer):
+    """Has a hook for messages that does nothing."""
+
+    def received(self, connection: Any, kind: Any, size: int) -> None:
+        pass
+
+
 GUARDS: dict[str, Callable[[], Any]] = {
     "nothing": lambda: plain,
     "OriginGuard": lambda: OriginGuard(plain, origins=["https://app.example.com"]),
     "bearer_token": lambda: with_token,
     "LimitGuard, connections": lambda: LimitGuard(plain, connections=9, connections_per_key=9),
     "LimitGuard, handshakes": lambda: LimitGuard(plain, handshakes_per_second=never()),
+    "observe, no observer": lambda: observe(plain),
+    "observe, LogObserver": lambda: observe(plain, silent()),
+    "observe, PrometheusObserver": lambda: observe(plain, PrometheusObserver(CollectorRegistry())),
+    "observe, OpenTelemetryObserver without an SDK": lambda: observe(plain, OpenTelemetryObserver()),
 }
 METERS: dict[str, Callable[[Any], Any]] = {
     "nothing": lambda app: app,
@@ -74,6 +104,10 @@ METERS: dict[str, Callable[[Any], Any]] = {
     "LimitGuard, messages and bytes": lambda app: LimitGuard(
         app, messages_per_second=never(), bytes_per_second=never()
     ),
+    "observe, no hook for messages": lambda app: observe(app, silent()),
+    "observe, a hook for messages": lambda app: observe(app, Listening()),
+    "observe, PrometheusObserver": lambda app: observe(app, PrometheusObserver(CollectorRegistry())),
+    "observe, OpenTelemetryObserver without an SDK": lambda app: observe(app, OpenTelemetryObserver()),
 }
 
 
@@ -133,9 +167,32 @@ def kept(keys: int, max_keys: int) -> tuple[int, int]:
         tracemalloc.stop()
 
 
+async def kept_on_redis(number: int) -> tuple[float, float]:
+    """The bytes on a server of Redis for a key of a rate, and for an open connection with both limits."""
+    with RedisServer() as server:
+        store = RedisStore(server.url, timeout=60, lease=3600)
+
+        def used() -> int:
+            found = re.search(rb"used_memory:(\d+)", server.ask("INFO", "memory"))
+            return 0 if found is None else int(found[1])
+
+        await store.take([Use("messages_per_second", "", 0.001, 10)])  # the scripts
+        await store.enter("", [Place("connections", "", number)])
+        before = used()
+        for key in range(number):
+            await store.take([Use("messages_per_second", f"{key:032x}", 0.001, 10)])
+        between = used()
+        for key in range(number):
+            places = [Place("connections_per_key", f"{key:032x}", 1), Place("connections", "", number + 1)]
+            await store.enter(f"{key:016x}", places)
+        after = used()
+        await store.close()
+    return (between - before) / number, (after - between) / number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("memory", "instructions", "handshakes", "messages"))
+    parser.add_argument("what", choices=("memory", "redis", "instructions", "handshakes", "messages"))
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--max-keys", type=int, default=[10_000, 100_000, 1_000_000], nargs="+")
     parser.add_argument("--name", help="of a guard, for `handshakes` and `messages`")
@@ -146,6 +203,9 @@ def main() -> None:
             remembered, size = kept(arguments.keys, max_keys)
             what = f"{arguments.keys:,} keys, max_keys={max_keys:,}"
             print(f"{what}: {remembered:,} remembered, {size / 1e6:.1f} MB", flush=True)
+    elif arguments.what == "redis":
+        key, connection = asyncio.run(kept_on_redis(arguments.number))
+        print(f"a key of a rate: {key:.0f} bytes; a connection: {connection:.0f} bytes")
     elif arguments.what == "instructions":
         for what, names in (("handshakes", GUARDS), ("messages", METERS)):
             for name in names:

@@ -1,7 +1,15 @@
-ann > connect /room?name=ann
+ann > POST /ticket
+ann > body ann
+ann < 200
+ann < body $ann_ticket
+ann > connect /room?ticket=$ann_ticket
 ann < accept
 ann < json {"type": "join", "member": "$ann", "name": "ann"}
-bob > connect /room?name=bob
+bob > POST /ticket
+bob > body bob
+bob < 200
+bob < body $bob_ticket
+bob > connect /room?ticket=$bob_ticket
 bob < accept
 bob < json {"type": "join", "member": "$bob", "name": "bob"}
 ann < json {"type": "join", "member": "$bob", "name": "bob"}
@@ -18,7 +26,7 @@ ann > json {"key": "a1", "text": "Hello, Bob"}
 ann < json {"type": "message", "id": "$answer", "from": "ann", "key": "a1", "text": "Hello, Bob"}
 
 # He goes on after the last message that he has seen.
-bob > connect /room?name=bob&since=$hello
+bob > connect /room?ticket=$bob_ticket&since=$hello
 bob < accept
 bob < json {"type": "message", "id": "$answer", "from": "ann", "key": "a1", "text": "Hello, Bob"}
 bob < json {"type": "join", "member": "$again", "name": "bob"}

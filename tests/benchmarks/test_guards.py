@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from benchmarks import guards
 from lilya.websockets.limits import LimitGuard
 from lilya.websockets.origins import OriginGuard
+from tests.lilya_websockets.redis_server import NO_SERVER, redis_binary
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +48,16 @@ async def test_no_limit_is_exceeded(name: str, monkeypatch: pytest.MonkeyPatch) 
         assert sum(guard.refused.values()) == 0
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_hook_for_messages_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[int] = []
+    monkeypatch.setattr(
+        guards.Listening, "received", lambda observer, connection, kind, size: called.append(size)
+    )
+    await guards.messages("observe, a hook for messages", 50)
+    assert called == [100] * 50
+
+
 def test_the_guards_are_those_of_their_names() -> None:
     made = {name: make() for name, make in guards.GUARDS.items()}
     assert isinstance(made["OriginGuard"], OriginGuard)
@@ -58,6 +70,17 @@ def test_memory(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("300 keys, max_keys=100: 100 remembered, ")
     assert second.startswith("300 keys, max_keys=1,000: 300 remembered, ")
+
+
+@pytest.mark.skipif(redis_binary() is None, reason=NO_SERVER)
+def test_memory_on_redis(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["guards", "redis", "--number", "200"])
+    guards.main()
+    found = re.fullmatch(
+        r"a key of a rate: (\d+) bytes; a connection: (\d+) bytes\n", capsys.readouterr().out
+    )
+    assert found is not None
+    assert 50 < int(found[1]) < int(found[2]) < 2000
 
 
 def test_the_other_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,8 +172,10 @@ class Tab:
                 continue
             if event["method"] == "Runtime.exceptionThrown":
                 found.append(str(event["params"]["exceptionDetails"]))
-            elif event["method"] == "Log.entryAdded" and "WebSocket" not in event["params"]["entry"]["text"]:
-                found.append(event["params"]["entry"]["text"])
+            elif event["method"] == "Log.entryAdded":
+                text = event["params"]["entry"]["text"]
+                if "WebSocket" not in text and "net::ERR_" not in text:
+                    found.append(text)
         return found
 
     def close(self) -> None:

@@ -8,11 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 from tests.docs.browser import LIMIT, Browser, Tab, Wire, needs_chromium, wait_for
 
@@ -101,12 +102,19 @@ def room(browser: Browser, tmp_path: Path) -> Iterator[Room]:
     room.close()
 
 
+def enter(address: str, name: str) -> ClientConnection:
+    """Connect as somebody, with a ticket."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{address}/ticket", name.encode(), timeout=LIMIT) as answer:
+        ticket = answer.read().decode()
+    return connect(f"{address.replace('http:', 'ws:')}/room?ticket={ticket}", proxy=None)
+
+
 def crowd(address: str) -> list[str]:
     """Others, who say much."""
     texts = [f"crowd {number}" for number in range(CROWD)]
-    url = address.replace("http:", "ws:") + "/room?name="
     for part in range(3):
-        with connect(f"{url}crowd{part}", proxy=None) as websocket:
+        with enter(address, f"crowd{part}") as websocket:
             mine = texts[part * CROWD // 3 : (part + 1) * CROWD // 3]
             for text in mine:
                 websocket.send(json.dumps({"key": text, "text": text}))
@@ -151,8 +159,7 @@ def talk(room: Room) -> tuple[list[str], list[str], list[str]]:
     bob.wait(f"{STATUS} === 'Connected.'")
 
     # What he says is on its way for so long that he says it again: it is in the room twice.
-    url = room.served.address().replace("http:", "ws:") + "/room?name=witness"
-    with connect(url, proxy=None) as witness:
+    with enter(room.served.address(), "witness") as witness:
         room.wire.slow = True
         bob.type("#text", "late")
         wait_for(lambda: room.wire.late)
@@ -249,6 +256,23 @@ def test_the_page_fits_every_screen_and_can_be_read_out_and_tells_a_refusal(room
     ann.wait("!document.querySelector('#join').hidden")
     refusal = "The room is closed to you: this page and its server do not understand each other."
     assert ann.run(STATUS) == refusal
+    bob.run("name = 'x'.repeat(31); socket.close()")  # no ticket for such a name
+    bob.wait("!document.querySelector('#join').hidden")
+    assert bob.run(STATUS) == "The room is closed to you: a name has 1 to 30 characters."
+
+
+@needs_chromium
+def test_a_ticket_that_is_refused_is_no_end(room: Room) -> None:
+    """The page fetches another one: a server that has restarted has another key."""
+    ann, bob = room.enter()
+    bob.run(
+        "window.fetched = fetch; let wrong = 1; "
+        "fetch = (...all) => wrong-- > 0 ? Promise.resolve(new Response('wrong')) : fetched(...all);"
+    )
+    bob.run("socket.close()")
+    bob.wait("document.body.classList.contains('lost')")
+    bob.type("#text", "here again")
+    ann.wait(f"{TEXTS}.includes('here again')")
 
 
 def contrasts(html: str) -> dict[tuple[str, str, str], float]:

@@ -186,6 +186,24 @@ def heard(connection: ClientConnection, count: int) -> list[str]:
     return texts
 
 
+def ticket(port: int, name: str) -> str:
+    """What the chat room signs for a name, as soon as it is there."""
+
+    def ask() -> str:
+        with (
+            contextlib.suppress(OSError),
+            contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)) as connection,
+        ):
+            connection.request("POST", "/ticket", name)
+            answer = connection.getresponse()
+            assert answer.status == 200
+            return str(answer.read(), "ascii")
+        return ""
+
+    signed: str = wait_for(ask)
+    return signed
+
+
 def say(connection: ClientConnection, text: str) -> None:
     connection.send(json.dumps({"key": text, "text": text}))
 
@@ -193,9 +211,11 @@ def say(connection: ClientConnection, text: str) -> None:
 @needs_redis
 @pytest.mark.page("docs/deploying.md", "A client that receives 1012")
 def test_who_comes_back_at_another_machine_misses_nothing(run: Run, redis: str) -> None:
-    one, other = (run("docs_src.chat.chat:app", CHANNELS_URL=redis) for _ in range(2))
-    with at(one.port, "/room?name=ann") as ann:
-        with at(one.port, "/room?name=bob") as bob:
+    variables = {"CHANNELS_URL": redis, "SECRET_KEY": "for this test"}
+    one, other = (run("docs_src.chat.chat:app", **variables) for _ in range(2))
+    ticket(other.port, "nobody")  # it is there, and a ticket does not wait for it until it expires
+    with at(one.port, f"/room?ticket={ticket(one.port, 'ann')}") as ann:
+        with at(one.port, f"/room?ticket={ticket(one.port, 'bob')}") as bob:
             say(ann, "first")
             message: Any = None
             while message is None or message["type"] != "message":
@@ -203,7 +223,8 @@ def test_who_comes_back_at_another_machine_misses_nothing(run: Run, redis: str) 
         for number in range(5):
             say(ann, f"meanwhile {number}")
         assert heard(ann, 6)[-1] == "meanwhile 4"
-        with at(other.port, f"/room?name=bob&since={message['id']}") as bob:
+        path = f"/room?ticket={ticket(one.port, 'bob')}&since={message['id']}"  # signed by the first
+        with at(other.port, path) as bob:
             say(bob, "back")
             assert heard(bob, 6) == [*(f"meanwhile {number}" for number in range(5)), "back"]
             assert heard(ann, 1) == ["back"]

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect as client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from lilya.websockets import WebSocket, WebSocketDisconnect
-from lilya.websockets.limits import LimitGuard, RateLimit, client_key
+from lilya.websockets.limits import LimitGuard, LimitStore, RateLimit, StoreUnavailable, client_key
 from lilya.websockets.testing import WebSocketDenialResponse, connect
 
 from .server import Server, disconnect, text
@@ -482,11 +482,213 @@ async def test_other_scopes_pass() -> None:
         ({"bytes_per_second": -1}, ValueError, "bytes_per_second must be above 0"),
         ({"retry_after": -1}, ValueError, "retry_after must be at least 0"),
         ({"code": 1005}, ValueError, "1005"),
+        ({"store": "redis://"}, TypeError, "store must be a LimitStore, got str"),
+        ({"outage": "maybe"}, ValueError, "outage must be 'open' or 'closed', got 'maybe'"),
     ],
 )
 def test_limits_that_cannot_be(options: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         LimitGuard(echo, **options)
+
+
+# With a store. The one on Redis is tested in `test_limits_redis.py`
+
+
+class Store(LimitStore):
+    """Answers what a test says, and writes down what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.left: list[str] = []
+        self.closed = 0
+        self.exceeded: tuple[str, float] = ("", 0.0)
+        self.full = ""
+        self.away = False
+        self.held: anyio.Event | None = None
+
+    async def take(self, uses: Any) -> tuple[str, float]:
+        self.asked.append([tuple(use) for use in uses])
+        if self.held is not None:
+            await self.held.wait()
+        if self.away:
+            raise StoreUnavailable
+        return self.exceeded
+
+    async def enter(self, connection: str, places: Any) -> str:
+        self.asked.append([tuple(place) for place in places])
+        if self.away:
+            raise StoreUnavailable
+        return self.full
+
+    def leave(self, connection: str) -> None:
+        self.left.append(connection)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+async def test_what_a_store_is_asked() -> None:
+    store = Store()
+    guard = LimitGuard(
+        echo,
+        connections=5,
+        connections_per_key=4,
+        handshakes_per_second=3,
+        messages_per_second=2,
+        bytes_per_second=RateLimit(100, burst=500),
+        key=of_query,
+        store=store,
+    )
+    async with connect(guard, "/?a") as session:
+        await session.send_text("hä")
+        assert await session.receive_text() == "hä"
+        assert store.left == []
+    key = store.asked[0][0][1]
+    assert len(key) == 32
+    assert store.asked == [
+        [("handshakes_per_second", key, 3, 3, 1)],
+        [("connections_per_key", key, 4), ("connections", "", 5)],
+        [("messages_per_second", key, 2, 2, 1), ("bytes_per_second", key, 100, 500, 3)],
+    ]
+    assert len(store.left) == 1
+    store.asked.clear()
+    async with connect(guard, "/") as session:  # without a key
+        await session.send_text("a")
+        assert await session.receive_text() == "a"
+    assert store.asked == [[("connections", "", 5)]]
+    bytes_only = LimitGuard(echo, bytes_per_second=10, key=of_query, store=store)
+    store.asked.clear()
+    async with connect(bytes_only, "/?a") as session:
+        await session.send_text("a")
+        assert await session.receive_text() == "a"
+    assert store.asked == [[("bytes_per_second", key, 10, 10, 1)]]
+
+
+async def test_what_a_store_refuses() -> None:
+    store = Store()
+    guard = LimitGuard(
+        echo, connections=5, handshakes_per_second=9, messages_per_second=9, key=of_query, store=store
+    )
+    store.exceeded = ("handshakes_per_second", 4.2)
+    with pytest.raises(WebSocketDenialResponse) as caught:
+        async with connect(guard, "/?a"):
+            raise AssertionError("accepted")
+    assert (caught.value.status_code, caught.value.headers["retry-after"]) == (429, "5")
+    store.exceeded, store.full = ("", 0.0), "connections"
+    with pytest.raises(WebSocketDenialResponse) as caught:
+        async with connect(guard, "/?a"):
+            raise AssertionError("accepted")
+    assert (caught.value.status_code, caught.value.headers["retry-after"]) == (503, "10")
+    store.full = ""
+    async with connect(guard, "/?a") as session:
+        store.exceeded = ("messages_per_second", 1.0)
+        await session.send_text("a")
+        with pytest.raises(WebSocketDisconnect) as end:
+            await session.receive_text()
+    assert (end.value.code, end.value.reason) == (1008, "too many messages")
+    assert (guard.open, len(store.left)) == (0, 3)
+    assert [name for name, count in guard.refused.items() if count] == [
+        "connections",
+        "handshakes_per_second",
+        "messages_per_second",
+    ]
+
+
+@pytest.mark.parametrize("outage", ["open", "closed"])
+async def test_a_store_that_is_away(outage: Any) -> None:
+    store = Store()
+    guard = LimitGuard(
+        echo, connections=5, messages_per_second=9, key=of_query, store=store, outage=outage, code=4000
+    )
+    async with connect(guard, "/?a") as session:
+        store.away = True
+        await session.send_text("a")
+        if outage == "open":
+            assert await session.receive_text() == "a"
+            async with connect(guard, "/?a"):
+                assert guard.open == 2
+        else:
+            with pytest.raises(WebSocketDisconnect) as end:
+                await session.receive_text()
+            assert (end.value.code, end.value.reason) == (1013, "try again later")
+            assert await refused(guard) == (503, "10", "Try again later.")
+    assert len(store.left) == 2
+
+
+async def test_cancelling_a_receive_loses_no_message_while_the_store_is_asked() -> None:
+    store = Store()
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        websocket = WebSocket(scope, receive, send)
+        await websocket.accept()
+        store.held = anyio.Event()
+        for _ in range(2):
+            with anyio.move_on_after(0) as scope:
+                await websocket.receive_text()
+            assert scope.cancelled_caught
+        store.held.set()
+        seen.extend([await websocket.receive_text(), await websocket.receive_text()])
+        await websocket.close()
+
+    server = Server(text("a"), text("b"))
+    guard = LimitGuard(
+        app, messages_per_second=RateLimit(2, clock=Clock()), key=lambda scope: "a", store=store
+    )
+    await guard(server.scope, server.receive, server.send)
+    assert seen == ["a", "b"]
+    assert sum(guard.refused.values()) == 0  # it counts once in this process
+
+
+@pytest.mark.parametrize("where", ["handshake", "app"])
+async def test_a_connection_leaves_the_store_however_it_ends(where: str) -> None:
+    store = Store()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await anyio.sleep_forever()
+
+    if where == "handshake":
+        store.held = anyio.Event()
+    guard = LimitGuard(app, connections=1, handshakes_per_second=1, key=lambda scope: "a", store=store)
+    server = Server()
+    async with anyio.create_task_group() as group:
+        group.start_soon(guard, server.scope, server.receive, server.send)
+        await anyio.wait_all_tasks_blocked()
+        assert (guard.open, store.left) == (1, [])
+        group.cancel_scope.cancel()
+    assert (guard.open, len(store.left)) == (0, 1)
+
+
+async def test_keys_in_a_store() -> None:
+    store = Store()
+    keys: list[Any] = ["a", b"a", 1, "1", True, "\udc80", "x" * 100_000]
+    guard = LimitGuard(
+        echo, connections_per_key=9, key=lambda scope: keys[int(scope["query_string"])], store=store
+    )
+    for number in range(len(keys)):
+        async with connect(guard, f"/?{number}"):
+            pass
+    asked = [place[0][1] for place in store.asked]
+    assert {len(key) for key in asked} == {32}
+    assert len(set(asked)) == len(keys)
+    guard = LimitGuard(echo, connections_per_key=9, key=lambda scope: ("a", 1), store=store)
+    server = Server()
+    with pytest.raises(TypeError, match="with a store, a key must be str, bytes or int, got tuple"):
+        await guard(server.scope, server.receive, server.send)
+    assert guard.open == 0
+
+
+async def test_the_store_is_closed_after_the_lifespan() -> None:
+    store = Store()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert store.closed == 0
+
+    guard = LimitGuard(app, store=store)
+    await guard({"type": "http"}, None, None)
+    assert store.closed == 0
+    await guard({"type": "lifespan"}, None, None)
+    assert store.closed == 1
 
 
 # Over real servers

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import lilya.websockets
-from lilya.websockets import WebSocket, datastructures, draining, exceptions, limits, tokens, types
+from lilya.websockets import WebSocket, datastructures, draining, exceptions, limits, observing, tokens, types
 
 PACKAGE = Path(__file__).parents[2] / "packages" / "lilya-websockets"
 SOURCES = sorted((PACKAGE / "src" / "lilya" / "websockets").glob("*.py"))
@@ -59,7 +59,7 @@ def test_the_public_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [lilya.websockets, datastructures, draining, exceptions, limits, tokens, types]
+    "module", [lilya.websockets, datastructures, draining, exceptions, limits, observing, tokens, types]
 )
 def test_annotations_can_be_resolved(module: object) -> None:
     """Frameworks that inject by annotation resolve them, and so do tools."""
@@ -72,7 +72,7 @@ def test_annotations_can_be_resolved(module: object) -> None:
     assert typing.get_type_hints(WebSocket)["close_code"] == (int | None)
 
 
-@pytest.mark.parametrize("module", [datastructures, draining, exceptions, limits, tokens, types])
+@pytest.mark.parametrize("module", [datastructures, draining, exceptions, limits, observing, tokens, types])
 def test_the_names_of_public_modules_exist(module: object) -> None:
     names = vars(module)["__all__"]
     assert len(set(names)) == len(names)
@@ -84,6 +84,22 @@ def test_the_names_of_public_modules_exist(module: object) -> None:
     [
         ("draining", "anyio", "lilya.websockets.draining needs AnyIO: install lilya-websockets[anyio]"),
         ("limits", "anyio", "lilya.websockets.limits needs AnyIO: install lilya-websockets[anyio]"),
+        (
+            "redis",
+            "redis",
+            "lilya.websockets.redis needs the client of Redis: install lilya-websockets[redis]",
+        ),
+        (
+            "prometheus",
+            "prometheus_client",
+            "lilya.websockets.prometheus needs prometheus-client: install lilya-websockets[prometheus]",
+        ),
+        (
+            "opentelemetry",
+            "opentelemetry",
+            "lilya.websockets.opentelemetry needs OpenTelemetry's API: "
+            "install lilya-websockets[opentelemetry]",
+        ),
         ("channels", "anyio", "channels need AnyIO: install lilya-websockets[channels]"),
         (
             "uvicorn",
@@ -147,7 +163,9 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.Path) -> None:
         "Requires-Dist: anyio>=4.4; extra == 'channels'",
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'channels'",
         "Requires-Dist: msgspec>=0.19; extra == 'msgspec'",
+        "Requires-Dist: opentelemetry-api>=1.39; extra == 'opentelemetry'",
         "Requires-Dist: publicsuffixlist>=1.0.2; extra == 'origins'",
+        "Requires-Dist: prometheus-client>=0.20; extra == 'prometheus'",
         "Requires-Dist: pydantic<3,>=2.11; extra == 'pydantic'",
         "Requires-Dist: anyio>=4.4; extra == 'redis'",
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'redis'",
@@ -250,9 +268,13 @@ LAYERS = {
         *("_direct", "_extensions", "_messages", "_options", "_servers", "_state", "_websocket"),
         *("exceptions", "types"),
     },
-    "origins": {"_websocket", "types"},
-    "tokens": {"_websocket", "datastructures", "exceptions", "types"},
-    "limits": {"_messages", "_options", "_websocket", "datastructures", "types"},
+    "observing": {"_extensions", "_frameworks", "_inbox", "_servers", "types"},
+    "prometheus": {"observing"},
+    "opentelemetry": {"observing", "types"},
+    "origins": {"_websocket", "observing", "types"},
+    "tokens": {"_websocket", "datastructures", "exceptions", "observing", "types"},
+    "limits": {"_messages", "_options", "_websocket", "datastructures", "observing", "types"},
+    "redis": {"_options", "limits"},
     "starlette": {"_websocket", "exceptions", "types"},
     "fastapi": {"starlette", "types"},
     "quart": {"_state", "_websocket", "exceptions", "types"},
@@ -271,7 +293,7 @@ CHANNEL_LAYERS = {
     "_redis": ({"_backend"}, None),
     "_outbox": ({"_backend"}, {"_messages"}),
     "_writers": ({"_backend", "_outbox", "_receivers"}, {"_frameworks", "_websocket"}),
-    "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions"}),
+    "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions", "observing"}),
     "_channels": (
         {"_backend", "_memory", "_outbox", "_receivers", "_writers"},
         {"_extensions", "_messages", "_options", "_websocket", "draining", "exceptions", "typed._typed"},
@@ -417,6 +439,7 @@ def test_nothing_is_asserted(path: Path) -> None:
             "origins",
             "tokens",
         ),
+        *("observing", "redis"),
         *FRAMEWORKS,
     ):
         assert not [node for node in nodes if isinstance(node, ast.Await)]

@@ -6,7 +6,7 @@
 
 The rules of this file:
 
-- A limit counts in this process only. Nothing here waits, and nothing is kept in a task of its own.
+- A limit counts in this process, and with a `store` in all processes, too. Without one nothing here waits.
 - What is kept is bounded: of open connections by their number, of rates by `max_keys`. A key that has its
   whole burst is forgotten, because a new one would be treated the same.
 - A connection counts from its handshake until the app has left it, whatever the client does.
@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import logging
 import math
+import secrets
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from hashlib import blake2b
 from ipaddress import AddressValueError, IPv6Address
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple, cast
 
 try:
     import anyio
@@ -35,9 +37,10 @@ from ._messages import checked_close
 from ._options import checked_count, checked_number
 from ._websocket import WebSocket
 from .datastructures import Address
+from .observing import explain
 from .types import AnyASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["LimitGuard", "RateLimit", "client_key"]
+__all__ = ["LimitGuard", "LimitStore", "Place", "RateLimit", "StoreUnavailable", "Use", "client_key"]
 
 logger: Final = logging.getLogger("lilya.websockets")
 
@@ -96,9 +99,12 @@ class RateLimit:
         max_keys: int = _MAX_KEYS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._each = 1 / checked_number("per_second", per_second)
-        most = max(1.0, per_second) if burst is None else checked_number("burst", burst)
-        self._depth = most * self._each
+        self.per_second = checked_number("per_second", per_second)
+        """The amount that a key may use per second, on average."""
+        self.burst = max(1.0, per_second) if burst is None else checked_number("burst", burst)
+        """The amount that it may use at once."""
+        self._each = 1 / self.per_second
+        self._depth = self.burst * self._each
         self._rounding = self._each / 1000 + 1e-9
         self._max_keys = checked_count("max_keys", max_keys, least=1)
         self._clock = clock
@@ -145,6 +151,79 @@ class RateLimit:
         return 0.0
 
 
+class StoreUnavailable(Exception):
+    """A `LimitStore` could not count."""
+
+
+class Use(NamedTuple):
+    """What a key wants to use of a rate."""
+
+    limit: str
+    """The rate's name. Each key has an amount of its own in each rate."""
+    key: str
+    """Whose it is."""
+    per_second: float
+    """The amount that the key may use per second, on average."""
+    burst: float
+    """The amount that it may use at once."""
+    amount: float = 1.0
+    """The amount that it wants."""
+
+
+class Place(NamedTuple):
+    """Where a connection wants to be one of some."""
+
+    limit: str
+    """The limit's name. Each key has a number of its own in each limit."""
+    key: str
+    """Whose it is; `""` for the connections of all."""
+    most: int
+    """How many there may be."""
+
+
+class LimitStore(ABC):
+    """Counts for several processes. `lilya.websockets.redis.RedisStore` is one.
+
+    Every method is called in the event loop of the app.
+    """
+
+    @abstractmethod
+    async def take(self, uses: Sequence[Use]) -> tuple[str, float]:
+        """Use amounts, all of them or none. Cancelled, they may have been used.
+
+        Returns:
+            The name of the first limit of which the key has too little, and the seconds after which it will
+            have enough; infinity if it is more than the burst. `""` and 0.0 if all were used.
+
+        Raises:
+            StoreUnavailable: Nothing is known of them.
+        """
+
+    @abstractmethod
+    async def enter(self, connection: str, places: Sequence[Place]) -> str:
+        """Count a connection, in all places or in none. Cancelled, it counts until it leaves.
+
+        Args:
+            connection: An id of its own.
+            places: Where it counts.
+
+        Returns:
+            The name of the first limit that is reached; `""` if it was counted.
+
+        Raises:
+            StoreUnavailable: It could not be counted. It is counted when the store is there again, until it
+                leaves.
+        """
+
+    @abstractmethod
+    def leave(self, connection: str) -> None:
+        """Count a connection no longer. Does nothing if it is not counted."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let connections to servers go. The store can be used again."""
+
+
 class LimitGuard:
     """An ASGI app that refuses WebSockets beyond its limits, and hands everything else on to another app.
 
@@ -152,7 +231,8 @@ class LimitGuard:
     `Retry-After`. Servers that cannot send a response before accepting answer 403. A client that sends too
     much is closed: the app receives a disconnect with that code and reason.
 
-    Limits hold in this process. For limits by address and by user, put one guard around another.
+    Limits hold in this process, and with a `store` also over all processes that share it. For limits by
+    address and by user, put one guard around another.
 
     Args:
         app: The app to guard, of any framework.
@@ -167,6 +247,11 @@ class LimitGuard:
             `client_key`, the client's address.
         retry_after: Seconds after which a client may come again if there were too many connections.
         code: The close code for too many messages or bytes, see `WebSocket.close`. Default: 1008.
+        store: Counts for all processes. Every limit then holds in each process and over all. Keys must be
+            `str`, `bytes` or `int`. Default: none.
+        outage: What to do while the store cannot be reached. `"open"`, the default: limits hold in each
+            process only. `"closed"`: handshakes are answered with 503, and connections whose messages are
+            limited are closed with 1013 at the next message.
 
     For a rate with another burst, or one that several guards share, pass a `RateLimit` instead of a number.
 
@@ -189,6 +274,8 @@ class LimitGuard:
         key: Callable[[Scope], Hashable] = client_key,
         retry_after: float = 10.0,
         code: int = 1008,
+        store: LimitStore | None = None,
+        outage: Literal["open", "closed"] = "open",
     ) -> None:
         self.app = app
         self.open = 0
@@ -203,6 +290,12 @@ class LimitGuard:
         self._key = key
         self._retry_after = checked_number("retry_after", retry_after, least=0.0)
         self._code, _ = checked_close(code, None)
+        if store is not None and not isinstance(store, LimitStore):
+            raise TypeError(f"store must be a LimitStore, got {type(store).__name__}")
+        if outage not in ("open", "closed"):
+            raise ValueError(f"outage must be 'open' or 'closed', got {outage!r}")
+        self._store = store
+        self._outage = outage
         self._open_of: dict[Hashable, int] = {}
 
     def open_of(self, key: Hashable) -> int:
@@ -212,31 +305,66 @@ class LimitGuard:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Refuse the connection, or let the app have it."""
         if scope["type"] != "websocket":
-            await self.app(scope, receive, send)
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                if scope["type"] == "lifespan" and self._store is not None:
+                    await self._store.close()
             return
-        key = _short(self._key(scope))
+        whose = self._key(scope)
+        key = _short(whose)
         name, wait = self._refusal(key)
         if name:
-            self.refused[name] += 1
-            status, text = _REFUSALS[name]
-            headers = {"retry-after": str(math.ceil(min(max(wait, 1), _DAY)))}
-            await WebSocket(scope, receive, send).deny(status, text, headers)
+            await self._refuse(name, wait, scope, receive, send)
             return
         counts = self._most_per_key is not None and key is not None
         self.open += 1
         if counts:
             self._open_of[key] = self._open_of.get(key, 0) + 1
         try:
-            if key is None or (self._messages is None and self._bytes is None):
-                await self.app(scope, receive, send)
+            if self._store is None:
+                await self._let_in(key, None, scope, receive, send)
             else:
-                await _Metered(self, key, receive, send).run(scope)
+                await self._ask_first(self._store, whose, scope, receive, send)
         finally:
             self.open -= 1
             if counts:
                 left = self._open_of.pop(key) - 1
                 if left:
                     self._open_of[key] = left
+
+    async def _ask_first(
+        self, store: LimitStore, whose: Hashable, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Let the app have the connection, if the limits over all processes allow it."""
+        shared = None if whose is None else _shared_key(whose)
+        connection = secrets.token_hex(8)
+        try:
+            try:
+                name, wait = await self._shared_refusal(store, shared, connection)
+            except StoreUnavailable:
+                name, wait = ("store" if self._outage == "closed" else ""), self._retry_after
+            if name:
+                await self._refuse(name, wait, scope, receive, send)
+            else:
+                await self._let_in(_short(whose), shared, scope, receive, send)
+        finally:
+            store.leave(connection)
+
+    async def _let_in(
+        self, key: Hashable, shared: str | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if key is None or (self._messages is None and self._bytes is None):
+            await self.app(scope, receive, send)
+        else:
+            await _Metered(self, key, shared, scope, receive, send).run()
+
+    async def _refuse(self, name: str, wait: float, scope: Scope, receive: Receive, send: Send) -> None:
+        self.refused[name] += 1
+        status, text = _REFUSALS[name]
+        explain(scope, name, by="LimitGuard")
+        headers = {"retry-after": str(math.ceil(min(max(wait, 1), _DAY)))}
+        await WebSocket(scope, receive, send).deny(status, text, headers)
 
     def _refusal(self, key: Hashable) -> tuple[str, float]:
         """The limit that a handshake exceeds, `""` for none, and the seconds after which to come again."""
@@ -248,6 +376,34 @@ class LimitGuard:
         if self._most is not None and self.open >= self._most:
             return "connections", self._retry_after
         return "", 0.0
+
+    async def _shared_refusal(self, store: LimitStore, key: str | None, connection: str) -> tuple[str, float]:
+        """The same over all processes."""
+        if key is not None and self._handshakes is not None:
+            rate = self._handshakes
+            name, wait = await store.take([Use("handshakes_per_second", key, rate.per_second, rate.burst)])
+            if name:
+                return name, wait
+        places = []
+        if key is not None and self._most_per_key is not None:
+            places.append(Place("connections_per_key", key, self._most_per_key))
+        if self._most is not None:
+            places.append(Place("connections", "", self._most))
+        return (await store.enter(connection, places)) if places else "", self._retry_after
+
+    async def _shared_excess(self, key: str, message: Message) -> str:
+        """The limit over all processes that a message exceeds; `""` if there is none."""
+        uses = []
+        if self._messages is not None:
+            uses.append(Use("messages_per_second", key, self._messages.per_second, self._messages.burst))
+        if self._bytes is not None:
+            uses.append(
+                Use("bytes_per_second", key, self._bytes.per_second, self._bytes.burst, _size(message))
+            )
+        try:
+            return (await cast(LimitStore, self._store).take(uses))[0]
+        except StoreUnavailable:
+            return "store" if self._outage == "closed" else ""
 
     def _excess(self, key: Hashable, message: Message) -> str:
         """The limit that a message exceeds; `""` if there is none."""
@@ -265,6 +421,7 @@ _REFUSALS: Final = {
     "handshakes_per_second": (429, "You connect too often."),
     "messages_per_second": (0, "too many messages"),
     "bytes_per_second": (0, "too many bytes"),
+    "store": (503, "Try again later."),
 }
 
 
@@ -278,32 +435,53 @@ class _Metered:
     The close goes out when the app has ended, or closes: `receive` must not wait for a client to read.
     """
 
-    def __init__(self, guard: LimitGuard, key: Hashable, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        guard: LimitGuard,
+        key: Hashable,
+        shared: str | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         self._guard = guard
         self._key = key
+        self._shared = shared  # the key in the store, if there is one
+        self._scope = scope
         self._receive = receive
         self._send = send
+        self._kept: Message | None = None  # received, and the store is being asked
+        self._limit = ""  # that the client has exceeded
         self._end: Message | None = None  # what the app receives when the client has sent too much
         self._closed = False  # whether the app, or this, has sent a close
 
-    async def run(self, scope: Scope) -> None:
+    async def run(self) -> None:
         try:
-            await self._guard.app(scope, self.receive, self.send)
+            await self._guard.app(self._scope, self.receive, self.send)
         finally:
             if self._end is not None:
                 await self._close(self._end)
 
     async def receive(self) -> Message:
         if self._end is None:
-            message = await self._receive()
-            if message["type"] != "websocket.receive":
-                return message
-            name = self._guard._excess(self._key, message)
+            message, name = self._kept, ""
+            if message is None:
+                message = await self._receive()
+                if message["type"] != "websocket.receive":
+                    return message
+                name = self._guard._excess(self._key, message)
+            if self._shared is not None and not name:
+                self._kept = message  # if this is cancelled, it comes next time
+                name = await self._guard._shared_excess(self._shared, message)
+                self._kept = None
             if not name:
                 return message
             self._guard.refused[name] += 1
-            reason = _REFUSALS[name][1]
-            self._end = {"type": "websocket.disconnect", "code": self._guard._code, "reason": reason}
+            self._limit = name
+            code, reason = self._guard._code, _REFUSALS[name][1]
+            if name == "store":
+                code, reason = 1013, "try again later"
+            self._end = {"type": "websocket.disconnect", "code": code, "reason": reason}
         return dict(self._end)
 
     async def send(self, message: Message) -> None:
@@ -320,6 +498,7 @@ class _Metered:
         if self._closed:
             return
         self._closed = True
+        explain(self._scope, self._limit, by="LimitGuard")
         with anyio.move_on_after(_CLOSING, shield=True):
             try:
                 await self._send({**end, "type": "websocket.close"})
@@ -342,6 +521,15 @@ def _short(key: Hashable) -> Hashable:
         return key
     data = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
     return blake2b(data, digest_size=16).digest()
+
+
+def _shared_key(key: Hashable) -> str:
+    """A key as other processes have it, too: a digest, so that no address or name is kept elsewhere."""
+    if not isinstance(key, (str, bytes, int)):
+        raise TypeError(f"with a store, a key must be str, bytes or int, got {type(key).__name__}")
+    data = key if isinstance(key, bytes) else str(key).encode("utf-8", "surrogatepass")
+    kind = b"b" if isinstance(key, bytes) else b"s" if isinstance(key, str) else b"i"
+    return blake2b(data, digest_size=16, person=kind).hexdigest()
 
 
 def _count(name: str, value: int | None) -> int | None:

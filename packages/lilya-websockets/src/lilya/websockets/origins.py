@@ -26,6 +26,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any, Final, Literal, NamedTuple
 
 from ._websocket import WebSocket
+from .observing import explain
 from .types import AnyASGIApp, Receive, Scope, Send
 
 __all__ = ["OriginGuard"]
@@ -152,6 +153,7 @@ class OriginGuard:
             why = self.refusal(scope)
             if why is not None:
                 self._note(scope, why)
+                explain(scope, why, by="OriginGuard")
                 await _forbid(scope, receive, send)
                 return
         await self.app(scope, receive, send)

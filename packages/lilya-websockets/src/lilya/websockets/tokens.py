@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol
 from ._websocket import WebSocket
 from .datastructures import QueryParam, parse_cookies
 from .exceptions import WebSocketDataError
+from .observing import explain
 from .types import Scope
 
 __all__ = ["bearer_token", "first_message_token", "token_matches"]
@@ -88,7 +89,10 @@ def bearer_token(
         token = values[0] if len(values) == 1 else None
     if not token and cookie is not None:
         token = _cookie(cookie, [value.decode("latin-1") for value in sent.get(b"cookie", [])])
-    return token or None
+    if not token:
+        explain(scope, "no token was found")
+        return None
+    return token
 
 
 def _after(name: str, offered: Any) -> str | None:
@@ -127,8 +131,11 @@ async def first_message_token(websocket: WebSocket, within: float = 5.0) -> str 
     try:
         token = await websocket.receive_text(within)
     except (TimeoutError, WebSocketDataError):
-        return None
-    return token if 0 < len(token) <= _LONGEST else None
+        token = ""
+    if 0 < len(token) <= _LONGEST:
+        return token
+    explain(websocket, "no token came as the first message")
+    return None
 
 
 def token_matches(token: str | None, *expected: str) -> bool:

@@ -15,6 +15,7 @@ import anyio.lowlevel
 from .._state import CONNECTING, DISCONNECTED, RESPONSE
 from .._websocket import WebSocket
 from ..exceptions import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
+from ..observing import explain, report_dropped, report_slow
 from ._backend import Event, Gap, History, Member, presence_of
 from ._outbox import Dropped, Encode, Entry, Form, Item, Outbox, OutboxFull, Policy
 
@@ -339,6 +340,8 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
             if self.members:
                 await self._channels.vanish(self.members)
             if full and self.websocket._open:
+                report_slow(self.websocket)
+                explain(self.websocket, "too slow", by="channels")
                 await self._close(1013, "too slow")
 
     async def _close(self, code: int, reason: str) -> None:
@@ -393,6 +396,7 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
     def lost(self, count: int) -> None:
         self._untold += count
         self._tell()
+        report_dropped(self.websocket, count)
 
     # The writer's side
 

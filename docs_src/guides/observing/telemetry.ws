@@ -1,0 +1,5 @@
+> connect /rooms/blue
+< accept
+> text Hello
+< text blue: Hello
+> close 1000
