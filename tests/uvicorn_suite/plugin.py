@@ -82,6 +82,8 @@ def complete(transport: Any) -> None:
         ("abort", kind.close),
         ("can_write_eof", lambda self: True),
         ("write_eof", lambda self: None),
+        ("get_protocol", lambda self: None),
+        ("set_protocol", lambda self, protocol: None),
     ):
         if not hasattr(kind, name):
             setattr(kind, name, method)

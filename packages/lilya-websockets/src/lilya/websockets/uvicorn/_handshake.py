@@ -34,11 +34,15 @@ __all__ = ["MAX_LINE_LENGTH", "Agreement", "Ends", "Refusal", "Request", "agreed
 
 
 class Refusal(Exception):
-    """Why a request is not a handshake: the status of the answer, and header lines that go with it."""
+    """Why a request is not a handshake: the status of the answer, and header lines that go with it.
 
-    def __init__(self, status: int, lines: bytes = b"") -> None:
-        super().__init__(status, lines)
+    The reason is for the body of the answer. Nothing that the client has sent is in it.
+    """
+
+    def __init__(self, status: int, reason: str, lines: bytes = b"") -> None:
+        super().__init__(status, reason, lines)
         self.status = status
+        self.reason = reason
         self.lines = lines
 
 
@@ -127,24 +131,24 @@ def read(head: bytes) -> Request:
     line, *lines = head.split(b"\r\n")
     if len(head) > MAX_LINE_LENGTH:
         if len(line) > MAX_LINE_LENGTH:
-            raise Refusal(414)
+            raise Refusal(414, f"the request line is longer than {MAX_LINE_LENGTH} bytes")
         if any(len(line) > MAX_LINE_LENGTH for line in lines):
-            raise Refusal(431)
+            raise Refusal(431, f"a header line is longer than {MAX_LINE_LENGTH} bytes")
     # Without what is allowed, nothing but the line ends may be left, in this order.
     if head.translate(None, VISIBLE) != b"\r\n" * len(lines):
-        raise Refusal(400)
+        raise Refusal(400, "invalid character in the request")
     first = line.split(b" ")
     if len(first) != 3 or not first[2].startswith(b"HTTP/"):
-        raise Refusal(400)
+        raise Refusal(400, "invalid request line")
     try:
         pairs = [line.split(b":", 1) for line in lines]
         headers = [(name.lower(), value.strip(b" \t")) for name, value in pairs]
     except ValueError:  # no colon
-        raise Refusal(400) from None
+        raise Refusal(400, "invalid header line") from None
     names = [name for name, _ in headers]
     # A blank before the colon, or at the beginning of a folded line, is no part of a token.
     if b"" in names or b"".join(names).translate(None, TOKENS):
-        raise Refusal(400)
+        raise Refusal(400, "invalid header name")
     return Request(first[0], first[1], first[2][5:].decode("latin-1"), headers)
 
 
@@ -184,7 +188,7 @@ def agreed(
         Refusal: It is not a handshake, or one that cannot be answered with 101.
     """
     if len(headers) > MAX_NUM_HEADERS:
-        raise Refusal(431)
+        raise Refusal(431, f"more than {MAX_NUM_HEADERS} header lines")
     fields = dict(headers)
     if len(fields) != len(headers):
         fields = combined(headers)
@@ -192,33 +196,35 @@ def agreed(
 
     # 1. A GET request of HTTP/1.1 or higher; a higher one has its own way (RFC 8441).
     if method != b"GET":
-        raise Refusal(405, b"allow: GET\r\n")
+        raise Refusal(405, "a WebSocket handshake is a GET request", b"allow: GET\r\n")
     if version != "1.1":
-        raise Refusal(505 if version == "1.0" else 400)
+        raise Refusal(505 if version == "1.0" else 400, "a WebSocket handshake needs HTTP/1.1")
     host = get(b"host")
     if not ORIGIN(target):
         target, host, headers = absolute(target, host, headers)
     # 2. One valid `Host` (also RFC 9112 section 3.2).
     if host is None or not AUTHORITY(host):
-        raise Refusal(400)
+        raise Refusal(400, f"{'missing' if host is None else 'invalid'} Host header")
     # No body (RFC 9112 section 6).
     if b"transfer-encoding" in fields or get(b"content-length", b"0") != b"0":
-        raise Refusal(400)
+        raise Refusal(400, "a WebSocket handshake has no body")
     # 3. and 4. `Upgrade` is `websocket`, and nothing else; `Connection` contains `Upgrade`, in any case.
     upgrade, connection = get(b"upgrade", b""), get(b"connection", b"")
     if upgrade != b"websocket" and [each.lower() for each in elements(upgrade)] != [b"websocket"]:
-        raise Refusal(426, b"upgrade: websocket\r\n")
+        raise Refusal(426, "the Upgrade header must be websocket", b"upgrade: websocket\r\n")
     if connection != b"Upgrade" and b"upgrade" not in [each.lower() for each in tokens(connection)]:
-        raise Refusal(426, b"upgrade: websocket\r\n")
+        raise Refusal(426, "the Connection header must contain Upgrade", b"upgrade: websocket\r\n")
     # 5. A key of 16 bytes.
     key = get(b"sec-websocket-key", b"")
     if not KEY(key):
-        raise Refusal(400)
+        raise Refusal(400, f"{'invalid' if key else 'missing'} Sec-WebSocket-Key header")
     # 6. Version 13. Of another one, the answer says which it would take (section 4.4).
     if get(b"sec-websocket-version") != b"13":
         if b"sec-websocket-version" in fields:
-            raise Refusal(426, b"upgrade: websocket\r\nsec-websocket-version: 13\r\n")
-        raise Refusal(400)
+            raise Refusal(
+                426, "the version must be 13", b"upgrade: websocket\r\nsec-websocket-version: 13\r\n"
+            )
+        raise Refusal(400, "missing Sec-WebSocket-Version header")
     # 8. Subprotocols are tokens (section 4.1, 10); the app chooses.
     offered = get(b"sec-websocket-protocol")
     subprotocols = [] if offered is None else [token.decode() for token in tokens(offered)]
@@ -228,7 +234,7 @@ def agreed(
         # The bounds are those of what is kept.
         outcome = negotiated(offer) if len(offer) <= 256 else negotiated.__wrapped__(offer)
         if outcome is None:
-            raise Refusal(400)
+            raise Refusal(400, "invalid Sec-WebSocket-Extensions header")
         accepted, window = outcome
 
     # Section 4.2.2, 5.4.
@@ -244,7 +250,7 @@ def combined(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     for name, value in headers:
         if name in fields:
             if name in SINGLE:
-                raise Refusal(400)
+                raise Refusal(400, f"more than one {name.decode()} header")
             value = b"%b, %b" % (fields[name], value)
         fields[name] = value
     return fields
@@ -259,7 +265,7 @@ def absolute(
     """
     match = ABSOLUTE(target)
     if match is None or host is None:
-        raise Refusal(400)
+        raise Refusal(400, "invalid target" if match is None else "missing Host header")
     authority, target = match.groups()
     if not target.startswith(b"/"):
         target = b"/" + target  # an empty path (RFC 9110 section 4.2.3)
@@ -275,7 +281,7 @@ def tokens(value: bytes) -> list[bytes]:
     """The elements of a list of tokens, at least one."""
     found = elements(value)
     if not found or not all(map(TOKEN.fullmatch, found)):
-        raise Refusal(400)
+        raise Refusal(400, "invalid list of tokens in a header")
     return found
 
 

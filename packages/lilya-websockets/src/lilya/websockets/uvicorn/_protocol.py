@@ -469,7 +469,7 @@ class WebSocketProtocol(asyncio.Protocol):
         end = data.find(b"\r\n\r\n")
         if end < 0:
             if len(data) > MAX_HEAD:
-                self._reject(Refusal(431))
+                self._reject(Refusal(431, f"the head of the request is longer than {MAX_HEAD} bytes"))
                 return
             self._pending, self._missing = bytearray(data), 1
             return
@@ -545,7 +545,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Answer a request that is not a handshake."""
         phrase = HTTPStatus(refusal.status).phrase
         logger.info("connection rejected (%d %s)", refusal.status, phrase)
-        self._refuse(refusal.status, refusal.lines, phrase.encode(), 1006)
+        self._refuse(refusal.status, refusal.lines, refusal.reason.encode(), 1006)
 
     def _accept(self, message: Any) -> None:
         headers, subprotocol = message.get("headers"), message.get("subprotocol")
