@@ -708,7 +708,8 @@ async def test_a_backend_that_does_not_start() -> None:
 
 def test_the_interface_is_complete() -> None:
     assert Backend.__abstractmethods__ == {
-        "appear", "history", "members", "publish", "read", "reap", "start", "stop", "vanish", "wake",
+        "appear", "history", "members", "publish", "read", "reap", "start", "stop", "unwatch", "vanish",
+        "wake", "watch",
     }  # fmt: skip
 
 
@@ -950,6 +951,7 @@ async def test_memory_tells_its_reader_of_a_gap() -> None:
     """A backend may be used without `Channels`, by a reader that is slow."""
     backend = MemoryBackend(history=2, max_age=None)
     await backend.start()
+    await backend.watch(["a", "b"])
     first = await backend.publish("a", "0")
     for number in range(1, 5):
         await backend.publish("a", str(number))
@@ -958,8 +960,10 @@ async def test_memory_tells_its_reader_of_a_gap() -> None:
     assert gap == Gap("a", first, str(Id.parse(events[0].id)._replace(seq=id.seq + 2)))
     assert [event.data for event in events if isinstance(event, Event)] == ["3", "4"]
     other = str(id._replace(epoch="00000000"))
+    backend.wake()
     assert data_of(list(await backend.read({"a": other}))[1:]) == ["3", "4"]
     backend._logs["a"].events.clear()
+    backend.wake()
     (gap,) = await backend.read({"a": first})
     assert gap == Gap("a", first, events[1].id)
     await backend.stop()

@@ -10,14 +10,20 @@ The rules of a backend:
   the only thing that `Channels` asks of one.
 - **Acknowledged is kept.** When `publish` returns, the event is in the history, and every reader will be
   given it, or a `Gap` in its place.
+- **Watched, then read.** When `watch` returns, whatever is published from then on will be read. A reader asks
+  for the history after that, sets the channel's position to where it ends, and calls `wake`.
+- **One owner of positions.** The positions are the reader's. A backend keeps none of its own: it compares
+  what has come with them at the moment at which it gives it.
 - **Nothing is skipped silently.** Where history does not reach back to a position, `history` says so by
-  `complete=False`, and `read` by a `Gap`. So does an entry that cannot be decoded.
+  `complete=False`, and `read` by a `Gap`. So does an event that cannot be decoded. A position of another life
+  of the channel, or of another channel, is none that history reaches back to.
 - **Channel names are data.** Any `str` that encodes to UTF-8 may come, and no name may reach the keys of
   another channel, of the members, or of another prefix.
-- **One event loop.** A backend is started, used and stopped on one event loop. `publish`, `history` and the
-  methods of presence are called by many tasks at once, `read` by one at a time.
+- **One event loop.** A backend is started, used and stopped on one event loop. `publish`, `history`, `watch`
+  and the methods of presence are called by many tasks at once, `read` by one at a time.
 - **Cancelling** any method leaves nothing behind. A cancelled `publish` may have published; a cancelled
-  `read` has lost nothing, because the next one is given the same positions.
+  `watch` is undone by `unwatch`; a cancelled `read` has lost nothing, because the next one is given the same
+  positions.
 """
 
 from __future__ import annotations
@@ -157,10 +163,11 @@ class Id(NamedTuple):
     """When it was published, in milliseconds since 1970; 0 in the position before the first event."""
 
     seq: int
-    """The how many-th event of the channel in its epoch, from 1; 0 before the first."""
+    """The number of the event in its epoch, from 1; 0 before the first."""
 
     epoch: str
-    """Which life of the channel, eight hexadecimal digits: another one after its history was lost."""
+    """Which life of the channel, eight hexadecimal digits: another one after its history was lost. Before the
+    first event, which memory of the broker."""
 
     def __str__(self) -> str:
         return f"{self.ms}-{self.seq}-{self.epoch}"
@@ -234,6 +241,22 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    async def watch(self, channels: Collection[str]) -> None:
+        """Begin to see what is published in some channels. Those that are watched already cost nothing.
+
+        Args:
+            channels: Their names.
+
+        Raises:
+            BrokerError: The broker refuses, or does not answer within the time limit. The channels may be
+                watched nevertheless, until `unwatch`.
+        """
+
+    @abstractmethod
+    def unwatch(self, channels: Collection[str]) -> None:
+        """Watch some channels no longer. They have no position any more."""
+
+    @abstractmethod
     async def read(self, positions: Mapping[str, str]) -> Sequence[Event | Gap]:
         """Wait until there is something after one of the positions, and give it.
 
@@ -241,9 +264,9 @@ class Backend(ABC):
         positions.
 
         Args:
-            positions: The channels to read, and where each of them was read up to. It is the same mapping at
-                each call, changed between the calls and while one waits; `wake` is called after a channel was
-                added or removed.
+            positions: The channels to read, all of them watched, and where each of them was read up to. It is
+                the same mapping at each call, changed between the calls and while one waits; `wake` is called
+                after a channel was added.
 
         Returns:
             Events and gaps, those of a channel in order, and at most some hundred. The position of a channel
@@ -251,9 +274,12 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def wake(self) -> None:
-        """Make the `read` that waits, or the next one, look at the positions anew. Called often: must be
-        cheap.
+    def wake(self, channel: str | None = None) -> None:
+        """Make the `read` that waits, or the next one, look at a position anew.
+
+        Args:
+            channel: The channel that has a position now: where its history ended when that was read after
+                `watch`. `None`: look at all, and whether something comes after them that was given already.
         """
 
     @abstractmethod

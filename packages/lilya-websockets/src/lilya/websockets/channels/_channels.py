@@ -505,7 +505,7 @@ class Channels:
             failures = 0
             count = size = 0
             for item in found:
-                entry = self._entry(item)
+                item, entry = self._entry(item)
                 count += 1
                 size += entry.size
                 if count > self._most_events or size > self._most_bytes:
@@ -527,8 +527,18 @@ class Channels:
         channel = self._channels.get(name)
         if channel is None or name not in self._positions:
             return  # they have left meanwhile
-        if channel.since == self._reads and self._is_before(item.id, self._positions[name]):
+        position = self._positions[name]
+        back = isinstance(item, Gap) and self._is_before(item.id, position)
+        if channel.since == self._reads and (
+            item.since != position if isinstance(item, Gap) else self._is_before(item.id, position)
+        ):
             return  # everybody has left and somebody has come, during this very read
+        if back:
+            # The broker has lost the end of the channel. What follows has its numbers, and is new to all.
+            channel.since = -1
+            for receiver, floor in list(channel.joining.items()):
+                if floor is not None:
+                    channel.settled(receiver)
         self._positions[name] = item.id
         # A copy, because a full outbox may end its receiver.
         for receiver in list(channel.receivers):
@@ -549,14 +559,17 @@ class Channels:
     def _is_before(self, id: str, position: str) -> bool:
         return self.backend.order_of(id) <= self.backend.order_of(position)
 
-    def _entry(self, item: Event | Gap) -> Entry:
-        if isinstance(item, Gap):
-            return Entry(item, 0, item)
-        if not item.channel.startswith("\0"):
-            return Entry.of(item)
-        told = item.json()
-        member = Member(channel_of(item.channel), told["id"], _info(told["info"]))
-        return Entry(Presence(told["type"], member), len(item.data), item)
+    def _entry(self, item: Event | Gap) -> tuple[Event | Gap, Entry]:
+        """What is handed out of an item; a gap, if it can't be told what it is."""
+        if isinstance(item, Event) and not item.channel.startswith("\0"):
+            return item, Entry.of(item)
+        if isinstance(item, Event):
+            try:
+                return item, Entry(_presence(item), len(item.data), item)
+            except (KeyError, TypeError, ValueError) as error:
+                logger.error("an event about who is in a channel is none of ours: %r", error)
+                item = Gap(item.channel, self._positions.get(item.channel, item.id), item.id)
+        return item, Entry(item, 0, item)
 
     # Receivers
 
@@ -588,7 +601,7 @@ class Channels:
         if name not in self._positions:
             self._positions[name] = position
             channel.since = self._reads
-            self.backend.wake()
+            self.backend.wake(name)
         if self._is_before(position, self._positions[name]):
             channel.settled(receiver)
         else:
@@ -605,8 +618,8 @@ class Channels:
         for name in receiver.watched:
             if self._channels[name].remove(receiver):
                 del self._channels[name]
-                if self._positions.pop(name, None) is not None:
-                    self.backend.wake()
+                self._positions.pop(name, None)
+                self.backend.unwatch((name,))
 
     # Presence
 
@@ -704,6 +717,19 @@ def _backend(url: object, *, history: int, max_age: float | None, prefix: str, *
         ) from error
     made: Backend = backend(url, history=history, max_age=max_age, prefix=prefix, **options)
     return made
+
+
+def _presence(event: Event) -> Presence:
+    """Who has come or gone, by an event in the companion of a channel.
+
+    Raises:
+        KeyError, TypeError, ValueError: It does not say so.
+    """
+    told = event.json()
+    kind, id = told["type"], told["id"]
+    if kind not in ("join", "leave") or not isinstance(id, str):
+        raise ValueError(f"neither a join nor a leave: {str(event.data)[:80]}")
+    return Presence(kind, Member(channel_of(event.channel), id, _info(told["info"])))
 
 
 def channel_of(companion: str) -> str:

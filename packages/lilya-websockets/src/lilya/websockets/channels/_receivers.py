@@ -81,6 +81,7 @@ class Receiver(Outbox):
         """Get what is published from now on, behind what the history has."""
         self._channels.add(self)
         try:
+            await self._channels.backend.watch(self.watched)
             for name in self.watched:
                 since = self._since.get(name)
                 # The companion of a channel has events, too, but nobody asked for those of the past.
