@@ -1,4 +1,4 @@
-"""What is pushed and what is read from the streams of Redis, under faults: each rule with the fault it is for."""
+"""What is pushed and what is read from the streams of Redis, under faults."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from .redis_server import NO_SERVER, RedisServer, redis_binary
 pytest.importorskip("redis", reason="the client of Redis is not installed: the extra `redis` brings it")
 
 from lilya.websockets.channels import _feed, _link
+from lilya.websockets.channels._entries import event_of
 from lilya.websockets.channels._feed import Feed, _Watched
 from lilya.websockets.channels._redis import RedisBackend
 from lilya.websockets.channels._scripts import SCRIPTS
 
-from .test_channels_redis import Proxy, Reader, at_rest, reading, redis, started, until
+from .test_channels_redis import Proxy, reading, redis, started, until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -57,7 +58,7 @@ def no_filling(patch: pytest.MonkeyPatch) -> None:
     original = Feed._next
 
     def take(feed: Feed, watched: _Watched, pushed: bytes, positions: Any, reached: Any) -> Any:
-        found = _feed.event_of(watched.name, pushed)
+        found = event_of(watched.name, pushed)
         if found is None or watched.looking:
             return original(feed, watched, pushed, positions, reached)
         reached[watched.name] = found[0]
@@ -90,14 +91,14 @@ def no_holding(patch: pytest.MonkeyPatch) -> None:
     def take(feed: Feed, positions: Any, reached: Any) -> Any:
         watched = feed._found[0][0]
         items = original(feed, positions, reached)
-        items += [found[1] for pushed in watched.held if (found := _feed.event_of(watched.name, pushed))]
+        items += [found[1] for pushed in watched.held if (found := event_of(watched.name, pushed))]
         return items
 
     patch.setattr(Feed, "_take_found", take)
 
 
 class Session:
-    """Two processes, one of them behind a proxy, that publish to some channels, and a seeded fault now and then.
+    """Two processes, one of them behind a proxy, that publish to some channels; and seeded faults.
 
     What is kept is checked against what came: all of it, once, in order, and no gap.
     """
@@ -198,3 +199,371 @@ async def test_planted_faults(
         if scope.cancelled_caught:
             return  # it waits for what never comes
     raise AssertionError("nobody has noticed")
+
+
+# One rule at a time
+
+
+async def enter(channels: Channels, entered: asyncio.Event, came: list[Any], count: int) -> None:
+    async with channels.subscribe("room") as subscription:
+        entered.set()
+        while len(came) < count:
+            came.append(await anext(subscription))
+
+
+@pytest.mark.parametrize("planted", [False, True], ids=["as it is", "planted fault"])
+async def test_the_subscription_is_confirmed_before_the_history_is_read(
+    planted: bool, redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is published between the two would come half a minute later, if it is the last."""
+    if planted:
+        original = asyncio.wait
+
+        async def wait(those: Any, **options: Any) -> Any:
+            if "timeout" not in options:
+                return await original(those, **options)
+            for waiter in those:
+                waiter.set_result(None)
+            return those, set()
+
+        monkeypatch.setattr(_feed.asyncio, "wait", wait)  # type: ignore[attr-defined]
+    came: list[Any] = []
+    entered = asyncio.Event()
+    async with (
+        Proxy(redis_server.port) as proxy,
+        Channels(proxy.url, prefix=prefix) as channels,
+        started(redis_server.url, prefix=prefix) as other,
+    ):
+        proxy.hold(b"SUBSCRIBE")
+        async with anyio.create_task_group() as group:
+            group.start_soon(enter, channels, entered, came, 1)
+            await proxy.held.wait()
+            await channels.publish("elsewhere", "it is only that line which waits")
+            await channels.backend.history("elsewhere")
+            await channels.backend.history("elsewhere")
+            assert entered.is_set() == planted
+            if planted:
+                await other.publish("room", "one")
+                await other.history("room")
+            proxy.release()
+            await entered.wait()
+            if planted:
+                await channels.backend.watch(["elsewhere"])  # the line is there now
+                assert came == []
+                group.cancel_scope.cancel()
+            else:
+                await other.publish("room", "one")
+    assert [item.data for item in came] == ([] if planted else ["one"])
+
+
+async def test_a_last_event_that_was_never_pushed(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a publisher of an older version, say. All channels are compared, and one of them is behind."""
+    monkeypatch.setattr(_feed, "_CHECK", 0.3)
+    monkeypatch.setattr(_feed, "_TOGETHER", 3)
+    names = [f"{n}" for n in range(50)]
+    async with (
+        started(redis_server.url, prefix=prefix) as backend,
+        reading(backend, *names) as reader,
+    ):
+        ids = [await publish_unpushed(backend, name, name) for name in names[::7]]
+        await reader.until(len(ids))
+        assert sorted(item.id for item in reader.items) == sorted(ids)
+        # Who is not behind is not looked at, however often it is compared.
+        asked: list[str] = []
+        original = backend._feed._read_after
+
+        def read_after(name: str, at: str) -> tuple[bytes, ...]:
+            asked.append(name)
+            return original(name, at)
+
+        monkeypatch.setattr(backend._feed, "_read_after", read_after)
+        for _ in range(3):
+            id = await backend.publish("0", "pushed")
+            await until(lambda id=id: reader.items[-1].id == id)  # type: ignore[misc]
+            await anyio.sleep(0.15)
+        assert asked == []
+
+
+async def test_comparing_goes_on_when_it_fails(
+    redis_server: RedisServer,
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(_feed, "_CHECK", 0.1)
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        original = backend._keys.script
+        monkeypatch.setattr(
+            backend._keys,
+            "script",
+            lambda name, *rest: (b"NOSUCH",) if name == "standings" else original(name, *rest),
+        )
+        await until(lambda: len(caplog.records) > 2)
+        monkeypatch.setattr(backend._keys, "script", original)
+        id = await publish_unpushed(backend, "room", "one")
+        await reader.until(1)
+        assert reader.items[0].id == id
+
+
+@pytest.mark.parametrize("overtaken", [False, True], ids=["before new events", "after new events"])
+@pytest.mark.parametrize("behind", [False, True], ids=["", "clock behind"])
+async def test_a_failover_to_a_replica_that_lags(behind: bool, overtaken: bool, prefix: str) -> None:
+    """The gap goes to where the branches part, and what comes after that is given, whatever its time."""
+    key = f"{{{prefix}:room}}"
+    with redis() as server:
+        async with (
+            Proxy(server.port) as proxy,
+            started(proxy.url, prefix=prefix, publish_timeout=None) as one,
+            started(server.url, prefix=prefix, publish_timeout=None) as two,
+            reading(one, "room", "other") as reader,
+        ):
+            kept = [await two.publish("room", f"{n}") for n in range(10)]
+            server.ask("SAVE")
+            if behind:
+                last = Id.parse(kept[-1])
+                server.ask("HSET", key + ":state", "ms", f"{last.ms + 60_000}")
+            lost = [await two.publish("room", f"lost {n}") for n in range(5)]
+            await reader.until(15)
+            assert [item.id for item in reader.items] == kept + lost
+            if overtaken:
+                proxy.hold(b"ROLE")
+            server.kill()
+            await anyio.to_thread.run_sync(server.start)
+            await two.ready.wait()
+            count = 8 if overtaken else 1
+            new = [await two.publish("room", f"new {n}") for n in range(count)]
+            proxy.release()
+            await reader.until(16 + count)
+            gap, *events = reader.items[15:]
+            assert gap == Gap("room", lost[-1], kept[-1])
+            assert [event.id for event in events] == new
+            new.append(await two.publish("room", "and on"))
+            assert (await reader.until(17 + count))[-1].id == new[-1]
+            for backend in (one, two):
+                history = await backend.history("room", since=lost[-1])
+                assert not history.complete
+                assert [event.id for event in history.events] == kept + new
+                assert (await backend.history("room", since=kept[-1])).complete
+
+
+async def test_a_failover_under_a_subscription(prefix: str) -> None:
+    """Also for who has joined, but is ahead of the reader; and for a client that comes back."""
+    with redis() as server:
+        async with Channels(server.url, prefix=prefix) as channels:
+            async with channels.subscribe("room") as subscription:
+                first = await channels.publish("room", "one")
+                await anext(subscription)
+                server.ask("SAVE")
+                lost = await channels.publish("room", "lost")
+                await anext(subscription)
+                server.kill()
+                await anyio.to_thread.run_sync(server.start)
+                await until(lambda: not channels.ready.is_set())
+                await channels.ready.wait()
+                gap = await anext(subscription)
+                assert gap == Gap("room", lost, first)
+                await channels.publish("room", "new")
+                assert (await anext(subscription)).data == "new"  # type: ignore[union-attr]
+            async with channels.subscribe("room", since=lost) as subscription:
+                assert isinstance(await anext(subscription), Gap)
+                assert [(await anext(subscription)).data for _ in "12"] == ["one", "new"]  # type: ignore[union-attr]
+
+
+async def test_a_reader_that_is_too_slow_for_the_broker(
+    prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis cuts it off. It connects again, and reads what it has missed."""
+    monkeypatch.setattr(_feed, "_WAITING", (10, 100_000))
+    with redis("client-output-buffer-limit pubsub 1000000 0 0") as server:
+        async with (
+            started(server.url, prefix=prefix) as slow,
+            started(server.url, prefix=prefix) as other,
+        ):
+            await slow.watch(["room"])
+            positions = {"room": (await slow.history("room")).position}
+            slow.wake("room")
+            ids: list[str] = []
+            while slow.ready.is_set() or len(ids) < 700:
+                ids.append(await other.publish("room", "x" * 20_000))
+                if len(ids) > 700:
+                    break
+            got: list[str] = []
+            while len(got) < len(ids):
+                for item in await slow.read(positions):
+                    assert isinstance(item, Event)
+                    got.append(item.id)
+                    positions["room"] = item.id
+            assert got == ids
+    assert any("is away" in record.getMessage() for record in caplog.records)
+
+
+class SlowProxy(Proxy):
+    """A link on which so many bytes go in a second, each way."""
+
+    def __init__(self, port: int, rate: float) -> None:
+        super().__init__(port)
+        self._rate = rate
+
+    async def _answers(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await there.read(8192):
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(len(data) / self._rate)
+        except OSError:
+            pass
+        writer.transport.abort()
+
+
+async def test_limits_are_for_progress(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not for all of an answer: what is slow, but comes, is no outage."""
+    monkeypatch.setattr(_link, "PATIENCE", 0.3)
+    monkeypatch.setattr(_link, "IDLE", 0.3)
+    async with (
+        SlowProxy(redis_server.port, 2_000_000) as proxy,
+        started(proxy.url, prefix=prefix, publish_timeout=0.5) as slow,
+        started(redis_server.url, prefix=prefix) as other,
+        reading(slow, "room") as reader,
+    ):
+        begin = (await other.history("room")).position
+        ids = [await other.publish("room", "x" * 200_000) for _ in range(15)]
+        history = await slow.history("room", since=begin)  # three megabytes, one and a half seconds
+        assert history.complete
+        assert [event.id for event in history.events] == ids
+        assert [item.id for item in await reader.until(15)] == ids
+    assert not caplog.records
+
+
+async def test_much_to_send(redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent together is no more than a megabyte or one event, and goes in pieces."""
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        pipe = backend._publishing
+        sizes: list[int] = []
+        send = pipe._send
+
+        async def seen(connection: Any, pieces: list[bytes], size: int) -> None:
+            sizes.append(size)
+            await send(connection, pieces, size)
+
+        monkeypatch.setattr(pipe, "_send", seen)
+        await asyncio.gather(*(backend.publish("room", f"{n}" * 300_000) for n in range(8)))
+        assert await reader.data(8) == [f"{n}" * 300_000 for n in range(8)]
+        assert max(sizes) < 1_500_000
+
+
+# What comes and is none of ours
+
+
+async def test_what_is_pushed_and_is_no_event(
+    redis_server: RedisServer, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        await backend.publish("room", "one")
+        pushed = backend._keys.pushed("room")
+        for what in (
+            b"",
+            b"x",
+            b"1-1-00000000",
+            b"1-1-00000000 x",
+            b"1-1-0000000g sx",
+            b"\xff s",
+            b"1-1-0a0a0a0a s\xff",
+        ):
+            redis_server.ask("PUBLISH", pushed, what)
+        # One that only claims to be: nothing says so in the stream.
+        redis_server.ask("PUBLISH", pushed, "1-7-00000000 sforged")
+        await backend.publish("room", "two")
+        assert await reader.data(2) == ["one", "two"]
+        assert backend.ready.is_set()
+    assert len([record for record in caplog.records if "is no event" in record.getMessage()]) == 7
+
+
+@pytest.mark.parametrize("bytes_of_it", [b"!nothing that Redis says\r\n", b":x\r\n", b"*x\r\n"])
+async def test_garbage_is_an_outage(
+    bytes_of_it: bytes, redis_server: RedisServer, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not the end of a task, after which nothing would be answered any more."""
+    async with (
+        Proxy(redis_server.port) as proxy,
+        started(proxy.url, prefix=prefix) as backend,
+        reading(backend, "room") as reader,
+    ):
+        for number in range(3):
+            for writer in proxy.writers_to_clients():
+                writer.write(bytes_of_it)
+            await backend.publish("room", f"{number}")
+            await backend.ready.wait()
+            assert await reader.data(number + 1) == [f"{n}" for n in range(number + 1)]
+
+
+@pytest.mark.parametrize("answer", [None, 1, [], [b"x"], {}, b"\xff", b"no id", [b"1", b"2", b"3"]])
+async def test_answers_of_another_kind(
+    answer: Any, redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(redis_server.url, prefix=prefix) as backend:
+
+        async def answered(*_: Any, **__: Any) -> Any:
+            return answer
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_link.Pipe, "answer", answered)
+            for call in (
+                lambda: backend.publish("room", "one"),
+                lambda: backend.history("room", last=1),
+                lambda: backend.history("room", since="0-0-00000000"),
+                lambda: backend.members("room"),
+                lambda: backend.reap(["room"]),
+            ):
+                with pytest.raises(BrokerError, match="Redis has answered"):
+                    await call()
+        # It may have been the answer to something else, so nothing of the connections is used any more.
+        assert not backend.ready.is_set()
+        await backend.publish("room", "one")
+
+
+async def test_answers_of_another_kind_to_who_reads(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_feed, "_CHECK", 0.1)
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        original = backend._keys.script
+        with monkeypatch.context() as patch:
+            patch.setattr(backend._keys, "script", lambda *_: (b"TIME",))
+            backend.wake()
+            await until(lambda: any("cannot be read" in record.getMessage() for record in caplog.records))
+        assert backend._keys.script == original
+        await publish_unpushed(backend, "room", "one")
+        assert await reader.data(1) == ["one"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "x",
+        "[]",
+        "1",
+        '{"type":"join"}',
+        '{"type":"x","id":"1","info":1}',
+        '{"type":"join","id":1,"info":1}',
+        b"\xff",
+    ],
+)
+async def test_what_is_told_of_members_and_is_not_ours(
+    data: str | bytes, redis_server: RedisServer, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        Channels(redis_server.url, prefix=prefix) as channels,
+        channels.subscribe("room", presence=True) as subscription,
+    ):
+        await channels.backend.publish(presence_of("room"), data)
+        gap = await anext(subscription)
+        assert isinstance(gap, Gap)
+        assert gap.channel == presence_of("room")
+        await channels.publish("room", "one")
+        assert (await anext(subscription)).data == "one"  # type: ignore[union-attr]
+    assert "is none of ours" in caplog.text

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import anyio
@@ -830,7 +830,7 @@ async def test_a_primary_that_becomes_a_replica(prefix: str, caplog: pytest.LogC
                 await backend.publish("room", "one")
             with pytest.raises(BrokerError, match="it is a replica, which cannot be published to"):
                 await RedisBackend(server.url).start()
-            await until(lambda: backend._link.attempts > 2)
+            await until(lambda: cast(Any, backend._link).attempts > 2)
             server.ask("REPLICAOF", "NO", "ONE")
             await backend.ready.wait()
             await backend.publish("room", "two")
@@ -864,6 +864,7 @@ class Proxy:
         self._target = port
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._to_clients: list[asyncio.StreamWriter] = []
         self.lose: bytes | None = None
         self.lost = 0
         self._held: bytes | None = None
@@ -887,6 +888,9 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    def writers_to_clients(self) -> list[asyncio.StreamWriter]:
+        return [writer for writer in self._to_clients if not writer.transport.is_closing()]
+
     def hold(self, command: bytes) -> None:
         """The next request with this in it goes on only when it is released."""
         self._held = command
@@ -903,6 +907,7 @@ class Proxy:
         try:
             there, onwards = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers |= {writer, onwards}
+            self._to_clients.append(writer)
             answers = asyncio.create_task(self._answers(there, writer))
             self._tasks.add(answers)
             try:
@@ -1203,7 +1208,7 @@ async def test_one_connection_takes_the_others_with_it(redis_server: RedisServer
         started(proxy.url, prefix=prefix) as backend,
         reading(backend, "room") as reader,
     ):
-        lines = backend._link.lines
+        lines = cast(Any, backend._link).lines
         before = [line.connection for line in lines]
         proxy.lose = SCRIPTS["publish"].sha
         await backend.publish("room", "one")

@@ -30,8 +30,10 @@ class Standing(NamedTuple):
     """The newest entry that is not after the position that was read from. Only from a read."""
 
     @classmethod
-    def of(cls, answer: list[Any]) -> Standing:
+    def of(cls, answer: Any) -> Standing:
         """From the answer of the scripts `history` and `read`."""
+        if not isinstance(answer, list):
+            raise TypeError(f"not a list: {answer!r:.80}")
         now = int(answer[0])
         if len(answer) == 1:
             return cls(now, None, [], True, None, None)

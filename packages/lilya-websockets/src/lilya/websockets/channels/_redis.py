@@ -182,8 +182,10 @@ class RedisBackend(Backend):
         if isinstance(answer, list):
             # It is kept, and whoever reads finds it later. Why it is not pushed is told when connecting.
             answer, refused = answer
+            id = str(Id.parse(answer.decode()))
             assert self._link is not None
             self._link.lose(_refusal(refused.decode(), self._keys))
+            return id
         return str(Id.parse(answer.decode()))
 
     async def history(self, channel: str, *, last: int = 0, since: str | None = None) -> History:
@@ -294,8 +296,9 @@ class RedisBackend(Backend):
     async def members(self, channel: str) -> Sequence[Member]:
         """Who is in a channel; see `Backend.members`."""
 
-        def listed(found: list[bytes]) -> list[Member]:
+        def members_of(found: Any) -> list[Member]:
             members = []
+            _listed(found)
             for id, value in zip(found[::2], found[1::2], strict=True):
                 joined, _, text = value.partition(b" ")
                 member = Member(channel, id.decode(), "")
@@ -304,7 +307,7 @@ class RedisBackend(Backend):
                 members.append((self.order_of(joined.decode()), dataclasses.replace(member, info=info)))
             return [member for _, member in sorted(members, key=lambda pair: pair[0])]
 
-        found: list[Member] = await self._about_members("members", channel, then=listed)
+        found: list[Member] = await self._about_members("members", channel, then=members_of)
         return found
 
     async def reap(self, channels: Collection[str]) -> None:
@@ -332,6 +335,10 @@ class RedisBackend(Backend):
         ttl: float = 0.0,
         then: Callable[[Any], Any] = lambda found: None,
     ) -> Any:
+        def about(answer: Any) -> tuple[int, Any]:
+            over, found = _listed(answer)
+            return int(over), then(found)
+
         events, state = self._keys.of(presence_of(channel))
         over = _MEMBERS
         while over == _MEMBERS:  # there may be more whose time is over
@@ -350,7 +357,7 @@ class RedisBackend(Backend):
                     b"%d" % _milliseconds(ttl),
                     *arguments,
                 ),
-                lambda answer: (int(answer[0]), then(answer[1])),
+                about,
             )
         return found
 
@@ -367,7 +374,12 @@ class RedisBackend(Backend):
         answer = await pipe.answer(attempted, parts, numbered=numbered)
         try:
             return then(answer)
-        except (AttributeError, IndexError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # It may be the answer to something else.
+            if self._link is not None:
+                self._link.lose(
+                    RedisError(f"it has answered {str(answer)[:80]!r} to a request to {attempted}")
+                )
             raise BrokerError(f"cannot {attempted}: Redis has answered {str(answer)[:80]!r}") from error
 
 
@@ -430,6 +442,12 @@ def _is_in(after: Id, end: Id, found: list[tuple[Id, Event]]) -> bool:
         for id, _ in found
         if id.seq >= after.seq and id.epoch == end.epoch
     )
+
+
+def _listed(answer: Any) -> list[Any]:
+    if not isinstance(answer, list):
+        raise TypeError("not a list")
+    return answer
 
 
 def _milliseconds(seconds: float) -> int:
