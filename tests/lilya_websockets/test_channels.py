@@ -389,7 +389,7 @@ async def test_who_is_there(make: Make) -> None:
         ]
         assert items[0].channel == "a"
         assert subscription.pending == 0
-        assert subscription.positions == {}
+        assert list(subscription.positions) == ["a", "b"]
 
 
 async def test_a_member_that_is_not_heard_of_any_more_is_gone(make: Make) -> None:

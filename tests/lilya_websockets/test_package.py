@@ -290,7 +290,12 @@ LAYERS = {
 CHANNEL_LAYERS = {
     "_backend": (set[str](), {"_messages"}),
     "_memory": ({"_backend"}, set[str]()),
-    "_redis": ({"_backend"}, None),
+    "_scripts": (set[str](), set[str]()),
+    "_keys": ({"_scripts"}, set[str]()),
+    "_entries": ({"_backend"}, set[str]()),
+    "_link": ({"_backend", "_scripts"}, set[str]()),
+    "_feed": ({"", "_backend", "_entries", "_keys", "_link"}, set[str]()),
+    "_redis": ({"_backend", "_entries", "_feed", "_keys", "_link"}, {"_conversation"}),
     "_outbox": ({"_backend"}, {"_messages"}),
     "_writers": ({"_backend", "_outbox", "_receivers"}, {"_frameworks", "_websocket"}),
     "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions", "observing"}),

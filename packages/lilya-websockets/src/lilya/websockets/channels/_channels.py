@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
@@ -58,6 +59,8 @@ _BACKENDS: Final = {
 _MOST: Final = (64, 262_144)
 # Seconds that leaving and stopping may wait for the broker.
 _PATIENCE: Final = 2.0
+# Seconds after the end of a socket in which the body of its block may end by itself.
+_GRACE: Final = 1.0
 # Seconds before the reader tries again after a backend failed that never should.
 _RETRY: Final = (0.1, 5.0)
 
@@ -147,6 +150,7 @@ class Channels:
         self._most_events, self._most_bytes = _MOST
         self._tight = False  # whether somebody has an outbox that two such portions would fill
         self._form: Form = (data_of, ())
+        self._leaving: deque[tuple[float, Membership]] = deque()  # whose sockets have ended
 
     def __repr__(self) -> str:
         return f"<Channels, {self._state}, {type(self.backend).__name__}>"
@@ -407,6 +411,7 @@ class Channels:
         since: str | Mapping[str, str] | None = None,
         presence: bool = False,
         encode: Encode | None = None,
+        cancel_on_disconnect: bool = True,
         policy: Policy = "close",
         max_messages: int = 256,
         max_bytes: int = 1_048_576,
@@ -419,9 +424,11 @@ class Channels:
 
         The socket must be accepted. It is sent to in the background, from an outbox of its own, so a client
         that does not read keeps nobody waiting. A client that leaves ends the block quietly: a
-        `WebSocketDisconnect` of this socket goes no further. If the outbox is full by the policy `"close"`,
-        or the channels are stopped, the body is cancelled and the block ends quietly, too. What waits when
-        the block is left is not sent.
+        `WebSocketDisconnect` of this socket goes no further, and a body that waits for something else is
+        cancelled a second later. In a block of `async with websocket` that is noticed at once; without one,
+        when the body receives or something is sent. If the outbox is full by the policy `"close"`, or the
+        channels are stopped, the body is cancelled and the block ends quietly, too. What waits when the block
+        is left is not sent.
 
         Args:
             names: The channel, or several.
@@ -435,13 +442,16 @@ class Channels:
                 function.
                 Default: the data of events, and nothing else. For a `WebSocket[In, Out]` with another codec
                 than JSON in text messages, text is read as an `Out`, and encoded in that codec.
+            cancel_on_disconnect: Whether the body is cancelled if it has not ended by itself one second after
+                the client left. It is not cancelled while it receives, because that ends it.
             policy: What happens when `max_messages` or `max_bytes` wait. `"close"`: the socket is closed with
                 1013. `"drop_oldest"`, `"drop_newest"`: they are dropped.
             max_messages: See `subscribe`, as `max_bytes`.
 
         Returns:
-            An asynchronous context manager. It has `pending`, `dropped`, `sent`, `ended` and `members`, and
-            is an asynchronous iterator over each `Gap` and `Dropped`, until nothing is forwarded any more.
+            An asynchronous context manager. It has `pending`, `dropped`, `sent`, `ended`, `members`, and
+            `positions`, where each channel began. It is an asynchronous iterator over each `Gap` and
+            `Dropped`, until nothing is forwarded any more.
 
         Raises:
             TypeError: An argument of another type, or a member that has no JSON form.
@@ -460,6 +470,7 @@ class Channels:
             checked,
             wrapped,
             encode=_encode_for(wrapped._typed) if encode is None else encode,
+            cancel_on_disconnect=bool(cancel_on_disconnect),
             info=None if member is None else _info(member),
             presence=bool(presence),
             history=checked_count("history", history),
@@ -620,6 +631,19 @@ class Channels:
                 del self._channels[name]
                 self._positions.pop(name, None)
                 self.backend.unwatch((name,))
+
+    def cancel_soon(self, receiver: Membership) -> None:
+        """Cancel a body whose socket has ended, if it has not ended by itself in a second."""
+        self._leaving.append((anyio.current_time() + _GRACE, receiver))
+        if len(self._leaving) == 1:
+            self._start(self._cancel_bodies)
+
+    async def _cancel_bodies(self) -> None:
+        while self._leaving:
+            due, receiver = self._leaving[0]
+            await anyio.sleep_until(due)
+            self._leaving.popleft()
+            receiver.cancel_body()
 
     # Presence
 

@@ -44,8 +44,7 @@ class Standing(NamedTuple):
 
     def is_elsewhere(self, at: Id) -> bool:
         """Whether a position of this life of the channel is none of its history any more."""
-        assert self.end is not None
-        if self.end.seq <= at.seq:
+        if self.end is None or self.end.seq <= at.seq:
             return self.end != at
         if self.before == at:
             return False
@@ -57,10 +56,8 @@ class Standing(NamedTuple):
 
     @property
     def begin(self) -> Id | None:
-        """The position before everything that is kept."""
-        if self.first is None:
-            return self.end
-        return self.first._replace(seq=max(self.first.seq - 1, 0))
+        """The position before everything that is kept, if anything is."""
+        return self.first and self.first._replace(seq=max(self.first.seq - 1, 0))
 
 
 def _id_of(raw: bytes, epoch: str) -> Id | None:

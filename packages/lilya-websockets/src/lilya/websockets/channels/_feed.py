@@ -469,13 +469,12 @@ class Feed:
         """What comes after a position, where it ends, and whether there is more."""
         at, name, end = Id.parse(position), watched.name, standing.end
         was_empty = self._was_empty(at)
-        to: Id | None
         if end is None:
             if was_empty:
                 return [], at, False
             to = Id(standing.now, 0, self.memory)  # its life is over, and no other one has begun
         elif at.epoch != end.epoch and not was_empty:
-            to = standing.begin
+            to = standing.begin or end
         elif at.epoch == end.epoch and standing.is_elsewhere(at):
             to = await self._branch(name, end)
         else:
@@ -486,7 +485,6 @@ class Feed:
                 items.append(Gap(name, str(reached), str(end)))  # the rest is kept no longer
                 reached = end
             return items, reached, not standing.ended
-        assert to is not None  # a channel that is known has an end
         return [Gap(name, position, str(to))], to, True
 
     async def _branch(self, name: str, end: Id) -> Id:

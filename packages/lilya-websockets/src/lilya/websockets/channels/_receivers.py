@@ -55,7 +55,7 @@ class Receiver(Outbox):
         policy: See `Outbox`, as the others.
     """
 
-    __slots__ = ("_channels", "_history", "_since", "over", "used", "watched")
+    __slots__ = ("_channels", "_history", "_since", "over", "positions", "used", "watched")
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class Receiver(Outbox):
         self._history = history
         self._since = since
         self.watched = (*names, *map(presence_of, names)) if presence else tuple(names)
+        self.positions: dict[str, str] = {}
         self.used = False
         self.over = False  # it gets nothing any more
 
@@ -106,6 +107,8 @@ class Receiver(Outbox):
                 else:
                     later.append(entry)
             self.entries = later
+        if not name.startswith("\0") and (since is not None or not found.events):
+            self.positions[name] = since or found.position
         if since is not None and not found.complete:
             # If there is nothing left, there is nothing more to be missed either.
             self.backlog.append(Entry(Gap(name, since, since if found.events else found.position)))
@@ -122,12 +125,15 @@ class Receiver(Outbox):
 class Subscription(Receiver, AsyncIterator[Item]):
     """What `Channels.subscribe` returns: an asynchronous context manager, and in it an iterator."""
 
-    __slots__ = ("_arrival", "_ended", "_row", "_waiting", "positions")
+    __slots__ = ("_arrival", "_ended", "_row", "_waiting")
+
+    positions: dict[str, str]
+    """By channel, the id of the last event that was given: `since` for who wants to go on after it. Before
+    the first one, where the subscription began. Only a channel that began with events of `history` has none
+    until the first of them was given."""
 
     def __init__(self, channels: Channels, names: Sequence[str], **options: Any) -> None:
         super().__init__(channels, names, **options)
-        self.positions: dict[str, str] = {}
-        """By channel, the id of the last event that was given: `since` for who wants to go on after it."""
         self._arrival: anyio.Event | None = None
         self._waiting = False
         self._row = 0  # items that were taken without a turn for the others
@@ -207,6 +213,7 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
 
     __slots__ = (
         "_body",
+        "_cancels",
         "_failure",
         "_info",
         "_names",
@@ -230,9 +237,11 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         *,
         encode: Encode,
         info: str | None,
+        cancel_on_disconnect: bool,
         **options: Any,
     ) -> None:
         super().__init__(channels, names, **options)
+        self._cancels = cancel_on_disconnect
         self.websocket = websocket
         self.members: tuple[Member, ...] = ()
         """Who it is in each channel, if the socket is a member."""
@@ -281,6 +290,8 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
             await self._leave("left")
             raise
         self._body.__enter__()
+        if websocket._block is not None:
+            websocket._block.tell_at_end(self._end_of_socket)
         if self.backlog or self.entries:
             self.arrived()
             self._channels.writers.wake()
@@ -294,6 +305,9 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        self._cancels = False
+        if self.websocket._conversation is not None:
+            self.websocket._conversation.forget(self._end_of_socket)
         if isinstance(exc, GeneratorExit):  # thrown away: there is no `await` any more
             self._stop("left")
             self._channels.writers.left()
@@ -417,9 +431,27 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         if isinstance(error, WebSocketDisconnect):
             own = isinstance(error, WebSocketClosed) and self.websocket.closed_by == "server"
             self._stop("stopped" if self.draining else "closed" if own else "client")
+            if self.ended == "client":
+                self._let_go()
         elif error is not None:
             self._failure = error
             self._stop("failed")
+            self._body.cancel()
+
+    def _end_of_socket(self) -> None:
+        """The conversation has ended, while the body was somewhere."""
+        if self.draining or self.websocket._ended_by_app:
+            return  # whoever closed it knows
+        self._stop("closed" if self.websocket.closed_by == "server" else "client")
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._cancels:
+            self._channels.cancel_soon(self)
+
+    def cancel_body(self) -> None:
+        """End the body, unless it is about to be told of the end itself."""
+        if self._cancels and not self.websocket._receiving:
             self._body.cancel()
 
     def _stop(self, why: Ended) -> None:

@@ -103,14 +103,14 @@ class RedisBackend(Backend):
         self._age = b"%d" % _milliseconds(self._max_age or 0)
         self._expire = b"%d" % _milliseconds(expire)
         self._link: Link | None = None
+        self._ready = anyio.Event()  # as long as there is no link
 
     # Starting and stopping
 
     @property
     def ready(self) -> anyio.Event:  # type: ignore[override]  # never set from outside
         """See `Backend.ready`."""
-        assert self._link is not None
-        return self._link.ready
+        return self._ready if self._link is None else self._link.ready
 
     async def start(self) -> None:
         """Connect; see `Backend.start`."""
@@ -157,6 +157,10 @@ class RedisBackend(Backend):
             await ask(connection, b"SETNX", self._keys.memory, epoch())
             self._feed.memory = (await ask(connection, b"GET", self._keys.memory)).decode()
 
+    def _lose(self, error: Exception) -> None:
+        if self._link is not None:
+            self._link.lose(error)
+
     # Events
 
     async def publish(self, channel: str, data: str | bytes) -> str:
@@ -183,8 +187,7 @@ class RedisBackend(Backend):
             # It is kept, and whoever reads finds it later. Why it is not pushed is told when connecting.
             answer, refused = answer
             id = str(Id.parse(answer.decode()))
-            assert self._link is not None
-            self._link.lose(_refusal(refused.decode(), self._keys))
+            self._lose(_refusal(refused.decode(), self._keys))
             return id
         return str(Id.parse(answer.decode()))
 
@@ -253,8 +256,8 @@ class RedisBackend(Backend):
         kept = kept[max(len(kept) - self._history, 0) :]
         if after is None:
             complete = True
-        elif same:
-            complete = end is not None and len(kept) == end.seq - after.seq
+        elif same and end is not None:
+            complete = len(kept) == end.seq - after.seq
         else:
             complete = was_empty and len(kept) == position.seq
         return History(kept, complete, str(position))
@@ -376,10 +379,7 @@ class RedisBackend(Backend):
             return then(answer)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             # It may be the answer to something else.
-            if self._link is not None:
-                self._link.lose(
-                    RedisError(f"it has answered {str(answer)[:80]!r} to a request to {attempted}")
-                )
+            self._lose(RedisError(f"it has answered {str(answer)[:80]!r} to a request to {attempted}"))
             raise BrokerError(f"cannot {attempted}: Redis has answered {str(answer)[:80]!r}") from error
 
 
