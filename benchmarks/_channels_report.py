@@ -62,6 +62,8 @@ def blocks_of_redis(found: Results) -> dict[str, str]:
     made = {"redis-run": _run("redis", found, length)}
     if "restarts" in found:
         made["restarts"] = _restarts(found["restarts"])
+    if "many" in found:
+        made["many"] = _many(found["many"])
     if "load" in found:
         made["load"] = _load(found["load"])
         made["on-paper"] = _on_paper(found)
@@ -194,6 +196,25 @@ def _load(load: Results) -> str:
     )
 
 
+def _many(found: Results) -> str:
+    columns = {
+        "processor": "process, % of a core",
+        "one more": "joining and leaving one more, µs",
+        "joined": "joining all, s",
+        "missing": "never came",
+    }
+    return _report.table(
+        ["channels", *columns.values()],
+        [
+            [
+                f"{int(count):,}",
+                *(number(row[key]["value"]) if key == "missing" else spread(row[key]) for key in columns),
+            ]
+            for count, row in found.items()
+        ],
+    )
+
+
 def carried(load: Results, processes: int) -> tuple[float, float]:
     """What a message costs one Redis with so many processes, in µs, and how many it carries per second.
 
@@ -215,7 +236,7 @@ def _on_paper(found: Results) -> str:
     many = carried(load, MANY)[1]
     quiet = [kinds["ours"]["low broker"]["value"] for kinds in load.values()]
     busy = [kinds["ours"]["full process"]["value"] for kinds in load.values()]
-    kept = 4096 * found["event"]
+    kept = 1000 * found["event"]
     return "\n".join(
         [
             f"* Redis uses one core for commands. At {number(cost)} µs for a message, one Redis is full at "
@@ -233,9 +254,9 @@ def _on_paper(found: Results) -> str:
             f"it receives, its share of publishing included, it takes {_rough(1e6 / max(busy))} to "
             f"{_rough(1e6 / min(busy))} per second, and each socket that it sends them to costs more. More "
             "processes help if they have different channels to read.",
-            f"* An event of 200 bytes takes {number(found['event'])} bytes of memory. The newest 4,096 of "
-            f"each channel are kept for readers, until `max_age` is over, so a busy channel takes "
-            f"{number(kept / 1e6)} MB, and 1,000 of them {number(kept / 1e6)} GB.",
+            f"* An event of 200 bytes takes {number(found['event'])} bytes of memory. With the default "
+            f"`history` of 1,000, a busy channel takes {number(kept / 1e6)} MB, and 1,000 of them "
+            f"{number(kept / 1e6)} GB.",
         ]
     )
 

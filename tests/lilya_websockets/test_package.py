@@ -169,7 +169,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.Path) -> None:
         "Requires-Dist: pydantic<3,>=2.11; extra == 'pydantic'",
         "Requires-Dist: anyio>=4.4; extra == 'redis'",
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'redis'",
-        "Requires-Dist: redis>=5; extra == 'redis'",
+        "Requires-Dist: redis[hiredis]>=5; extra == 'redis'",
         "Requires-Dist: anyio>=4.4; extra == 'testing'",
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'testing'",
         "Requires-Dist: uvicorn>=0.54; extra == 'uvicorn'",
