@@ -370,16 +370,16 @@ async def test_the_history_that_was_asked_for_has_no_part_in_the_bounds(make: Ma
 
 async def test_who_is_there(make: Make) -> None:
     async with make() as channels, channels.subscribe("a", "b", presence=True) as subscription:
-        ada, bob = channels.member("a", '{"name":"ada"}'), channels.member("a", "1")
-        await channels.appear([ada, bob])
+        ada, bob = channels.roster.member("a", '{"name":"ada"}'), channels.roster.member("a", "1")
+        await channels.roster.appear([ada, bob])
         assert await channels.members("a") == [ada, bob]
         assert [member.json() for member in await channels.members("a")] == [{"name": "ada"}, 1]
         assert await channels.members("b") == []
-        await channels.appear([ada])  # again: it is there already
-        await channels.vanish([ada])
-        await channels.vanish([ada])
+        await channels.roster.appear([ada])  # again: it is there already
+        await channels.roster.vanish([ada])
+        await channels.roster.vanish([ada])
         assert await channels.members("a") == [bob]
-        await channels.vanish([bob])
+        await channels.roster.vanish([bob])
         items = await take(subscription, 4)
         assert items == [
             Presence("join", ada),
@@ -394,9 +394,9 @@ async def test_who_is_there(make: Make) -> None:
 
 async def test_a_member_that_is_not_heard_of_any_more_is_gone(make: Make) -> None:
     async with make(presence_ttl=0.3) as channels, channels.subscribe("a", presence=True) as subscription:
-        crashed, alive = channels.member("a", "1"), channels.member("a", "2")
-        await channels.appear([crashed, alive])
-        channels.forget([crashed])
+        crashed, alive = channels.roster.member("a", "1"), channels.roster.member("a", "2")
+        await channels.roster.appear([crashed, alive])
+        channels.roster.forget([crashed])
         assert await take(subscription, 3) == [
             Presence("join", crashed), Presence("join", alive), Presence("leave", crashed)
         ]  # fmt: skip
@@ -408,8 +408,8 @@ async def test_a_member_that_is_not_heard_of_any_more_is_gone(make: Make) -> Non
 async def test_a_channel_with_many_members_of_one_process(make: Make) -> None:
     channels = make(presence_ttl=60)
     async with channels:
-        members = [channels.member("a", str(number)) for number in range(3_000)]
-        await channels.appear(members)
+        members = [channels.roster.member("a", str(number)) for number in range(3_000)]
+        await channels.roster.appear(members)
         assert len(await channels.members("a")) == 3_000
         # The heartbeat says it again, of all of them in one call.
         await channels.backend.appear(members, 60)
@@ -421,7 +421,7 @@ async def test_a_channel_with_many_members_of_one_process(make: Make) -> None:
 async def test_stopping_takes_the_members_away(make: Make) -> None:
     channels = make()
     async with channels:
-        await channels.appear([channels.member("a", "1")])
+        await channels.roster.appear([channels.roster.member("a", "1")])
     async with channels:
         assert await channels.members("a") == []
 
@@ -567,11 +567,11 @@ async def test_cancelling_anywhere_leaves_nothing(make: Make, what: str) -> None
             async with channels.subscribe("a", "b", presence=True, history=1):
                 done.append(what)
         elif what == "appear":
-            member = channels.member("a", "1")
+            member = channels.roster.member("a", "1")
             try:
-                await channels.appear([member])
+                await channels.roster.appear([member])
             finally:
-                await channels.vanish([member])
+                await channels.roster.vanish([member])
             done.append(what)
         else:
             await (channels.publish("a", "1") if what == "publish" else channels.members("a"))
@@ -673,11 +673,11 @@ async def test_the_reader_never_dies(
 async def test_presence_fails(caplog: pytest.LogCaptureFixture) -> None:
     backend = Faulty()
     async with Channels(backend, presence_ttl=0.03) as channels, channels.subscribe("a", presence=True):
-        member = channels.member("a", "1")
-        await channels.appear([member])
+        member = channels.roster.member("a", "1")
+        await channels.roster.appear([member])
         backend.faults += ["appear", "appear", "vanish", "stop"]
         await until(lambda: "appear" not in backend.faults)
-        await channels.vanish([member])
+        await channels.roster.vanish([member])
         assert not channels._members
     messages = [record.message for record in caplog.records]
     assert messages == [

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -22,7 +23,7 @@ from lilya.websockets.channels._feed import Feed, _Watched
 from lilya.websockets.channels._redis import RedisBackend
 from lilya.websockets.channels._scripts import SCRIPTS
 
-from .test_channels_redis import Proxy, reading, redis, started, until
+from .test_channels_redis import Proxy, at_rest, reading, redis, started, until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -37,8 +38,8 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def prefix(request: pytest.FixtureRequest) -> str:
-    return f"{request.node.name}-{random.getrandbits(64):x}"
+def prefix() -> str:
+    return uuid4().hex
 
 
 async def publish_unpushed(backend: RedisBackend, channel: str, data: str) -> str:
@@ -84,19 +85,6 @@ def no_comparing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Feed, "_compare", compare)
 
 
-def no_holding(patch: pytest.MonkeyPatch) -> None:
-    """What was read and what was pushed meanwhile are taken as they come."""
-    original = Feed._take_found
-
-    def take(feed: Feed, positions: Any, reached: Any) -> Any:
-        watched = feed._found[0][0]
-        items = original(feed, positions, reached)
-        items += [found[1] for pushed in watched.held if (found := event_of(watched.name, pushed))]
-        return items
-
-    patch.setattr(Feed, "_take_found", take)
-
-
 class Session:
     """Two processes, one of them behind a proxy, that publish to some channels; and seeded faults.
 
@@ -105,12 +93,13 @@ class Session:
 
     CHANNELS = 6
 
-    def __init__(self, server: RedisServer, prefix: str, seed: int) -> None:
+    def __init__(self, server: RedisServer, prefix: str, seed: int, *, all_pushed: bool = False) -> None:
         self.server = server
         self.prefix = prefix
         self.random = random.Random(seed)
+        self.all_pushed = all_pushed
         self.kept: dict[str, list[str]] = {f"{n}": [] for n in range(self.CHANNELS)}
-        self.unwatched: dict[str, int] = {}
+        self.is_lost = False
 
     async def run(self, faults: int) -> list[str]:
         async with (
@@ -120,9 +109,14 @@ class Session:
             reading(self.one, *self.kept) as self.reader,
         ):
             for _ in range(faults):
+                if self.is_lost:
+                    return ["what was kept did not come"]
                 await self.publish(self.random.randint(1, 12))
                 await self.fault()
             await self.publish(3)
+            for channel, kept in self.kept.items() if not self.all_pushed else ():
+                kept.append(await publish_unpushed(self.two, channel, "the last"))
+            await self.one.ready.wait()
             with anyio.move_on_after(3):
                 await until(lambda: not self.problems())
             return self.problems()
@@ -143,10 +137,12 @@ class Session:
             self.proxy.cut()
         elif kind == "kill":
             self.server.ask("CLIENT", "KILL", "TYPE", "pubsub")
-        elif kind == "unpushed":
+        elif kind == "unpushed" and not self.all_pushed:
             self.kept[channel].append(await publish_unpushed(self.two, channel, "x"))
         elif kind == "rejoin":
-            await until(lambda: not self.problems(channel))
+            with anyio.move_on_after(2) as scope:
+                await until(lambda: not self.problems(channel))
+            self.is_lost = scope.cancelled_caught
             self.reader.remove(channel)
             await self.reader.add(channel)
         elif kind == "held":
@@ -174,14 +170,17 @@ class Session:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("check", [0.3, 3600.0], ids=["", "never compared"])
 async def test_nothing_is_lost(
-    seed: int, redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+    check: float, seed: int, redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_feed, "_CHECK", 0.3)
-    assert await Session(redis_server, prefix, seed).run(40) == []
+    """Where everything is pushed, nothing has to be compared for that."""
+    monkeypatch.setattr(_feed, "_CHECK", check)
+    monkeypatch.setattr(_link, "_LAST_DELAY", 0.1)  # the faults come sooner than all lines are back
+    assert await Session(redis_server, prefix, seed, all_pushed=check > 1).run(40) == []
 
 
-@pytest.mark.parametrize("fault", [no_filling, no_looking_after_an_outage, no_comparing, no_holding])
+@pytest.mark.parametrize("fault", [no_filling, no_looking_after_an_outage, no_comparing])
 async def test_planted_faults(
     fault: Callable[[pytest.MonkeyPatch], None],
     redis_server: RedisServer,
@@ -189,15 +188,13 @@ async def test_planted_faults(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The check above finds each of them, by one of the seeds."""
-    if fault is not no_looking_after_an_outage:
-        monkeypatch.setattr(_feed, "_CHECK", 0.3)
+    healed = fault is no_looking_after_an_outage  # by comparing, in half a minute
+    monkeypatch.setattr(_feed, "_CHECK", 3600.0 if healed else 0.3)
+    monkeypatch.setattr(_link, "_LAST_DELAY", 0.1)
     fault(monkeypatch)
     for seed in range(4):
-        with anyio.move_on_after(6) as scope:
-            if await Session(redis_server, f"{prefix}-{seed}", seed).run(40):
-                return
-        if scope.cancelled_caught:
-            return  # it waits for what never comes
+        if await Session(redis_server, f"{prefix}-{seed}", seed, all_pushed=healed).run(40):
+            return
     raise AssertionError("nobody has noticed")
 
 
@@ -567,3 +564,223 @@ async def test_what_is_told_of_members_and_is_not_ours(
         await channels.publish("room", "one")
         assert (await anext(subscription)).data == "one"  # type: ignore[union-attr]
     assert "is none of ours" in caplog.text
+
+
+# Out of turn
+
+
+async def test_waiting_for_a_subscription(redis_server: RedisServer, prefix: str) -> None:
+    async with (
+        Proxy(redis_server.port) as proxy,
+        started(proxy.url, prefix=prefix, publish_timeout=0.2) as backend,
+    ):
+        proxy.hold(b"SUBSCRIBE")
+        with pytest.raises(BrokerError, match=r"cannot listen to 'a', 'b': no answer .* within 0\.2 seconds"):
+            await backend.watch(["a", "b"])
+        backend.unwatch(["a", "b", "never"])
+        proxy.release()
+        await backend.watch(["a"])
+
+
+async def test_stopping_while_somebody_waits_for_a_subscription(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with Proxy(redis_server.port) as proxy:
+        backend = RedisBackend(proxy.url, prefix=prefix)
+        await backend.start()
+        proxy.hold(b"SUBSCRIBE")
+
+        async def watch() -> None:
+            with pytest.raises(BrokerError, match="stopped before Redis answered"):
+                await backend.watch(["a"])
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            await proxy.held.wait()
+            await backend.stop()
+        with pytest.raises(BrokerError, match="cannot listen: the channels were stopped"):
+            await backend.watch(["a"])
+        backend._lose(BrokerError("nobody minds"))
+
+
+async def test_a_line_that_is_silent(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_link, "IDLE", 0.02)
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        feed = backend._feed
+        line = feed.line.connection
+        await anyio.sleep(0.1)  # it is tried, and answers
+        assert feed.line.connection is line
+        reader.remove("room")
+        await anyio.sleep(0.1)  # also when it is subscribed to nothing
+        assert feed.line.connection is line
+        await reader.add("room")
+        feed._is_tried = True
+        feed._quiet()
+        await until(lambda: feed.line.connection not in (line, None))
+        await backend.publish("room", "one")
+        assert await reader.data(1) == ["one"]
+
+
+async def test_an_outage_without_a_channel(redis_server: RedisServer, prefix: str) -> None:
+    async with Proxy(redis_server.port) as proxy, started(proxy.url, prefix=prefix) as backend:
+        await backend.watch(["room"])
+        backend.unwatch(["room"])
+        before = backend.ready
+        proxy.cut()
+        await until(lambda: backend.ready is not before)
+        await backend.ready.wait()
+
+
+async def test_rights_that_are_taken_away(
+    prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_feed, "_CHECK", 0.3)
+    with redis("user app on >word ~* &* +@all") as server:
+        url = f"redis://app:word@127.0.0.1:{server.port}"
+        async with started(url, prefix=prefix) as backend, reading(backend, "room", "other") as reader:
+            server.ask("ACL", "SETUSER", "app", "-subscribe", "-unsubscribe")
+            server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            await until(
+                lambda: any("cannot be listened to" in record.getMessage() for record in caplog.records)
+            )
+            await backend.ready.wait()
+            # What is not pushed is found all the same.
+            await backend.publish("room", "one")
+            assert await reader.data(1) == ["one"]
+            server.ask("ACL", "SETUSER", "app", "+subscribe")
+            await backend.watch(["room", "other"])
+            await until(lambda: at_rest(backend))
+            await backend.publish("room", "two")
+            assert await reader.data(2) == ["one", "two"]
+            # An unsubscription that is refused: a new connection is subscribed to nothing.
+            before = backend.ready
+            reader.remove("other")
+            await until(lambda: backend.ready is not before)
+            await backend.ready.wait()
+            await backend.publish("room", "three")
+            assert await reader.data(3) == ["one", "two", "three"]
+
+
+async def test_more_than_is_held(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_feed, "_HELD", 3)
+    async with (
+        Proxy(redis_server.port) as proxy,
+        started(proxy.url, prefix=prefix) as backend,
+        started(redis_server.url, prefix=prefix) as other,
+        reading(backend, "room") as reader,
+    ):
+        proxy.hold(SCRIPTS["read"].sha)
+        ids = [await publish_unpushed(other, "room", "x"), await other.publish("room", "x")]
+        await proxy.held.wait()
+        ids += [await other.publish("room", "x") for _ in range(10)]
+        await until(lambda: backend._feed._watched["room"].again)
+        proxy.release()
+        await reader.until(12)
+        ids.append(await other.publish("room", "last"))
+        assert [item.id for item in await reader.until(13)] == ids
+
+
+async def test_leaving_while_a_channel_is_looked_at(redis_server: RedisServer, prefix: str) -> None:
+    async with (
+        Proxy(redis_server.port) as proxy,
+        started(proxy.url, prefix=prefix) as backend,
+        started(redis_server.url, prefix=prefix) as other,
+        reading(backend, "room", "left", "moved") as reader,
+    ):
+        feed = backend._feed
+        proxy.hold(SCRIPTS["read"].sha)
+        for name in reader.positions:
+            await publish_unpushed(other, name, "missed")
+            await other.publish(name, "pushed")
+        await proxy.held.wait()
+        await until(lambda: all(watched.looking for watched in feed._watched.values()))
+        reader.remove("left")
+        # Joined again, as far as the backend can see: from another position.
+        reader.positions["moved"] = (await other.history("moved")).position
+        proxy.release()
+        await reader.until(2)
+        for name in ("room", "left", "moved"):
+            await other.publish(name, f"last in {name}")
+        await reader.until(4)
+        assert [item.data for item in reader.items if isinstance(item, Event) and item.channel == "room"] == [
+            *("missed", "pushed", "last in room"),
+        ]
+        assert [
+            item.data for item in reader.items if isinstance(item, Event) and item.channel == "moved"
+        ] == ["last in moved"]
+        # One that is to be looked at, and has no position, or is left before its turn.
+        await backend.watch(["early"])
+        backend.wake()
+        backend.unwatch(["room"])
+        del reader.positions["room"]
+        await until(lambda: at_rest(backend))
+        reader.positions["early"] = (await other.history("early")).position
+        await other.publish("early", "one")
+        backend.wake("early")
+        assert (await reader.data(5))[-1] == "one"
+
+
+async def test_what_is_kept_no_longer(redis_server: RedisServer, prefix: str) -> None:
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        first = await backend.publish("room", "one")
+        await reader.until(1)
+        second = await publish_unpushed(backend, "room", "two")
+        redis_server.ask("XTRIM", f"{{{prefix}:room}}", "MAXLEN", "0")
+        backend.wake()
+        assert (await reader.until(2))[1] == Gap("room", first, second)
+
+
+async def test_an_event_that_claims_to_be_the_next(
+    redis_server: RedisServer, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is from before the one that it follows, or of no life that there is: it is in no stream."""
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        first = Id.parse(await backend.publish("room", "one"))
+        await reader.until(1)
+        for forged in (first._replace(ms=first.ms - 5, seq=2), first._replace(epoch="00000000", seq=9)):
+            redis_server.ask("PUBLISH", backend._keys.pushed("room"), f"{forged} sforged")
+        await until(lambda: at_rest(backend))
+        asked = backend._feed._lately.copy()
+        await backend.publish("room", "two")
+        assert await reader.data(2) == ["one", "two"]
+        assert [id for _, id in asked] == [str(first)]
+
+
+async def test_leaving_while_the_channels_are_compared(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_feed, "_CHECK", 0.1)
+    async with (
+        Proxy(redis_server.port) as proxy,
+        started(proxy.url, prefix=prefix) as backend,
+        reading(backend, "room", "left") as reader,
+    ):
+        proxy.hold(SCRIPTS["standings"].sha)
+        await proxy.held.wait()
+        reader.remove("left")
+        proxy.release()
+        await backend.publish("room", "one")
+        assert await reader.data(1) == ["one"]
+
+
+async def test_a_gap_back_reaches_who_has_just_joined() -> None:
+    """A broker that has lost its end gives numbers again that a new subscription believes to have."""
+    from .test_channels import Odd
+
+    backend = Odd()
+    async with Channels(backend) as channels, channels.subscribe("a") as other:
+        backend.reading = anyio.Event()
+        ids = [await channels.publish("a", f"{n}") for n in range(3)]
+        async with channels.subscribe("a") as ahead:
+            gap = Gap("a", channels._positions["a"], "0-0-00000000")
+            follows = Event("a", str(Id.parse(ids[0])._replace(epoch="00000000")), "new")
+            backend.given = [gap, follows]
+            backend._fresh.clear()
+            backend.reading.set()
+            backend.wake("a")
+            assert [await anext(other), await anext(other)] == [gap, follows]
+            assert [await anext(ahead), await anext(ahead)] == [gap, follows]

@@ -26,7 +26,7 @@ from .redis_server import NO_SERVER, RedisServer, free_port, redis_binary
 
 pytest.importorskip("redis", reason="the client of Redis is not installed: the extra `redis` brings it")
 
-from lilya.websockets.channels import _channels, _feed, _link, _redis
+from lilya.websockets.channels import _feed, _link, _redis, _roster
 from lilya.websockets.channels._redis import RedisBackend
 from lilya.websockets.channels._scripts import SCRIPTS
 
@@ -1063,10 +1063,10 @@ async def test_what_waits_while_the_broker_is_away(prefix: str) -> None:
 @pytest.mark.parametrize("known", [True, False], ids=["known to be away", "silent"])
 async def test_stopping_without_a_broker(known: bool, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for nothing if there is nobody to be told who has left, and not for long if nobody answers."""
-    monkeypatch.setattr(_channels, "_PATIENCE", 30.0 if known else 0.2)
+    monkeypatch.setattr(_roster, "_PATIENCE", 30.0 if known else 0.2)
     with redis() as server:
         async with Channels(server.url, prefix=prefix, publish_timeout=None) as channels:
-            await channels.appear([channels.member("room", "1")])
+            await channels.roster.appear([channels.roster.member("room", "1")])
             if known:
                 server.kill()
                 while channels.ready.is_set():  # noqa: ASYNC110 - the end of readiness has no event

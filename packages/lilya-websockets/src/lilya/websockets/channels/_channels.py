@@ -16,12 +16,11 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
@@ -37,6 +36,7 @@ from ._backend import Backend, Event, Gap, Member, presence_of
 from ._memory import MemoryBackend
 from ._outbox import Encode, Entry, Form, Item, Policy, Presence, checked_policy
 from ._receivers import Membership, Receiver, Subscription, data_of
+from ._roster import Roster
 from ._writers import Writers
 
 if TYPE_CHECKING:
@@ -144,7 +144,6 @@ class Channels:
         self._channels: dict[str, _Channel] = {}
         self._positions: dict[str, str] = {}
         self._receivers: dict[Receiver, None] = {}
-        self._members: dict[str, Member] = {}
         self._reads = 0
         # What is handed out before everybody has a turn: no more than fits into the smallest outbox.
         self._most_events, self._most_bytes = _MOST
@@ -173,15 +172,15 @@ class Channels:
             self._state = "new"
             raise
         self._clear()
+        self.roster = Roster(self.backend, self._ttl, self._with_presence)
         self._token: object = anyio.lowlevel.current_token()
-        self._lock = anyio.Lock()
         self._outside = anyio.CancelScope()  # between what is around the block and its tasks
         self._outside.__enter__()
         self._group: TaskGroup = anyio.create_task_group()
         await self._group.__aenter__()
         self.writers = Writers(self._start)
         self._group.start_soon(self._read)
-        self._group.start_soon(self._beat)
+        self._group.start_soon(self.roster.run)
         self._state = "running"
         return self
 
@@ -204,7 +203,7 @@ class Channels:
             await self.drain()
             for receiver in list(self._receivers):
                 receiver.end("stopped")
-            await self.vanish(list(self._members.values()))
+            await self.roster.stop()
         finally:
             self._state = "stopped"
             self._group.cancel_scope.cancel()
@@ -647,56 +646,13 @@ class Channels:
 
     # Presence
 
-    def member(self, channel: str, info: str) -> Member:
-        """A new member of a channel."""
-        return Member(channel, uuid4().hex, info)
+    @property
+    def _members(self) -> dict[str, Member]:
+        return self.roster.members
 
-    async def appear(self, members: Collection[Member]) -> None:
-        """Say that somebody is there, until `vanish`."""
-        async with self._lock:
-            self._members.update((member.id, member) for member in members)
-            await self.backend.appear(members, self._ttl)
-
-    def forget(self, members: Collection[Member]) -> None:
-        """Do not say any more that somebody is there: after a while nobody believes it."""
-        for member in members:
-            self._members.pop(member.id, None)
-
-    async def vanish(self, members: Collection[Member]) -> None:
-        """Say that somebody is there no longer. It does not fail: what cannot be said becomes known later."""
-        self.forget(members)
-        if not members or self._state == "stopped":
-            return
-        if self._state == "stopping" and not self.backend.ready.is_set():
-            logger.warning("could not say who has left a channel: the broker is away")
-            return
-        with anyio.move_on_after(_PATIENCE):
-            try:
-                # Not while others are said to be there: that was decided before.
-                async with self._lock:
-                    await self.backend.vanish(members)
-            except Exception as error:
-                logger.warning("could not say who has left a channel: %s", error)
-
-    async def _beat(self) -> None:
-        """Say again and again who is there, and see who of the others does not."""
-        failed = False
-        while True:
-            await anyio.sleep(self._ttl / 3)
-            watched = {channel_of(name) for name in self._channels if name.startswith("\0")}
-            try:
-                async with self._lock:
-                    members = list(self._members.values())
-                    watched.update(member.channel for member in members)
-                    if members:
-                        await self.backend.appear(members, self._ttl)
-                    if watched:
-                        await self.backend.reap(watched)
-                failed = False
-            except Exception as error:
-                if not failed:
-                    logger.warning("could not say who is in the channels; it is tried again: %s", error)
-                failed = True
+    def _with_presence(self) -> set[str]:
+        """The channels of which somebody here wants to know who comes and goes."""
+        return {channel_of(name) for name in self._channels if name.startswith("\0")}
 
 
 @lru_cache(maxsize=256)

@@ -385,7 +385,7 @@ class Feed:
                 return event
         elif watched.filled is not None and _is_within(id, watched.filled):
             return None  # it was read before it was pushed
-        watched.held.append(pushed)
+        # Whatever it is, it is in the stream, if anywhere.
         self._notice(watched)
         return None
 
@@ -437,9 +437,9 @@ class Feed:
                 if position is None:
                     watched.looking = False
                     watched.early = True
-                    watched.held.clear()
                     continue
                 watched.suspected = ""
+                watched.held.clear()  # it is in the answer
                 request = self._pipe.request(self._read_after(watched.name, position))
                 asked.append((watched, position, request))
             for watched, position, request in asked:

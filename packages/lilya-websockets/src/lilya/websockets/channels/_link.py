@@ -603,8 +603,7 @@ def fail(request: Request, error: Exception) -> None:
 
 
 def _forget(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()  # asyncio complains about one that nobody has seen
+    future.exception()  # asyncio complains about one that nobody has seen
 
 
 def reason(error: BaseException | None) -> str:

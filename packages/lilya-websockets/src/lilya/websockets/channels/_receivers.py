@@ -284,8 +284,8 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         try:
             await self._attach()
             if self._info is not None:
-                self.members = tuple(self._channels.member(name, self._info) for name in self._names)
-                await self._channels.appear(self.members)
+                self.members = tuple(self._channels.roster.member(name, self._info) for name in self._names)
+                await self._channels.roster.appear(self.members)
         except BaseException:
             await self._leave("left")
             raise
@@ -311,7 +311,7 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         if isinstance(exc, GeneratorExit):  # thrown away: there is no `await` any more
             self._stop("left")
             self._channels.writers.left()
-            self._channels.forget(self.members)
+            self._channels.roster.forget(self.members)
             self._body.__exit__(None, None, None)
             return False
         rest = exc
@@ -353,7 +353,7 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
                 with anyio.move_on_after(_LEAVING):
                     await self.released.wait()
             if self.members:
-                await self._channels.vanish(self.members)
+                await self._channels.roster.vanish(self.members)
             if full and self.websocket._open:
                 report_slow(self.websocket)
                 explain(self.websocket, "too slow", by="channels")

@@ -36,7 +36,7 @@ _MEMBERS: Final = 500
 _KEPT: Final = 128
 # Requests under way at a time: publishes and presence, and what has large answers.
 _PUBLISHES: Final = 256
-_QUESTIONS: Final = 16
+_QUESTIONS: Final = 64
 
 _OLDEST: Final = (6, 2)
 
