@@ -687,6 +687,50 @@ async def test_presence_fails(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+async def test_a_join_that_fails_and_a_leave_that_is_said_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lilya.websockets.channels._roster._RETRY", (0.001, 0.002))
+    monkeypatch.setattr("lilya.websockets.channels._roster._PATIENCE", 0.01)
+    backend = Faulty()
+    async with Channels(backend) as channels:
+        roster = channels.roster
+        first, second = roster.member("a", "1"), roster.member("a", "2")
+        await roster.appear([first])
+        backend.faults += ["vanish", "appear"]
+        await roster.vanish([first])  # nobody is told, and it is said again and again
+        assert [member.id for member in await channels.members("a")] == [first.id]
+        with pytest.raises(Boom, match="vanishing"):
+            await roster.appear([second])
+        backend.faults.remove("vanish")
+        with pytest.raises(Boom, match="appearing"):
+            while True:
+                await roster.appear([second])
+        await roster.vanish([second])
+        while await channels.members("a"):
+            await anyio.lowlevel.checkpoint()
+        assert [record.message for record in caplog.records] == [
+            "could not say who has left a channel; it is tried again: vanishing"
+        ]
+
+
+async def test_who_has_joined_while_a_part_was_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lilya.websockets.channels._roster._PART", 2)
+    calls: list[int] = []
+
+    class Counting(MemoryBackend):
+        async def appear(self, members: Any, ttl: float) -> None:
+            calls.append(len(members))
+            await super().appear(members, ttl)
+
+    async with Channels(Counting(history=100, max_age=None), presence_ttl=0.06) as channels:
+        members = [channels.roster.member("a", "1") for _ in range(5)]
+        await channels.roster.appear(members)
+        await until(lambda: len(calls) >= 7)
+        assert calls[:7] == [5, 2, 2, 1, 2, 2, 1]
+        assert len(await channels.members("a")) == 5
+
+
 async def test_a_backend_that_does_not_start() -> None:
     class Away(MemoryBackend):
         away = True
@@ -964,7 +1008,7 @@ async def test_memory_tells_its_reader_of_a_gap() -> None:
     assert data_of(list(await backend.read({"a": other}))[1:]) == ["3", "4"]
     backend._logs["a"].events.clear()
     backend.wake()
-    (gap,) = await backend.read({"a": first})
+    (gap,) = await backend.read({"a": first, "b": first})
     assert gap == Gap("a", first, events[1].id)
     await backend.stop()
 

@@ -201,8 +201,10 @@ async def test_planted_faults(
 # One rule at a time
 
 
-async def enter(channels: Channels, entered: asyncio.Event, came: list[Any], count: int) -> None:
-    async with channels.subscribe("room") as subscription:
+async def enter(
+    channels: Channels, entered: asyncio.Event, came: list[Any], count: int, name: str = "room"
+) -> None:
+    async with channels.subscribe(name) as subscription:
         entered.set()
         while len(came) < count:
             came.append(await anext(subscription))
@@ -684,12 +686,15 @@ async def test_more_than_is_held(
         assert [item.id for item in await reader.until(13)] == ids
 
 
-async def test_leaving_while_a_channel_is_looked_at(redis_server: RedisServer, prefix: str) -> None:
+@pytest.mark.parametrize("first", ["left", "moved"])
+async def test_leaving_while_a_channel_is_looked_at(
+    first: str, redis_server: RedisServer, prefix: str
+) -> None:
     async with (
         Proxy(redis_server.port) as proxy,
         started(proxy.url, prefix=prefix) as backend,
         started(redis_server.url, prefix=prefix) as other,
-        reading(backend, "room", "left", "moved") as reader,
+        reading(backend, *dict.fromkeys([first, "room", "left", "moved"])) as reader,
     ):
         feed = backend._feed
         proxy.hold(SCRIPTS["read"].sha)
@@ -775,7 +780,11 @@ async def test_a_gap_back_reaches_who_has_just_joined() -> None:
     async with Channels(backend) as channels, channels.subscribe("a") as other:
         backend.reading = anyio.Event()
         ids = [await channels.publish("a", f"{n}") for n in range(3)]
-        async with channels.subscribe("a") as ahead:
+        async with channels.subscribe("a") as ahead, anyio.create_task_group() as group:
+            backend.slow = anyio.Event()
+            entered = asyncio.Event()
+            group.start_soon(enter, channels, entered, [], 1, "a")  # and one that waits for its history
+            await until(lambda: len(channels._receivers) == 3)
             gap = Gap("a", channels._positions["a"], "0-0-00000000")
             follows = Event("a", str(Id.parse(ids[0])._replace(epoch="00000000")), "new")
             backend.given = [gap, follows]
@@ -784,3 +793,6 @@ async def test_a_gap_back_reaches_who_has_just_joined() -> None:
             backend.wake("a")
             assert [await anext(other), await anext(other)] == [gap, follows]
             assert [await anext(ahead), await anext(ahead)] == [gap, follows]
+            backend.slow.set()
+            await entered.wait()
+            group.cancel_scope.cancel()

@@ -289,6 +289,9 @@ class Feed:
                 self._notice(watched)
             watched.known = True
             _tell(watched, None)
+        self._see_whether_all_is_done()
+
+    def _see_whether_all_is_done(self) -> None:
         if not self._commands and not self._changes:
             self._link.found(self.line.name)
 
@@ -302,8 +305,7 @@ class Feed:
             if not watched.waiters:
                 logger.error("channel %r cannot be listened to: %s", watched.name, reason(error))
             _tell(watched, error)
-        if not self._commands and not self._changes:
-            self._link.found(self.line.name)
+        self._see_whether_all_is_done()
 
     # Reading
 
