@@ -18,13 +18,14 @@ __all__ = [
     "as_text",
     "blocks",
     "blocks_of_channels",
+    "blocks_of_many",
     "blocks_of_redis",
     "progress",
     "write",
 ]
 
 PAGE = _report.ROOT / "docs" / "channels.md"
-FILES = ("channels", "redis")
+FILES = ("channels", "redis", "many")
 
 OURS = "channels"
 MANY = 50  # processes, for what one Redis carries
@@ -41,7 +42,8 @@ def write(**results: Results) -> None:
 
 def blocks(figures: dict[str, Results]) -> dict[str, str]:
     """Everything on the page that is made from figures, by name."""
-    return blocks_of_channels(figures["channels"]) | blocks_of_redis(figures["redis"])
+    made = blocks_of_channels(figures["channels"]) | blocks_of_redis(figures["redis"])
+    return made | blocks_of_many(figures["many"])
 
 
 def blocks_of_channels(found: Results) -> dict[str, str]:
@@ -62,12 +64,16 @@ def blocks_of_redis(found: Results) -> dict[str, str]:
     made = {"redis-run": _run("redis", found, length)}
     if "restarts" in found:
         made["restarts"] = _restarts(found["restarts"])
-    if "many" in found:
-        made["many"] = _many(found["many"])
     if "load" in found:
         made["load"] = _load(found["load"])
         made["on-paper"] = _on_paper(found)
     return made
+
+
+def blocks_of_many(found: Results) -> dict[str, str]:
+    """The same for the file of many channels."""
+    length = f"{found['server']}, {found['rounds']} rounds of {found['seconds']:g} seconds"
+    return {"many": f"{_run('many', found, length)}\n\n{_many(found['many'])}"}
 
 
 def as_text(blocks: dict[str, str]) -> str:
