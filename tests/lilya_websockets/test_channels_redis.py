@@ -308,7 +308,7 @@ async def test_a_unix_socket(prefix: str) -> None:
         path = os.path.join(server.folder, "socket")
         async with started(f"unix://{path}", prefix=prefix) as backend:
             await backend.publish("room", "hello")
-            assert backend._where == path
+            assert backend.where == path
 
 
 def certificate_in(folder: Path) -> tuple[Path, Path]:

@@ -819,7 +819,7 @@ async def test_publishing_during_a_drain(make: Make) -> None:
     """Who is closed already is sent nothing more, and that is no failure."""
     async with make() as channels:
         async with joined(channels) as (member, server):
-            member.draining = True
+            member.draining = "stopped"
             await member.websocket.close(1012)
             await channels.publish("a", "1")
             await until(lambda: member.ended)

@@ -222,7 +222,7 @@ print([name for name in lilya.websockets.__all__ if "vicorn" in name])
 def test_channels_load_anyio_and_no_broker() -> None:
     source = """
 import sys
-import multidict, anyio, anyio.abc, anyio.lowlevel, anyio._backends._asyncio
+import multidict, anyio, anyio.abc, anyio.from_thread, anyio.lowlevel, anyio._backends._asyncio
 before = set(sys.modules)
 import lilya.websockets.draining
 ours = set(sys.modules)
@@ -283,6 +283,7 @@ LAYERS = {
     "__main__": set[str](),
     "_routes": set[str](),
     "__init__": {"_messages", "_state", "_websocket", "datastructures", "exceptions"},
+    "__main__": set(),
 }
 
 
@@ -304,7 +305,9 @@ CHANNEL_LAYERS = {
         {"_backend", "_memory", "_outbox", "_receivers", "_roster", "_writers"},
         {"_extensions", "_messages", "_options", "_websocket", "draining", "exceptions", "typed._typed"},
     ),
-    "__init__": ({"_backend", "_channels", "_outbox", "_receivers"}, set[str]()),
+    "_publisher": ({"_backend", "_link", "_redis", "_scripts"}, {"_messages"}),
+    "_command": ({""}, set[str]()),
+    "__init__": ({"_backend", "_channels", "_outbox", "_publisher", "_receivers"}, set[str]()),
 }
 
 

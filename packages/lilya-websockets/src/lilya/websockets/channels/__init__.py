@@ -19,6 +19,7 @@ from ._backend import (
 )
 from ._channels import Channels
 from ._outbox import Dropped, OutboxFull, Presence
+from ._publisher import Publisher
 from ._receivers import Membership, Subscription
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Membership",
     "OutboxFull",
     "Presence",
+    "Publisher",
     "Subscription",
     "presence_event",
     "presence_of",

@@ -143,6 +143,38 @@ def presence_of(channel: str) -> str:
     return _PRESENCE + channel
 
 
+def is_presence(name: str) -> bool:
+    """Whether a name is that of a companion."""
+    return name.startswith(_PRESENCE)
+
+
+def channel_of(companion: str) -> str:
+    """The channel of a companion, see `presence_of`."""
+    return companion.removeprefix(_PRESENCE)
+
+
+CONTROL: Final = "\0control"
+"""What all processes are told to do are events in this channel. Users cannot name it."""
+
+
+def checked_name(name: object) -> str:
+    """The name of a channel, as users may give it.
+
+    Raises:
+        TypeError: Not a `str`.
+        ValueError: Empty, with a NUL at its beginning, or not to be encoded as UTF-8.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a channel's name must be str, got {type(name).__name__}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"a channel's name must encode to UTF-8, got {name[:80]!r}") from None
+    if not name or name[0] == "\0":
+        raise ValueError(f"a channel's name must not be empty or start with a NUL, got {name[:80]!r}")
+    return name
+
+
 def presence_event(kind: Literal["join", "leave"], member: Member) -> str:
     """The data of an event in the companion of a channel."""
     return f'{{"type":"{kind}","id":{json.dumps(member.id)},"info":{member.info}}}'
@@ -322,6 +354,22 @@ class Backend(ABC):
         Raises:
             BrokerError: The broker does not answer within the time limit.
         """
+
+    async def count(self, channel: str) -> int:
+        """How many are in a channel. Override it where that is cheaper than to list them.
+
+        Raises:
+            BrokerError: The broker does not answer within the time limit.
+        """
+        return len(await self.members(channel))
+
+    async def names(self) -> Collection[str]:
+        """The channels that have events or members, for who looks into a broker. It may take long.
+
+        Raises:
+            BrokerError: The broker does not answer within the time limit; or this backend cannot tell.
+        """
+        raise BrokerError(f"{type(self).__name__} cannot tell which channels there are")
 
     def order_of(self, id: str) -> tuple[int, int]:
         """What orders the ids of a channel.

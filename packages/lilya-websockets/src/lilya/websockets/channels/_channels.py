@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -25,14 +26,24 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
+from anyio.from_thread import BlockingPortal
 
 from .._extensions import PREPARED
-from .._messages import checked_bytes, checked_text, dumps, encode_json
+from .._messages import checked_bytes, checked_close, checked_text, dumps, encode_json
 from .._options import checked_count, checked_number
 from .._websocket import WebSocket
 from ..draining import close_all
 from ..exceptions import WebSocketRuntimeError
-from ._backend import Backend, Event, Gap, Member, presence_of
+from ._backend import (
+    CONTROL,
+    Backend,
+    Event,
+    Gap,
+    Member,
+    channel_of,
+    checked_name,
+    is_presence,
+)
 from ._memory import MemoryBackend
 from ._outbox import Encode, Entry, Form, Item, Policy, Presence, checked_policy
 from ._receivers import Membership, Receiver, Subscription, data_of
@@ -138,6 +149,7 @@ class Channels:
                 **options,
             )
         self._state = "new"
+        self._portal: BlockingPortal | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -179,6 +191,8 @@ class Channels:
         self._group: TaskGroup = anyio.create_task_group()
         await self._group.__aenter__()
         self.writers = Writers(self._start)
+        self._thread = threading.get_ident()
+        self._group.start_soon(self._serve_threads)
         self._group.start_soon(self._read)
         self._group.start_soon(self.roster.run)
         self._state = "running"
@@ -270,7 +284,7 @@ class Channels:
             self.check("drain")
         members = [receiver for receiver in self._receivers if isinstance(receiver, Membership)]
         for member in members:
-            member.draining = True
+            member.draining = "stopped"
         await close_all(
             [member.websocket for member in members],
             code,
@@ -305,7 +319,7 @@ class Channels:
         """
         self.check("publish")
         checked = checked_text(data) if isinstance(data, str) else checked_bytes(data)
-        return await self.backend.publish(_checked_name(channel), checked)
+        return await self.backend.publish(checked_name(channel), checked)
 
     async def publish_json(self, channel: str, data: Any) -> str:
         """Publish a value as JSON text, as `WebSocket.send_json` encodes it; `Event.json` decodes it.
@@ -346,6 +360,38 @@ class Channels:
         from ..typed._typed import encoded
 
         return await self.publish(channel, encoded(message))
+
+    def publish_from_thread(self, channel: str, data: str | bytes | bytearray | memoryview) -> str:
+        """`publish` for code in another thread than that of the event loop. It waits until the event is kept.
+
+        Args:
+            channel: See `publish`, as `data`.
+            data: See `publish`.
+
+        Returns:
+            The event's id.
+
+        Raises:
+            WebSocketRuntimeError: Before the start, after the stop, or in the thread of the event loop.
+            Exception: Also what `publish` raises.
+        """
+        portal = self._portal
+        if portal is None:
+            raise WebSocketRuntimeError("cannot publish: the channels are not started, or were stopped")
+        if threading.get_ident() == self._thread:
+            raise WebSocketRuntimeError(
+                "cannot publish from the thread of the event loop, which would wait for itself. Use "
+                "`await channels.publish(...)` there"
+            )
+        return portal.call(self.publish, channel, data)
+
+    async def _serve_threads(self) -> None:
+        async with BlockingPortal() as portal:
+            self._portal = portal
+            try:
+                await portal.sleep_until_stopped()
+            finally:
+                self._portal = None
 
     # Receiving
 
@@ -492,7 +538,86 @@ class Channels:
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
         self.check("ask for members")
-        return list(await self.backend.members(_checked_name(channel)))
+        return list(await self.backend.members(checked_name(channel)))
+
+    async def count(self, channel: str) -> int:
+        """How many members a channel has, across all processes.
+
+        Args:
+            channel: The channel's name.
+
+        Raises:
+            TypeError: The name is no `str`.
+            ValueError: It is invalid.
+            BrokerError: The broker is away.
+            WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
+        """
+        self.check("count members")
+        return await self.backend.count(checked_name(channel))
+
+    async def close(
+        self,
+        channel: str,
+        *,
+        member: str | Mapping[str, Any] | None = None,
+        code: int = 1000,
+        reason: str | None = None,
+    ) -> None:
+        """Close the sockets that have joined a channel, in all processes.
+
+        It returns when all processes will be told; the sockets are closed after that. The body of each one's
+        `join` block is cancelled, and the block ends quietly.
+
+        Args:
+            channel: The channel's name.
+            member: Only the sockets of this member, by its id; or of all members whose info is a mapping that
+                has these values, such as `{"user": 7}`. Default: all sockets, members or not.
+            code: The close code, see `WebSocket.close`.
+            reason: At most 123 bytes of UTF-8. Default: none.
+
+        Raises:
+            TypeError: An argument of another type, or a value that has no JSON form.
+            ValueError: An invalid name, or a code or a reason that must not be sent.
+            BrokerError: The broker is away.
+            WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
+        """
+        self.check("close sockets")
+        code, reason = checked_close(code, reason)
+        if member is not None and not isinstance(member, (str, Mapping)):
+            raise TypeError(f"member must be an id or a mapping, got {type(member).__name__}")
+        order = {"close": checked_name(channel), "code": code, "reason": reason}
+        if member is not None:
+            order["member"] = member if isinstance(member, str) else dict(member)
+        encoded = encode_json(order, dumps)
+        await self.backend.publish(CONTROL, encoded if isinstance(encoded, str) else encoded.decode())
+
+    def _obey(self, item: Event | Gap) -> None:
+        """Do what all processes are told to."""
+        if isinstance(item, Gap):
+            logger.warning("sockets may have been told to be closed while the broker was away")
+            return
+        try:
+            order = item.json()
+            name, wanted = order["close"], order.get("member")
+            code, reason = checked_close(order["code"], order["reason"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            logger.error("what all processes are told to do cannot be read: %r", error)
+            return
+        here = self._channels[CONTROL]
+        those = [
+            receiver
+            for receiver in (*here.sockets, *here.joining)
+            if isinstance(receiver, Membership) and receiver.answers_to(name, wanted)
+        ]
+        if those:
+            self._start(partial(self._close, those, code, reason))
+
+    async def _close(self, those: Sequence[Membership], code: int, reason: str) -> None:
+        for receiver in those:
+            receiver.draining = "closed"
+        await close_all([receiver.websocket for receiver in those], code, reason)
+        for receiver in those:
+            receiver.end("closed")
 
     # The reader
 
@@ -537,6 +662,10 @@ class Channels:
         channel = self._channels.get(name)
         if channel is None or name not in self._positions:
             return  # they have left meanwhile
+        if name == CONTROL:
+            self._positions[name] = item.id
+            self._obey(item)
+            return
         position = self._positions[name]
         back = isinstance(item, Gap) and self._is_before(item.id, position)
         if channel.since == self._reads and (
@@ -571,7 +700,7 @@ class Channels:
 
     def _entry(self, item: Event | Gap) -> tuple[Event | Gap, Entry]:
         """What is handed out of an item; a gap, if it can't be told what it is."""
-        if isinstance(item, Event) and not item.channel.startswith("\0"):
+        if isinstance(item, Event) and not is_presence(item.channel):
             return item, Entry.of(item)
         if isinstance(item, Event):
             try:
@@ -602,6 +731,10 @@ class Channels:
             self._tight = True
         for name in receiver.watched:
             self._channels.setdefault(name, _Channel()).joining[receiver] = None
+
+    def position_of(self, name: str) -> str | None:
+        """Where the reader is in a channel, if it reads it."""
+        return self._positions.get(name)
 
     def settle(self, receiver: Receiver, name: str, position: str) -> None:
         """A receiver has the history of a channel up to a position."""
@@ -652,7 +785,7 @@ class Channels:
 
     def _with_presence(self) -> set[str]:
         """The channels of which somebody here wants to know who comes and goes."""
-        return {channel_of(name) for name in self._channels if name.startswith("\0")}
+        return {channel_of(name) for name in self._channels if is_presence(name)}
 
 
 @lru_cache(maxsize=256)
@@ -712,27 +845,10 @@ def _presence(event: Event) -> Presence:
     return Presence(kind, Member(channel_of(event.channel), id, _info(told["info"])))
 
 
-def channel_of(companion: str) -> str:
-    """The channel of a companion, see `presence_of`."""
-    return companion.removeprefix(presence_of(""))
-
-
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"a channel's name must be str, got {type(name).__name__}")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"a channel's name must encode to UTF-8, got {name[:80]!r}") from None
-    if not name or name[0] == "\0":
-        raise ValueError(f"a channel's name must not be empty or start with a NUL, got {name[:80]!r}")
-    return name
-
-
 def _checked_names(names: object) -> list[str]:
     if isinstance(names, bytes) or not isinstance(names, Iterable):
         raise TypeError(f"names must be str or an iterable of str, got {type(names).__name__}")
-    checked = list(dict.fromkeys(map(_checked_name, names)))
+    checked = list(dict.fromkeys(map(checked_name, names)))
     if not checked:
         raise ValueError("there must be the name of a channel, got none")
     return checked

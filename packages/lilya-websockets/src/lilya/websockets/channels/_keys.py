@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ._scripts import SCRIPTS
 
@@ -44,6 +45,15 @@ class Keys:
     def pattern(self) -> str:
         """What the names of all keys and pushes begin with."""
         return f"{{{self._prefix}:"
+
+    @property
+    def any_state(self) -> bytes:
+        """What all keys of states match, in the language of Redis for that."""
+        return re.sub(r"([\\*?\[\]^])", r"\\\1", self.pattern).encode() + b"*}:state"
+
+    def channel_of(self, state: bytes) -> str:
+        """The channel of a key that `any_state` matches."""
+        return unquote(state.decode()[len(self.pattern) : -len("}:state")])
 
     def pushed(self, channel: str) -> bytes:
         """What a channel's events are pushed on."""

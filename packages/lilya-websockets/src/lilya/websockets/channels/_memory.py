@@ -227,6 +227,15 @@ class MemoryBackend(Backend):
         self._reap(channel)
         return [member for member, _ in self._members.get(channel, {}).values()]
 
+    async def count(self, channel: str) -> int:
+        await anyio.lowlevel.checkpoint()
+        self._reap(channel)
+        return len(self._members.get(channel, ()))
+
+    async def names(self) -> Collection[str]:
+        await anyio.lowlevel.checkpoint()
+        return {name for name in self._logs if not name.startswith("\0")} | self._members.keys()
+
     async def reap(self, channels: Collection[str]) -> None:
         await anyio.lowlevel.checkpoint()
         for channel in channels:

@@ -16,7 +16,7 @@ from .._state import CONNECTING, DISCONNECTED, RESPONSE
 from .._websocket import WebSocket
 from ..exceptions import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
 from ..observing import explain, report_dropped, report_slow
-from ._backend import Event, Gap, History, Member, presence_of
+from ._backend import CONTROL, Event, Gap, History, Member, presence_of
 from ._outbox import Dropped, Encode, Entry, Form, Item, Outbox, OutboxFull, Policy
 
 if TYPE_CHECKING:
@@ -84,6 +84,9 @@ class Receiver(Outbox):
         try:
             await self._channels.backend.watch(self.watched)
             for name in self.watched:
+                if name == CONTROL and (position := self._channels.position_of(name)) is not None:
+                    self._channels.settle(self, name, position)
+                    continue
                 since = self._since.get(name)
                 # The companion of a channel has events, too, but nobody asked for those of the past.
                 last = 0 if name.startswith("\0") else self._history
@@ -246,15 +249,16 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         self.members: tuple[Member, ...] = ()
         """Who it is in each channel, if the socket is a member."""
         self.ended: Ended | None = None
-        """Why nothing is forwarded any more: the client is gone, the app has closed it, its outbox was full,
-        the channels were stopped, the server or `encode` failed, the block was left. `None` as long as none
-        of this has happened."""
-        self.draining = False  # the channels are about to close it
+        """Why nothing is forwarded any more: the client is gone, it was closed by the app or by
+        `Channels.close`, its outbox was full, the channels were stopped, the server or `encode` failed, the
+        block was left. `None` as long as none of this has happened."""
+        self.draining: Literal["closed", "stopped"] | None = None  # the channels are about to close it
         self.writing: anyio.CancelScope | None = None
         # Equal for all sockets that get the same messages, and the same object for most.
         self.form: Form = channels.form(encode, websocket)
         self._info = info
         self._names = names
+        self.watched = (*self.watched, CONTROL)
         self._body: anyio.CancelScope
         self.released: anyio.Event | None = None  # leaving waits for the send that is under way
         self._told: anyio.Event | None = None
@@ -381,7 +385,9 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
             return False  # of another socket
         # Used after a `close()` of the app's own: that is a bug, and no end that came by surprise.
         return (
-            self.draining or ended in ("full", "stopped", "client") or not isinstance(error, WebSocketClosed)
+            self.draining is not None
+            or ended in ("full", "stopped", "client")
+            or not isinstance(error, WebSocketClosed)
         )
 
     # What the client misses
@@ -430,7 +436,7 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
             self.released.set()
         if isinstance(error, WebSocketDisconnect):
             own = isinstance(error, WebSocketClosed) and self.websocket.closed_by == "server"
-            self._stop("stopped" if self.draining else "closed" if own else "client")
+            self._stop(self.draining or ("closed" if own else "client"))
             if self.ended == "client":
                 self._let_go()
         elif error is not None:
@@ -454,6 +460,20 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         if self._cancels and not self.websocket._receiving:
             self._body.cancel()
 
+    def answers_to(self, name: Any, member: Any) -> bool:
+        """Whether it has joined a channel, as this member or with such an info if one is asked for."""
+        if name not in self._names:
+            return False
+        if member is None:
+            return True
+        for mine in self.members:
+            if mine.channel == name:
+                info = mine.json()
+                if isinstance(member, str):
+                    return mine.id == member
+                return isinstance(info, dict) and all(info.get(key) == value for key, value in member.items())
+        return False
+
     def _stop(self, why: Ended) -> None:
         if self.over:
             return
@@ -463,7 +483,7 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         self.clear()
         self._tell()
 
-    def end(self, why: Literal["full", "stopped"]) -> None:
+    def end(self, why: Literal["full", "stopped", "closed"]) -> None:
         if why == "full":
             self.dropped += 1  # the event that did not fit
         self._stop(why)

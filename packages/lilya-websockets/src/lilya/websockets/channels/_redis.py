@@ -16,11 +16,25 @@ from itertools import chain
 from typing import Any, Final, Literal, TypeVar
 
 import anyio
+from redis import Redis
 from redis.asyncio.connection import Connection
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry as SynchronousRetry
 
 from .._options import checked_number
-from ._backend import Backend, BrokerError, Event, Gap, History, Id, Member, presence_event, presence_of
+from ._backend import (
+    Backend,
+    BrokerError,
+    Event,
+    Gap,
+    History,
+    Id,
+    Member,
+    channel_of,
+    presence_event,
+    presence_of,
+)
 from ._entries import Standing, decoded
 from ._feed import Feed
 from ._keys import Keys, epoch
@@ -47,6 +61,7 @@ _ATTEMPTS: Final = {
     "vanish": "remove members of",
     "reap": "remove members of",
     "members": "list the members of",
+    "count": "count the members of",
 }
 
 # Milliseconds: a thousand years, so that no sum of times overflows.
@@ -89,13 +104,14 @@ class RedisBackend(Backend):
             raise TypeError(f"prefix must be str, got {type(prefix).__name__}")
         self._history = history
         self._max_age = None if max_age is None else checked_number("max_age", max_age)
-        self._timeout = _LONGEST / 1000
+        self.timeout = _LONGEST / 1000
         if publish_timeout is not None:
-            self._timeout = checked_number("publish_timeout", publish_timeout)
+            self.timeout = checked_number("publish_timeout", publish_timeout)
         expire = checked_number("expire", expire)
         if self._max_age is not None:
             expire = max(expire, self._max_age + 60)
-        self._arguments, self._where, database = from_url(url)
+        self._url = url
+        self._arguments, self.where, database = from_url(url)
         new_connection(self._arguments, lambda: None)  # whether its options are any
         self._keys = Keys(prefix, database)
         # What the scripts are given: how many events are kept, for how long, and how long at all.
@@ -121,16 +137,16 @@ class RedisBackend(Backend):
                 "channels on Redis need asyncio: its client does not run on trio. Run the app on asyncio, "
                 "or use memory://"
             ) from None
-        link = Link(self._arguments, self._where, self._prepare)
-        self._publishing = Pipe(link, "publishing", most=_PUBLISHES, timeout=self._timeout, patient=False)
-        self._asking = Pipe(link, "asking", most=_QUESTIONS, timeout=self._timeout, patient=True)
+        link = Link(self._arguments, self.where, self._prepare)
+        self._publishing = Pipe(link, "publishing", most=_PUBLISHES, timeout=self.timeout, patient=False)
+        self._asking = Pipe(link, "asking", most=_QUESTIONS, timeout=self.timeout, patient=True)
         self._feed = Feed(link, self._asking, self._keys, age=self._age, expire=self._expire)
         self._publisher = b"p" + secrets.token_hex(6).encode()
         self._is_known = False
         try:
             connection = await self._publishing.line.connect()
         except _AWAY as error:
-            raise BrokerError(f"cannot use Redis at {self._where}: {reason(error)}") from error
+            raise BrokerError(f"cannot use Redis at {self.where}: {reason(error)}") from error
         self._is_known = True
         self._publishing.line.start(connection)
         self._link = link
@@ -165,8 +181,15 @@ class RedisBackend(Backend):
 
     async def publish(self, channel: str, data: str | bytes) -> str:
         """Append an event; see `Backend.publish`."""
+        parts = self.publish_parts(channel, data, self._publisher)
+        return await self._ask(
+            self._publishing, f"publish to {channel!r}", parts, self._published, numbered=True
+        )
+
+    def publish_parts(self, channel: str, data: str | bytes, publisher: bytes) -> tuple[bytes, ...]:
+        """The command that publishes, less the number that the publisher gives it."""
         kind, payload = (b"s", data.encode()) if isinstance(data, str) else (b"b", data)
-        parts = self._keys.script(
+        return self._keys.script(
             "publish",
             self._keys.of(channel),
             epoch(),
@@ -176,20 +199,28 @@ class RedisBackend(Backend):
             self._expire,
             kind,
             payload,
-            self._publisher,
-        )
-        return await self._ask(
-            self._publishing, f"publish to {channel!r}", parts, self._published, numbered=True
+            publisher,
         )
 
     def _published(self, answer: Any) -> str:
         if isinstance(answer, list):
             # It is kept, and whoever reads finds it later. Why it is not pushed is told when connecting.
-            answer, refused = answer
-            id = str(Id.parse(answer.decode()))
-            self._lose(_refusal(refused.decode(), self._keys))
+            id = published(answer)
+            self._lose(_refusal(answer[1].decode(), self._keys))
             return id
-        return str(Id.parse(answer.decode()))
+        return published(answer)
+
+    def synchronous_client(self) -> Any:
+        """A client of the same server for who has no event loop; not connected yet."""
+        return Redis.from_url(
+            self._url,
+            decode_responses=False,
+            protocol=2,
+            retry=SynchronousRetry(NoBackoff(), 0),
+            retry_on_error=[],
+            socket_connect_timeout=self.timeout,
+            socket_timeout=self.timeout,
+        )
 
     async def history(self, channel: str, *, last: int = 0, since: str | None = None) -> History:
         """What a channel has kept; see `Backend.history`."""
@@ -313,6 +344,27 @@ class RedisBackend(Backend):
         found: list[Member] = await self._about_members("members", channel, then=members_of)
         return found
 
+    async def count(self, channel: str) -> int:
+        """How many are in a channel; see `Backend.count`."""
+        return int(await self._about_members("count", channel, then=int))
+
+    async def names(self) -> Collection[str]:
+        """The channels that there are; see `Backend.names`."""
+        attempted = "list the channels"
+
+        def page(answer: Any) -> tuple[bytes, list[bytes]]:
+            at, keys = _listed(answer)
+            return bytes(at), [bytes(key) for key in _listed(keys)]
+
+        found = set()
+        cursor = b"0"
+        while True:
+            parts = (b"SCAN", cursor, b"MATCH", self._keys.any_state, b"COUNT", b"1000")
+            cursor, keys = await self._ask(self._asking, attempted, parts, page)
+            found |= {channel_of(self._keys.channel_of(key)) for key in keys}
+            if cursor == b"0":
+                return {name for name in found if not name.startswith("\0")}
+
     async def reap(self, channels: Collection[str]) -> None:
         """Remove the members whose time is over; see `Backend.reap`."""
         await _all(self._about_members("reap", channel) for channel in channels)
@@ -381,6 +433,13 @@ class RedisBackend(Backend):
             # It may be the answer to something else.
             self._lose(RedisError(f"it has answered {str(answer)[:80]!r} to a request to {attempted}"))
             raise BrokerError(f"cannot {attempted}: Redis has answered {str(answer)[:80]!r}") from error
+
+
+def published(answer: Any) -> str:
+    """The id of an event, from the answer to a publish."""
+    if isinstance(answer, list):
+        answer, _ = answer
+    return str(Id.parse(answer.decode()))
 
 
 async def _check_server(connection: Connection) -> None:
