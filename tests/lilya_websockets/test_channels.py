@@ -16,21 +16,18 @@ import pytest
 
 from lilya.websockets import WebSocketRuntimeError
 from lilya.websockets.channels import (
-    Backend,
     Channels,
     Dropped,
     Event,
     Gap,
-    Id,
     Member,
     OutboxFull,
     Presence,
     Subscription,
-    presence_event,
-    presence_of,
 )
 from lilya.websockets.channels._memory import MemoryBackend
 from lilya.websockets.channels._outbox import Entry, Outbox
+from lilya.websockets.channels.backends import Backend, Id, presence_event, presence_of
 
 pytestmark = pytest.mark.anyio
 

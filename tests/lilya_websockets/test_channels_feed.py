@@ -11,7 +11,8 @@ from uuid import uuid4
 import anyio
 import pytest
 
-from lilya.websockets.channels import BrokerError, Channels, Event, Gap, Id, presence_of
+from lilya.websockets.channels import BrokerError, Channels, Event, Gap
+from lilya.websockets.channels.backends import Id, presence_of
 
 from .redis_server import NO_SERVER, RedisServer, redis_binary
 

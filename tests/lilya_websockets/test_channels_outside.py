@@ -19,10 +19,11 @@ import pytest
 
 from lilya.websockets import WebSocketRuntimeError
 from lilya.websockets.__main__ import main
-from lilya.websockets.channels import Backend, BrokerError, Channels, Event, Gap, Publisher
+from lilya.websockets.channels import BrokerError, Channels, Event, Gap, Publisher
 from lilya.websockets.channels._backend import CONTROL
 from lilya.websockets.channels._memory import MemoryBackend
 from lilya.websockets.channels._outbox import Entry
+from lilya.websockets.channels.backends import Backend
 
 from .redis_server import NO_SERVER, RedisServer, free_port, redis_binary
 from .server import Server

@@ -15,7 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lilya.websockets.channels import Channels, Dropped, Event, Gap, Id, Membership, OutboxFull, Subscription
+from lilya.websockets.channels import (
+    Channels,
+    Dropped,
+    Event,
+    Gap,
+    Membership,
+    OutboxFull,
+    Subscription,
+)
+from lilya.websockets.channels.backends import Id
 
 from .examples import examples
 from .server import Server

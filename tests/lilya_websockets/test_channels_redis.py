@@ -20,7 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lilya.websockets.channels import BrokerError, Channels, Event, Gap, Id, Member, presence_of
+from lilya.websockets.channels import BrokerError, Channels, Event, Gap, Member
+from lilya.websockets.channels.backends import Id, presence_of
 
 from .redis_server import NO_SERVER, RedisServer, free_port, redis_binary
 

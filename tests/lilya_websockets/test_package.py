@@ -307,6 +307,7 @@ CHANNEL_LAYERS = {
     ),
     "_publisher": ({"_backend", "_link", "_redis", "_scripts"}, {"_messages"}),
     "_command": ({""}, set[str]()),
+    "backends": ({"_backend"}, set[str]()),
     "__init__": ({"_backend", "_channels", "_outbox", "_publisher", "_receivers"}, set[str]()),
 }
 
