@@ -283,7 +283,6 @@ LAYERS = {
     "__main__": set[str](),
     "_routes": set[str](),
     "__init__": {"_messages", "_state", "_websocket", "datastructures", "exceptions"},
-    "__main__": set(),
 }
 
 
