@@ -298,10 +298,11 @@ CHANNEL_LAYERS = {
     "_redis": ({"_backend", "_entries", "_feed", "_keys", "_link"}, {"_options"}),
     "_outbox": ({"_backend"}, {"_messages"}),
     "_roster": ({"_backend"}, set[str]()),
+    "_recent": ({"_backend", "_outbox"}, set[str]()),
     "_writers": ({"_backend", "_outbox", "_receivers"}, {"_frameworks", "_websocket"}),
-    "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions", "observing"}),
+    "_receivers": ({"_backend", "_channels", "_outbox", "_recent"}, {"_state", "_websocket", "exceptions", "observing"}),
     "_channels": (
-        {"_backend", "_memory", "_outbox", "_receivers", "_roster", "_writers"},
+        {"_backend", "_memory", "_outbox", "_receivers", "_recent", "_roster", "_writers"},
         {"_extensions", "_messages", "_options", "_websocket", "draining", "exceptions", "typed._typed"},
     ),
     "_publisher": ({"_backend", "_link", "_redis", "_scripts"}, {"_messages"}),

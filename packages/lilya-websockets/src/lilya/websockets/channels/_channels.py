@@ -47,6 +47,7 @@ from ._backend import (
 from ._memory import MemoryBackend
 from ._outbox import Encode, Entry, Form, Item, Policy, Presence, checked_policy
 from ._receivers import Membership, Receiver, Subscription, data_of
+from ._recent import Recent
 from ._roster import Roster
 from ._writers import Writers
 
@@ -185,6 +186,7 @@ class Channels:
             raise
         self._clear()
         self.roster = Roster(self.backend, self._ttl, self._with_presence)
+        self.recent = Recent(self.backend)
         self._token: object = anyio.lowlevel.current_token()
         self._outside = anyio.CancelScope()  # between what is around the block and its tasks
         self._outside.__enter__()
@@ -193,6 +195,7 @@ class Channels:
         self.writers = Writers(self._start)
         self._thread = threading.get_ident()
         self._group.start_soon(self._serve_threads)
+        self._group.start_soon(self.recent.run)
         self._group.start_soon(self._read)
         self._group.start_soon(self.roster.run)
         self._state = "running"

@@ -498,6 +498,8 @@ class Pipe:
                     request = batch.popleft()
                     if not request.future.done():
                         request.future.set_result(answer)
+                        if self._is_patient:
+                            await asyncio.sleep(0)  # to make something of it takes longer than to read it
         finally:
             self._progress.lift()
             if batch:

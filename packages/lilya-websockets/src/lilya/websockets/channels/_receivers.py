@@ -16,11 +16,12 @@ from .._state import CONNECTING, DISCONNECTED, RESPONSE
 from .._websocket import WebSocket
 from ..exceptions import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
 from ..observing import explain, report_dropped, report_slow
-from ._backend import CONTROL, Event, Gap, History, Member, presence_of
+from ._backend import CONTROL, Event, Gap, Member, presence_of
 from ._outbox import Dropped, Encode, Entry, Form, Item, Outbox, OutboxFull, Policy
 
 if TYPE_CHECKING:
     from ._channels import Channels
+    from ._recent import Recalled
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -90,14 +91,14 @@ class Receiver(Outbox):
                 since = self._since.get(name)
                 # The companion of a channel has events, too, but nobody asked for those of the past.
                 last = 0 if name.startswith("\0") else self._history
-                found = await self._channels.backend.history(name, last=last, since=since)
+                found = await self._channels.recent.history(name, last=last, since=since)
                 self._begin(name, since, found)
                 self._channels.settle(self, name, found.position)
         except BaseException:
             self._channels.remove(self)
             raise
 
-    def _begin(self, name: str, since: str | None, found: History) -> None:
+    def _begin(self, name: str, since: str | None, found: Recalled) -> None:
         """Take what the history has, and leave out of what came meanwhile what is in it."""
         if self.entries:
             order_of = self._channels.backend.order_of
@@ -110,12 +111,12 @@ class Receiver(Outbox):
                 else:
                     later.append(entry)
             self.entries = later
-        if not name.startswith("\0") and (since is not None or not found.events):
+        if not name.startswith("\0") and (since is not None or not found.entries):
             self.positions[name] = since or found.position
         if since is not None and not found.complete:
             # If there is nothing left, there is nothing more to be missed either.
-            self.backlog.append(Entry(Gap(name, since, since if found.events else found.position)))
-        self.backlog.extend(map(Entry.of, found.events))
+            self.backlog.append(Entry(Gap(name, since, since if found.entries else found.position)))
+        self.backlog.extend(found.entries)
         self.more = True
 
     def end(self, why: Literal["full", "stopped"]) -> None:
