@@ -378,17 +378,16 @@ async def test_a_reader_that_is_too_slow_for_the_broker(
     monkeypatch.setattr(_feed, "_WAITING", (10, 100_000))
     with redis("client-output-buffer-limit pubsub 1000000 0 0") as server:
         async with (
-            started(server.url, prefix=prefix) as slow,
-            started(server.url, prefix=prefix) as other,
+            started(server.url, prefix=prefix, history=5000) as slow,
+            started(server.url, prefix=prefix, history=5000) as other,
         ):
             await slow.watch(["room"])
             positions = {"room": (await slow.history("room")).position}
             slow.wake("room")
             ids: list[str] = []
-            while slow.ready.is_set() or len(ids) < 700:
-                ids.append(await other.publish("room", "x" * 20_000))
-                if len(ids) > 700:
-                    break
+            while slow.ready.is_set():
+                ids.append(await other.publish("room", "x" * 50_000))
+                assert len(ids) < 2000
             got: list[str] = []
             while len(got) < len(ids):
                 for item in await slow.read(positions):
@@ -583,6 +582,32 @@ async def test_waiting_for_a_subscription(redis_server: RedisServer, prefix: str
         backend.unwatch(["a", "b", "never"])
         proxy.release()
         await backend.watch(["a"])
+        # One that is still watched when everything stops.
+        proxy.hold(b"SUBSCRIBE")
+        with pytest.raises(BrokerError, match="cannot listen to 'late'"):
+            await backend.watch(["late"])
+
+
+async def test_a_stream_that_tells_of_its_pieces() -> None:
+    """Also the parser of the client that reads lines and so many bytes, where hiredis is not installed."""
+    came: list[int] = []
+    stream = asyncio.StreamReader()
+    counted = _link._Counted(stream, lambda: came.append(1))
+    stream.feed_data(b"$10\r\n01234")
+    assert await counted.readline() == b"$10\r\n"
+
+    async def rest() -> None:
+        stream.feed_data(b"56789tail")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(rest)
+        assert await counted.readexactly(10) == b"0123456789"
+    assert await counted.read(100) == b"tail"
+    assert len(came) == 4
+    stream.feed_data(b"half")
+    stream.feed_eof()
+    with pytest.raises(asyncio.IncompleteReadError):
+        await counted.readexactly(5)
 
 
 async def test_stopping_while_somebody_waits_for_a_subscription(

@@ -273,6 +273,7 @@ def test_a_publisher_without_a_server(prefix: str) -> None:
         publisher.publish("a", "1")
     assert "secret" not in str(caught.value)
     publisher.close()
+    publisher.close()
 
 
 @on_redis

@@ -118,7 +118,9 @@ async def session(operations: list[tuple[Any, ...]]) -> None:
             """Until everything that was published is handed out, and sent if it can be."""
             with anyio.fail_after(5):
                 while channels.writers.ready or any(
-                    ids[name] and ids[name][-1] != position for name, position in channels._positions.items()
+                    ids[name] and ids[name][-1] != position
+                    for name, position in channels._positions.items()
+                    if name in ids
                 ):
                     await anyio.lowlevel.checkpoint()
             for _ in range(5):

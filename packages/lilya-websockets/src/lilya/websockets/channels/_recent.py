@@ -26,6 +26,7 @@ class Recalled(NamedTuple):
     """What `Backend.history` found, as entries for outboxes."""
 
     entries: Sequence[Entry]
+    ids: Sequence[str]
     complete: bool
     position: str
 
@@ -40,29 +41,27 @@ class _Window:
         # By position, how many entries are not after it.
         self.places: dict[str, int] = {} if since is None else {since: 0}
         self.used_at = anyio.current_time()
-        self._extend(found.entries, found.position)
+        self._extend(found, 0)
 
     def takes(self, base: str, newer: Recalled) -> bool:
         """Add what was found after the end that it had before; whether that could be done."""
         if newer.position in self.places:
             return True  # somebody else was faster
-        ids = [entry.source.id for entry in newer.entries if entry.source is not None]
-        if self.position in ids:
-            self._extend(newer.entries[ids.index(self.position) + 1 :], newer.position)
+        if self.position in newer.ids:
+            self._extend(newer, newer.ids.index(self.position) + 1)
         elif self.position == base:
-            self._extend(newer.entries, newer.position)
+            self._extend(newer, 0)
         else:
             return False
         return True
 
-    def _extend(self, entries: Sequence[Entry], position: str) -> None:
-        for entry in entries:
+    def _extend(self, found: Recalled, begin: int) -> None:
+        for entry, id in zip(found.entries[begin:], found.ids[begin:], strict=True):
             self.entries.append(entry)
             self.size += entry.size
-            if entry.source is not None:
-                self.places[entry.source.id] = len(self.entries)
-        self.places[position] = len(self.entries)
-        self.position = position
+            self.places[id] = len(self.entries)
+        self.places[found.position] = len(self.entries)
+        self.position = found.position
 
     def between(self, since: str, position: str) -> list[Entry]:
         return self.entries[self.places[since] : self.places[position]]
@@ -98,7 +97,7 @@ class Recent:
             return await self._ask(name, 0, since)
         if window.size > _LARGEST:
             self._forget(name, window)
-        return Recalled(window.between(since, newer.position), True, newer.position)
+        return Recalled(window.between(since, newer.position), (), True, newer.position)
 
     async def _first(self, name: str, since: str) -> Recalled:
         asking = self._asking[name] = anyio.Event()
@@ -114,7 +113,8 @@ class Recent:
 
     async def _ask(self, name: str, last: int, since: str | None) -> Recalled:
         found = await self._backend.history(name, last=last, since=since)
-        return Recalled([Entry.of(event) for event in found.events], found.complete, found.position)
+        ids = [event.id for event in found.events]
+        return Recalled(list(map(Entry.of, found.events)), ids, found.complete, found.position)
 
     def _forget(self, name: str, window: _Window) -> None:
         if self._windows.get(name) is window:
