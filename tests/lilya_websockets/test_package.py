@@ -300,7 +300,10 @@ CHANNEL_LAYERS = {
     "_roster": ({"_backend"}, set[str]()),
     "_recent": ({"_backend", "_outbox"}, set[str]()),
     "_writers": ({"_backend", "_outbox", "_receivers"}, {"_frameworks", "_websocket"}),
-    "_receivers": ({"_backend", "_channels", "_outbox", "_recent"}, {"_state", "_websocket", "exceptions", "observing"}),
+    "_receivers": (
+        {"_backend", "_channels", "_outbox", "_recent"},
+        {"_state", "_websocket", "exceptions", "observing"},
+    ),
     "_channels": (
         {"_backend", "_memory", "_outbox", "_receivers", "_recent", "_roster", "_writers"},
         {"_extensions", "_messages", "_options", "_websocket", "draining", "exceptions", "typed._typed"},
