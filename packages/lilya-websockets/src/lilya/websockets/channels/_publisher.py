@@ -28,8 +28,11 @@ class Publisher:
 
     Args:
         url: `redis://…`, `rediss://…` or `unix://…`, as of `Channels`.
-        **options: `history`, `max_age`, `prefix`, `publish_timeout` and `expire`, as of `Channels`. Give the
-            same values as there.
+        history: Events kept of each channel. Give the same value as to `Channels`; so, too, of the others.
+        max_age: Seconds that an event is kept, or `None`.
+        prefix: What the names of all keys start with.
+        publish_timeout: Seconds in which Redis must have answered. `None` waits as long as it takes.
+        expire: Seconds after which a channel that nobody publishes to or reads is forgotten.
 
     Raises:
         ImportError: The extra `redis` is not installed.
@@ -37,15 +40,30 @@ class Publisher:
         ValueError: An argument out of range, or not a URL of Redis.
     """
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        history: int = 1000,
+        max_age: float | None = 3600.0,
+        prefix: str = "lilya",
+        publish_timeout: float | None = 5.0,
+        expire: float = 86_400.0,
+    ) -> None:
         try:
             from ._redis import RedisBackend
         except ImportError as error:
             raise ImportError(
                 "publishing to redis:// needs the extra 'redis': install lilya-websockets[redis]"
             ) from error
-        options.setdefault("max_age", 3600.0)
-        self._backend: RedisBackend = RedisBackend(url, **options)
+        self._backend: RedisBackend = RedisBackend(
+            url,
+            history=history,
+            max_age=max_age,
+            prefix=prefix,
+            publish_timeout=publish_timeout,
+            expire=expire,
+        )
         self._lock = threading.Lock()
         self._publisher = b"p" + secrets.token_hex(6).encode()
         self._number = 0
