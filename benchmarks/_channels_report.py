@@ -18,13 +18,14 @@ __all__ = [
     "as_text",
     "blocks",
     "blocks_of_channels",
+    "blocks_of_many",
     "blocks_of_redis",
     "progress",
     "write",
 ]
 
 PAGE = _report.ROOT / "docs" / "channels.md"
-FILES = ("channels", "redis")
+FILES = ("channels", "redis", "many")
 
 OURS = "channels"
 MANY = 50  # processes, for what one Redis carries
@@ -41,7 +42,8 @@ def write(**results: Results) -> None:
 
 def blocks(figures: dict[str, Results]) -> dict[str, str]:
     """Everything on the page that is made from figures, by name."""
-    return blocks_of_channels(figures["channels"]) | blocks_of_redis(figures["redis"])
+    made = blocks_of_channels(figures["channels"]) | blocks_of_redis(figures["redis"])
+    return made | blocks_of_many(figures["many"])
 
 
 def blocks_of_channels(found: Results) -> dict[str, str]:
@@ -66,6 +68,12 @@ def blocks_of_redis(found: Results) -> dict[str, str]:
         made["load"] = _load(found["load"])
         made["on-paper"] = _on_paper(found)
     return made
+
+
+def blocks_of_many(found: Results) -> dict[str, str]:
+    """The same for the file of many channels."""
+    length = f"{found['server']}, {found['rounds']} rounds of {found['seconds']:g} seconds"
+    return {"many": f"{_run('many', found, length)}\n\n{_many(found['many'])}"}
 
 
 def as_text(blocks: dict[str, str]) -> str:
@@ -194,6 +202,25 @@ def _load(load: Results) -> str:
     )
 
 
+def _many(found: Results) -> str:
+    columns = {
+        "processor": "process, % of a core",
+        "one more": "joining and leaving one more, µs",
+        "joined": "joining all, s",
+        "missing": "never came",
+    }
+    return _report.table(
+        ["channels", *columns.values()],
+        [
+            [
+                f"{int(count):,}",
+                *(number(row[key]["value"]) if key == "missing" else spread(row[key]) for key in columns),
+            ]
+            for count, row in found.items()
+        ],
+    )
+
+
 def carried(load: Results, processes: int) -> tuple[float, float]:
     """What a message costs one Redis with so many processes, in µs, and how many it carries per second.
 
@@ -215,7 +242,7 @@ def _on_paper(found: Results) -> str:
     many = carried(load, MANY)[1]
     quiet = [kinds["ours"]["low broker"]["value"] for kinds in load.values()]
     busy = [kinds["ours"]["full process"]["value"] for kinds in load.values()]
-    kept = 4096 * found["event"]
+    kept = 1000 * found["event"]
     return "\n".join(
         [
             f"* Redis uses one core for commands. At {number(cost)} µs for a message, one Redis is full at "
@@ -233,9 +260,9 @@ def _on_paper(found: Results) -> str:
             f"it receives, its share of publishing included, it takes {_rough(1e6 / max(busy))} to "
             f"{_rough(1e6 / min(busy))} per second, and each socket that it sends them to costs more. More "
             "processes help if they have different channels to read.",
-            f"* An event of 200 bytes takes {number(found['event'])} bytes of memory. The newest 4,096 of "
-            f"each channel are kept for readers, until `max_age` is over, so a busy channel takes "
-            f"{number(kept / 1e6)} MB, and 1,000 of them {number(kept / 1e6)} GB.",
+            f"* An event of 200 bytes takes {number(found['event'])} bytes of memory. With the default "
+            f"`history` of 1,000, a busy channel takes {number(kept / 1e6)} MB, and 1,000 of them "
+            f"{number(kept / 1e6)} GB.",
         ]
     )
 

@@ -51,10 +51,12 @@ def test_the_figures_are_of_what_is_measured_now(figures: dict[str, Results]) ->
     assert all(list(kinds) == list(redis.KINDS) for kinds in load.values())
     assert all(tuple(row) == redis.FIGURES for kinds in load.values() for row in kinds.values())
     assert len(figures["redis"]["restarts"]["processes"]) == redis.PAIR
+    assert list(figures["many"]["many"]) == list(map(str, redis.MANY))
 
 
 def test_what_the_page_promises_was_so(figures: dict[str, Results]) -> None:
     assert redis.faults(figures["redis"]) == ""
+    assert all(row["missing"]["most"] == 0 for row in figures["many"]["many"].values())
     stalled = figures["channels"]["stalled"]
     assert stalled["received"] == stalled["expected"]
     for size, counted in stalled["memory"].items():

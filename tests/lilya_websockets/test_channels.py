@@ -16,21 +16,18 @@ import pytest
 
 from lilya.websockets import WebSocketRuntimeError
 from lilya.websockets.channels import (
-    Backend,
     Channels,
     Dropped,
     Event,
     Gap,
-    Id,
     Member,
     OutboxFull,
     Presence,
     Subscription,
-    presence_event,
-    presence_of,
 )
 from lilya.websockets.channels._memory import MemoryBackend
 from lilya.websockets.channels._outbox import Entry, Outbox
+from lilya.websockets.channels.backends import Backend, Id, presence_event, presence_of
 
 pytestmark = pytest.mark.anyio
 
@@ -370,16 +367,16 @@ async def test_the_history_that_was_asked_for_has_no_part_in_the_bounds(make: Ma
 
 async def test_who_is_there(make: Make) -> None:
     async with make() as channels, channels.subscribe("a", "b", presence=True) as subscription:
-        ada, bob = channels.member("a", '{"name":"ada"}'), channels.member("a", "1")
-        await channels.appear([ada, bob])
+        ada, bob = channels.roster.member("a", '{"name":"ada"}'), channels.roster.member("a", "1")
+        await channels.roster.appear([ada, bob])
         assert await channels.members("a") == [ada, bob]
         assert [member.json() for member in await channels.members("a")] == [{"name": "ada"}, 1]
         assert await channels.members("b") == []
-        await channels.appear([ada])  # again: it is there already
-        await channels.vanish([ada])
-        await channels.vanish([ada])
+        await channels.roster.appear([ada])  # again: it is there already
+        await channels.roster.vanish([ada])
+        await channels.roster.vanish([ada])
         assert await channels.members("a") == [bob]
-        await channels.vanish([bob])
+        await channels.roster.vanish([bob])
         items = await take(subscription, 4)
         assert items == [
             Presence("join", ada),
@@ -389,14 +386,14 @@ async def test_who_is_there(make: Make) -> None:
         ]
         assert items[0].channel == "a"
         assert subscription.pending == 0
-        assert subscription.positions == {}
+        assert list(subscription.positions) == ["a", "b"]
 
 
 async def test_a_member_that_is_not_heard_of_any_more_is_gone(make: Make) -> None:
     async with make(presence_ttl=0.3) as channels, channels.subscribe("a", presence=True) as subscription:
-        crashed, alive = channels.member("a", "1"), channels.member("a", "2")
-        await channels.appear([crashed, alive])
-        channels.forget([crashed])
+        crashed, alive = channels.roster.member("a", "1"), channels.roster.member("a", "2")
+        await channels.roster.appear([crashed, alive])
+        channels.roster.forget([crashed])
         assert await take(subscription, 3) == [
             Presence("join", crashed), Presence("join", alive), Presence("leave", crashed)
         ]  # fmt: skip
@@ -408,8 +405,8 @@ async def test_a_member_that_is_not_heard_of_any_more_is_gone(make: Make) -> Non
 async def test_a_channel_with_many_members_of_one_process(make: Make) -> None:
     channels = make(presence_ttl=60)
     async with channels:
-        members = [channels.member("a", str(number)) for number in range(3_000)]
-        await channels.appear(members)
+        members = [channels.roster.member("a", str(number)) for number in range(3_000)]
+        await channels.roster.appear(members)
         assert len(await channels.members("a")) == 3_000
         # The heartbeat says it again, of all of them in one call.
         await channels.backend.appear(members, 60)
@@ -421,7 +418,7 @@ async def test_a_channel_with_many_members_of_one_process(make: Make) -> None:
 async def test_stopping_takes_the_members_away(make: Make) -> None:
     channels = make()
     async with channels:
-        await channels.appear([channels.member("a", "1")])
+        await channels.roster.appear([channels.roster.member("a", "1")])
     async with channels:
         assert await channels.members("a") == []
 
@@ -567,11 +564,11 @@ async def test_cancelling_anywhere_leaves_nothing(make: Make, what: str) -> None
             async with channels.subscribe("a", "b", presence=True, history=1):
                 done.append(what)
         elif what == "appear":
-            member = channels.member("a", "1")
+            member = channels.roster.member("a", "1")
             try:
-                await channels.appear([member])
+                await channels.roster.appear([member])
             finally:
-                await channels.vanish([member])
+                await channels.roster.vanish([member])
             done.append(what)
         else:
             await (channels.publish("a", "1") if what == "publish" else channels.members("a"))
@@ -673,11 +670,11 @@ async def test_the_reader_never_dies(
 async def test_presence_fails(caplog: pytest.LogCaptureFixture) -> None:
     backend = Faulty()
     async with Channels(backend, presence_ttl=0.03) as channels, channels.subscribe("a", presence=True):
-        member = channels.member("a", "1")
-        await channels.appear([member])
+        member = channels.roster.member("a", "1")
+        await channels.roster.appear([member])
         backend.faults += ["appear", "appear", "vanish", "stop"]
         await until(lambda: "appear" not in backend.faults)
-        await channels.vanish([member])
+        await channels.roster.vanish([member])
         assert not channels._members
     messages = [record.message for record in caplog.records]
     assert messages == [
@@ -685,6 +682,50 @@ async def test_presence_fails(caplog: pytest.LogCaptureFixture) -> None:
         "could not say who has left a channel: vanishing",
         "the backend of the channels did not stop as it should",
     ]
+
+
+async def test_a_join_that_fails_and_a_leave_that_is_said_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lilya.websockets.channels._roster._RETRY", (0.001, 0.002))
+    monkeypatch.setattr("lilya.websockets.channels._roster._PATIENCE", 0.01)
+    backend = Faulty()
+    async with Channels(backend) as channels:
+        roster = channels.roster
+        first, second = roster.member("a", "1"), roster.member("a", "2")
+        await roster.appear([first])
+        backend.faults += ["vanish", "appear"]
+        await roster.vanish([first])  # nobody is told, and it is said again and again
+        assert [member.id for member in await channels.members("a")] == [first.id]
+        with pytest.raises(Boom, match="vanishing"):
+            await roster.appear([second])
+        backend.faults.remove("vanish")
+        with pytest.raises(Boom, match="appearing"):
+            while True:
+                await roster.appear([second])
+        await roster.vanish([second])
+        while await channels.members("a"):
+            await anyio.lowlevel.checkpoint()
+        assert [record.message for record in caplog.records] == [
+            "could not say who has left a channel; it is tried again: vanishing"
+        ]
+
+
+async def test_who_has_joined_while_a_part_was_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lilya.websockets.channels._roster._PART", 2)
+    calls: list[int] = []
+
+    class Counting(MemoryBackend):
+        async def appear(self, members: Any, ttl: float) -> None:
+            calls.append(len(members))
+            await super().appear(members, ttl)
+
+    async with Channels(Counting(history=100, max_age=None), presence_ttl=0.06) as channels:
+        members = [channels.roster.member("a", "1") for _ in range(5)]
+        await channels.roster.appear(members)
+        await until(lambda: len(calls) >= 7)
+        assert calls[:7] == [5, 2, 2, 1, 2, 2, 1]
+        assert len(await channels.members("a")) == 5
 
 
 async def test_a_backend_that_does_not_start() -> None:
@@ -708,7 +749,8 @@ async def test_a_backend_that_does_not_start() -> None:
 
 def test_the_interface_is_complete() -> None:
     assert Backend.__abstractmethods__ == {
-        "appear", "history", "members", "publish", "read", "reap", "start", "stop", "vanish", "wake",
+        "appear", "history", "members", "publish", "read", "reap", "start", "stop", "unwatch", "vanish",
+        "wake", "watch",
     }  # fmt: skip
 
 
@@ -950,6 +992,7 @@ async def test_memory_tells_its_reader_of_a_gap() -> None:
     """A backend may be used without `Channels`, by a reader that is slow."""
     backend = MemoryBackend(history=2, max_age=None)
     await backend.start()
+    await backend.watch(["a", "b"])
     first = await backend.publish("a", "0")
     for number in range(1, 5):
         await backend.publish("a", str(number))
@@ -958,9 +1001,11 @@ async def test_memory_tells_its_reader_of_a_gap() -> None:
     assert gap == Gap("a", first, str(Id.parse(events[0].id)._replace(seq=id.seq + 2)))
     assert [event.data for event in events if isinstance(event, Event)] == ["3", "4"]
     other = str(id._replace(epoch="00000000"))
+    backend.wake()
     assert data_of(list(await backend.read({"a": other}))[1:]) == ["3", "4"]
     backend._logs["a"].events.clear()
-    (gap,) = await backend.read({"a": first})
+    backend.wake()
+    (gap,) = await backend.read({"a": first, "b": first})
     assert gap == Gap("a", first, events[1].id)
     await backend.stop()
 

@@ -15,7 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lilya.websockets.channels import Channels, Dropped, Event, Gap, Id, Membership, OutboxFull, Subscription
+from lilya.websockets.channels import (
+    Channels,
+    Dropped,
+    Event,
+    Gap,
+    Membership,
+    OutboxFull,
+    Subscription,
+)
+from lilya.websockets.channels.backends import Id
 
 from .examples import examples
 from .server import Server
@@ -109,7 +118,9 @@ async def session(operations: list[tuple[Any, ...]]) -> None:
             """Until everything that was published is handed out, and sent if it can be."""
             with anyio.fail_after(5):
                 while channels.writers.ready or any(
-                    ids[name] and ids[name][-1] != position for name, position in channels._positions.items()
+                    ids[name] and ids[name][-1] != position
+                    for name, position in channels._positions.items()
+                    if name in ids
                 ):
                     await anyio.lowlevel.checkpoint()
             for _ in range(5):

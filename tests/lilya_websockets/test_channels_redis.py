@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import anyio
@@ -20,14 +20,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lilya.websockets.channels import BrokerError, Channels, Event, Gap, Id, Member, presence_of
+from lilya.websockets.channels import BrokerError, Channels, Event, Gap, Member
+from lilya.websockets.channels.backends import Id, presence_of
 
 from .redis_server import NO_SERVER, RedisServer, free_port, redis_binary
 
 pytest.importorskip("redis", reason="the client of Redis is not installed: the extra `redis` brings it")
 
-from lilya.websockets.channels import _channels, _redis
+from lilya.websockets.channels import _feed, _link, _redis, _roster
 from lilya.websockets.channels._redis import RedisBackend
+from lilya.websockets.channels._scripts import SCRIPTS
 
 pytestmark = [
     pytest.mark.anyio,
@@ -92,8 +94,14 @@ class Reader:
 
     async def add(self, *channels: str) -> None:
         for channel in channels:
+            await self.backend.watch([channel])
             self.positions[channel] = (await self.backend.history(channel)).position
-            self.backend.wake()
+            self.backend.wake(channel)
+
+    def remove(self, *channels: str) -> None:
+        for channel in channels:
+            del self.positions[channel]
+        self.backend.unwatch(channels)
 
     async def _read(self) -> None:
         while True:
@@ -194,8 +202,9 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 @given(st.tuples(TEXT, TEXT), st.tuples(TEXT, TEXT))
 def test_keys_are_told_apart_and_in_one_slot(one: tuple[str, str], other: tuple[str, str]) -> None:
     def keys(prefix: str, channel: str) -> set[bytes]:
-        events, state = RedisBackend("redis://", prefix=prefix)._keys(channel)
-        return {events, state, events + b":members", events + b":deadlines"}
+        names = RedisBackend("redis://", prefix=prefix)._keys
+        events, state = names.of(channel)
+        return {events, state, events + b":members", events + b":deadlines", names.pushed(channel)}
 
     mine = keys(*one)
     assert len({slot(key) for key in mine}) == 1
@@ -246,7 +255,7 @@ async def test_nobody_there() -> None:
 
 
 async def test_one_that_does_not_answer(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_redis, "_PATIENCE", 0.2)
+    monkeypatch.setattr(_link, "PATIENCE", 0.2)
     with redis() as server:
         server.pause()
         with pytest.raises(BrokerError, match=r"no answer within 0\.2 seconds"):
@@ -288,7 +297,7 @@ async def test_wrong_password(url: str, words: str) -> None:
 
 
 async def test_a_user_and_a_database(redis_server: RedisServer, prefix: str) -> None:
-    with redis("user one on >se%cret ~* +@all") as server:
+    with redis("user one on >se%cret ~* &* +@all") as server:
         async with started(f"redis://one:se%25cret@127.0.0.1:{server.port}/3", prefix=prefix) as backend:
             await backend.publish("room", "hello")
         assert keys_of(server) == []
@@ -300,7 +309,7 @@ async def test_a_unix_socket(prefix: str) -> None:
         path = os.path.join(server.folder, "socket")
         async with started(f"unix://{path}", prefix=prefix) as backend:
             await backend.publish("room", "hello")
-            assert backend._where == path
+            assert backend.where == path
 
 
 def certificate_in(folder: Path) -> tuple[Path, Path]:
@@ -357,26 +366,93 @@ async def test_a_cluster() -> None:
         await RedisBackend(server.url).start()
 
 
+RULES = (
+    "+evalsha +script|load +publish +subscribe +unsubscribe +xadd +xrange +xrevrange +xtrim +xlen "
+    "+hmget +hset +hlen +time +pexpire +setnx +get +del +ping"
+)
+
+
 async def test_a_user_who_may_do_little(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
-    rules = (
-        "+evalsha +script|load +xread +xadd +xrange +xrevrange +xtrim +hmget +hset +hlen +xlen +time +pexpire"
-    )
-    user = f"user few on >word ~{{{prefix}:* {rules} +client|id +del +ping"
-    with redis(user) as server:
+    with redis(f"user few on >word ~{{{prefix}:* resetchannels &{{{prefix}:* {RULES}") as server:
         url = f"redis://few:word@127.0.0.1:{server.port}"
         async with started(url, prefix=prefix) as backend, reading(backend, "one") as reader:
-            await until(lambda: backend._asleep)
             await reader.add("two")
             await backend.publish("two", "hello")
             assert await reader.data(1) == ["hello"]
-            for _ in range(3):
-                await until(lambda: backend._asleep)
+            backend.wake()
+            await until(lambda: at_rest(backend))
+            assert len((await backend.history("two", last=1)).events) == 1
+    assert not caplog.records
+
+
+async def test_a_user_who_may_not_push(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is found out at the start, and not by events that come half a minute later."""
+    with redis("user few on >word ~* resetchannels +@all") as server:
+        url = f"redis://few:word@127.0.0.1:{server.port}"
+        words = rf"this user may not push events: .*\. Allow it .* the channels `&\{{{prefix}:\*`"
+        with pytest.raises(BrokerError, match=words) as caught:
+            await RedisBackend(url, prefix=prefix).start()
+        assert "word" not in str(caught.value)
+
+
+async def test_a_user_who_may_push_no_longer(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+    with redis("user app on >word ~* &* +@all") as server:
+        url = f"redis://app:word@127.0.0.1:{server.port}"
+        async with started(url, prefix=prefix) as backend:
+            await backend.publish("room", "one")
+            server.ask("ACL", "SETUSER", "app", "-publish")
+            second = await backend.publish("room", "two")  # it is kept
+            await until(lambda: not backend.ready.is_set())
+            server.ask("ACL", "SETUSER", "app", "+publish")
+            await backend.ready.wait()
+            history = await backend.history("room", last=9)
+            assert history.position == second
+    away, back = [record.getMessage() for record in caplog.records]
+    assert "is away: this user may not push events" in away
+    assert "is back" in back
+
+
+@pytest.mark.parametrize("right", ["subscribe", "xrevrange", "xrange"])
+async def test_a_user_who_may_not_read(
+    right: str, prefix: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither connections nor lines in the log without end; and others publish as before."""
+    monkeypatch.setattr(_feed, "_CHECK", 0.3)
+    with redis(f"user few on >word ~* &* +@all -{right}") as server:
+        url = f"redis://few:word@127.0.0.1:{server.port}"
+        async with started(url, prefix=prefix) as backend, Reader(backend) as reader:
+            if right == "xrange":
+                await reader.add("room")
                 backend.wake()
-                await until(lambda: not backend._woken.is_set())
-    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(warnings) == 1
-    assert "does not let a read be woken" in warnings[0]
-    assert "word" not in warnings[0]
+                await backend.publish("room", "one")
+                await until(lambda: caplog.records)
+            else:
+                await backend.publish("room", "one")
+                with pytest.raises(BrokerError, match=r"Redis refuses: .*(no permissions|can't run)"):
+                    await reader.add("room")
+                    await backend.history("room", last=1)
+            for number in range(200):
+                await backend.publish("room", f"{number}")
+                await anyio.sleep(0.005)
+            assert backend.ready.is_set()
+            connected = int(re.search(rb"total_connections_received:(\d+)", server.ask("INFO"))[1])  # type: ignore[index]
+            assert connected < 20
+            assert len(caplog.records) < 5
+            server.ask("ACL", "SETUSER", "few", f"+{right}")
+            if right == "subscribe":
+                await reader.add("room")
+            before = len(reader.items)
+            await backend.publish("room", "last")
+            await reader.until(before + 1)
+            while not isinstance(reader.items[-1], Event) or reader.items[-1].data != "last":
+                await reader.until(len(reader.items) + 1)
+
+
+def at_rest(backend: RedisBackend) -> bool:
+    """Whether everything that has come was given, and nothing is looked at."""
+    feed = backend._feed
+    looked = any(watched.looking for watched in feed._watched.values())
+    return not (looked or feed._arrived or feed._found or feed._noticed or feed._to_look)
 
 
 # Gaps, and what is in the memory of the broker
@@ -403,7 +479,11 @@ async def test_a_reader_that_is_far_behind(
     async with started(redis_server.url, prefix=prefix, history=10) as backend:
         begin = (await backend.history("room")).position
         await asyncio.gather(*(backend.publish("room", f"{n}") for n in range(1000)))
+        await backend.watch(["room"])
+        backend.wake()
         found = await backend.read({"room": begin})
+        while len(found) < 2:
+            found = await backend.read({"room": begin})
         assert isinstance(found[0], Gap)
         assert isinstance(found[1], Event)
         assert found[0].since == begin
@@ -417,6 +497,7 @@ async def test_a_reader_that_is_far_behind(
 
 
 async def test_much_at_once_is_given_in_parts(backend: RedisBackend) -> None:
+    await backend.watch([f"{n}" for n in range(10)])
     positions = {f"{n}": (await backend.history(f"{n}")).position for n in range(10)}
     for _ in range(3):
         await asyncio.gather(*(backend.publish(name, f"{n}") for name in positions for n in range(100)))
@@ -432,6 +513,7 @@ async def test_much_at_once_is_given_in_parts(backend: RedisBackend) -> None:
                 got[item.channel].append(item.data)
         if not gone and "9" in positions and not got["9"]:
             del positions["9"]  # what was received of it already is not given any more
+            backend.unwatch(["9"])
             gone = True
     assert gone
     assert got.pop("9") == []
@@ -445,7 +527,6 @@ async def test_a_channel_that_begins_anew(
     async with reading(backend, "room") as reader:
         await backend.publish("room", "one")
         (event,) = await reader.until(1)
-        await until(lambda: backend._asleep)
         if loss == "DEL":
             redis_server.ask("DEL", f"{{{prefix}:room}}", f"{{{prefix}:room}}:state")
         else:
@@ -484,6 +565,8 @@ async def test_a_broker_that_lost_the_end(
         redis_server.ask("XDEL", f"{{{prefix}:room}}", id.rpartition("-")[0])
     third = Id.parse(ids[2])
     redis_server.ask("HSET", f"{{{prefix}:room}}:state", "ms", f"{third.ms}", "seq", f"{third.seq}")
+    await backend.watch(["room"])
+    backend.wake()
     found = await backend.read({"room": ids[4]})
     assert found == [Gap("room", ids[4], ids[2])]
     history = await backend.history("room", since=ids[4])
@@ -501,16 +584,13 @@ async def test_a_broker_that_lost_the_end(
 
 
 async def test_entries_that_are_no_events(
-    backend: RedisBackend,
-    redis_server: RedisServer,
-    prefix: str,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    backend: RedisBackend, redis_server: RedisServer, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_redis, "_CHECK_FOREIGN", 0.05)
+    """Nothing of ours is missing where they stand, so there is no gap."""
     key = f"{{{prefix}:room}}"
     async with reading(backend, "room", "other") as reader:
         first = Id.parse(await backend.publish("room", "one"))
+        await reader.until(1)
         foreign: list[tuple[str | bytes, ...]] = [
             ("what", "ever"),
             ("h", f"{first.epoch}s", "d", b"\xff"),
@@ -520,18 +600,19 @@ async def test_entries_that_are_no_events(
         ]
         for number, fields in enumerate(foreign):
             assert redis_server.ask("XADD", key, f"{first.ms + 1}-{number + 10}", *fields).startswith(b"$")
-        await reader.until(6)
+        backend.wake()
+        await until(lambda: len(caplog.records) == 5)
         await backend.publish("other", "nobody else is affected")
-        await reader.until(7)
         await backend.publish("room", "two")
-        assert await reader.data(8) == ["one", *[None] * 5, "nobody else is affected", "two"]
+        assert await reader.data(3) == ["one", "nobody else is affected", "two"]
         assert Id.parse(reader.items[-1].id).seq == 2
         # One of the future, after which Redis takes no smaller id.
         redis_server.ask("XADD", key, "18446744073709551000-18446744073709551000", "what", "ever")
-        await reader.until(9)
         await backend.publish("room", "three")
-        assert (await reader.data(11))[8:] == [None, None, "three"]
-    assert len([record for record in caplog.records if "is no event: a gap" in record.getMessage()]) == 6
+        assert (await reader.data(5))[3:] == [None, "three"]
+    assert [record.getMessage().partition(" of ")[2] for record in caplog.records] == [
+        "channel 'room' is no event"
+    ] * 5
 
 
 async def test_a_damaged_event(backend: RedisBackend, redis_server: RedisServer, prefix: str) -> None:
@@ -540,10 +621,16 @@ async def test_a_damaged_event(backend: RedisBackend, redis_server: RedisServer,
     key = f"{{{prefix}:room}}"
     redis_server.ask("XADD", key, f"{first.ms}-{first.seq + 1}", "h", "", "d", "")
     redis_server.ask("HSET", f"{key}:state", "seq", f"{first.seq + 1}")
+    await backend.watch(["room"])
     await backend.publish("room", "three")
     one, gap, three = await backend.read({"room": begin})
+    third = Id.parse(three.id)
+    assert third.seq == 3
     assert gap == Gap("room", one.id, str(first._replace(seq=2)))
-    assert Id.parse(three.id).seq == 3
+    # Whoever goes on after the gap has nothing to be told of.
+    backend.wake()
+    assert await backend.read({"room": gap.id}) == [three]
+    assert (await backend.history("room", since=gap.id)).complete
     history = await backend.history("room", since=begin)
     assert not history.complete
     assert [event.data for event in history.events] == ["one", "three"]
@@ -558,26 +645,22 @@ async def test_a_key_that_is_something_else(
 ) -> None:
     key = f"{{{prefix}:room}}"
     async with reading(backend, "room", "other") as reader:
-        await until(lambda: backend._asleep)
         redis_server.ask("SET", key, "a string")
         with pytest.raises(BrokerError, match="cannot publish to 'room': Redis refuses: WRONGTYPE"):
             await backend.publish("room", "one")
-        await backend.publish("other", "nobody else is affected")
-        assert await reader.data(1) == ["nobody else is affected"]
-        backend.wake()
-        await until(lambda: "room" in backend._unreadable)
-        await reader.add("third")
-        del reader.positions["other"], reader.positions["third"]
-        backend.wake()
-        await until(lambda: not backend._woken.is_set())  # nothing is left that can be read
+        with pytest.raises(BrokerError, match="cannot read the history of 'room': Redis refuses: WRONGTYPE"):
+            await backend.history("room")
+        for number in range(3):
+            backend.wake()
+            await until(lambda: caplog.records and at_rest(backend))
+            await backend.publish("other", f"nobody else is affected {number}")
+            await reader.until(number + 1)
         assert redis_server.ask("GET", key) == b"$8\r\na string\r\n"
         redis_server.ask("DEL", key)
-        monkeypatch.setattr(_redis, "_CHECK", 0.0)
-        backend.wake()
         await backend.publish("room", "two")
-        assert await reader.data(2) == ["nobody else is affected", "two"]
+        assert (await reader.data(4))[-1] == "two"
     (error,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-    assert error == "channel 'room' cannot be read: its key is no stream"
+    assert error.startswith("channel 'room' cannot be read: WRONGTYPE")
 
 
 async def test_a_full_broker(prefix: str) -> None:
@@ -599,9 +682,8 @@ async def test_a_full_broker(prefix: str) -> None:
             # A channel that cannot begin anew for want of memory goes on when there is some.
             server.ask("DEL", f"{{{prefix}:room}}:state")
             server.ask("CONFIG", "SET", "maxmemory", "1")
-            backend._checked_at = -_redis._CHECK
-            backend.wake()
-            await until(lambda: backend._checked_at > 0 and backend._asleep)
+            with pytest.raises(BrokerError, match="maxmemory"):
+                await backend.publish("room", "lost")
             server.ask("CONFIG", "SET", "maxmemory", "0")
             await backend.publish("room", "four")
             assert await reader.data(4) == ["one", "three", None, "four"]
@@ -634,13 +716,48 @@ async def test_what_is_trimmed_and_what_expires(
 async def test_who_reads_keeps_a_channel_from_expiring(
     redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_redis, "_CHECK", 0.05)
-    monkeypatch.setattr(_redis, "_IDLE", 0.05)
+    monkeypatch.setattr(_feed, "_CHECK", 0.3)
     async with started(redis_server.url, prefix=prefix, expire=1.0) as backend, reading(backend, "read"):
-        begin = (await backend.history("read")).position
-        await backend.history("unread")
+        last = await backend.publish("read", "one")
+        await backend.publish("unread", "one")
         await until(lambda: not keys_of(redis_server, f"{{{prefix}:unread*"))
-        assert (await backend.history("read")).position == begin
+        history = await backend.history("read", last=1)
+        assert history.position == last
+        assert len(history.events) == 1
+
+
+async def test_a_name_that_nobody_publishes_to_leaves_nothing(
+    backend: RedisBackend, redis_server: RedisServer, prefix: str
+) -> None:
+    async with reading(backend, *map(str, range(50))):
+        await backend.history("other", last=1)
+        await backend.members("other")
+        backend.wake()
+        await until(lambda: at_rest(backend))
+    assert keys_of(redis_server, f"*{prefix}*") == [backend._keys.memory]
+
+
+async def test_the_position_of_an_empty_channel(
+    backend: RedisBackend, redis_server: RedisServer, prefix: str
+) -> None:
+    begin = (await backend.history("room")).position
+    nothing = await backend.history("room", since=begin)
+    assert nothing.complete
+    ids = [await backend.publish("room", f"{n}") for n in range(3)]
+    history = await backend.history("room", since=begin)
+    assert history.complete
+    assert [event.id for event in history.events] == ids
+    # Another memory: whatever was published meanwhile is gone.
+    redis_server.ask("DEL", *map(bytes.decode, keys_of(redis_server, f"*{prefix}*")))
+    assert not (await backend.history("room", since=begin)).complete
+    again = await backend.publish("room", "again")
+    history = await backend.history("room", since=begin)
+    assert not history.complete
+    assert [event.id for event in history.events] == [again]
+    # So long ago that a channel can have come and gone.
+    old = Id.parse((await backend.history("empty")).position)
+    old = old._replace(ms=old.ms - int(backend._expire) - 1)
+    assert not (await backend.history("empty", since=str(old))).complete
 
 
 async def test_publishers_of_long_ago_are_forgotten(
@@ -653,6 +770,12 @@ async def test_publishers_of_long_ago_are_forgotten(
     await backend.publish("room", "one")
     # Its own, one that was heard of lately, and the three of the channel.
     assert int(redis_server.ask("HLEN", state)[1:]) == 5
+
+
+async def test_the_names_of_many_channels(backend: RedisBackend, redis_server: RedisServer) -> None:
+    names = {f"room:{n}" for n in range(700)}
+    await asyncio.gather(*(backend.publish(name, "x") for name in names))
+    assert await backend.names() == names
 
 
 # Scripts
@@ -672,18 +795,38 @@ async def test_a_broker_that_forgot_the_scripts(backend: RedisBackend, redis_ser
         assert backend.ready.is_set()
 
 
-async def test_a_look_at_the_channels_without_the_scripts(
-    backend: RedisBackend, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+async def test_a_short_history_keeps_little(redis_server: RedisServer, prefix: str) -> None:
+    async with started(redis_server.url, prefix=prefix, history=1) as backend:
+        await asyncio.gather(*(backend.publish("room", "x") for _ in range(3000)))
+    # Redis trims whole nodes, of 100 entries.
+    assert int(redis_server.ask("XLEN", f"{{{prefix}:room}}")[1:]) <= 300
+
+
+async def test_publishers_that_come_and_go_cost_the_same(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_redis, "_CHECK", 0.0)
-    async with reading(backend, "room") as reader:
-        await until(lambda: backend._asleep)
-        before = backend.ready
-        redis_server.ask("SCRIPT", "FLUSH")
-        backend.wake()
-        await until(lambda: backend.ready is not before)  # connected again, with them
-        await backend.publish("room", "one")
-        assert await reader.data(1) == ["one"]
+    """However many there were: each new one has a part of the others looked at, and not all."""
+    state = f"{{{prefix}:room}}:state"
+    async with started(redis_server.url, prefix=prefix) as backend:
+        first = Id.parse(await backend.publish("room", "one"))
+        fields = [part for n in range(20_000) for part in (f"p{n:012x}", f"1 {first.ms}")]
+        redis_server.ask("HSET", state, *fields)
+        redis_server.ask("CONFIG", "RESETSTAT")
+        for number in range(20):
+            backend._publisher = b"p-new-%d" % number
+            await backend.publish("room", "one")
+        statistics = redis_server.ask("INFO", "commandstats").decode()
+        assert "cmdstat_hgetall" not in statistics
+        assert "cmdstat_hscan:calls=20" in statistics
+        # In the end those that were not heard of for long are gone, all the same.
+        redis_server.ask("DEL", state + ":x")
+        for number in range(0, 20_000, 2):
+            fields[number + 1] = "1 1000"
+        redis_server.ask("HSET", state, *[part for n in range(20_000) for part in (f"p{n:012x}", "1 1000")])
+        for number in range(2000):
+            backend._publisher = b"p-newer-%d" % number
+            await backend.publish("room", "one")
+        assert int(redis_server.ask("HLEN", state)[1:]) < 2_100
 
 
 async def test_a_primary_that_becomes_a_replica(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -694,7 +837,7 @@ async def test_a_primary_that_becomes_a_replica(prefix: str, caplog: pytest.LogC
                 await backend.publish("room", "one")
             with pytest.raises(BrokerError, match="it is a replica, which cannot be published to"):
                 await RedisBackend(server.url).start()
-            await until(lambda: backend._attempts > 2)
+            await until(lambda: cast(Any, backend._link).attempts > 2)
             server.ask("REPLICAOF", "NO", "ONE")
             await backend.ready.wait()
             await backend.publish("room", "two")
@@ -702,67 +845,20 @@ async def test_a_primary_that_becomes_a_replica(prefix: str, caplog: pytest.LogC
     assert len([record for record in caplog.records if "is away" in record.getMessage()]) == 1
 
 
-async def test_rights_that_are_taken_away(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
-    with redis("user app on >word ~* +@all") as server:
-        url = f"redis://app:word@127.0.0.1:{server.port}"
-        async with started(url, prefix=prefix) as backend, reading(backend, "room") as reader:
-            await until(lambda: backend._asleep)
-            server.ask("ACL", "SETUSER", "app", "-xread", "-client")
-            backend.wake()
-            await backend.publish("room", "one")
-            await until(lambda: "reading" in backend._down)
-            server.ask("ACL", "SETUSER", "app", "+xread")
-            await backend.ready.wait()
-            assert await reader.data(1) == ["one"]
-            assert backend._longest == _redis._IDLE_UNWOKEN
-            # Told once, however often it connects.
-            server.ask("CLIENT", "KILL", "TYPE", "normal")
-            await until(lambda: not backend.ready.is_set())
-            await backend.ready.wait()
-            await backend.publish("room", "two")
-            assert await reader.data(2) == ["one", "two"]
-    warnings = [record.getMessage() for record in caplog.records]
-    assert len([text for text in warnings if "does not let a read be woken" in text]) == 1
-    assert "no permissions" in next(text for text in warnings if "is away" in text)
+# Watching
 
 
-# Waking
-
-
-async def test_a_new_channel_is_read_at_once(
-    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_redis, "_IDLE", 3600.0)
+async def test_a_new_channel_is_read_at_once(redis_server: RedisServer, prefix: str) -> None:
     async with started(redis_server.url, prefix=prefix) as backend, Reader(backend) as reader:
         for number in range(50):
-            if number % 2:
-                await until(lambda: backend._asleep)
             await reader.add(f"{number}")
             await backend.publish(f"{number}", f"{number}")
             assert (await reader.until(number + 1))[-1].channel == f"{number}"
-
-
-async def test_a_wake_that_comes_too_early_is_repeated(
-    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_redis, "_IDLE", 3600.0)
-    async with (
-        Proxy(redis_server.port) as proxy,
-        started(proxy.url, prefix=prefix) as backend,
-        reading(backend, "one") as reader,
-    ):
-        await until(lambda: backend._asleep)
-        await backend.publish("one", "1")
-        await reader.until(1)
-        await until(lambda: backend._asleep)
-        proxy.hold(b"XREAD")
-        await backend.publish("one", "2")  # the answer to it makes the next read, which is held
-        await proxy.held.wait()
-        await reader.add("two")
-        await until(lambda: backend._wake_again is not None)
-        proxy.release()
-        await backend.publish("two", "3")
-        assert await reader.data(3) == ["1", "2", "3"]
+            if number % 3 == 0:
+                reader.remove(f"{number}")
+                await backend.publish(f"{number}", "to nobody")
+                await reader.add(f"{number}")
+        assert len(reader.items) == 50
 
 
 # Outages
@@ -775,6 +871,7 @@ class Proxy:
         self._target = port
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._to_clients: list[asyncio.StreamWriter] = []
         self.lose: bytes | None = None
         self.lost = 0
         self._held: bytes | None = None
@@ -798,6 +895,9 @@ class Proxy:
         for writer in self._writers:
             writer.transport.abort()
 
+    def writers_to_clients(self) -> list[asyncio.StreamWriter]:
+        return [writer for writer in self._to_clients if not writer.transport.is_closing()]
+
     def hold(self, command: bytes) -> None:
         """The next request with this in it goes on only when it is released."""
         self._held = command
@@ -814,6 +914,7 @@ class Proxy:
         try:
             there, onwards = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers |= {writer, onwards}
+            self._to_clients.append(writer)
             answers = asyncio.create_task(self._answers(there, writer))
             self._tasks.add(answers)
             try:
@@ -857,7 +958,7 @@ async def test_a_lost_answer_neither_loses_nor_doubles(redis_server: RedisServer
     ):
         ids: list[str] = []
         for number in range(10):
-            proxy.lose = _redis._SCRIPTS["publish"].sha
+            proxy.lose = SCRIPTS["publish"].sha
             ids += await asyncio.gather(
                 *(backend.publish("room", f"{number}{letter}") for letter in "abc"),
                 backend.publish("elsewhere", f"{number}"),
@@ -885,7 +986,7 @@ async def test_a_lost_answer_about_an_event_that_is_trimmed(
 ) -> None:
     async with Proxy(redis_server.port) as proxy, started(proxy.url, prefix=prefix) as backend:
         await backend.publish("room", "before")
-        proxy.lose = _redis._SCRIPTS["publish"].sha
+        proxy.lose = SCRIPTS["publish"].sha
         proxy.hold(b"SCRIPT")  # of the next connection
         async with anyio.create_task_group() as group:
             answer: list[str] = []
@@ -911,7 +1012,7 @@ async def test_a_lost_answer_about_an_event_that_is_trimmed(
 async def test_an_answer_that_is_lost_with_the_scripts(redis_server: RedisServer, prefix: str) -> None:
     """What was refused cannot be sent again in its place, so it fails."""
     async with Proxy(redis_server.port) as proxy, started(proxy.url, prefix=prefix) as backend:
-        connection = backend._requests
+        connection = backend._publishing.line.connection
         assert connection is not None
         read, count = connection.read_response, 0
 
@@ -969,10 +1070,10 @@ async def test_what_waits_while_the_broker_is_away(prefix: str) -> None:
 @pytest.mark.parametrize("known", [True, False], ids=["known to be away", "silent"])
 async def test_stopping_without_a_broker(known: bool, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for nothing if there is nobody to be told who has left, and not for long if nobody answers."""
-    monkeypatch.setattr(_channels, "_PATIENCE", 30.0 if known else 0.2)
+    monkeypatch.setattr(_roster, "_PATIENCE", 30.0 if known else 0.2)
     with redis() as server:
         async with Channels(server.url, prefix=prefix, publish_timeout=None) as channels:
-            await channels.appear([channels.member("room", "1")])
+            await channels.roster.appear([channels.roster.member("room", "1")])
             if known:
                 server.kill()
                 while channels.ready.is_set():  # noqa: ASYNC110 - the end of readiness has no event
@@ -1003,7 +1104,7 @@ async def test_each_waits_for_its_own_time(prefix: str) -> None:
 
 async def test_a_limit_that_is_moved() -> None:
     over: list[float] = []
-    limit = _redis._Limit(lambda: over.append(anyio.current_time()))
+    limit = _link.Limit(lambda: over.append(anyio.current_time()))
     began = anyio.current_time()
     limit.set(3600.0)
     limit.set(0.05)  # sooner than its timer
@@ -1023,16 +1124,15 @@ async def test_a_limit_that_is_moved() -> None:
 async def test_a_broker_that_stands_still(
     prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_redis, "_PATIENCE", 0.3)
-    monkeypatch.setattr(_redis, "_IDLE", 0.1)
+    monkeypatch.setattr(_link, "PATIENCE", 2.0)  # also for connecting, on a machine with much to do
+    monkeypatch.setattr(_link, "IDLE", 0.1)
     with redis() as server:
         async with started(server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
-            await until(lambda: backend._asleep)
             server.pause()
-            backend._timeout = 0.2
+            backend._publishing.timeout = 0.2
             with pytest.raises(BrokerError, match="It was sent, and may have been kept"):
                 await backend.publish("room", "one")
-            backend._timeout = 5.0
+            backend._publishing.timeout = 5.0
             await until(lambda: not backend.ready.is_set())
             server.go_on()
             await backend.ready.wait()
@@ -1050,7 +1150,7 @@ async def test_answers_that_nobody_waits_for(prefix: str) -> None:
             async with anyio.create_task_group() as group:
                 group.start_soon(backend.publish, "room", "one")
                 group.start_soon(backend.publish, "wrong", "two")
-                await until(lambda: len(backend._sent) == 2)
+                await until(lambda: len(backend._publishing.sent) == 2)
                 group.cancel_scope.cancel()
             server.go_on()
             await backend.publish("room", "three")
@@ -1108,22 +1208,19 @@ async def test_restarts(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
         await restarts(server, prefix, 2, caplog)
 
 
-async def test_one_connection_takes_the_other_with_it(
-    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_connection_takes_the_others_with_it(redis_server: RedisServer, prefix: str) -> None:
     """Else there would be two outages, or a reader that waits where nothing comes any more."""
-    monkeypatch.setattr(_redis, "_IDLE", 3600.0)
     async with (
         Proxy(redis_server.port) as proxy,
         started(proxy.url, prefix=prefix) as backend,
         reading(backend, "room") as reader,
     ):
-        await until(lambda: backend._asleep)
-        connection = backend._reader
-        proxy.lose = _redis._SCRIPTS["publish"].sha
+        lines = cast(Any, backend._link).lines
+        before = [line.connection for line in lines]
+        proxy.lose = SCRIPTS["publish"].sha
         await backend.publish("room", "one")
         await backend.ready.wait()
-        assert backend._reader is not connection
+        assert not any(line.connection in before for line in lines)
         assert await reader.data(1) == ["one"]
 
 
@@ -1131,14 +1228,13 @@ async def test_an_outage_that_is_seen_while_nothing_is_read(
     redis_server: RedisServer, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Proxy(redis_server.port) as proxy, started(proxy.url, prefix=prefix) as backend:
+        await backend.watch(["room"])
         positions = {"room": (await backend.history("room")).position}
         await backend.publish("room", "one")
         (event,) = await backend.read(positions)
         positions["room"] = event.id
-        assert backend._reader is not None
         proxy.cut()
         await backend.publish("room", "two")
-        assert backend._reader is None
         (event,) = await backend.read(positions)
         assert isinstance(event, Event)
         assert event.data == "two"
@@ -1150,7 +1246,6 @@ async def test_a_read_that_is_cancelled_in_an_outage(prefix: str) -> None:
     with redis() as server:
         async with started(server.url, prefix=prefix) as backend:
             async with reading(backend, "room"):
-                await until(lambda: backend._asleep)
                 server.kill()
                 await until(lambda: not backend.ready.is_set())
             await anyio.to_thread.run_sync(server.start)
@@ -1160,7 +1255,7 @@ async def test_a_read_that_is_cancelled_in_an_outage(prefix: str) -> None:
 async def test_idle_connections_are_tried(
     redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_redis, "_IDLE", 0.01)
+    monkeypatch.setattr(_link, "IDLE", 0.01)
     async with Proxy(redis_server.port) as proxy, started(proxy.url, prefix=prefix) as backend:
         before = backend.ready
         proxy.cut()

@@ -132,6 +132,113 @@ async def test_in_a_block_of_its_own(make: Make) -> None:
         assert is_clean(channels)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "iterates",
+        "iterates, by hand",
+        pytest.param("waits", marks=pytest.mark.quiet),
+        pytest.param("waits in a group", marks=pytest.mark.quiet),
+    ],
+)
+async def test_a_body_that_only_sends_ends_with_its_client(
+    body: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lilya.websockets.channels._channels._GRACE", 0.01)
+    entered: list[Any] = []
+    ended: list[Any] = []
+
+    async def app(channels: Channels, websocket: WebSocket) -> None:
+        async with AsyncExitStack() as stack:
+            if body == "iterates, by hand":
+                await websocket.accept()
+            else:
+                await stack.enter_async_context(websocket)
+            membership = await stack.enter_async_context(channels.join("a", websocket, member=1))
+            entered.append(membership)
+            if body == "waits":
+                await anyio.sleep_forever()
+            elif body == "waits in a group":
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(anyio.sleep_forever)
+            else:
+                async for _ in membership:
+                    pass
+        ended.append(membership.ended)
+
+    async with make() as channels, anyio.create_task_group() as tasks:
+        servers = [Server() for _ in range(20)]
+        for server in servers:
+            tasks.start_soon(app, channels, server.websocket())
+        await until(lambda: len(entered) == 20)
+        for server in servers:
+            if body == "iterates, by hand":
+                server.fail(ClientDisconnected())  # the next send tells it
+            else:
+                server.push(disconnect())
+        if body == "iterates, by hand":
+            await channels.publish("a", "1")
+        await until(lambda: len(ended) == 20)
+        assert ended == ["client"] * 20
+        assert await channels.members("a") == []
+        assert is_clean(channels)
+
+
+async def test_a_body_that_is_not_to_be_cancelled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lilya.websockets.channels._channels._GRACE", 0.0)
+    done: list[str] = []
+
+    async def app(channels: Channels, websocket: WebSocket) -> None:
+        async with websocket, channels.join("a", websocket, cancel_on_disconnect=False) as membership:
+            # It receives, and so it is told of the end.
+            done.extend([text async for text in websocket.iter_text()])
+            async for _ in membership:
+                pass
+            for _ in range(50):
+                await anyio.lowlevel.checkpoint()
+            done.append("at work")
+
+    async with make() as channels, anyio.create_task_group() as tasks:
+        server = Server()
+        tasks.start_soon(app, channels, server.websocket())
+        await until(lambda: channels._receivers)
+        server.push(text("1"))
+        server.push(disconnect())
+        await until(lambda: len(done) == 2)
+    assert done == ["1", "at work"]
+
+
+async def test_an_end_of_ones_own_cancels_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lilya.websockets.channels._channels._GRACE", 0.0)
+    async with make() as channels:
+        server = Server()
+        websocket = server.websocket()
+        async with websocket, channels.join("a", websocket) as membership:
+            await websocket.close()
+            for _ in range(50):
+                await anyio.lowlevel.checkpoint()
+            assert membership.ended is None
+        assert membership.ended == "left"
+
+
+async def test_positions_from_the_beginning(make: Make) -> None:
+    """What a client needs to come back to channels in which nothing was published yet."""
+    async with make() as channels:
+        before = await channels.publish("a", "0")
+        server = Server()
+        async with channels.join(["a", "b", "c"], await server.accepted(), presence=True) as membership:
+            positions = dict(membership.positions)
+        async with channels.subscribe("a", "b", "c", since={"c": positions["c"]}) as subscription:
+            assert subscription.positions | {"b": positions["b"]} == positions
+        assert list(positions) == ["a", "b", "c"]
+        assert positions["a"] == before
+        for name in "abc":
+            await channels.publish(name, name)
+        async with channels.subscribe("a", "b", "c", since=positions) as subscription:
+            items = [await anext(subscription) for _ in range(3)]
+            assert [item.data for item in items if isinstance(item, Event)] == ["a", "b", "c"]
+
+
 async def test_several_channels_and_history(make: Make) -> None:
     async with make() as channels:
         ids = [await channels.publish("ab"[number % 2], str(number)) for number in range(6)]
@@ -712,7 +819,7 @@ async def test_publishing_during_a_drain(make: Make) -> None:
     """Who is closed already is sent nothing more, and that is no failure."""
     async with make() as channels:
         async with joined(channels) as (member, server):
-            member.draining = True
+            member.draining = "stopped"
             await member.websocket.close(1012)
             await channels.publish("a", "1")
             await until(lambda: member.ended)
@@ -777,6 +884,11 @@ async def test_one_that_leaves_while_others_are_sent(make: Make) -> None:
 async def test_no_task_is_left(make: Make) -> None:
     before = len(anyio.get_running_tasks())
     async with make() as channels:
+        async with joined(channels):
+            pass  # what the first socket has started stays
+        await until(lambda: not channels.writers.sockets)
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
         idle = len(anyio.get_running_tasks()) - before
         async with AsyncExitStack() as stack:
             members = [

@@ -169,7 +169,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.Path) -> None:
         "Requires-Dist: pydantic<3,>=2.11; extra == 'pydantic'",
         "Requires-Dist: anyio>=4.4; extra == 'redis'",
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'redis'",
-        "Requires-Dist: redis>=5; extra == 'redis'",
+        "Requires-Dist: redis[hiredis]>=5; extra == 'redis'",
         "Requires-Dist: anyio>=4.4; extra == 'testing'",
         "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'testing'",
         "Requires-Dist: uvicorn>=0.54; extra == 'uvicorn'",
@@ -222,7 +222,7 @@ print([name for name in lilya.websockets.__all__ if "vicorn" in name])
 def test_channels_load_anyio_and_no_broker() -> None:
     source = """
 import sys
-import multidict, anyio, anyio.abc, anyio.lowlevel, anyio._backends._asyncio
+import multidict, anyio, anyio.abc, anyio.from_thread, anyio.lowlevel, anyio._backends._asyncio
 before = set(sys.modules)
 import lilya.websockets.draining
 ours = set(sys.modules)
@@ -290,15 +290,28 @@ LAYERS = {
 CHANNEL_LAYERS = {
     "_backend": (set[str](), {"_messages"}),
     "_memory": ({"_backend"}, set[str]()),
-    "_redis": ({"_backend"}, None),
+    "_scripts": (set[str](), set[str]()),
+    "_keys": ({"_scripts"}, set[str]()),
+    "_entries": ({"_backend"}, set[str]()),
+    "_link": ({"_backend", "_scripts"}, set[str]()),
+    "_feed": ({"", "_backend", "_entries", "_keys", "_link"}, set[str]()),
+    "_redis": ({"_backend", "_entries", "_feed", "_keys", "_link"}, {"_options"}),
     "_outbox": ({"_backend"}, {"_messages"}),
+    "_roster": ({"_backend"}, set[str]()),
+    "_recent": ({"_backend", "_outbox"}, set[str]()),
     "_writers": ({"_backend", "_outbox", "_receivers"}, {"_frameworks", "_websocket"}),
-    "_receivers": ({"_backend", "_channels", "_outbox"}, {"_state", "_websocket", "exceptions", "observing"}),
+    "_receivers": (
+        {"_backend", "_channels", "_outbox", "_recent"},
+        {"_state", "_websocket", "exceptions", "observing"},
+    ),
     "_channels": (
-        {"_backend", "_memory", "_outbox", "_receivers", "_writers"},
+        {"_backend", "_memory", "_outbox", "_receivers", "_recent", "_roster", "_writers"},
         {"_extensions", "_messages", "_options", "_websocket", "draining", "exceptions", "typed._typed"},
     ),
-    "__init__": ({"_backend", "_channels", "_outbox", "_receivers"}, set[str]()),
+    "_publisher": ({"_backend", "_link", "_redis", "_scripts"}, {"_messages"}),
+    "_command": ({""}, set[str]()),
+    "backends": ({"_backend"}, set[str]()),
+    "__init__": ({"_backend", "_channels", "_outbox", "_publisher", "_receivers"}, set[str]()),
 }
 
 

@@ -11,6 +11,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: Final = {
     "asyncapi": (".asyncapi._command", "Write the AsyncAPI document of an app, or compare it with a file."),
+    "channels": (".channels._command", "Look into channels, publish, and close sockets."),
 }
 """By name: the module that has `add_arguments` and `run`, and what the command does."""
 

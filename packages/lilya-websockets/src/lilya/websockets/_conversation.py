@@ -167,6 +167,7 @@ class Conversation(Generic[W]):
     _source: Reader | Direct | None = None
     _raises = False  # an exception leaves the block, and the server will see it
     _over: anyio.Event | None = None  # somebody waits for the end
+    _told: dict[Callable[[], None], None] | None = None  # who is told of the end at once
     _body: anyio.CancelScope | None = None  # around the body, if the end cancels it
 
     @property
@@ -399,6 +400,23 @@ class Conversation(Generic[W]):
         # Once the body has been left, its scope cancels nothing.
         if self._body is not None and not self._websocket._ended_by_app:
             self._body.cancel()
+        told, self._told = self._told, None
+        for tell in told or ():
+            tell()
+
+    def tell_at_end(self, tell: Callable[[], None]) -> None:
+        """Have something called as soon as the conversation has ended. It must neither wait nor raise."""
+        if self.is_over:
+            tell()
+            return
+        if self._told is None:
+            self._told = {}
+        self._told[tell] = None
+
+    def forget(self, tell: Callable[[], None]) -> None:
+        """Undo `tell_at_end`."""
+        if self._told is not None:
+            self._told.pop(tell, None)
 
     def tell(self) -> WebSocketDisconnect:
         """What a send raises because of the end."""

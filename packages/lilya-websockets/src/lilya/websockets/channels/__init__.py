@@ -6,36 +6,28 @@ except ModuleNotFoundError as error:
     raise ImportError("channels need AnyIO: install lilya-websockets[channels]") from error
 
 from ._backend import (
-    Backend,
     BrokerError,
     ChannelsError,
     Event,
     Gap,
-    History,
-    Id,
     Member,
-    presence_event,
-    presence_of,
 )
 from ._channels import Channels
 from ._outbox import Dropped, OutboxFull, Presence
+from ._publisher import Publisher
 from ._receivers import Membership, Subscription
 
 __all__ = [
-    "Backend",
     "BrokerError",
     "Channels",
     "ChannelsError",
     "Dropped",
     "Event",
     "Gap",
-    "History",
-    "Id",
     "Member",
     "Membership",
     "OutboxFull",
     "Presence",
+    "Publisher",
     "Subscription",
-    "presence_event",
-    "presence_of",
 ]

@@ -10,14 +10,20 @@ The rules of a backend:
   the only thing that `Channels` asks of one.
 - **Acknowledged is kept.** When `publish` returns, the event is in the history, and every reader will be
   given it, or a `Gap` in its place.
+- **Watched, then read.** When `watch` returns, whatever is published from then on will be read. A reader asks
+  for the history after that, sets the channel's position to where it ends, and calls `wake`.
+- **One owner of positions.** The positions are the reader's. A backend keeps none of its own: it compares
+  what has come with them at the moment at which it gives it.
 - **Nothing is skipped silently.** Where history does not reach back to a position, `history` says so by
-  `complete=False`, and `read` by a `Gap`. So does an entry that cannot be decoded.
+  `complete=False`, and `read` by a `Gap`. So does an event that cannot be decoded. A position of another life
+  of the channel, or of another channel, is none that history reaches back to.
 - **Channel names are data.** Any `str` that encodes to UTF-8 may come, and no name may reach the keys of
   another channel, of the members, or of another prefix.
-- **One event loop.** A backend is started, used and stopped on one event loop. `publish`, `history` and the
-  methods of presence are called by many tasks at once, `read` by one at a time.
+- **One event loop.** A backend is started, used and stopped on one event loop. `publish`, `history`, `watch`
+  and the methods of presence are called by many tasks at once, `read` by one at a time.
 - **Cancelling** any method leaves nothing behind. A cancelled `publish` may have published; a cancelled
-  `read` has lost nothing, because the next one is given the same positions.
+  `watch` is undone by `unwatch`; a cancelled `read` has lost nothing, because the next one is given the same
+  positions.
 """
 
 from __future__ import annotations
@@ -137,6 +143,38 @@ def presence_of(channel: str) -> str:
     return _PRESENCE + channel
 
 
+def is_presence(name: str) -> bool:
+    """Whether a name is that of a companion."""
+    return name.startswith(_PRESENCE)
+
+
+def channel_of(companion: str) -> str:
+    """The channel of a companion, see `presence_of`."""
+    return companion.removeprefix(_PRESENCE)
+
+
+CONTROL: Final = "\0control"
+"""What all processes are told to do are events in this channel. Users cannot name it."""
+
+
+def checked_name(name: object) -> str:
+    """The name of a channel, as users may give it.
+
+    Raises:
+        TypeError: Not a `str`.
+        ValueError: Empty, with a NUL at its beginning, or not to be encoded as UTF-8.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a channel's name must be str, got {type(name).__name__}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"a channel's name must encode to UTF-8, got {name[:80]!r}") from None
+    if not name or name[0] == "\0":
+        raise ValueError(f"a channel's name must not be empty or start with a NUL, got {name[:80]!r}")
+    return name
+
+
 def presence_event(kind: Literal["join", "leave"], member: Member) -> str:
     """The data of an event in the companion of a channel."""
     return f'{{"type":"{kind}","id":{json.dumps(member.id)},"info":{member.info}}}'
@@ -157,10 +195,11 @@ class Id(NamedTuple):
     """When it was published, in milliseconds since 1970; 0 in the position before the first event."""
 
     seq: int
-    """The how many-th event of the channel in its epoch, from 1; 0 before the first."""
+    """The number of the event in its epoch, from 1; 0 before the first."""
 
     epoch: str
-    """Which life of the channel, eight hexadecimal digits: another one after its history was lost."""
+    """Which life of the channel, eight hexadecimal digits: another one after its history was lost. Before the
+    first event, which memory of the broker."""
 
     def __str__(self) -> str:
         return f"{self.ms}-{self.seq}-{self.epoch}"
@@ -234,6 +273,22 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    async def watch(self, channels: Collection[str]) -> None:
+        """Begin to see what is published in some channels. Those that are watched already cost nothing.
+
+        Args:
+            channels: Their names.
+
+        Raises:
+            BrokerError: The broker refuses, or does not answer within the time limit. The channels may be
+                watched nevertheless, until `unwatch`.
+        """
+
+    @abstractmethod
+    def unwatch(self, channels: Collection[str]) -> None:
+        """Watch some channels no longer. They have no position any more."""
+
+    @abstractmethod
     async def read(self, positions: Mapping[str, str]) -> Sequence[Event | Gap]:
         """Wait until there is something after one of the positions, and give it.
 
@@ -241,9 +296,9 @@ class Backend(ABC):
         positions.
 
         Args:
-            positions: The channels to read, and where each of them was read up to. It is the same mapping at
-                each call, changed between the calls and while one waits; `wake` is called after a channel was
-                added or removed.
+            positions: The channels to read, all of them watched, and where each of them was read up to. It is
+                the same mapping at each call, changed between the calls and while one waits; `wake` is called
+                after a channel was added.
 
         Returns:
             Events and gaps, those of a channel in order, and at most some hundred. The position of a channel
@@ -251,9 +306,12 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def wake(self) -> None:
-        """Make the `read` that waits, or the next one, look at the positions anew. Called often: must be
-        cheap.
+    def wake(self, channel: str | None = None) -> None:
+        """Make the `read` that waits, or the next one, look at a position anew.
+
+        Args:
+            channel: The channel that has a position now: where its history ended when that was read after
+                `watch`. `None`: look at all, and whether something comes after them that was given already.
         """
 
     @abstractmethod
@@ -296,6 +354,22 @@ class Backend(ABC):
         Raises:
             BrokerError: The broker does not answer within the time limit.
         """
+
+    async def count(self, channel: str) -> int:
+        """How many are in a channel. Override it where that is cheaper than to list them.
+
+        Raises:
+            BrokerError: The broker does not answer within the time limit.
+        """
+        return len(await self.members(channel))
+
+    async def names(self) -> Collection[str]:
+        """The channels that have events or members, for who looks into a broker. It may take long.
+
+        Raises:
+            BrokerError: The broker does not answer within the time limit; or this backend cannot tell.
+        """
+        raise BrokerError(f"{type(self).__name__} cannot tell which channels there are")
 
     def order_of(self, id: str) -> tuple[int, int]:
         """What orders the ids of a channel.

@@ -15,27 +15,40 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from functools import lru_cache
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
+from anyio.from_thread import BlockingPortal
 
 from .._extensions import PREPARED
-from .._messages import checked_bytes, checked_text, dumps, encode_json
+from .._messages import checked_bytes, checked_close, checked_text, dumps, encode_json
 from .._options import checked_count, checked_number
 from .._websocket import WebSocket
 from ..draining import close_all
 from ..exceptions import WebSocketRuntimeError
-from ._backend import Backend, Event, Gap, Member, presence_of
+from ._backend import (
+    CONTROL,
+    Backend,
+    Event,
+    Gap,
+    Member,
+    channel_of,
+    checked_name,
+    is_presence,
+)
 from ._memory import MemoryBackend
 from ._outbox import Encode, Entry, Form, Item, Policy, Presence, checked_policy
 from ._receivers import Membership, Receiver, Subscription, data_of
+from ._recent import Recent
+from ._roster import Roster
 from ._writers import Writers
 
 if TYPE_CHECKING:
@@ -58,6 +71,8 @@ _BACKENDS: Final = {
 _MOST: Final = (64, 262_144)
 # Seconds that leaving and stopping may wait for the broker.
 _PATIENCE: Final = 2.0
+# Seconds after the end of a socket in which the body of its block may end by itself.
+_GRACE: Final = 1.0
 # Seconds before the reader tries again after a backend failed that never should.
 _RETRY: Final = (0.1, 5.0)
 
@@ -135,18 +150,19 @@ class Channels:
                 **options,
             )
         self._state = "new"
+        self._portal: BlockingPortal | None = None
         self._clear()
 
     def _clear(self) -> None:
         self._channels: dict[str, _Channel] = {}
         self._positions: dict[str, str] = {}
         self._receivers: dict[Receiver, None] = {}
-        self._members: dict[str, Member] = {}
         self._reads = 0
         # What is handed out before everybody has a turn: no more than fits into the smallest outbox.
         self._most_events, self._most_bytes = _MOST
         self._tight = False  # whether somebody has an outbox that two such portions would fill
         self._form: Form = (data_of, ())
+        self._leaving: deque[tuple[float, Membership]] = deque()  # whose sockets have ended
 
     def __repr__(self) -> str:
         return f"<Channels, {self._state}, {type(self.backend).__name__}>"
@@ -169,15 +185,19 @@ class Channels:
             self._state = "new"
             raise
         self._clear()
+        self.roster = Roster(self.backend, self._ttl, self._with_presence)
+        self.recent = Recent(self.backend)
         self._token: object = anyio.lowlevel.current_token()
-        self._lock = anyio.Lock()
         self._outside = anyio.CancelScope()  # between what is around the block and its tasks
         self._outside.__enter__()
         self._group: TaskGroup = anyio.create_task_group()
         await self._group.__aenter__()
         self.writers = Writers(self._start)
+        self._thread = threading.get_ident()
+        self._group.start_soon(self._serve_threads)
+        self._group.start_soon(self.recent.run)
         self._group.start_soon(self._read)
-        self._group.start_soon(self._beat)
+        self._group.start_soon(self.roster.run)
         self._state = "running"
         return self
 
@@ -200,7 +220,7 @@ class Channels:
             await self.drain()
             for receiver in list(self._receivers):
                 receiver.end("stopped")
-            await self.vanish(list(self._members.values()))
+            await self.roster.stop()
         finally:
             self._state = "stopped"
             self._group.cancel_scope.cancel()
@@ -267,7 +287,7 @@ class Channels:
             self.check("drain")
         members = [receiver for receiver in self._receivers if isinstance(receiver, Membership)]
         for member in members:
-            member.draining = True
+            member.draining = "stopped"
         await close_all(
             [member.websocket for member in members],
             code,
@@ -302,7 +322,7 @@ class Channels:
         """
         self.check("publish")
         checked = checked_text(data) if isinstance(data, str) else checked_bytes(data)
-        return await self.backend.publish(_checked_name(channel), checked)
+        return await self.backend.publish(checked_name(channel), checked)
 
     async def publish_json(self, channel: str, data: Any) -> str:
         """Publish a value as JSON text, as `WebSocket.send_json` encodes it; `Event.json` decodes it.
@@ -343,6 +363,38 @@ class Channels:
         from ..typed._typed import encoded
 
         return await self.publish(channel, encoded(message))
+
+    def publish_from_thread(self, channel: str, data: str | bytes | bytearray | memoryview) -> str:
+        """`publish` for code in another thread than that of the event loop. It waits until the event is kept.
+
+        Args:
+            channel: See `publish`, as `data`.
+            data: See `publish`.
+
+        Returns:
+            The event's id.
+
+        Raises:
+            WebSocketRuntimeError: Before the start, after the stop, or in the thread of the event loop.
+            Exception: Also what `publish` raises.
+        """
+        portal = self._portal
+        if portal is None:
+            raise WebSocketRuntimeError("cannot publish: the channels are not started, or were stopped")
+        if threading.get_ident() == self._thread:
+            raise WebSocketRuntimeError(
+                "cannot publish from the thread of the event loop, which would wait for itself. Use "
+                "`await channels.publish(...)` there"
+            )
+        return portal.call(self.publish, channel, data)
+
+    async def _serve_threads(self) -> None:
+        async with BlockingPortal() as portal:
+            self._portal = portal
+            try:
+                await portal.sleep_until_stopped()
+            finally:
+                self._portal = None
 
     # Receiving
 
@@ -407,6 +459,7 @@ class Channels:
         since: str | Mapping[str, str] | None = None,
         presence: bool = False,
         encode: Encode | None = None,
+        cancel_on_disconnect: bool = True,
         policy: Policy = "close",
         max_messages: int = 256,
         max_bytes: int = 1_048_576,
@@ -419,9 +472,11 @@ class Channels:
 
         The socket must be accepted. It is sent to in the background, from an outbox of its own, so a client
         that does not read keeps nobody waiting. A client that leaves ends the block quietly: a
-        `WebSocketDisconnect` of this socket goes no further. If the outbox is full by the policy `"close"`,
-        or the channels are stopped, the body is cancelled and the block ends quietly, too. What waits when
-        the block is left is not sent.
+        `WebSocketDisconnect` of this socket goes no further, and a body that waits for something else is
+        cancelled a second later. In a block of `async with websocket` that is noticed at once; without one,
+        when the body receives or something is sent. If the outbox is full by the policy `"close"`, or the
+        channels are stopped, the body is cancelled and the block ends quietly, too. What waits when the block
+        is left is not sent.
 
         Args:
             names: The channel, or several.
@@ -435,13 +490,16 @@ class Channels:
                 function.
                 Default: the data of events, and nothing else. For a `WebSocket[In, Out]` with another codec
                 than JSON in text messages, text is read as an `Out`, and encoded in that codec.
+            cancel_on_disconnect: Whether the body is cancelled if it has not ended by itself one second after
+                the client left. It is not cancelled while it receives, because that ends it.
             policy: What happens when `max_messages` or `max_bytes` wait. `"close"`: the socket is closed with
                 1013. `"drop_oldest"`, `"drop_newest"`: they are dropped.
             max_messages: See `subscribe`, as `max_bytes`.
 
         Returns:
-            An asynchronous context manager. It has `pending`, `dropped`, `sent`, `ended` and `members`, and
-            is an asynchronous iterator over each `Gap` and `Dropped`, until nothing is forwarded any more.
+            An asynchronous context manager. It has `pending`, `dropped`, `sent`, `ended`, `members`, and
+            `positions`, where each channel began. It is an asynchronous iterator over each `Gap` and
+            `Dropped`, until nothing is forwarded any more.
 
         Raises:
             TypeError: An argument of another type, or a member that has no JSON form.
@@ -460,6 +518,7 @@ class Channels:
             checked,
             wrapped,
             encode=_encode_for(wrapped._typed) if encode is None else encode,
+            cancel_on_disconnect=bool(cancel_on_disconnect),
             info=None if member is None else _info(member),
             presence=bool(presence),
             history=checked_count("history", history),
@@ -482,7 +541,86 @@ class Channels:
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
         self.check("ask for members")
-        return list(await self.backend.members(_checked_name(channel)))
+        return list(await self.backend.members(checked_name(channel)))
+
+    async def count(self, channel: str) -> int:
+        """How many members a channel has, across all processes.
+
+        Args:
+            channel: The channel's name.
+
+        Raises:
+            TypeError: The name is no `str`.
+            ValueError: It is invalid.
+            BrokerError: The broker is away.
+            WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
+        """
+        self.check("count members")
+        return await self.backend.count(checked_name(channel))
+
+    async def close(
+        self,
+        channel: str,
+        *,
+        member: str | Mapping[str, Any] | None = None,
+        code: int = 1000,
+        reason: str | None = None,
+    ) -> None:
+        """Close the sockets that have joined a channel, in all processes.
+
+        It returns when all processes will be told; the sockets are closed after that. The body of each one's
+        `join` block is cancelled, and the block ends quietly.
+
+        Args:
+            channel: The channel's name.
+            member: Only the sockets of this member, by its id; or of all members whose info is a mapping that
+                has these values, such as `{"user": 7}`. Default: all sockets, members or not.
+            code: The close code, see `WebSocket.close`.
+            reason: At most 123 bytes of UTF-8. Default: none.
+
+        Raises:
+            TypeError: An argument of another type, or a value that has no JSON form.
+            ValueError: An invalid name, or a code or a reason that must not be sent.
+            BrokerError: The broker is away.
+            WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
+        """
+        self.check("close sockets")
+        code, reason = checked_close(code, reason)
+        if member is not None and not isinstance(member, (str, Mapping)):
+            raise TypeError(f"member must be an id or a mapping, got {type(member).__name__}")
+        order = {"close": checked_name(channel), "code": code, "reason": reason}
+        if member is not None:
+            order["member"] = member if isinstance(member, str) else dict(member)
+        encoded = encode_json(order, dumps)
+        await self.backend.publish(CONTROL, encoded if isinstance(encoded, str) else encoded.decode())
+
+    def _obey(self, item: Event | Gap) -> None:
+        """Do what all processes are told to."""
+        if isinstance(item, Gap):
+            logger.warning("sockets may have been told to be closed while the broker was away")
+            return
+        try:
+            order = item.json()
+            name, wanted = order["close"], order.get("member")
+            code, reason = checked_close(order["code"], order["reason"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            logger.error("what all processes are told to do cannot be read: %r", error)
+            return
+        here = self._channels[CONTROL]
+        those = [
+            receiver
+            for receiver in (*here.sockets, *here.joining)
+            if isinstance(receiver, Membership) and receiver.answers_to(name, wanted)
+        ]
+        if those:
+            self._start(partial(self._close, those, code, reason))
+
+    async def _close(self, those: Sequence[Membership], code: int, reason: str) -> None:
+        for receiver in those:
+            receiver.draining = "closed"
+        await close_all([receiver.websocket for receiver in those], code, reason)
+        for receiver in those:
+            receiver.end("closed")
 
     # The reader
 
@@ -505,7 +643,7 @@ class Channels:
             failures = 0
             count = size = 0
             for item in found:
-                entry = self._entry(item)
+                item, entry = self._entry(item)
                 count += 1
                 size += entry.size
                 if count > self._most_events or size > self._most_bytes:
@@ -527,8 +665,22 @@ class Channels:
         channel = self._channels.get(name)
         if channel is None or name not in self._positions:
             return  # they have left meanwhile
-        if channel.since == self._reads and self._is_before(item.id, self._positions[name]):
+        if name == CONTROL:
+            self._positions[name] = item.id
+            self._obey(item)
+            return
+        position = self._positions[name]
+        back = isinstance(item, Gap) and self._is_before(item.id, position)
+        if channel.since == self._reads and (
+            item.since != position if isinstance(item, Gap) else self._is_before(item.id, position)
+        ):
             return  # everybody has left and somebody has come, during this very read
+        if back:
+            # The broker has lost the end of the channel. What follows has its numbers, and is new to all.
+            channel.since = -1
+            for receiver, floor in list(channel.joining.items()):
+                if floor is not None:
+                    channel.settled(receiver)
         self._positions[name] = item.id
         # A copy, because a full outbox may end its receiver.
         for receiver in list(channel.receivers):
@@ -549,14 +701,17 @@ class Channels:
     def _is_before(self, id: str, position: str) -> bool:
         return self.backend.order_of(id) <= self.backend.order_of(position)
 
-    def _entry(self, item: Event | Gap) -> Entry:
-        if isinstance(item, Gap):
-            return Entry(item, 0, item)
-        if not item.channel.startswith("\0"):
-            return Entry.of(item)
-        told = item.json()
-        member = Member(channel_of(item.channel), told["id"], _info(told["info"]))
-        return Entry(Presence(told["type"], member), len(item.data), item)
+    def _entry(self, item: Event | Gap) -> tuple[Event | Gap, Entry]:
+        """What is handed out of an item; a gap, if it can't be told what it is."""
+        if isinstance(item, Event) and not is_presence(item.channel):
+            return item, Entry.of(item)
+        if isinstance(item, Event):
+            try:
+                return item, Entry(_presence(item), len(item.data), item)
+            except (KeyError, TypeError, ValueError) as error:
+                logger.error("an event about who is in a channel is none of ours: %r", error)
+                item = Gap(item.channel, self._positions.get(item.channel, item.id), item.id)
+        return item, Entry(item, 0, item)
 
     # Receivers
 
@@ -580,6 +735,10 @@ class Channels:
         for name in receiver.watched:
             self._channels.setdefault(name, _Channel()).joining[receiver] = None
 
+    def position_of(self, name: str) -> str | None:
+        """Where the reader is in a channel, if it reads it."""
+        return self._positions.get(name)
+
     def settle(self, receiver: Receiver, name: str, position: str) -> None:
         """A receiver has the history of a channel up to a position."""
         if receiver.over:
@@ -588,7 +747,7 @@ class Channels:
         if name not in self._positions:
             self._positions[name] = position
             channel.since = self._reads
-            self.backend.wake()
+            self.backend.wake(name)
         if self._is_before(position, self._positions[name]):
             channel.settled(receiver)
         else:
@@ -605,61 +764,31 @@ class Channels:
         for name in receiver.watched:
             if self._channels[name].remove(receiver):
                 del self._channels[name]
-                if self._positions.pop(name, None) is not None:
-                    self.backend.wake()
+                self._positions.pop(name, None)
+                self.backend.unwatch((name,))
+
+    def cancel_soon(self, receiver: Membership) -> None:
+        """Cancel a body whose socket has ended, if it has not ended by itself in a second."""
+        self._leaving.append((anyio.current_time() + _GRACE, receiver))
+        if len(self._leaving) == 1:
+            self._start(self._cancel_bodies)
+
+    async def _cancel_bodies(self) -> None:
+        while self._leaving:
+            due, receiver = self._leaving[0]
+            await anyio.sleep_until(due)
+            self._leaving.popleft()
+            receiver.cancel_body()
 
     # Presence
 
-    def member(self, channel: str, info: str) -> Member:
-        """A new member of a channel."""
-        return Member(channel, uuid4().hex, info)
+    @property
+    def _members(self) -> dict[str, Member]:
+        return self.roster.members
 
-    async def appear(self, members: Collection[Member]) -> None:
-        """Say that somebody is there, until `vanish`."""
-        async with self._lock:
-            self._members.update((member.id, member) for member in members)
-            await self.backend.appear(members, self._ttl)
-
-    def forget(self, members: Collection[Member]) -> None:
-        """Do not say any more that somebody is there: after a while nobody believes it."""
-        for member in members:
-            self._members.pop(member.id, None)
-
-    async def vanish(self, members: Collection[Member]) -> None:
-        """Say that somebody is there no longer. It does not fail: what cannot be said becomes known later."""
-        self.forget(members)
-        if not members or self._state == "stopped":
-            return
-        if self._state == "stopping" and not self.backend.ready.is_set():
-            logger.warning("could not say who has left a channel: the broker is away")
-            return
-        with anyio.move_on_after(_PATIENCE):
-            try:
-                # Not while others are said to be there: that was decided before.
-                async with self._lock:
-                    await self.backend.vanish(members)
-            except Exception as error:
-                logger.warning("could not say who has left a channel: %s", error)
-
-    async def _beat(self) -> None:
-        """Say again and again who is there, and see who of the others does not."""
-        failed = False
-        while True:
-            await anyio.sleep(self._ttl / 3)
-            watched = {channel_of(name) for name in self._channels if name.startswith("\0")}
-            try:
-                async with self._lock:
-                    members = list(self._members.values())
-                    watched.update(member.channel for member in members)
-                    if members:
-                        await self.backend.appear(members, self._ttl)
-                    if watched:
-                        await self.backend.reap(watched)
-                failed = False
-            except Exception as error:
-                if not failed:
-                    logger.warning("could not say who is in the channels; it is tried again: %s", error)
-                failed = True
+    def _with_presence(self) -> set[str]:
+        """The channels of which somebody here wants to know who comes and goes."""
+        return {channel_of(name) for name in self._channels if is_presence(name)}
 
 
 @lru_cache(maxsize=256)
@@ -706,27 +835,23 @@ def _backend(url: object, *, history: int, max_age: float | None, prefix: str, *
     return made
 
 
-def channel_of(companion: str) -> str:
-    """The channel of a companion, see `presence_of`."""
-    return companion.removeprefix(presence_of(""))
+def _presence(event: Event) -> Presence:
+    """Who has come or gone, by an event in the companion of a channel.
 
-
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"a channel's name must be str, got {type(name).__name__}")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"a channel's name must encode to UTF-8, got {name[:80]!r}") from None
-    if not name or name[0] == "\0":
-        raise ValueError(f"a channel's name must not be empty or start with a NUL, got {name[:80]!r}")
-    return name
+    Raises:
+        KeyError, TypeError, ValueError: It does not say so.
+    """
+    told = event.json()
+    kind, id = told["type"], told["id"]
+    if kind not in ("join", "leave") or not isinstance(id, str):
+        raise ValueError(f"neither a join nor a leave: {str(event.data)[:80]}")
+    return Presence(kind, Member(channel_of(event.channel), id, _info(told["info"])))
 
 
 def _checked_names(names: object) -> list[str]:
     if isinstance(names, bytes) or not isinstance(names, Iterable):
         raise TypeError(f"names must be str or an iterable of str, got {type(names).__name__}")
-    checked = list(dict.fromkeys(map(_checked_name, names)))
+    checked = list(dict.fromkeys(map(checked_name, names)))
     if not checked:
         raise ValueError("there must be the name of a channel, got none")
     return checked

@@ -65,8 +65,10 @@ class MemoryBackend(Backend):
         self._epoch = secrets.token_hex(4)  # of the channels that had no event yet
         self._logs: OrderedDict[str, _Log] = OrderedDict()  # the one that was published to last is the last
         self._members: dict[str, dict[str, tuple[Member, float]]] = {}
+        self._watched: set[str] = set()
         self._positions: Mapping[str, str] = {}
-        self._fresh: set[str] = set()  # channels that have events which were not read
+        # Watched channels that have events which were not read, or have them before they have a position.
+        self._fresh: dict[str, None] = {}
         self._unread = 0
         self._woken = False
         self._arrival: anyio.Event | None = None  # the reader waits
@@ -105,8 +107,9 @@ class MemoryBackend(Backend):
         if len(log.events) > self._history:
             log.events.popleft()
         self._forget(now)
+        if channel in self._watched:
+            self._fresh[channel] = None
         if channel in self._positions:
-            self._fresh.add(channel)
             self._unread += 1
             if self._arrival is not None:
                 self._arrival.set()
@@ -153,19 +156,18 @@ class MemoryBackend(Backend):
 
     async def read(self, positions: Mapping[str, str]) -> Sequence[Event | Gap]:
         await anyio.lowlevel.checkpoint()
-        if positions is not self._positions:
-            self._positions = positions
-            self._woken = True
-        while not self._fresh and not self._woken:
+        self._positions = positions
+        while not self._woken and not any(channel in positions for channel in self._fresh):
             self._arrival = anyio.Event()
             try:
                 await self._arrival.wait()
             finally:
                 self._arrival = None
         # From here to the end without an `await`: nothing can be lost.
-        fresh = list(positions) if self._woken else [name for name in self._fresh if name in positions]
+        fresh = [channel for channel in self._fresh if channel in positions]
+        for channel in fresh:
+            del self._fresh[channel]
         self._woken = False
-        self._fresh.clear()
         self._unread = 0
         if self._room is not None:
             self._room.set()
@@ -188,7 +190,18 @@ class MemoryBackend(Backend):
             found.append(Gap(channel, since, before))
         found += events
 
-    def wake(self) -> None:
+    async def watch(self, channels: Collection[str]) -> None:
+        self._watched.update(channels)
+        await anyio.lowlevel.checkpoint()
+
+    def unwatch(self, channels: Collection[str]) -> None:
+        for channel in channels:
+            self._watched.discard(channel)
+            self._fresh.pop(channel, None)
+
+    def wake(self, channel: str | None = None) -> None:
+        if channel is None:
+            self._fresh.update(dict.fromkeys(self._watched))
         self._woken = True
         if self._arrival is not None:
             self._arrival.set()
@@ -213,6 +226,15 @@ class MemoryBackend(Backend):
         await anyio.lowlevel.checkpoint()
         self._reap(channel)
         return [member for member, _ in self._members.get(channel, {}).values()]
+
+    async def count(self, channel: str) -> int:
+        await anyio.lowlevel.checkpoint()
+        self._reap(channel)
+        return len(self._members.get(channel, ()))
+
+    async def names(self) -> Collection[str]:
+        await anyio.lowlevel.checkpoint()
+        return {name for name in self._logs if not name.startswith("\0")} | self._members.keys()
 
     async def reap(self, channels: Collection[str]) -> None:
         await anyio.lowlevel.checkpoint()

@@ -16,11 +16,12 @@ from .._state import CONNECTING, DISCONNECTED, RESPONSE
 from .._websocket import WebSocket
 from ..exceptions import WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
 from ..observing import explain, report_dropped, report_slow
-from ._backend import Event, Gap, History, Member, presence_of
+from ._backend import CONTROL, Event, Gap, Member, presence_of
 from ._outbox import Dropped, Encode, Entry, Form, Item, Outbox, OutboxFull, Policy
 
 if TYPE_CHECKING:
     from ._channels import Channels
+    from ._recent import Recalled
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -55,7 +56,7 @@ class Receiver(Outbox):
         policy: See `Outbox`, as the others.
     """
 
-    __slots__ = ("_channels", "_history", "_since", "over", "used", "watched")
+    __slots__ = ("_channels", "_history", "_since", "over", "positions", "used", "watched")
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class Receiver(Outbox):
         self._history = history
         self._since = since
         self.watched = (*names, *map(presence_of, names)) if presence else tuple(names)
+        self.positions: dict[str, str] = {}
         self.used = False
         self.over = False  # it gets nothing any more
 
@@ -81,18 +83,22 @@ class Receiver(Outbox):
         """Get what is published from now on, behind what the history has."""
         self._channels.add(self)
         try:
+            await self._channels.backend.watch(self.watched)
             for name in self.watched:
+                if name == CONTROL and (position := self._channels.position_of(name)) is not None:
+                    self._channels.settle(self, name, position)
+                    continue
                 since = self._since.get(name)
                 # The companion of a channel has events, too, but nobody asked for those of the past.
                 last = 0 if name.startswith("\0") else self._history
-                found = await self._channels.backend.history(name, last=last, since=since)
+                found = await self._channels.recent.history(name, last=last, since=since)
                 self._begin(name, since, found)
                 self._channels.settle(self, name, found.position)
         except BaseException:
             self._channels.remove(self)
             raise
 
-    def _begin(self, name: str, since: str | None, found: History) -> None:
+    def _begin(self, name: str, since: str | None, found: Recalled) -> None:
         """Take what the history has, and leave out of what came meanwhile what is in it."""
         if self.entries:
             order_of = self._channels.backend.order_of
@@ -105,10 +111,12 @@ class Receiver(Outbox):
                 else:
                     later.append(entry)
             self.entries = later
+        if not name.startswith("\0") and (since is not None or not found.entries):
+            self.positions[name] = since or found.position
         if since is not None and not found.complete:
             # If there is nothing left, there is nothing more to be missed either.
-            self.backlog.append(Entry(Gap(name, since, since if found.events else found.position)))
-        self.backlog.extend(map(Entry.of, found.events))
+            self.backlog.append(Entry(Gap(name, since, since if found.entries else found.position)))
+        self.backlog.extend(found.entries)
         self.more = True
 
     def end(self, why: Literal["full", "stopped"]) -> None:
@@ -121,12 +129,15 @@ class Receiver(Outbox):
 class Subscription(Receiver, AsyncIterator[Item]):
     """What `Channels.subscribe` returns: an asynchronous context manager, and in it an iterator."""
 
-    __slots__ = ("_arrival", "_ended", "_row", "_waiting", "positions")
+    __slots__ = ("_arrival", "_ended", "_row", "_waiting")
+
+    positions: dict[str, str]
+    """By channel, the id of the last event that was given: `since` for who wants to go on after it. Before
+    the first one, where the subscription began. Only a channel that began with events of `history` has none
+    until the first of them was given."""
 
     def __init__(self, channels: Channels, names: Sequence[str], **options: Any) -> None:
         super().__init__(channels, names, **options)
-        self.positions: dict[str, str] = {}
-        """By channel, the id of the last event that was given: `since` for who wants to go on after it."""
         self._arrival: anyio.Event | None = None
         self._waiting = False
         self._row = 0  # items that were taken without a turn for the others
@@ -206,6 +217,7 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
 
     __slots__ = (
         "_body",
+        "_cancels",
         "_failure",
         "_info",
         "_names",
@@ -229,22 +241,25 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         *,
         encode: Encode,
         info: str | None,
+        cancel_on_disconnect: bool,
         **options: Any,
     ) -> None:
         super().__init__(channels, names, **options)
+        self._cancels = cancel_on_disconnect
         self.websocket = websocket
         self.members: tuple[Member, ...] = ()
         """Who it is in each channel, if the socket is a member."""
         self.ended: Ended | None = None
-        """Why nothing is forwarded any more: the client is gone, the app has closed it, its outbox was full,
-        the channels were stopped, the server or `encode` failed, the block was left. `None` as long as none
-        of this has happened."""
-        self.draining = False  # the channels are about to close it
+        """Why nothing is forwarded any more: the client is gone, it was closed by the app or by
+        `Channels.close`, its outbox was full, the channels were stopped, the server or `encode` failed, the
+        block was left. `None` as long as none of this has happened."""
+        self.draining: Literal["closed", "stopped"] | None = None  # the channels are about to close it
         self.writing: anyio.CancelScope | None = None
         # Equal for all sockets that get the same messages, and the same object for most.
         self.form: Form = channels.form(encode, websocket)
         self._info = info
         self._names = names
+        self.watched = (*self.watched, CONTROL)
         self._body: anyio.CancelScope
         self.released: anyio.Event | None = None  # leaving waits for the send that is under way
         self._told: anyio.Event | None = None
@@ -274,12 +289,14 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         try:
             await self._attach()
             if self._info is not None:
-                self.members = tuple(self._channels.member(name, self._info) for name in self._names)
-                await self._channels.appear(self.members)
+                self.members = tuple(self._channels.roster.member(name, self._info) for name in self._names)
+                await self._channels.roster.appear(self.members)
         except BaseException:
             await self._leave("left")
             raise
         self._body.__enter__()
+        if websocket._block is not None:
+            websocket._block.tell_at_end(self._end_of_socket)
         if self.backlog or self.entries:
             self.arrived()
             self._channels.writers.wake()
@@ -293,10 +310,13 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        self._cancels = False
+        if self.websocket._conversation is not None:
+            self.websocket._conversation.forget(self._end_of_socket)
         if isinstance(exc, GeneratorExit):  # thrown away: there is no `await` any more
             self._stop("left")
             self._channels.writers.left()
-            self._channels.forget(self.members)
+            self._channels.roster.forget(self.members)
             self._body.__exit__(None, None, None)
             return False
         rest = exc
@@ -338,7 +358,7 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
                 with anyio.move_on_after(_LEAVING):
                     await self.released.wait()
             if self.members:
-                await self._channels.vanish(self.members)
+                await self._channels.roster.vanish(self.members)
             if full and self.websocket._open:
                 report_slow(self.websocket)
                 explain(self.websocket, "too slow", by="channels")
@@ -366,7 +386,9 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
             return False  # of another socket
         # Used after a `close()` of the app's own: that is a bug, and no end that came by surprise.
         return (
-            self.draining or ended in ("full", "stopped", "client") or not isinstance(error, WebSocketClosed)
+            self.draining is not None
+            or ended in ("full", "stopped", "client")
+            or not isinstance(error, WebSocketClosed)
         )
 
     # What the client misses
@@ -415,11 +437,43 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
             self.released.set()
         if isinstance(error, WebSocketDisconnect):
             own = isinstance(error, WebSocketClosed) and self.websocket.closed_by == "server"
-            self._stop("stopped" if self.draining else "closed" if own else "client")
+            self._stop(self.draining or ("closed" if own else "client"))
+            if self.ended == "client":
+                self._let_go()
         elif error is not None:
             self._failure = error
             self._stop("failed")
             self._body.cancel()
+
+    def _end_of_socket(self) -> None:
+        """The conversation has ended, while the body was somewhere."""
+        if self.draining or self.websocket._ended_by_app:
+            return  # whoever closed it knows
+        self._stop("closed" if self.websocket.closed_by == "server" else "client")
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._cancels:
+            self._channels.cancel_soon(self)
+
+    def cancel_body(self) -> None:
+        """End the body, unless it is about to be told of the end itself."""
+        if self._cancels and not self.websocket._receiving:
+            self._body.cancel()
+
+    def answers_to(self, name: Any, member: Any) -> bool:
+        """Whether it has joined a channel, as this member or with such an info if one is asked for."""
+        if name not in self._names:
+            return False
+        if member is None:
+            return True
+        for mine in self.members:
+            if mine.channel == name:
+                info = mine.json()
+                if isinstance(member, str):
+                    return mine.id == member
+                return isinstance(info, dict) and all(info.get(key) == value for key, value in member.items())
+        return False
 
     def _stop(self, why: Ended) -> None:
         if self.over:
@@ -430,7 +484,7 @@ class Membership(Receiver, AsyncIterator["Gap | Dropped"]):
         self.clear()
         self._tell()
 
-    def end(self, why: Literal["full", "stopped"]) -> None:
+    def end(self, why: Literal["full", "stopped", "closed"]) -> None:
         if why == "full":
             self.dropped += 1  # the event that did not fit
         self._stop(why)

@@ -1,0 +1,127 @@
+"""`python -m lilya.websockets channels`: look into channels from a shell, publish, and close sockets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+
+from . import Channels, ChannelsError, Event, Gap, Presence
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    parser.add_argument("--url", required=True, help="where the channels are, such as redis://localhost")
+    parser.add_argument("--prefix", default="lilya", help="what the keys start with (default: lilya)")
+    parser.add_argument("--json", action="store_true", help="write one JSON object a line")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    publish = actions.add_parser("publish", help="publish an event; write its id")
+    publish.add_argument("channel")
+    publish.add_argument("data", nargs="?", help="the text; without it, what is on standard input")
+    listing = actions.add_parser("list", help="write the channels that have events, or members")
+    listing.add_argument("pattern", nargs="?", default="", help="only names that contain this")
+    members = actions.add_parser("members", help="write who is in a channel")
+    members.add_argument("channel")
+    members.add_argument("--count", action="store_true", help="only how many they are")
+    tail = actions.add_parser("tail", help="write the events of channels as they come")
+    tail.add_argument("channels", nargs="+", metavar="channel")
+    tail.add_argument("--history", type=int, default=0, help="begin with so many events of each (default: 0)")
+    tail.add_argument("--presence", action="store_true", help="write joins and leaves, too")
+    tail.add_argument("--count", type=int, default=0, help="end after so many lines (default: go on)")
+    close = actions.add_parser("close", help="close sockets that have joined a channel, in all processes")
+    close.add_argument("channel")
+    close.add_argument("--member", help="only that of this member; default: all")
+    close.add_argument("--code", type=int, default=1000, help="the close code (default: 1000)")
+    close.add_argument("--reason", help="at most 123 bytes")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    try:
+        return anyio.run(_run, options)
+    except (ChannelsError, ImportError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _run(options: argparse.Namespace) -> int:
+    actions: dict[str, Callable[[Channels, argparse.Namespace], Awaitable[None]]] = {
+        "publish": _publish,
+        "list": _list,
+        "members": _members,
+        "tail": _tail,
+        "close": _close,
+    }
+    async with Channels(options.url, prefix=options.prefix) as channels:
+        await actions[options.action](channels, options)
+    return 0
+
+
+def _write(options: argparse.Namespace, line: str, **fields: Any) -> None:
+    sys.stdout.write(f"{json.dumps(fields, ensure_ascii=False) if options.json else line}\n")
+    sys.stdout.flush()
+
+
+async def _publish(channels: Channels, options: argparse.Namespace) -> None:
+    data = sys.stdin.read() if options.data is None else options.data
+    id = await channels.publish(options.channel, data)
+    _write(options, id, channel=options.channel, id=id)
+
+
+async def _list(channels: Channels, options: argparse.Namespace) -> None:
+    for name in sorted(await channels.backend.names()):
+        if options.pattern in name:
+            _write(options, name, channel=name)
+
+
+async def _members(channels: Channels, options: argparse.Namespace) -> None:
+    if options.count:
+        count = await channels.count(options.channel)
+        _write(options, f"{count}", channel=options.channel, count=count)
+        return
+    for member in await channels.members(options.channel):
+        _write(options, f"{member.id} {member.info}", id=member.id, info=member.json())
+
+
+async def _tail(channels: Channels, options: argparse.Namespace) -> None:
+    written = 0
+    async with channels.subscribe(
+        *options.channels, history=options.history, presence=options.presence, policy="drop_oldest"
+    ) as subscription:
+        async for item in subscription:
+            if isinstance(item, Event):
+                data = item.data if isinstance(item.data, str) else item.data.hex()
+                kind = "text" if isinstance(item.data, str) else "hex"
+                _write(
+                    options,
+                    f"{item.channel} {item.id} {data}",
+                    **{"channel": item.channel, "id": item.id, kind: data},
+                )
+            elif isinstance(item, Presence):
+                member = item.member
+                _write(
+                    options,
+                    f"{item.channel} {item.type} {member.id} {member.info}",
+                    **{"channel": item.channel, item.type: member.id, "info": member.json()},
+                )
+            elif isinstance(item, Gap):
+                _write(
+                    options, f"{item.channel} gap {item.since} {item.id}", channel=item.channel, gap=item.id
+                )
+            else:
+                _write(options, f"dropped {item.count}", dropped=item.count)
+            written += 1
+            if written == options.count:
+                return
+
+
+async def _close(channels: Channels, options: argparse.Namespace) -> None:
+    await channels.close(options.channel, member=options.member, code=options.code, reason=options.reason)

@@ -1,0 +1,126 @@
+"""What lies in a stream, and what of it is an event: pure functions, from the bytes of Redis to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from ._backend import Event, Gap, Id
+
+__all__ = ["Standing", "decoded", "event_of", "items_after"]
+
+
+class Standing(NamedTuple):
+    """A channel, as the server tells of it together with some entries."""
+
+    now: int
+    """The server's time, in milliseconds."""
+
+    end: Id | None
+    """Its newest event; `None` if nothing is known of the channel."""
+
+    entries: list[Any]
+    ended: bool
+    """Whether there are no more entries than these."""
+
+    first: Id | None
+    """The oldest entry, with the epoch of the channel. Only from a read."""
+
+    before: Id | None
+    """The newest entry that is not after the position that was read from. Only from a read."""
+
+    @classmethod
+    def of(cls, answer: Any) -> Standing:
+        """From the answer of the scripts `history` and `read`."""
+        if not isinstance(answer, list):
+            raise TypeError(f"not a list: {answer!r:.80}")
+        now = int(answer[0])
+        if len(answer) == 1:
+            return cls(now, None, [], True, None, None)
+        _, epoch, ms, seq, entries, ended, *rest = answer
+        end = Id(int(ms), int(seq), epoch.decode())
+        first, before = (_id_of(raw, end.epoch) for raw in rest or (b"", b""))
+        return cls(now, end, entries, bool(ended), first, before)
+
+    def is_elsewhere(self, at: Id) -> bool:
+        """Whether a position of this life of the channel is none of its history any more."""
+        if self.end is None or self.end.seq <= at.seq:
+            return self.end != at
+        if self.before == at:
+            return False
+        # The event is kept no longer; or it has never been, and others have its number and its time.
+        if self.before is not None and self.before.seq >= at.seq:
+            return True
+        following = _id_of(self.entries[0][0], at.epoch) if self.entries else None
+        return following is not None and following.seq <= at.seq
+
+    @property
+    def begin(self) -> Id | None:
+        """The position before everything that is kept, if anything is."""
+        return self.first and self.first._replace(seq=max(self.first.seq - 1, 0))
+
+
+def _id_of(raw: bytes, epoch: str) -> Id | None:
+    if not raw:
+        return None
+    ms, seq = raw.split(b"-")
+    return Id(int(ms), int(seq), epoch)
+
+
+def event_of(channel: str, pushed: bytes) -> tuple[Id, Event] | None:
+    """A pushed message, `<id> <kind><data>`, as the event that it holds, if it does."""
+    try:
+        text, _, rest = pushed.partition(b" ")
+        id = Id.parse(text.decode())
+        kind = rest[:1]
+        if kind == b"s":
+            return id, Event(channel, str(id), rest[1:].decode())
+        return (id, Event(channel, str(id), rest[1:])) if kind == b"b" else None
+    except ValueError:
+        return None
+
+
+def decoded(channel: str, raw: bytes, fields: Any) -> tuple[Id, Event] | None:
+    """An entry of a stream as the event that it holds, if it does."""
+    try:
+        header_name, header, data_name, data = fields
+        id = Id.parse(f"{raw.decode()}-{header[:8].decode()}")
+        kind = header[8:9]
+        if (header_name, data_name) != (b"h", b"d") or kind not in (b"s", b"b"):
+            return None
+        return id, Event(channel, str(id), data.decode() if kind == b"s" else data)
+    except (TypeError, ValueError):
+        return None
+
+
+def items_after(
+    channel: str, at: Id, entries: Iterable[tuple[bytes, Any]], *, begins: bool
+) -> tuple[list[Event | Gap], Id, list[bytes]]:
+    """The events of a channel from a position on, and the gaps between them.
+
+    Args:
+        channel: The channel's name.
+        at: The position.
+        entries: What comes after it in the stream.
+        begins: Whether the channel had no event at the position, so that the first one of any life follows.
+
+    Returns:
+        The items, the position after them, and the ids of the entries that hold no event of ours.
+    """
+    items: list[Event | Gap] = []
+    strange = []
+    for raw, fields in entries:
+        found = decoded(channel, raw, fields)
+        if found is None:
+            strange.append(raw)
+            ms, seq = raw.split(b"-")
+            if int(seq) == at.seq + 1 and not begins:  # one of ours, and damaged
+                before, at = at, Id(int(ms), int(seq), at.epoch)
+                items.append(Gap(channel, str(before), str(at)))
+            continue
+        id, event = found
+        if id.seq != at.seq + 1 or (id.epoch != at.epoch and not begins):
+            items.append(Gap(channel, str(at), str(id._replace(seq=id.seq - 1))))
+        items.append(event)
+        at, begins = id, False
+    return items, at, strange

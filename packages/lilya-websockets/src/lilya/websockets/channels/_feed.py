@@ -1,0 +1,570 @@
+"""What comes to a process from a Redis server: pushed, and read from the stream where a push is missing.
+
+The rules of this file:
+
+- A channel is watched by a subscription to what its events are pushed on. `watch` returns when the server has
+  confirmed that, and only then is the history read. So between the two nothing is missed.
+- The positions are the caller's, and there are no others. What was pushed is compared with its channel's
+  position when it is given. If it is the next event, it is given. If it is not, the channel is looked at:
+  what comes after the position is read from the stream, and until that has come, what is pushed is held.
+- What was found out for a position is used only if that is still the position. So whoever leaves and comes
+  meanwhile is given nothing that was meant for the time before.
+- Each line to the server that is made anew has every channel looked at: what was pushed meanwhile is lost.
+- Each channel's end is compared with its position every half minute. That finds a last event that was
+  never pushed, and keeps what is watched from expiring.
+- One life of a channel has one order, of times and of numbers. A position whose event is not in the stream,
+  though that reaches as far, is of another branch: a replica that was behind has become the primary. The
+  gap goes to the newest event that this process has given and that is still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Final
+
+from redis.asyncio.connection import Connection
+from redis.exceptions import ResponseError
+
+from . import _link
+from ._backend import BrokerError, Event, Gap, Id
+from ._entries import Standing, event_of, items_after
+from ._keys import Keys
+from ._link import Limit, Line, Link, Pipe, packed, reason
+
+__all__ = ["Feed"]
+
+logger: Final = logging.getLogger("lilya.websockets")
+
+# Seconds in which each channel's end is compared with its position once.
+_CHECK: Final = 30.0
+# Into how many parts that is spread, and channels that are asked for at once.
+_PARTS: Final = 30
+_TOGETHER: Final = 64
+# Entries of one channel that are read at once, and events that one `read` gives.
+_COUNT: Final = 256
+_GIVEN: Final = 500
+# Messages that are held while their channel is looked at; and messages, and bytes of them, that may wait for
+# `read` before the server has to keep them.
+_HELD: Final = 256
+_WAITING: Final = (10_000, 16_777_216)
+# Names in one command.
+_NAMES: Final = 256
+# Messages in a row after which everybody else on the event loop has a turn.
+_TURN: Final = 64
+# Events that were given lately, of all channels: among them is looked for the place where branches part.
+_LATELY: Final = 4096
+
+
+class _Watched:
+    """A channel that is watched, from `watch` to `unwatch`."""
+
+    __slots__ = (
+        "again",
+        "confirmed",
+        "early",
+        "filled",
+        "held",
+        "known",
+        "looking",
+        "name",
+        "pushed",
+        "refused",
+        "suspected",
+        "unreadable",
+        "waiters",
+    )
+
+    def __init__(self, name: str, pushed: bytes) -> None:
+        self.name = name
+        self.pushed = pushed  # what its events are pushed on
+        self.confirmed = False  # the subscription, on the connection that there is
+        self.known = False  # it was confirmed before, on this connection or another
+        self.refused: ResponseError | None = None
+        self.waiters: list[asyncio.Future[None]] = []
+        self.early = False  # something was pushed while there was no position
+        self.looking = False
+        self.again = False  # more than could be held was pushed meanwhile
+        self.held: deque[bytes] = deque()
+        self.filled: Id | None = None  # what was read from the stream goes so far
+        self.suspected = ""  # the position that was behind the channel's end when that was compared
+        self.unreadable = False
+
+
+class Feed:
+    """The channels that are watched, and what comes in them.
+
+    Args:
+        link: The link to the server.
+        pipe: For what is read from streams.
+        keys: What channels are called at the server.
+        age: Milliseconds that events are kept, `b"0"` without a limit.
+        expire: Milliseconds after which a channel that nobody watches is forgotten.
+    """
+
+    def __init__(self, link: Link, pipe: Pipe, keys: Keys, *, age: bytes, expire: bytes) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._link = link
+        self._pipe = pipe
+        self._keys = keys
+        self._age = age
+        self._expire = expire
+        self.memory = ""  # which memory of the server this is; of whoever makes the pipe's connection
+        self.line = Line(link, "reading", self._serve, self._came)
+        link.add(self.line)
+        self._watched: dict[str, _Watched] = {}
+        self._by_pushed: dict[bytes, _Watched] = {}
+        self._changes: deque[tuple[bytes, _Watched]] = deque()
+        self._changed = asyncio.Event()
+        # The commands that were sent, with those of whom each has still to be confirmed.
+        self._commands: deque[tuple[bytes, deque[_Watched]]] = deque()
+        self._arrived: deque[tuple[_Watched, bytes]] = deque()
+        self._size = 0
+        self._room = asyncio.Event()
+        self._news = asyncio.Event()
+        self._positions: Mapping[str, str] = {}
+        self._noticed: dict[_Watched, None] = {}  # to be looked at, when what was given has its effect
+        self._to_look: dict[_Watched, None] = {}
+        self._look_at = asyncio.Event()
+        self._suspects: dict[_Watched, None] = {}
+        self._found: deque[tuple[_Watched, str, list[Event | Gap], Id, bool]] = deque()
+        self._lately: deque[tuple[str, str]] = deque(maxlen=_LATELY)
+        self._limit = Limit(self._quiet)
+        self._is_tried = False  # a ping is under way
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def stop(self) -> None:
+        """End what was started. The line is the link's."""
+        self._limit.stop()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for watched in self._watched.values():
+            for waiter in watched.waiters:
+                if not waiter.done():
+                    waiter.set_exception(BrokerError("the channels were stopped before Redis answered"))
+
+    # Watching
+
+    async def watch(self, channels: Collection[str]) -> None:
+        """See everything that is published from now on; see `Backend.watch`."""
+        waiters = []
+        for channel in channels:
+            watched = self._watched.get(channel)
+            if watched is None:
+                watched = _Watched(channel, self._keys.pushed(channel))
+                self._watched[channel] = self._by_pushed[watched.pushed] = watched
+                self._change(b"SUBSCRIBE", watched)
+            elif watched.refused is not None:
+                watched.refused = None
+                self._change(b"SUBSCRIBE", watched)
+            if not watched.confirmed:
+                waiter: asyncio.Future[None] = self._loop.create_future()
+                watched.waiters.append(waiter)
+                waiters.append(waiter)
+        if not self._tasks:
+            self.line.start()
+            self._tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._check())]
+        if not waiters:
+            return
+        attempted = f"listen to {', '.join(map(repr, channels))}"
+        done, late = await asyncio.wait(waiters, timeout=self._pipe.timeout)
+        for waiter in late:
+            waiter.cancel()
+        if late:
+            raise self._pipe.too_late(attempted)
+        for waiter in done:
+            error = waiter.exception()
+            if isinstance(error, ResponseError):
+                raise BrokerError(f"cannot {attempted}: Redis refuses: {reason(error)}") from error
+            if error is not None:
+                raise error
+
+    def unwatch(self, channels: Collection[str]) -> None:
+        """Watch some channels no longer; see `Backend.unwatch`."""
+        for channel in channels:
+            watched = self._watched.pop(channel, None)
+            if watched is not None:
+                del self._by_pushed[watched.pushed]
+                self._change(b"UNSUBSCRIBE", watched)
+
+    def _change(self, command: bytes, watched: _Watched) -> None:
+        self._changes.append((command, watched))
+        self._changed.set()
+
+    def _came(self) -> None:
+        """Something has come from the server, so it is there."""
+        self._is_tried = False
+        self._limit.set(_link.IDLE)
+
+    def _quiet(self) -> None:
+        """Nothing has come for a while."""
+        if self._is_tried:
+            self.line.use.late()
+        else:
+            self._is_tried = True
+            self._limit.set(_link.PATIENCE)
+            self._changed.set()
+
+    async def _serve(self, connection: Connection) -> None:
+        """Subscribe to what is watched, and take what comes."""
+        self._commands.clear()
+        self._changes = deque((b"SUBSCRIBE", watched) for watched in self._watched.values())
+        for watched in self._watched.values():
+            watched.confirmed = False
+        self._came()
+        receiving = asyncio.create_task(self._receive(connection))
+        receiving.add_done_callback(lambda _: self._changed.set())
+        try:
+            if not self._changes:
+                self._link.found(self.line.name)
+            while True:
+                self._changed.clear()
+                if receiving.done():
+                    receiving.result()
+                while self._changes:
+                    command, those = self._next_command()
+                    self._commands.append((command, deque(those)))
+                    await connection.send_packed_command(
+                        [packed(command, *(watched.pushed for watched in those))], False
+                    )
+                if self._is_tried:
+                    await connection.send_packed_command([packed(b"PING")], False)
+                await self._changed.wait()
+        finally:
+            self._limit.lift()
+            receiving.cancel()
+            await asyncio.wait([receiving])
+
+    def _next_command(self) -> tuple[bytes, list[_Watched]]:
+        """What is to be sent next, for as many channels as follow each other."""
+        command, watched = self._changes.popleft()
+        those = [watched]
+        while self._changes and self._changes[0][0] == command and len(those) < _NAMES:
+            those.append(self._changes.popleft()[1])
+        return command, those
+
+    async def _receive(self, connection: Connection) -> None:
+        row = 0
+        while True:
+            try:
+                message = await connection.read_response()
+            except ResponseError as error:
+                self._refuse(error)
+                continue
+            if type(message) is list and len(message) == 3:
+                kind, name, what = message
+                if kind == b"message":
+                    watched = self._by_pushed.get(name)
+                    if watched is not None:
+                        self._arrived.append((watched, what))
+                        self._size += len(what)
+                        self._news.set()
+                else:
+                    self._confirm(kind)
+            row += 1
+            if row % _TURN == 0:
+                await asyncio.sleep(0)
+                most, bytes_at_most = _WAITING
+                while len(self._arrived) > most or self._size > bytes_at_most:
+                    # The server keeps the rest, and when that is too much, it ends the connection.
+                    self._limit.lift()
+                    self._room.clear()
+                    await self._room.wait()
+                    self._came()
+
+    def _confirm(self, kind: bytes) -> None:
+        """The server has done the oldest part of what it was sent."""
+        command, those = self._commands[0]
+        watched = those.popleft()
+        if not those:
+            self._commands.popleft()
+        if command == b"SUBSCRIBE" and kind == b"subscribe":
+            watched.confirmed = True
+            if watched.known:
+                self._notice(watched)
+            watched.known = True
+            _tell(watched, None)
+        self._see_whether_all_is_done()
+
+    def _see_whether_all_is_done(self) -> None:
+        if not self._commands and not self._changes:
+            self._link.found(self.line.name)
+
+    def _refuse(self, error: ResponseError) -> None:
+        """The server refuses a command, for all channels in it."""
+        command, those = self._commands.popleft()
+        if command == b"UNSUBSCRIBE":
+            raise error
+        for watched in those:
+            watched.refused = error
+            if not watched.waiters:
+                logger.error("channel %r cannot be listened to: %s", watched.name, reason(error))
+            _tell(watched, error)
+        self._see_whether_all_is_done()
+
+    # Reading
+
+    async def read(self, positions: Mapping[str, str]) -> Sequence[Event | Gap]:
+        """Wait for what comes after the positions; see `Backend.read`."""
+        self._positions = positions
+        while True:
+            if self._noticed:
+                self._to_look.update(self._noticed)
+                self._noticed.clear()
+                self._look_at.set()
+            found = self._take(positions)
+            if found:
+                return found
+            if not (self._noticed or self._arrived or self._found):
+                self._news.clear()
+                await self._news.wait()
+
+    def wake(self, channel: str | None) -> None:
+        """Look at a position anew, or at all; see `Backend.wake`."""
+        for watched in list(self._watched.values()) if channel is None else [self._watched.get(channel)]:
+            if watched is not None and (channel is None or watched.early):
+                watched.early = False
+                self._notice(watched)
+        self._news.set()
+
+    def _notice(self, watched: _Watched) -> None:
+        """Have a channel looked at, as soon as what was given has its effect on the positions."""
+        watched.looking = True
+        self._noticed[watched] = None
+        self._news.set()
+
+    def _take(self, positions: Mapping[str, str]) -> list[Event | Gap]:
+        """Some hundred items that follow the positions, in order."""
+        taken: list[Event | Gap] = []
+        reached: dict[str, Id] = {}  # by what was taken, and is in no position yet
+        while len(taken) < _GIVEN:
+            if self._found:
+                taken += self._take_found(positions, reached)
+            elif self._arrived:
+                watched, pushed = self._arrived.popleft()
+                self._size -= len(pushed)
+                if self._watched.get(watched.name) is watched:
+                    event = self._next(watched, pushed, positions, reached)
+                    if event is not None:
+                        taken.append(event)
+            else:
+                break
+        self._room.set()
+        return taken
+
+    def _next(
+        self, watched: _Watched, pushed: bytes, positions: Mapping[str, str], reached: dict[str, Id]
+    ) -> Event | None:
+        """The event that was pushed, if it is the one that comes next."""
+        name = watched.name
+        if watched.looking:
+            if len(watched.held) < _HELD:
+                watched.held.append(pushed)
+            else:
+                watched.again = True
+            return None
+        at = reached.get(name)
+        if at is None:
+            position = positions.get(name)
+            if position is None:
+                watched.early = True
+                return None
+            at = Id.parse(position)
+        found = event_of(name, pushed)
+        if found is None:
+            logger.error("what was pushed to channel %r is no event: %r", name, pushed[:80])
+            return None
+        id, event = found
+        if id.seq == at.seq + 1 and (id.epoch == at.epoch or self._was_empty(at)):
+            if id.ms >= at.ms or not at.seq:
+                reached[name] = id
+                self._lately.append((name, event.id))
+                return event
+        elif watched.filled is not None and _is_within(id, watched.filled):
+            return None  # it was read before it was pushed
+        # Whatever it is, it is in the stream, if anywhere.
+        self._notice(watched)
+        return None
+
+    def _was_empty(self, at: Id) -> bool:
+        """Whether a position is that of a channel that had no event yet, in this memory."""
+        return at.seq == 0 and at.epoch == self.memory
+
+    def _take_found(self, positions: Mapping[str, str], reached: dict[str, Id]) -> list[Event | Gap]:
+        """What was read for one of the channels, if its position is the same still."""
+        watched, position, items, at, more = self._found.popleft()
+        if self._watched.get(watched.name) is not watched:
+            return []
+        watched.looking = False
+        if positions.get(watched.name) != position:
+            # It was left, and joined again: from where the history has ended.
+            self._notice(watched)
+            return []
+        watched.filled = at
+        reached[watched.name] = at
+        self._lately.extend((watched.name, item.id) for item in items if isinstance(item, Event))
+        if watched.again:
+            watched.again = False
+            watched.held.clear()
+            more = True
+        if more:
+            self._notice(watched)
+        else:
+            held, watched.held = watched.held, deque()
+            self._size += sum(map(len, held))
+            self._arrived.extendleft((watched, pushed) for pushed in reversed(held))
+        return items
+
+    # Looking
+
+    async def _look(self) -> None:
+        """Read what comes after positions, of some channels at a time."""
+        while True:
+            self._look_at.clear()
+            those = list(self._to_look)[:_TOGETHER]
+            if not those:
+                await self._look_at.wait()
+                continue
+            asked = []
+            for watched in those:
+                del self._to_look[watched]
+                position = self._positions.get(watched.name)
+                if self._watched.get(watched.name) is not watched:
+                    continue
+                if position is None:
+                    watched.looking = False
+                    watched.early = True
+                    continue
+                watched.suspected = ""
+                watched.held.clear()  # it is in the answer
+                request = self._pipe.request(self._read_after(watched.name, position))
+                asked.append((watched, position, request))
+            for watched, position, request in asked:
+                try:
+                    standing = Standing.of(await request.future)
+                    items, at, more = await self._after(watched, position, standing)
+                    watched.unreadable = False
+                except Exception as error:
+                    if not watched.unreadable:
+                        watched.unreadable = True
+                        logger.error("channel %r cannot be read: %s", watched.name, reason(error))
+                    watched.held.clear()
+                    watched.looking = False
+                    continue
+                self._found.append((watched, position, items, at, more))
+                self._news.set()
+
+    def _read_after(self, name: str, position: str) -> tuple[bytes, ...]:
+        at = Id.parse(position)
+        return self._keys.script(
+            "read", self._keys.of(name), at.epoch.encode(), b"%d" % at.ms, b"%d" % at.seq, b"%d" % _COUNT
+        )
+
+    async def _after(
+        self, watched: _Watched, position: str, standing: Standing
+    ) -> tuple[list[Event | Gap], Id, bool]:
+        """What comes after a position, where it ends, and whether there is more."""
+        at, name, end = Id.parse(position), watched.name, standing.end
+        was_empty = self._was_empty(at)
+        if end is None:
+            if was_empty:
+                return [], at, False
+            to = Id(standing.now, 0, self.memory)  # its life is over, and no other one has begun
+        elif at.epoch != end.epoch and not was_empty:
+            to = standing.begin or end
+        elif at.epoch == end.epoch and standing.is_elsewhere(at):
+            to = await self._branch(name, end)
+        else:
+            items, reached, strange = items_after(name, at, standing.entries, begins=was_empty)
+            for raw in strange:
+                logger.error("entry %s of channel %r is no event", raw.decode("utf-8", "replace"), name)
+            if standing.ended and reached.seq < end.seq:
+                items.append(Gap(name, str(reached), str(end)))  # the rest is kept no longer
+                reached = end
+            return items, reached, not standing.ended
+        return [Gap(name, position, str(to))], to, True
+
+    async def _branch(self, name: str, end: Id) -> Id:
+        """The newest event that was given and is still there; else the end of what there is."""
+        given = {id for channel, id in self._lately if channel == name}
+        newest = (b"XREVRANGE", self._keys.of(name)[0], b"+", b"-", b"COUNT", b"%d" % _COUNT)
+        for raw, fields in await self._pipe.request(newest).future:
+            epoch = fields[1][:8].decode("utf-8", "replace") if len(fields) > 1 else ""
+            text = f"{raw.decode()}-{epoch}"
+            if text in given:
+                return Id.parse(text)
+        return end
+
+    # Comparing
+
+    async def _check(self) -> None:
+        """Compare each channel's end with its position, a part of the channels at a time."""
+        while True:
+            for part in self._parts():
+                await asyncio.sleep(_CHECK / _PARTS)
+                for start in range(0, len(part), _TOGETHER):
+                    those = [
+                        (watched, self._positions[watched.name])
+                        for watched in part[start : start + _TOGETHER]
+                        if watched.name in self._positions and not watched.looking
+                    ]
+                    if those:
+                        await self._compare(those)
+
+    def _parts(self) -> Iterator[list[_Watched]]:
+        """All that are watched, in so many parts, and in each those that are suspected."""
+        everything = list(self._watched.values())
+        size = math.ceil(len(everything) / _PARTS)
+        for number in range(_PARTS):
+            suspected, self._suspects = self._suspects, {}
+            part = everything[number * size : (number + 1) * size]
+            yield list({**suspected, **dict.fromkeys(part)})
+
+    async def _compare(self, those: list[tuple[_Watched, str]]) -> None:
+        states = [self._keys.of(watched.name)[1] for watched, _ in those]
+        try:
+            ends = await self._pipe.request(
+                self._keys.script("standings", states, self._age, self._expire)
+            ).future
+        except Exception as error:
+            logger.warning("could not compare the channels with what is kept: %s", reason(error))
+            return
+        for (watched, position), end in zip(those, ends, strict=False):
+            now = self._positions.get(watched.name)
+            if self._watched.get(watched.name) is not watched or now is None:
+                continue
+            if watched.refused is not None:
+                watched.refused = None
+                self._change(b"SUBSCRIBE", watched)  # it may be allowed now
+            if (
+                now != position
+                or end.decode() == position
+                or (not end and self._was_empty(Id.parse(position)))
+            ):
+                watched.suspected = ""
+            elif watched.suspected == position:
+                self._notice(watched)  # a second later, and nothing was pushed
+            else:
+                watched.suspected = position
+                self._suspects[watched] = None
+
+
+def _is_within(id: Id, end: Id) -> bool:
+    return id.epoch == end.epoch and id.seq <= end.seq and id.ms <= end.ms
+
+
+def _tell(watched: _Watched, error: ResponseError | None) -> None:
+    """Tell those who wait for a channel to be watched."""
+    for waiter in watched.waiters:
+        if waiter.done():
+            continue
+        if error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(error)
+    watched.waiters.clear()

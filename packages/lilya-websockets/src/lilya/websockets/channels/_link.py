@@ -1,0 +1,616 @@
+"""The way to one Redis server: its connections, the requests on them, and the outage that they have together.
+
+The rules of this file:
+
+- A line is a connection and the task that uses it. The lines fail together: the first one that finds the
+  server away takes the others down, so an outage has one beginning and one end, and is logged once.
+- In an outage the first line tries again, after a random time that grows. The others wait for it. The time
+  starts small again only when all lines are back, because a server may accept one connection and no more.
+- A request without an answer is sent again, in its old place, with its old number. The server remembers the
+  last number of each publisher, so what was kept already is not kept twice. That needs numbers that rise: a
+  request that was refused gets a new one, and only after everything sent with it was answered.
+- A time limit is for progress: it starts again with every byte that comes or goes. Only who waits for an
+  answer has a limit for all of it, and not where the answer is large.
+- Whatever comes from the server, the tasks go on. What cannot be read is an outage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import re
+from asyncio import StreamReader
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+from redis.asyncio.connection import Connection, DefaultParser, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+
+from ._backend import BrokerError
+from ._scripts import SCRIPTS
+
+__all__ = ["Late", "Limit", "Line", "Link", "Pipe", "Request", "ask", "from_url", "packed", "reason"]
+
+logger: Final = logging.getLogger("lilya.websockets")
+
+# Seconds for connecting, and without a byte of an answer. A server that saves to a slow disk takes its time.
+PATIENCE: Final = 5.0
+# Seconds after which an idle connection is tried.
+IDLE: Final = 5.0
+# Bytes that are sent at once; each such piece is progress.
+_PIECE: Final = 65_536
+# Bytes of requests that are sent without waiting for an answer between them.
+_BATCH_BYTES: Final = 1_048_576
+# Seconds up to which a random time is waited before trying again: the first time, and the most, after
+# twice as many each time.
+_FIRST_DELAY: Final = 0.1
+_LAST_DELAY: Final = 5.0
+
+_IN_SCRIPT: Final = re.compile(r"^Error running script \(.*?\): @user_script:\d+: (@user_script: \d+: )?")
+
+
+class Late(Exception):
+    """There was no answer within the time limit."""
+
+
+class Limit:
+    """A time limit that costs next to nothing to move: its timer is set anew only when it has come too early.
+
+    Args:
+        late: Called when the time is over.
+    """
+
+    __slots__ = ("_at", "_late", "_loop", "_timer")
+
+    def __init__(self, late: Callable[[], object]) -> None:
+        self._late = late
+        self._loop = asyncio.get_running_loop()
+        self._at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, seconds: float) -> None:
+        """Let so many seconds be left from now on."""
+        self._at = self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._at:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._at, self._fire)
+
+    def lift(self) -> None:
+        """Let there be no limit. The timer finds nothing to do."""
+        self._at = math.inf
+
+    def stop(self) -> None:
+        """Lift it for good."""
+        self.lift()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._at == math.inf:
+            return
+        left = self._at - self._loop.time()
+        if left > 0:
+            self.set(left)
+        else:
+            self.lift()
+            self._late()
+
+
+class _Use:
+    """A block that uses a connection: left when another line has found the server to be away, or when late.
+
+    Raises:
+        TimeoutError: It was late.
+    """
+
+    def __init__(self) -> None:
+        self._scope: anyio.CancelScope
+        self._entered = False
+        self._was_late = False
+
+    def __enter__(self) -> None:
+        self._was_late = False
+        self._scope = anyio.CancelScope().__enter__()
+        self._entered = True
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._entered = False
+        left = bool(self._scope.__exit__(exc_type, exc, traceback))
+        if left and self._was_late:
+            raise TimeoutError("no answer in time") from exc
+        return left
+
+    def late(self) -> None:
+        self._was_late = True
+        self.leave()
+
+    def leave(self) -> None:
+        if self._entered:
+            self._scope.cancel()
+
+
+class _Counted:
+    """A stream that tells of each piece that has come, however much of an answer it is."""
+
+    def __init__(self, stream: StreamReader, came: Callable[[], None]) -> None:
+        self._stream = stream
+        self._came = came
+
+    async def read(self, most: int) -> bytes:
+        data = await self._stream.read(most)
+        self._came()
+        return data
+
+    async def readline(self) -> bytes:
+        data = await self._stream.readline()
+        self._came()
+        return data
+
+    async def readexactly(self, count: int) -> bytes:
+        parts: list[bytes] = []
+        while count:
+            data = await self.read(count)
+            if not data:
+                raise asyncio.IncompleteReadError(b"".join(parts), count)
+            parts.append(data)
+            count -= len(data)
+        return b"".join(parts)
+
+
+class _Parser(DefaultParser):  # type: ignore[misc, valid-type]  # one of two, as what is installed allows
+    """The client's own parser, which tells of its progress."""
+
+    def __init__(self, came: Callable[[], None], socket_read_size: int) -> None:
+        super().__init__(socket_read_size=socket_read_size)
+        self._tell = came
+
+    def on_connect(self, connection: Any) -> None:
+        super().on_connect(connection)
+        self._stream: Any = _Counted(connection._reader, self._tell)
+
+
+class Line:
+    """A connection that is made again as often as it takes, and the task that uses it.
+
+    Args:
+        link: Of which link.
+        name: What the outage calls it.
+        serve: Uses a connection until that fails.
+        came: Called for each piece that has come.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        name: str,
+        serve: Callable[[Connection], Awaitable[None]],
+        came: Callable[[], None],
+    ) -> None:
+        self._link = link
+        self.name = name
+        self._serve = serve
+        self._came = came
+        self.use = _Use()
+        self.connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_started(self) -> bool:
+        return self._task is not None
+
+    def start(self, connection: Connection | None = None) -> None:
+        """Begin, with a connection that is there already or with one of its own."""
+        if self._task is None:
+            self.connection = connection
+            self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    async def connect(self) -> Connection:
+        return await self._link.connect(self.name, self._came)
+
+    async def _run(self) -> None:
+        link = self._link
+        is_first = self is link.lines[0]
+        while True:
+            try:
+                if is_first and self.connection is None:
+                    await link.back_off()
+                    self.connection = await self.connect()
+                    link.reached()
+                # One block for all that is done on a connection: it costs more to enter than to ask.
+                with self.use:
+                    if self.connection is None:
+                        await link.up.wait()
+                        self.connection = await self.connect()
+                    await self._serve(self.connection)
+            except Exception as error:  # also what nobody expects: a dead task would be an outage for good
+                link.lose(error)
+            finally:
+                connection, self.connection = self.connection, None
+                if connection is not None:
+                    await connection.disconnect(nowait=True)
+
+
+class Link:
+    """What the lines to one server share: how to connect, and the outage.
+
+    Args:
+        arguments: Of the client's connection.
+        where: Where that is, without a password.
+        prepare: Sees on a new connection that everything is there that is used.
+    """
+
+    def __init__(
+        self,
+        arguments: dict[str, Any],
+        where: str,
+        prepare: Callable[[Connection, str], Awaitable[None]],
+    ) -> None:
+        self._arguments = arguments
+        self.where = where
+        self._prepare = prepare
+        self.lines: list[Line] = []
+        self.ready = anyio.Event()
+        self.ready.set()
+        self.up = asyncio.Event()  # the first line has a connection
+        self.up.set()
+        self.down: set[str] = set()  # the lines that the outage has taken, and that are not back
+        self.reason = ""  # of the outage
+        self.attempts = 0
+        self._lost_at = 0.0
+
+    def add(self, line: Line) -> None:
+        self.lines.append(line)
+
+    async def connect(self, name: str, came: Callable[[], None] = lambda: None) -> Connection:
+        """A connection on which everything is known that is used."""
+        connection = new_connection(self._arguments, came)
+        try:
+            with anyio.fail_after(PATIENCE):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await self._prepare(connection, name)
+                await load_scripts(connection)
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"no answer within {PATIENCE:g} seconds") from error
+            raise
+        return connection
+
+    async def stop(self) -> None:
+        for line in self.lines:
+            await line.stop()
+
+    async def back_off(self) -> None:
+        """Wait before the server is tried again."""
+        limit = min(_FIRST_DELAY * 2 ** min(self.attempts, 20), _LAST_DELAY)
+        self.attempts += 1
+        await asyncio.sleep(random.uniform(0, limit))
+
+    def reached(self) -> None:
+        """The first line has a connection again."""
+        self.found(self.lines[0].name)
+        self.up.set()
+
+    def lose(self, error: BaseException) -> None:
+        """The server is away: nothing of any connection is trusted any more."""
+        self.reason = reason(error)
+        if not self.down:
+            self._lost_at = asyncio.get_running_loop().time()
+            self.ready = anyio.Event()
+            logger.warning("Redis at %s is away: %s. Trying again", self.where, self.reason)
+        self.up.clear()
+        for line in self.lines:
+            if line.is_started:
+                self.down.add(line.name)
+                line.use.leave()
+
+    def found(self, name: str) -> None:
+        """A line can be used again."""
+        if name not in self.down:
+            return
+        self.down.discard(name)
+        if not self.down:
+            self.attempts = 0
+            self.ready.set()
+            seconds = asyncio.get_running_loop().time() - self._lost_at
+            logger.warning("Redis at %s is back after %.1f seconds", self.where, seconds)
+
+
+class Request:
+    """What is asked of the server: the parts of a command, and who waits for the answer."""
+
+    __slots__ = ("future", "number", "parts", "until")
+
+    def __init__(self, parts: Sequence[bytes], future: asyncio.Future[Any], number: int | None) -> None:
+        self.parts = parts
+        self.future = future
+        self.until = math.inf  # when somebody stops to wait for the answer
+        self.number = number  # of a publish, 0 until it is sent
+
+
+class Pipe:
+    """Requests on a line of their own: many are under way at a time, and answered in their order.
+
+    Args:
+        link: The link.
+        name: What the line is called.
+        most: Requests that are sent without waiting for an answer between them.
+        timeout: Seconds in which each must be answered.
+        patient: Whether those seconds start again as long as something comes.
+    """
+
+    def __init__(self, link: Link, name: str, *, most: int, timeout: float, patient: bool) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._link = link
+        self._most = most
+        self.timeout = timeout
+        self._is_patient = patient
+        self.line = Line(link, name, self._serve, self._came)
+        link.add(self.line)
+        self._queue: deque[Request] = deque()
+        self.sent: deque[Request] = deque()  # and not answered yet
+        self._work = asyncio.Event()
+        self._number = 0
+        self._progress = Limit(self.line.use.late)
+        self._idling = Limit(self._ping)
+        self._came_at = -math.inf
+        # Whose answers somebody waits for, and not for ever. All wait equally long: so they are in order.
+        self._awaited: deque[Request] = deque()
+        self._give_up_at = Limit(self._give_up)
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Let nobody wait any longer. The line has ended."""
+        self._is_stopped = True
+        for limit in (self._progress, self._idling, self._give_up_at):
+            limit.stop()
+        for request in (*self.sent, *self._queue):
+            fail(request, BrokerError("the channels were stopped before Redis answered"))
+
+    def request(self, parts: Sequence[bytes], *, numbered: bool = False) -> Request:
+        """Have something asked."""
+        request = Request(parts, self._loop.create_future(), 0 if numbered else None)
+        self._queue.append(request)
+        self._work.set()
+        self.line.start()
+        return request
+
+    async def answer(self, attempted: str, parts: Sequence[bytes], *, numbered: bool = False) -> Any:
+        """What the server answers, within the time limit.
+
+        Raises:
+            BrokerError: It does not answer, or refuses.
+        """
+        if self._is_stopped:
+            raise BrokerError(f"cannot {attempted}: the channels were stopped")
+        request = self.request(parts, numbered=numbered)
+        request.until = self._loop.time() + self.timeout
+        awaited = self._awaited
+        while awaited and awaited[0].future.done():
+            awaited.popleft()
+        if not awaited:
+            self._give_up_at.set(self.timeout)
+        awaited.append(request)
+        try:
+            return await request.future
+        except ResponseError as error:
+            raise BrokerError(f"cannot {attempted}: Redis refuses: {reason(error)}") from error
+        except Late:
+            raise self.too_late(attempted, sent=bool(request.number)) from None
+
+    def too_late(self, attempted: str, *, sent: bool = False) -> BrokerError:
+        """What is raised when there is no answer in time."""
+        why = f": {self._link.reason}" if self._link.down else ""
+        unknown = ". It was sent, and may have been kept" if sent else ""
+        return BrokerError(
+            f"cannot {attempted}: no answer from Redis at {self._link.where} within {self.timeout:g} "
+            f"seconds{why}{unknown}"
+        )
+
+    def _give_up(self) -> None:
+        """Tell those who have waited for too long."""
+        awaited, now = self._awaited, self._loop.time()
+        since = self._came_at + self.timeout if self._is_patient else -math.inf
+        while awaited and (awaited[0].future.done() or max(awaited[0].until, since) <= now):
+            fail(awaited.popleft(), Late())
+        if awaited:
+            self._give_up_at.set(max(awaited[0].until, since) - now)
+
+    def _came(self) -> None:
+        """Something has come, or was taken: the server is there."""
+        if self.sent:
+            self._progress.set(PATIENCE)
+            self._came_at = self._loop.time()
+
+    async def _serve(self, connection: Connection) -> None:
+        self._link.found(self.line.name)
+        try:
+            while True:
+                if self._queue:
+                    await self._exchange(connection)
+                else:
+                    await self._wait_for_work()
+        finally:
+            self._progress.lift()
+
+    async def _wait_for_work(self) -> None:
+        self._work.clear()
+        self._idling.set(IDLE)
+        try:
+            await self._work.wait()
+        finally:
+            self._idling.lift()
+
+    def _ping(self) -> None:
+        """See whether an idle connection is still there."""
+        self.request((b"PING",)).future.add_done_callback(_forget)
+
+    async def _exchange(self, connection: Connection) -> None:
+        """Send what is there, and hand on the answers."""
+        batch, queue = self.sent, self._queue
+        size, pieces = 0, []
+        while queue and len(batch) < self._most and size < _BATCH_BYTES:
+            request = queue.popleft()
+            if not request.future.done():
+                batch.append(request)
+                pieces.append(self._packed(request))
+                size += len(pieces[-1])
+        if not batch:
+            return
+        refused: list[Request] = []  # for want of a script
+        failure: Exception | None = None
+        try:
+            self._progress.set(PATIENCE)
+            await self._send(connection, pieces, size)
+            while batch:
+                try:
+                    answer = await connection.read_response()
+                except NoScriptError:
+                    refused.append(batch.popleft())
+                except ResponseError as error:
+                    fail(batch.popleft(), error)
+                    if "READONLY" in str(error) or isinstance(error, ReadOnlyError):
+                        failure = error  # what was the primary is no more
+                else:
+                    request = batch.popleft()
+                    if not request.future.done():
+                        request.future.set_result(answer)
+                        if self._is_patient:
+                            await asyncio.sleep(0)  # to make something of it takes longer than to read it
+        finally:
+            self._progress.lift()
+            if batch:
+                # Sent again it would come behind what was sent after it, with a number that says otherwise.
+                for request in refused:
+                    fail(request, ResponseError("its scripts were lost while the connection was"))
+                queue.extendleft(reversed(batch))
+                batch.clear()
+            else:
+                for request in refused:
+                    request.number = None if request.number is None else 0
+                queue.extendleft(reversed(refused))
+        if failure is not None:
+            raise failure
+        if refused:
+            with anyio.fail_after(PATIENCE):
+                await load_scripts(connection)
+
+    async def _send(self, connection: Connection, pieces: list[bytes], size: int) -> None:
+        if size <= _PIECE:
+            await connection.send_packed_command(pieces, False)
+            return
+        whole = memoryview(b"".join(pieces))
+        for start in range(0, size, _PIECE):
+            await connection.send_packed_command([bytes(whole[start : start + _PIECE])], False)
+            self._came()
+
+    def _packed(self, request: Request) -> bytes:
+        if request.number is None:
+            return packed(*request.parts)
+        if not request.number:
+            self._number += 1
+            request.number = self._number
+        return packed(*request.parts, b"%d" % request.number)
+
+
+def from_url(url: str) -> tuple[dict[str, Any], str, int]:
+    """What the client's connection is made with, where that is without the password, and which database."""
+    expected = "redis://user:password@host:port/db, rediss://… or unix:///path"
+    try:
+        # What comes of a wrong URL may hold parts of the password.
+        arguments: dict[str, Any] = dict(parse_url(url))
+        path = urlsplit(url).path.strip("/")
+    except ValueError:
+        raise ValueError(
+            f"not a URL of Redis: expected {expected}, with `/`, `#`, `?` and `%` in a password encoded as "
+            "`%2F`, `%23`, `%3F` and `%25`"
+        ) from None
+    if "path" in arguments:
+        where = arguments["path"]
+    else:
+        if path and not path.isdecimal():
+            raise ValueError(f"not a URL of Redis: the database must be a number, got {path[:80]!r}")
+        where = f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"
+    arguments.update(
+        decode_responses=False,
+        health_check_interval=0,
+        protocol=2,
+        # Time limits and trying again are ours.
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        retry_on_timeout=False,
+        socket_connect_timeout=None,
+        socket_timeout=None,
+    )
+    return arguments, where, int(arguments.get("db") or 0)
+
+
+def new_connection(arguments: dict[str, Any], came: Callable[[], None]) -> Connection:
+    """A connection of the client, not connected yet.
+
+    Raises:
+        ValueError: It refuses one of the arguments.
+    """
+    arguments = {**arguments, "parser_class": partial(_Parser, came)}
+    try:
+        return arguments.pop("connection_class", Connection)(**arguments)  # type: ignore[no-any-return]
+    except (TypeError, ValueError, RedisError) as error:
+        raise ValueError(f"the URL has options that the client of Redis refuses: {error}") from None
+
+
+def packed(*parts: bytes) -> bytes:
+    """A command in the protocol of Redis."""
+    return b"*%d\r\n%b" % (len(parts), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]))
+
+
+async def ask(connection: Connection, *parts: bytes) -> Any:
+    """Ask something on a connection that nobody else uses."""
+    await connection.send_packed_command([packed(*parts)], False)
+    return await connection.read_response()
+
+
+async def load_scripts(connection: Connection) -> None:
+    """Tell the server the scripts."""
+    for script in SCRIPTS.values():
+        await ask(connection, b"SCRIPT", b"LOAD", script.source)
+
+
+def fail(request: Request, error: Exception) -> None:
+    """Tell who waits for an answer that there is none."""
+    if not request.future.done():
+        request.future.set_exception(error)
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    future.exception()  # asyncio complains about one that nobody has seen
+
+
+def reason(error: BaseException | None) -> str:
+    """What an error says, without what it says about us."""
+    # Redis 6 says first where in a script it was, and the client of Redis 5 nothing of what TLS says.
+    text = _IN_SCRIPT.sub("", str(error)) or type(error).__name__
+    context = error and error.__context__
+    return f"{text} {context}" if type(context).__name__.startswith("SSL") else text

@@ -1,0 +1,150 @@
+"""Publishing without an event loop: from a view of Django, a task of Celery, or a script."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from .._messages import checked_bytes, checked_text, dumps, encode_json
+from ._backend import BrokerError, checked_name
+
+if TYPE_CHECKING:
+    from ._redis import RedisBackend
+
+__all__ = ["Publisher"]
+
+# Seconds before a publish without an answer is sent again: the first time, and the most.
+_AGAIN: Final = (0.05, 1.0)
+
+
+class Publisher:
+    """Publishes to channels on Redis, synchronously, from any thread.
+
+    Those who listen use `Channels` with the same URL and the same `prefix`. A publisher connects when it
+    publishes for the first time. Use it by `with`, or call `close` in the end.
+
+    Args:
+        url: `redis://…`, `rediss://…` or `unix://…`, as of `Channels`.
+        history: Events kept of each channel. Give the same value as to `Channels`; so, too, of the others.
+        max_age: Seconds that an event is kept, or `None`.
+        prefix: What the names of all keys start with.
+        publish_timeout: Seconds in which Redis must have answered. `None` waits as long as it takes.
+        expire: Seconds after which a channel that nobody publishes to or reads is forgotten.
+
+    Raises:
+        ImportError: The extra `redis` is not installed.
+        TypeError: An argument of another type.
+        ValueError: An argument out of range, or not a URL of Redis.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        history: int = 1000,
+        max_age: float | None = 3600.0,
+        prefix: str = "lilya",
+        publish_timeout: float | None = 5.0,
+        expire: float = 86_400.0,
+    ) -> None:
+        try:
+            from ._redis import RedisBackend
+        except ImportError as error:
+            raise ImportError(
+                "publishing to redis:// needs the extra 'redis': install lilya-websockets[redis]"
+            ) from error
+        self._backend: RedisBackend = RedisBackend(
+            url,
+            history=history,
+            max_age=max_age,
+            prefix=prefix,
+            publish_timeout=publish_timeout,
+            expire=expire,
+        )
+        self._lock = threading.Lock()
+        self._publisher = b"p" + secrets.token_hex(6).encode()
+        self._number = 0
+        self._client: Any = None
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def publish(self, channel: str, data: str | bytes | bytearray | memoryview) -> str:
+        """Publish an event. When it returns, the event is kept.
+
+        Args:
+            channel: The channel's name.
+            data: Text that encodes to UTF-8, or bytes-like.
+
+        Returns:
+            The event's id.
+
+        Raises:
+            TypeError: An argument of another type.
+            ValueError: An invalid name, or text with a lone surrogate.
+            BrokerError: Redis refuses, or does not answer within `publish_timeout`. Without an answer the
+                event may have been kept; it is never kept twice.
+        """
+        checked = checked_text(data) if isinstance(data, str) else checked_bytes(data)
+        parts = self._backend.publish_parts(checked_name(channel), checked, self._publisher)
+        with self._lock:
+            self._number += 1
+            return self._ask(channel, (*parts, b"%d" % self._number))
+
+    def publish_json(self, channel: str, data: Any) -> str:
+        """Publish a value as JSON text; see `Channels.publish_json`.
+
+        Raises:
+            TypeError: The data, or a value in it, has no JSON form.
+            Exception: Also what `publish` raises.
+        """
+        return self.publish(channel, encode_json(data, dumps))
+
+    def close(self) -> None:
+        """Disconnect. Publishing again connects again."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _ask(self, channel: str, parts: tuple[bytes, ...]) -> str:
+        """Send a publish until there is an answer. Its number tells Redis that it is the same."""
+        from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+        from ._link import reason
+        from ._redis import published
+        from ._scripts import SCRIPTS
+
+        until = time.monotonic() + self._backend.timeout
+        delay, most = _AGAIN
+        while True:
+            try:
+                if self._client is None:
+                    self._client = self._backend.synchronous_client()
+                try:
+                    answer = self._client.execute_command(*parts)
+                except NoScriptError:
+                    self._client.script_load(SCRIPTS["publish"].source)
+                    answer = self._client.execute_command(*parts)
+                return published(answer)
+            except ResponseError as error:
+                raise BrokerError(f"cannot publish to {channel!r}: Redis refuses: {reason(error)}") from error
+            except (RedisError, OSError) as error:
+                if time.monotonic() + delay > until:
+                    raise BrokerError(
+                        f"cannot publish to {channel!r}: no answer from Redis at {self._backend.where} "
+                        f"within {self._backend.timeout:g} seconds: {reason(error)}. It may have been kept"
+                    ) from error
+                time.sleep(delay)
+                delay = min(2 * delay, most)

@@ -1,0 +1,309 @@
+"""What a Redis server does in one step for a channel: the Lua scripts, and nothing of how they are sent.
+
+Each channel has a stream of events and a hash, its state: the epoch, the time and the number of the newest
+event, and for each publisher the number of its last publish. A channel that nobody has published to has
+neither. An event is appended, counted and pushed by one script, so the numbers of a channel have no holes.
+
+Milliseconds stay text: to write a number of this size as text costs more than most commands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+__all__ = ["SCRIPTS", "Script"]
+
+_COMMON: Final = """
+local function text(number) return string.format('%.0f', number) end
+
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] .. string.sub('00000' .. time[2], -6, -4)
+end
+
+-- Where a channel stands, or nil.
+local function known(state, field)
+  local found = redis.call('HMGET', state, 'epoch', 'ms', 'seq', field)
+  local seq = tonumber(found[3] or '')
+  if found[1] and seq and tonumber(found[2] or '') then
+    return {epoch = found[1], ms = found[2], seq = seq, field = found[4]}
+  end
+end
+
+-- The same, to append to. If nothing is known, the channel begins, and what is left in it is another life's.
+local function standing(events, state, epoch, field)
+  local stands = known(state, field)
+  if stands then return stands end
+  redis.call('XLEN', events)  -- fails on what is no stream, and is not ours to delete
+  redis.call('HSET', state, 'epoch', epoch, 'ms', '0', 'seq', '0')  -- fails if there is no memory
+  redis.call('DEL', events)
+  return {epoch = epoch, ms = '0', seq = 0, field = false}
+end
+
+local function append(events, state, stands, epoch, push, header, data, kept, publisher, number)
+  local before, ms = stands.ms, clock()
+  if #ms < #before or (#ms == #before and ms < before) then ms = before end
+  stands.seq = stands.seq + 1
+  local seq = text(stands.seq)
+  local added = redis.pcall('XADD', events, 'MAXLEN', '~', kept, ms .. '-' .. seq,
+    'h', stands.epoch .. header, 'd', data)
+  if type(added) == 'table' then
+    if string.find(added.err, 'smaller', 1, true) then
+      -- Somebody has put an entry there that claims to be of the future.
+      redis.call('DEL', events)
+      before, ms, seq = '0', clock(), '1'
+      stands.epoch, stands.seq = epoch, 1
+      redis.call('HSET', state, 'epoch', epoch)
+    end
+    redis.call('XADD', events, ms .. '-' .. seq, 'h', stands.epoch .. header, 'd', data)
+  end
+  if publisher then
+    redis.call('HSET', state, 'ms', ms, 'seq', seq, publisher, number .. ' ' .. ms)
+  else
+    redis.call('HSET', state, 'ms', ms, 'seq', seq)
+  end
+  stands.ms = ms
+  -- Once in a second is often enough.
+  stands.untidy = stands.untidy or string.sub(before, 1, -4) ~= string.sub(ms, 1, -4)
+  local id = ms .. '-' .. seq .. '-' .. stands.epoch
+  -- A refused push must not undo what is kept.
+  local pushed = redis.pcall('PUBLISH', events .. push, id .. ' ' .. string.sub(header, 1, 1) .. data)
+  if type(pushed) == 'table' then stands.refused = pushed.err end
+  return id
+end
+
+-- Events go when they are too old. What the channel has counted to is kept for longer.
+local function tidy(events, state, stands, age, expire)
+  local until_gone = expire + 1000
+  if age ~= '0' then
+    redis.call('XTRIM', events, 'MINID', '~', text(math.max(stands.ms - age, 0)))
+    until_gone = math.min(until_gone, age + 61000)
+  end
+  redis.call('PEXPIRE', events, text(until_gone))
+  redis.call('PEXPIRE', state, text(expire + 1000))
+end
+
+-- So many entries at most, and not many more than 256 kB; and whether there are no more.
+local function page(command, events, from, to, count)
+  local all, size = {}, 0
+  while #all < count and size < 262144 do
+    local asked = math.min(16, count - #all)
+    local found = redis.call(command, events, from, to, 'COUNT', text(asked))
+    for _, entry in ipairs(found) do
+      all[#all + 1] = entry
+      size = size + #(entry[2][4] or '')
+    end
+    if #found < asked then return all, 1 end
+    from = '(' .. found[#found][1]
+  end
+  return all, 0
+end
+"""
+
+# Before the functions is what nearly every publish comes to: the channel and the publisher are known, and
+# nothing has to be tidied. The rest would do the same, and takes a sixth more.
+_PUBLISH: Final = (
+    """
+local events, state = KEYS[1], KEYS[2]
+local epoch, push, kept, age, expire, header, data, publisher, number = unpack(ARGV)
+local found, time = redis.call('HMGET', state, 'epoch', 'ms', 'seq', publisher), redis.call('TIME')
+local before, seq = found[2], tonumber(found[3] or '')
+local last = tonumber(found[4] and string.match(found[4], '^%d+') or '')
+if found[1] and before and seq and last and last < tonumber(number)
+  and string.sub(before, 1, -4) == time[1] then
+  local ms = time[1] .. string.sub('00000' .. time[2], -6, -4)
+  if ms < before then ms = before end
+  seq = string.format('%.0f', seq + 1)
+  local id = ms .. '-' .. seq
+  local added = redis.pcall('XADD', events, 'MAXLEN', '~', kept, id,
+    'h', found[1] .. header .. publisher .. ':' .. number, 'd', data)
+  if type(added) == 'string' then
+    redis.call('HSET', state, 'ms', ms, 'seq', seq, publisher, number .. ' ' .. ms)
+    id = id .. '-' .. found[1]
+    local pushed = redis.pcall('PUBLISH', events .. push, id .. ' ' .. header .. data)
+    if type(pushed) == 'table' then return {id, pushed.err} end
+    return id
+  end
+end
+"""
+    + _COMMON
+    + """
+local stands = standing(events, state, epoch, publisher)
+last = stands.field and tonumber(string.match(stands.field, '^%d+'))
+if last and tonumber(number) <= last then
+  -- It is kept, and the answer was lost.
+  local token, stop = publisher .. ':' .. number, '+'
+  repeat
+    found = redis.call('XREVRANGE', events, stop, '-', 'COUNT', 100)
+    for _, entry in ipairs(found) do
+      if string.sub(entry[2][2] or '', 10) == token then
+        return entry[1] .. '-' .. string.sub(entry[2][2], 1, 8)
+      end
+      stop = '(' .. entry[1]
+    end
+  until #found < 100
+  -- It is trimmed, too: a position before everything that is kept means the same.
+  local first = redis.call('XRANGE', events, '-', '+', 'COUNT', 1)[1]
+  if not first then return stands.ms .. '-' .. text(stands.seq) .. '-' .. stands.epoch end
+  local ms, seq = string.match(first[1], '^(%d+)-(%d+)$')
+  return ms .. '-' .. text(math.max(seq - 1, 0)) .. '-' .. stands.epoch
+end
+local id = append(events, state, stands, epoch, push, header .. publisher .. ':' .. number, data, kept,
+  publisher, number)
+if not last and redis.call('HLEN', state) > 64 then
+  -- Publishers that have not been heard of for an hour send nothing again. A part of them is looked at each
+  -- time, so that no publisher pays for all.
+  local part = redis.call('HSCAN', state, redis.call('HGET', state, 'swept') or '0', 'COUNT', '32')
+  for i = 1, #part[2], 2 do
+    local heard = string.match(part[2][i + 1], '^%d+ (%d+)$')
+    if heard and heard + 3600000 < tonumber(stands.ms) then redis.call('HDEL', state, part[2][i]) end
+  end
+  if part[1] == '0' then
+    redis.call('HDEL', state, 'swept')
+  else
+    redis.call('HSET', state, 'swept', part[1])
+  end
+end
+if stands.untidy then tidy(events, state, stands, age, expire) end
+if stands.refused then return {id, stands.refused} end
+return id
+"""
+)
+
+# The newest entries, from the newest back. `before` is where the page before has ended.
+_HISTORY: Final = (
+    _COMMON
+    + """
+local events, state = KEYS[1], KEYS[2]
+local age, expire, most, since_epoch, since_seq, before = unpack(ARGV)
+local stands = known(state, 'epoch')
+if not stands then
+  redis.call('XLEN', events)
+  return {clock()}
+end
+tidy(events, state, stands, age, expire)
+most = tonumber(most)
+if since_epoch == stands.epoch and tonumber(since_seq) <= stands.seq then
+  -- One more than those after it: the event itself, which shows whether it is the one that is meant.
+  most = math.min(most, stands.seq - since_seq + 1)
+end
+local found, ended = page('XREVRANGE', events, before, '-', most)
+return {clock(), stands.epoch, stands.ms, text(stands.seq), found, ended}
+"""
+)
+
+# What comes after a position, with what shows whether it is one of this life and of this branch of it.
+_READ: Final = (
+    _COMMON
+    + """
+local events, state = KEYS[1], KEYS[2]
+local epoch, ms, seq, count = unpack(ARGV)
+local stands = known(state, 'epoch')
+if not stands then
+  redis.call('XLEN', events)
+  return {clock()}
+end
+local first = redis.call('XRANGE', events, '-', '+', 'COUNT', 1)[1]
+local at, before, from = ms .. '-' .. seq, nil, '-'
+if epoch == stands.epoch then
+  from = '(' .. at
+  before = redis.call('XREVRANGE', events, at, '-', 'COUNT', 1)[1]
+end
+local found, ended = page('XRANGE', events, from, '+', tonumber(count))
+return {clock(), stands.epoch, stands.ms, text(stands.seq), found, ended,
+  first and first[1] or '', before and before[1] or ''}
+"""
+)
+
+# Where each of some channels stands, by their states. What is read does not expire.
+_STANDINGS: Final = """
+local age, expire = unpack(ARGV)
+local all = {}
+for i, state in ipairs(KEYS) do
+  local found = redis.pcall('HMGET', state, 'ms', 'seq', 'epoch')
+  if found[1] and found[2] and found[3] then
+    redis.call('PEXPIRE', state, expire)
+    if age == '0' then redis.call('PEXPIRE', string.sub(state, 1, -7), expire) end
+    all[i] = found[1] .. '-' .. found[2] .. '-' .. found[3]
+  else
+    all[i] = ''
+  end
+end
+return all
+"""
+
+# Which memory this is: another one after the broker has lost everything.
+_MEMORY: Final = """
+redis.call('SETNX', KEYS[1], ARGV[1])
+return redis.call('GET', KEYS[1])
+"""
+
+_PRESENCE: Final = (
+    _COMMON
+    + """
+local events, state, members, deadlines = unpack(KEYS)
+-- Not all of them: Lua has room for some 8,000 values, and there are three for each member.
+local epoch, push, kept, age, expire, action, ttl = unpack(ARGV, 1, 7)
+local stands = nil
+local now = clock()
+
+local function tell(data)
+  stands = stands or standing(events, state, epoch, 'epoch')
+  return append(events, state, stands, epoch, push, 's', data, kept)
+end
+
+local function leave(id)
+  if redis.call('ZREM', deadlines, id) == 1 then
+    local member = redis.call('HGET', members, id)
+    redis.call('HDEL', members, id)
+    if member then tell(string.match(member, ' (.*)$')) end
+  end
+end
+
+-- A part of those whose time is over, because nobody else is served meanwhile. Whoever asks comes again.
+local over = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, 500)
+for _, id in ipairs(over) do leave(id) end
+if action == 'appear' then
+  for i = 8, #ARGV, 3 do
+    if not redis.call('ZSCORE', deadlines, ARGV[i]) then
+      redis.call('HSET', members, ARGV[i], tell(ARGV[i + 1]) .. ' ' .. ARGV[i + 2])
+    end
+    redis.call('ZADD', deadlines, text(now + ttl), ARGV[i])
+  end
+  redis.call('PEXPIRE', members, text(expire + ttl))
+  redis.call('PEXPIRE', deadlines, text(expire + ttl))
+elseif action == 'vanish' then
+  for i = 8, #ARGV do leave(ARGV[i]) end
+end
+if stands and stands.untidy then tidy(events, state, stands, age, expire) end
+local found = {}
+if action == 'members' then
+  found = redis.call('HGETALL', members)
+elseif action == 'count' then
+  found = redis.call('ZCARD', deadlines)
+end
+return {#over, found}
+"""
+)
+
+
+class Script:
+    """A script, and what the server calls it once it has been told."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source.encode()
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+
+SCRIPTS: Final = {
+    name: Script(source)
+    for name, source in (
+        ("publish", _PUBLISH),
+        ("history", _HISTORY),
+        ("read", _READ),
+        ("standings", _STANDINGS),
+        ("memory", _MEMORY),
+        ("presence", _PRESENCE),
+    )
+}

@@ -1,0 +1,410 @@
+"""Channels from outside: sockets closed in all processes, publishers without an event loop, and a shell."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from lilya.websockets import WebSocketRuntimeError
+from lilya.websockets.__main__ import main
+from lilya.websockets.channels import BrokerError, Channels, Event, Gap, Publisher
+from lilya.websockets.channels._backend import CONTROL
+from lilya.websockets.channels._memory import MemoryBackend
+from lilya.websockets.channels._outbox import Entry
+from lilya.websockets.channels.backends import Backend
+
+from .redis_server import NO_SERVER, RedisServer, free_port, redis_binary
+from .server import Server
+
+pytestmark = pytest.mark.anyio
+
+on_redis = pytest.mark.skipif(redis_binary() is None, reason=NO_SERVER)
+
+Make = Callable[..., Channels]
+
+
+@pytest.fixture
+def make(make_channels: Make) -> Make:
+    return make_channels
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 - what is waited for has no event
+        await anyio.sleep(0.001)
+
+
+def closed(server: Server) -> Any:
+    """With what a socket was closed, if it was."""
+    return next(
+        ((m["code"], m.get("reason") or "") for m in server.sent if m["type"] == "websocket.close"), None
+    )
+
+
+# Closing
+
+
+class Joined:
+    """Sockets that have joined, each in a task, and how their blocks have ended."""
+
+    def __init__(self) -> None:
+        self.servers: dict[str, Server] = {}
+        self.ids: dict[str, str] = {}
+        self.ended: dict[str, Any] = {}
+
+    async def join(self, channels: Channels, name: str, channel: Any, member: Any = None) -> None:
+        server = self.servers[name] = Server()
+        async with channels.join(channel, await server.accepted(), member=member) as membership:
+            self.ids[name] = membership.members[0].id if member is not None else ""
+            await anyio.sleep_forever()
+        self.ended[name] = membership.ended
+
+
+@pytest.mark.quiet
+async def test_closing_everywhere(make: Make) -> None:
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(make())
+        # In memory, another one would see nothing of the first.
+        other = one if isinstance(one.backend, MemoryBackend) else await stack.enter_async_context(make())
+        joined = Joined()
+        async with anyio.create_task_group() as tasks:
+            everybody: list[tuple[Channels, str, Any, Any]] = [
+                (one, "ann", "a", {"user": 1, "tab": 1}),
+                (other, "ann again", ["b", "a"], {"user": 1, "tab": 2}),
+                (other, "bob", "a", {"user": 2}),
+                (one, "plain", "a", "text"),
+                (one, "nobody", "a", None),
+                (other, "elsewhere", "b", {"user": 1}),
+            ]
+            for channels, name, channel, member in everybody:
+                tasks.start_soon(joined.join, channels, name, channel, member)
+            await until(lambda: len(joined.ids) == 6)
+            await other.close("a", member={"user": 1}, code=4001, reason="banned")
+            await until(lambda: len(joined.ended) == 2)
+            assert joined.ended == {"ann": "closed", "ann again": "closed"}
+            assert closed(joined.servers["ann"]) == closed(joined.servers["ann again"]) == (4001, "banned")
+            await one.close("a", member=joined.ids["bob"])
+            await until(lambda: len(joined.ended) == 3)
+            assert closed(joined.servers["bob"]) == (1000, "")
+            await other.close("a")
+            await until(lambda: len(joined.ended) == 5)
+            assert sorted(set(joined.ids) - set(joined.ended)) == ["elsewhere"]
+            await one.close("nothing")
+            tasks.cancel_scope.cancel()
+        assert not one._channels
+        assert not one._positions
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"code": 1005}, ValueError, "a close code must be"),
+        ({"reason": "x" * 124}, ValueError, "at most 123 bytes"),
+        ({"member": 1}, TypeError, "member must be an id or a mapping, got int"),
+        ({"member": {"user": {1}}}, TypeError, "set"),
+    ],
+)
+async def test_wrong_arguments_of_close(
+    options: dict[str, Any], error: type[Exception], words: str, make: Make
+) -> None:
+    async with make() as channels:
+        with pytest.raises(error, match=words):
+            await channels.close("a", **options)
+        with pytest.raises(ValueError, match="must not be empty"):
+            await channels.close("")
+
+
+@pytest.mark.quiet
+async def test_orders_that_cannot_be_read(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    async with make() as channels:
+        joined = Joined()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(joined.join, channels, "ann", "a")
+            await until(lambda: joined.ids)
+            for data in ("", "[]", "{}", '{"close":"a"}', '{"close":"a","code":1,"reason":""}', b"\xff"):
+                await channels.backend.publish(CONTROL, data)
+            await until(lambda: len(caplog.records) == 6)
+            await channels.close("a")
+            await until(lambda: joined.ended)
+    assert all("cannot be read" in record.getMessage() for record in caplog.records)
+
+
+async def test_an_order_that_was_missed(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody knows who was meant, so it is said."""
+    async with make() as channels, channels.join("a", await Server().accepted()):
+        position = channels._positions[CONTROL]
+        gap = Gap(CONTROL, position, position)
+        channels._deliver(gap, Entry(gap, 0, gap))
+    assert "may have been told to be closed" in caplog.text
+
+
+# Looking
+
+
+async def test_counting_and_names(make: Make) -> None:
+    async with make() as channels:
+        assert await channels.count("a") == 0
+        assert await channels.backend.names() == set()
+        for name in ("a", "b*[x]", "ä:/b", "{c}", "%61"):
+            await channels.publish(name, "1")
+        members = [channels.roster.member("d", f"{n}") for n in range(3)]
+        await channels.roster.appear(members)
+        await channels.close("a")
+        assert await channels.count("d") == 3
+        assert set(await channels.backend.names()) == {"a", "b*[x]", "ä:/b", "{c}", "%61", "d"}
+        await channels.roster.vanish(members)
+        assert await channels.count("d") == 0
+        with pytest.raises(ValueError, match="must not be empty"):
+            await channels.count("")
+
+
+async def test_a_backend_that_only_does_what_it_must() -> None:
+    class Plain(MemoryBackend):
+        count = Backend.count
+        names = Backend.names
+
+    async with Channels(Plain(history=1, max_age=None)) as channels:
+        await channels.roster.appear([channels.roster.member("a", "1")])
+        assert await channels.count("a") == 1
+        with pytest.raises(BrokerError, match="Plain cannot tell which channels there are"):
+            await channels.backend.names()
+
+
+# Threads
+
+
+async def test_publishing_from_a_thread(make: Make) -> None:
+    async with make() as channels, channels.subscribe("a") as subscription:
+        ids: list[str] = []
+
+        def work(name: int) -> None:
+            ids.extend(channels.publish_from_thread("a", f"{name}:{n}") for n in range(10))
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(3)]
+        for thread in threads:
+            thread.start()
+        got = [await anext(subscription) for _ in range(30)]
+        for thread in threads:
+            await anyio.to_thread.run_sync(thread.join)
+        assert sorted(ids) == sorted(event.id for event in got if isinstance(event, Event))
+        with pytest.raises(WebSocketRuntimeError, match="would wait for itself"):
+            channels.publish_from_thread("a", "1")
+        with pytest.raises(ValueError, match="must not be empty"):
+            await anyio.to_thread.run_sync(channels.publish_from_thread, "", "1")
+    with pytest.raises(WebSocketRuntimeError, match="not started, or were stopped"):
+        channels.publish_from_thread("a", "1")
+
+
+@pytest.fixture
+def prefix() -> str:
+    return uuid4().hex
+
+
+@on_redis
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_publisher(redis_server: RedisServer, prefix: str) -> None:
+    async with Channels(redis_server.url, prefix=prefix) as channels, channels.subscribe("a") as subscription:
+
+        def work() -> list[str]:
+            with Publisher(redis_server.url, prefix=prefix) as publisher:
+                redis_server.ask("SCRIPT", "FLUSH")
+                ids = [publisher.publish("a", "text"), publisher.publish("a", b"data")]
+                redis_server.ask("CLIENT", "KILL", "TYPE", "normal")
+                ids.append(publisher.publish_json("a", {"n": [1]}))
+                publisher.close()
+                ids.append(publisher.publish("a", "connected again"))
+                with pytest.raises(ValueError, match="must not be empty"):
+                    publisher.publish("", "1")
+                with pytest.raises(TypeError, match="bytes-like"):
+                    publisher.publish("a", 1)  # type: ignore[arg-type]
+            return ids
+
+        ids = await anyio.to_thread.run_sync(work)
+        events = [await anext(subscription) for _ in range(4)]
+        assert [event.id for event in events if isinstance(event, Event)] == ids
+        assert [event.data for event in events if isinstance(event, Event)] == [
+            *("text", b"data", '{"n":[1]}', "connected again")
+        ]
+
+
+@on_redis
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_publisher_whose_answer_is_lost(redis_server: RedisServer, prefix: str) -> None:
+    """It sends the same again, and that is kept once."""
+    pytest.importorskip("redis")
+    from lilya.websockets.channels._scripts import SCRIPTS
+
+    from .test_channels_redis import Proxy
+
+    async with (
+        Proxy(redis_server.port) as proxy,
+        Channels(redis_server.url, prefix=prefix) as channels,
+        channels.subscribe("a") as subscription,
+    ):
+        publisher = Publisher(proxy.url, prefix=prefix)
+        ids = [await anyio.to_thread.run_sync(publisher.publish, "a", "0")]
+        for number in range(1, 4):
+            proxy.lose = SCRIPTS["publish"].sha
+            ids.append(await anyio.to_thread.run_sync(publisher.publish, "a", f"{number}"))
+        assert proxy.lost == 3
+        await channels.publish("a", "last")
+        events = [await anext(subscription) for _ in range(5)]
+        assert [event.id for event in events if isinstance(event, Event)][:4] == ids
+        await anyio.to_thread.run_sync(publisher.close)
+
+
+@on_redis
+def test_a_publisher_without_a_server(prefix: str) -> None:
+    publisher = Publisher(f"redis://:secret@127.0.0.1:{free_port()}", prefix=prefix, publish_timeout=0.2)
+    with pytest.raises(
+        BrokerError, match=r"no answer from Redis at .* within 0\.2 seconds.*may have"
+    ) as caught:
+        publisher.publish("a", "1")
+    assert "secret" not in str(caught.value)
+    publisher.close()
+    publisher.close()
+
+
+@on_redis
+def test_a_publisher_that_is_refused(redis_server: RedisServer, prefix: str) -> None:
+    redis_server.ask("SET", f"{{{prefix}:a}}", "no stream")
+    with Publisher(redis_server.url, prefix=prefix) as publisher:
+        with pytest.raises(BrokerError, match="cannot publish to 'a': Redis refuses: WRONGTYPE"):
+            publisher.publish("a", "1")
+
+
+def test_a_publisher_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lilya.websockets.channels._redis", None)
+    with pytest.raises(ImportError, match=r"install lilya-websockets\[redis\]"):
+        Publisher("redis://localhost")
+
+
+# The shell
+
+
+async def command(*arguments: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    status = await anyio.to_thread.run_sync(main, ["channels", *arguments])
+    said = capsys.readouterr()
+    assert (status, said.err) == (0, "")
+    return said.out.splitlines()
+
+
+@on_redis
+@pytest.mark.quiet
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_command(
+    redis_server: RedisServer,
+    prefix: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    where = ("--url", redis_server.url, "--prefix", prefix)
+    async with Channels(redis_server.url, prefix=prefix) as channels, anyio.create_task_group() as tasks:
+        joined = Joined()
+        tasks.start_soon(joined.join, channels, "ann", "a", {"user": 1})
+        await until(lambda: joined.ids)
+        (id,) = await command(*where, "publish", "a", "from a shell", capsys=capsys)
+        monkeypatch.setattr(sys, "stdin", io.StringIO("from a pipe"))
+        (line,) = await command(*where, "--json", "publish", "b", capsys=capsys)
+        assert json.loads(line)["channel"] == "b"
+        assert await command(*where, "list", capsys=capsys) == ["a", "b"]
+        assert await command(*where, "--json", "list", "b", capsys=capsys) == ['{"channel": "b"}']
+        ann = joined.ids["ann"]
+        assert await command(*where, "members", "a", capsys=capsys) == [f'{ann} {{"user":1}}']
+        assert await command(*where, "members", "a", "--count", capsys=capsys) == ["1"]
+        (line,) = await command(*where, "--json", "members", "a", capsys=capsys)
+        assert json.loads(line) == {"id": ann, "info": {"user": 1}}
+        tail = ("tail", "a", "--history", "1", "--count", "1")
+        assert await command(*where, *tail, capsys=capsys) == [f"a {id} from a shell"]
+        await channels.publish("a", b"\x01\xff")
+        (line,) = await command(*where, "--json", *tail, capsys=capsys)
+        assert json.loads(line)["hex"] == "01ff"
+        await command(
+            *where, "close", "a", "--member", ann, "--code", "4001", "--reason", "go", capsys=capsys
+        )
+        await until(lambda: joined.ended)
+        assert closed(joined.servers["ann"]) == (4001, "go")
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_lines_of_everything_that_may_come(
+    json_lines: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from argparse import Namespace
+
+    from lilya.websockets.channels import Dropped, Gap, Member, Presence, _command
+
+    items = [
+        Gap("a", "1-1-00000000", "1-2-00000000"),
+        Dropped(3),
+        Presence("join", Member("a", "me", "1")),
+        Event("a", "1-3-00000000", "x"),
+    ]
+
+    class Source:
+        def subscribe(self, *_: Any, **__: Any) -> Any:
+            return self
+
+        async def __aenter__(self) -> Any:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+        async def __aiter__(self) -> Any:
+            for item in items:
+                yield item
+
+    options = Namespace(channels=["a"], history=0, presence=True, count=0, json=json_lines)
+    await _command._tail(Source(), options)  # type: ignore[arg-type]
+    lines = capsys.readouterr().out.splitlines()
+    if json_lines:
+        assert list(map(json.loads, lines)) == [
+            {"channel": "a", "gap": "1-2-00000000"},
+            {"dropped": 3},
+            {"channel": "a", "join": "me", "info": 1},
+            {"channel": "a", "id": "1-3-00000000", "text": "x"},
+        ]
+    else:
+        assert lines == ["a gap 1-1-00000000 1-2-00000000", "dropped 3", "a join me 1", "a 1-3-00000000 x"]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("nonsense://x", "starts with one of"), (f"redis://127.0.0.1:{free_port()}", "cannot use Redis at")],
+)
+def test_a_command_that_fails(url: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("redis")
+    assert main(["channels", "--url", url, "list"]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_command_that_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(anyio, "run", interrupted)
+    assert main(["channels", "--url", "memory://", "list"]) == 130
+
+
+def test_the_module_as_a_program() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "lilya.websockets", "channels", "--url", "memory://", "list"],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert told.stdout == b""
+    assert asyncio.iscoroutinefunction(Channels.close)
