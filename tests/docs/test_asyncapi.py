@@ -14,6 +14,8 @@ from lilya.websockets.asyncapi import AsyncAPI
 from tests.docs.asyncapi_examples import NOT_OF_THE_MODELS, documents
 from tests.lilya_websockets.documents import problems
 
+pytestmark = pytest.mark.page("docs/guides/asyncapi.md", "## What the document says, and where it is from")
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs_src" / "guides" / "asyncapi"
 PAGE = ROOT / "docs" / "guides" / "asyncapi.md"
@@ -50,11 +52,13 @@ def test_what_is_not_of_the_models_is_an_error(name: str) -> None:
         AsyncAPI(asyncapi._app, transcripts=[ROOT / name]).to_json()
 
 
+@pytest.mark.page("docs/guides/asyncapi.md", "## Write it to a file, and check it in CI")
 def test_the_document_on_the_page() -> None:
     file = FOLDER / "chat.yaml"
     assert main(["asyncapi", "docs_src.guides.asyncapi.chat:asyncapi", "--check", str(file)]) == 0
 
 
+@pytest.mark.page("docs/guides/asyncapi.md", "## Examples from transcripts")
 def test_an_example_of_each_message() -> None:
     (channel,) = chat.asyncapi.document["channels"].values()
     assert all(len(message["examples"]) == 1 for message in channel["messages"].values())
@@ -69,6 +73,7 @@ def test_planted_fault(tmp_path: Path) -> None:
         AsyncAPI(chat.app, transcripts=[file]).to_json()
 
 
+@pytest.mark.page("docs/guides/asyncapi.md", "## A client in TypeScript")
 def test_the_client_is_as_short_as_the_page_says() -> None:
     lines = (FOLDER / "client.ts").read_text("utf-8").splitlines()
     said = re.search(r"a client of (\d+) lines", PAGE.read_text("utf-8"))

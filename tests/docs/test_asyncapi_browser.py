@@ -21,7 +21,7 @@ from lilya.websockets.typed import JSON
 from tests.docs.browser import Browser, Tab, needs_chromium, wait_for
 from tests.lilya_websockets.test_asyncapi_page import HOSTILE
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.page("docs/guides/asyncapi.md", "## Serve the document and a page")]
 
 STATUS = "document.querySelector('.console [role=status]').textContent"
 LOG = "[...document.querySelectorAll('.log li')].map((item) => item.innerText)"
