@@ -191,12 +191,13 @@ class RedisStore(LimitStore):
         return math.ceil(self._lease * 1000)
 
     def _new_client(self) -> Redis:
-        return Redis.from_url(
+        client: Redis = Redis.from_url(
             self._url,
             socket_timeout=self._timeout,
             socket_connect_timeout=self._timeout,
             retry=Retry(NoBackoff(), 0),
         )
+        return client
 
     def _ready(self) -> None:
         """Have a client of this event loop."""
