@@ -37,7 +37,7 @@ AT_LEAST = {
     "consoles": 2,
 }
 # What is not run, or not reached, each with its reason on the page. Fewer are welcome.
-AT_MOST = {"skipped": 7, "unreached lines": 46}
+AT_MOST = {"skipped": 8, "unreached lines": 46}
 
 
 def configuration() -> dict[str, Any]:
