@@ -7,7 +7,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from lilya import websockets
 from lilya.websockets.asyncapi import AsyncAPI, describe
@@ -100,6 +100,15 @@ class Filter(BaseModel):
     since: int = 0
 
 
+class Hints(BaseModel):
+    x_color: str = "red"
+    other: Annotated[str, Field(alias="x_other")] = ""
+
+
+class Needed(Hints):
+    x_token: str
+
+
 def test_parameters_of_fastapi() -> None:
     def number(size: Annotated[int, Query(description="How many.", ge=1)] = 5) -> int:
         return size
@@ -126,6 +135,12 @@ def test_parameters_of_fastapi() -> None:
     @app.websocket("/filtered")
     async def filtered(websocket: fastapi.WebSocket[Say], by: Annotated[Filter, Query()]) -> None: ...
 
+    @app.websocket("/hinted")
+    async def hinted(websocket: fastapi.WebSocket[Say], by: Annotated[Hints, Header()]) -> None: ...
+
+    @app.websocket("/needed")
+    async def needed(websocket: fastapi.WebSocket[Say], by: Annotated[Needed, Header()]) -> None: ...
+
     document = made(app)
     channel = document["channels"]["rooms_room_item"]
     assert channel["parameters"] == {
@@ -145,6 +160,13 @@ def test_parameters_of_fastapi() -> None:
     assert document["channels"]["filtered"]["bindings"]["ws"]["query"] == {
         "$ref": "#/components/schemas/Filter"
     }
+    headers = document["channels"]["hinted"]["bindings"]["ws"]["headers"]
+    assert (list(headers["properties"]), headers.get("required")) == (["x-color", "x_other"], None)
+    headers = document["channels"]["needed"]["bindings"]["ws"]["headers"]
+    assert (list(headers["properties"]), headers["required"]) == (
+        ["x-color", "x_other", "x-token"],
+        ["x-token"],
+    )
 
 
 def test_types_that_a_dependency_is_annotated_with() -> None:

@@ -313,6 +313,16 @@ def test_types(type_: Any, names: list[str]) -> None:
     ] == names
 
 
+def test_the_field_that_tells_members_apart_is_required_wherever_their_union_is() -> None:
+    class Both(pydantic.BaseModel):
+        said: Annotated[Say | Leave, pydantic.Field(discriminator="type")]
+
+    for type_ in (list[Say | Leave], Both, pydantic.RootModel[Both]):
+        schemas = of(WebSocket[type_, Any])["components"]["schemas"]  # type: ignore[valid-type]
+        for name in ("Say", "Leave"):
+            assert "type" in (schemas.get(name) or schemas[f"{name}-Input"])["required"]
+
+
 def test_two_models_of_one_name() -> None:
     def one() -> Any:
         class Say(pydantic.BaseModel):

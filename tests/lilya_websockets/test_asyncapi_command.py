@@ -72,6 +72,39 @@ def test_what_is_no_app(capfd: pytest.CaptureFixture[str], target: str, said: st
     assert err.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("app = None + 1", "line 1, in <module>"),
+        ("import os; os.environ['NOT_SET_ANYWHERE']", "KeyError: 'NOT_SET_ANYWHERE'"),
+        ("import not_installed_anywhere", "ModuleNotFoundError: No module named 'not_installed_anywhere'"),
+    ],
+)
+def test_an_app_that_cannot_be_imported(
+    source: str, said: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A traceback says where; 1 would mean that the file is another document."""
+    (tmp_path / "fails_on_import.py").write_text(source + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("fails_on_import", None)
+    status, out, err = run(capfd, "fails_on_import:app")
+    assert (status, out) == (2, "")
+    assert err.startswith("fails_on_import:app cannot be imported:\n")
+    assert "fails_on_import.py" in err
+    assert said in err
+
+
+def test_what_an_app_prints_is_no_part_of_the_document(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prints_on_import.py").write_text("print('starting')\napp = {}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("prints_on_import", None)
+    status, out, err = run(capfd, "prints_on_import:app")
+    assert (status, err) == (0, "starting\n")
+    assert json.loads(out)["asyncapi"] == "3.0.0"
+
+
 def test_a_file_that_is_not_there(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     status, out, err = run(capfd, f"{APP}:app", "--check", str(tmp_path / "nothing.json"))
     assert (status, out) == (2, "")

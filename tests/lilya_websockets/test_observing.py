@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -223,24 +224,100 @@ async def test_the_first_end_counts() -> None:
     assert log.last == ("ended", "client", 4000, "", "NoneType")
 
 
-async def test_a_send_that_fails_is_a_loss_until_the_true_end_is_received() -> None:
+@pytest.mark.parametrize("leaves_by", ["return", "the app receives it", "the exception"])
+@pytest.mark.parametrize(
+    ("events", "end"),
+    [
+        ([disconnect(4000)], ("client", 4000)),
+        ([text("not taken"), disconnect(4000)], ("client", 4000)),
+        ([RuntimeError("the server has nothing to say")], ("network", 1006)),
+        ([], ("network", 1006)),  # it says nothing in time
+    ],
+)
+async def test_the_true_end_behind_a_send_that_fails(
+    events: list[Any], end: tuple[str, int], leaves_by: str
+) -> None:
+    """An app that only sends does not ask for it. Then the observer does."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        websocket = await opened(scope, receive, send)
+        try:
+            await websocket.send_text("a")
+        except WebSocketDisconnect:
+            if leaves_by == "the exception":
+                raise
+        if leaves_by == "the app receives it":
+            try:
+                with anyio.move_on_after(0.1):
+                    while (await receive())["type"] != "websocket.disconnect":
+                        pass
+            except RuntimeError:
+                pass
+
+    log, server = Log(), Server(*events)
+
+    async def fails(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            raise ClientDisconnected
+        await server.send(message)
+
+    with contextlib.suppress(WebSocketDisconnect):
+        await observe(app, log)(server.scope, server.receive, fails)
+    error = "WebSocketDisconnect" if leaves_by == "the exception" else "NoneType"
+    assert log.last == ("ended", *end, "", error)
+
+
+async def test_without_anyio_it_stays_a_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+        with pytest.raises(ClientDisconnected):
+            await send({"type": "websocket.send", "text": "a"})
+
+    log, server = Log(), Server(disconnect(4000))
+
+    async def fails(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            raise ClientDisconnected
+        await server.send(message)
+
+    assert (await server.receive())["type"] == "websocket.connect"
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "anyio", None)
+        await observe(app, log)(server.scope, server.receive, fails)
+    assert log.last == ("ended", "network", 1006, "", "NoneType")
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_who_asks_for_the_true_end_can_be_cancelled(stops: bool) -> None:
+    """The end is told all the same."""
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
         websocket = await opened(scope, receive, send)
         with pytest.raises(WebSocketDisconnect):
             await websocket.send_text("a")
-        if scope["query_string"]:
-            assert (await receive())["type"] == "websocket.disconnect"
+        if stops:
+            raise ValueError
 
-    for query, end in ((b"", ("network", 1006)), (b"looks", ("client", 4000))):
-        log, server = Log(), Server(disconnect(4000), query_string=query)
+    log, server = Log(), Server()
 
-        async def fails(message: Any, server: Server = server) -> None:
-            if message["type"] == "websocket.send":
-                raise ClientDisconnected
-            await server.send(message)
+    async def fails(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            raise ClientDisconnected
+        await server.send(message)
 
-        await observe(app, log)(server.scope, server.receive, fails)
-        assert log.last == ("ended", *end, "", "NoneType")
+    with anyio.CancelScope() as scope, contextlib.suppress(ValueError):
+        scope.cancel()
+        with anyio.CancelScope(shield=True) as inner:
+
+            async def cancelled() -> Any:
+                message = await server.receive() if server.events else None
+                if message is None:
+                    inner.cancel()
+                    await anyio.sleep_forever()
+                return message
+
+            await observe(app, log)(server.scope, cancelled, fails)
+    assert log.last[:3] == ("ended", "network", 1006)
 
 
 async def test_a_close_that_the_server_refuses_is_no_end() -> None:
@@ -894,6 +971,11 @@ async def test_what_is_no_word_stands_in_quotes(value: str) -> None:
 # Routes
 
 
+def mounted(root: str, params: dict[str, Any]) -> dict[str, Any]:
+    route = type("Route", (), {"path": "/rooms/{name}"})
+    return {"route": route, "root_path": root, "path_params": params}
+
+
 @pytest.mark.parametrize(
     ("scope", "route"),
     [
@@ -902,6 +984,11 @@ async def test_what_is_no_word_stands_in_quotes(value: str) -> None:
         ({"route": type("Route", (), {"path": "/rooms/{name}"})}, "/rooms/{name}"),  # FastAPI
         ({"route": type("Route", (), {"path": 5})}, None),
         ({"path_template": "/rooms/{name}"}, "/rooms/{name}"),  # Litestar
+        # Mounted, by Starlette and FastAPI
+        (mounted("/api/sub", {"name": "ann"}), "/sub/rooms/{name}"),
+        (mounted("/api/of/bob%20b", {"who": "bob b", "name": "ann"}), "/of/{who}/rooms/{name}"),
+        (mounted("/api/of/007", {"who": 7, "name": "ann"}), "/rooms/{name}"),  # it cannot be found again
+        (mounted("/else", {"name": "ann"}), "/rooms/{name}"),
     ],
 )
 async def test_the_route(scope: dict[str, Any], route: str | None) -> None:
@@ -918,7 +1005,7 @@ async def test_the_route(scope: dict[str, Any], route: str | None) -> None:
         given.update(scope)  # as a router does
         await (await opened(given, receive, send)).close()
 
-    server = Server(path="/rooms/ann")
+    server = Server(path="/rooms/ann", root_path="/api")
     await observe(app, Routes(), observer)(server.scope, server.receive, server.send)
     assert routes == [route]
     assert records.records[-1].websocket["path"] == (route or "/rooms/ann")  # type: ignore[attr-defined]

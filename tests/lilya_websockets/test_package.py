@@ -363,7 +363,7 @@ def test_the_layers_of_typed_messages(path: Path) -> None:
 ASYNCAPI_LAYERS = {
     "_text": (set[str](), set[str]()),
     "_schemas": (set[str](), {"typed._kinds"}),
-    "_pydantic": ({"_schemas"}, {"typed._kinds"}),
+    "_pydantic": ({"_schemas"}, {"typed._kinds", "typed._pydantic"}),
     "_msgspec": ({"_schemas"}, {"typed._kinds"}),
     "_handlers": (set[str](), {"_routes", "_websocket", "typed._kinds", "typed._typed"}),
     "_document": ({"_handlers", "_schemas"}, {"typed._kinds", "typed._typed"}),

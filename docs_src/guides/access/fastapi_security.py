@@ -16,7 +16,7 @@ app = FastAPI()
 
 
 async def current_scopes(connection: HTTPConnection, needed: SecurityScopes) -> set[str]:
-    """The same dependency for HTTP and for WebSockets. FastAPI's `HTTPBearer` works for HTTP only."""
+    """The same dependency for HTTP and for WebSockets, also for those of browsers."""
     token = bearer_token(connection, subprotocol="bearer")
     for key, scopes in KEYS.items():
         if token_matches(token, key):

@@ -48,6 +48,8 @@ logger: Final = logging.getLogger("lilya.websockets")
 Kind = Literal["text", "bytes"]
 
 _KEY: Final = "lilya.websocket.observed"  # in the scope: what is observed
+# Seconds in which is found out what a failed send means. Servers have the disconnect at hand then.
+_GRACE: Final = 0.2
 _PATH: Final = 200  # characters of a path in a log line
 _WHY: Final = 200  # and of an explanation
 _NOTE: Final = "in the WebSocket connection "
@@ -193,6 +195,7 @@ class ObservedConnection:
         "_is_guess",
         "_opened_at",
         "_receive",
+        "_root",
         "_send",
         "_status",
         "_watch",
@@ -217,6 +220,7 @@ class ObservedConnection:
         """Messages that the server has taken so far."""
         self.bytes_sent = 0
         """Their bytes, of text as UTF-8."""
+        self._root = str(scope.get("root_path", ""))
         self._receive = receive
         self._send = send
         self._hooks = hooks
@@ -241,11 +245,21 @@ class ObservedConnection:
 
     @property
     def route(self) -> str | None:
-        """The route's template, such as `"/rooms/{name}"`. `None` before the framework has found the route,
-        and for frameworks that do not tell: FastAPI, Starlette and Litestar do.
+        """The template of the route and its mount, such as `"/rooms/{name}"`. `None` before the framework
+        has found the route, and for frameworks that do not tell: FastAPI, Starlette and Litestar do.
         """
         route = self.scope.get("path_template", getattr(self.scope.get("route"), "path", None))
-        return route if isinstance(route, str) else None
+        if not isinstance(route, str):
+            return None
+        # A mount has moved its part of the path there, filled in. There are few routes only if each value
+        # that the client has chosen becomes its name again.
+        root = str(self.scope.get("root_path", ""))
+        mount = root[len(self._root) :] if root.startswith(self._root) else ""
+        params = self.scope.get("path_params") if mount else None
+        names = {quote(str(value)): name for name, value in params.items()} if params else {}
+        parts = [f"{{{names[part]}}}" if part in names else part for part in mount.split("/")]
+        template = "/".join(parts) + route
+        return template if all(f"{{{name}" in template for name in params or ()) else route
 
     # Between the server and the app
 
@@ -255,19 +269,44 @@ class ObservedConnection:
             await app(self.scope, self.receive, self.send)
         except BaseException as error:
             _note(error, self.id)
-            self._leave(error)
+            try:
+                if isinstance(error, Exception):
+                    await self._find_end()
+            finally:
+                self._leave(error)
             raise
         else:
-            self._leave(None)
+            try:
+                await self._find_end()
+            finally:
+                self._leave(None)
         finally:
             self.scope = {}  # it refers to this
+
+    async def _find_end(self) -> None:
+        """Ask the server how it ended, if all that is known is that a send has failed: the app has not."""
+        if not self._is_guess or self._opened_at is None:
+            return
+        try:
+            import anyio
+        except ImportError:
+            return  # it stays a guess
+        with anyio.move_on_after(_GRACE):
+            try:
+                while self._is_guess:
+                    message = await self._receive()
+                    if kind_of(message) == "websocket.disconnect":
+                        self._told(message)
+            except Exception:
+                pass  # the server has nothing to say
 
     async def receive(self) -> Message:
         """In place of the server's `receive`. Cancelling it loses no more than the server's loses."""
         try:
             message = await self._receive()
         except Exception as error:
-            self._lose(error)
+            if isinstance(error, losses()):
+                self._told(end_of(error))
             raise
         try:
             kind = message["type"]
@@ -332,7 +371,7 @@ class ObservedConnection:
         self._end(_BY.get(code, "client"), code)
 
     def _lose(self, error: Exception) -> None:
-        """The server's callable has raised."""
+        """The server's `send` has raised."""
         if isinstance(error, losses()) and not self._by:
             self._told(end_of(error))
             self._is_guess = True

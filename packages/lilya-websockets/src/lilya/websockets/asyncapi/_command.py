@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +41,27 @@ def run(options: argparse.Namespace) -> int:
         The exit status: 0, 1 if the file is another document, 2 if there is none.
     """
     try:
-        asyncapi = _load(options.app)
-        is_yaml = options.format == "yaml" or (
-            options.format is None and options.check is not None and options.check.suffix in (".yaml", ".yml")
-        )
+        # What an app prints when it is imported is no part of the document.
+        with contextlib.redirect_stdout(sys.stderr):
+            found = _load(options.app)
+    except _NoApp as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except Exception:
+        sys.stderr.write(f"{options.app} cannot be imported:\n{traceback.format_exc()}")
+        return 2
+    is_yaml = options.format == "yaml" or (
+        options.format is None and options.check is not None and options.check.suffix in (".yaml", ".yml")
+    )
+    try:
+        asyncapi = found if isinstance(found, AsyncAPI) else AsyncAPI(found)
         text = asyncapi.to_yaml() if is_yaml else asyncapi.to_json()
         if options.check is None:
             sys.stdout.buffer.write(text.encode())
             sys.stdout.buffer.flush()
             return 0
         written = options.check.read_text("utf-8")
-    except (AttributeError, ImportError, OSError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     if written == text:
@@ -66,18 +78,29 @@ def run(options: argparse.Namespace) -> int:
     return 1
 
 
-def _load(target: str) -> AsyncAPI:
-    """The document of what is named.
+class _NoApp(Exception):
+    """What is named is not there; the text says all there is to say."""
+
+
+def _load(target: str) -> Any:
+    """What is named.
 
     Raises:
-        AttributeError: The module has no such name.
-        ImportError: There is no such module, or it cannot be imported.
-        ValueError: It is no name.
+        _NoApp: It is no name, or there is no such module, or nothing of that name in it.
+        Exception: What the module raises when it is imported.
     """
     module, colon, name = target.partition(":")
     if not (module and colon and name):
-        raise ValueError(f"name the app as MODULE:NAME, such as main:app; got {target!r}")
-    found: Any = importlib.import_module(module)
+        raise _NoApp(f"name the app as MODULE:NAME, such as main:app; got {target!r}")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise _NoApp(str(error)) from error
+        raise  # one that the app imports
     for part in name.split("."):
-        found = getattr(found, part)
-    return found if isinstance(found, AsyncAPI) else AsyncAPI(found)
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            raise _NoApp(str(error)) from error
+    return found

@@ -219,8 +219,8 @@ def _channel(channel: Channel, components: dict[str, Schema]) -> dict[str, Any]:
         messages.setdefault(message.key, message.object(described.partition("\n")[0]))
     binding = _without_nothing(
         {
-            "query": _parameters(conversation.query, channel.query),
-            "headers": _parameters(conversation.headers, channel.headers),
+            "query": _parameters(conversation.query, channel.query, components),
+            "headers": _parameters(conversation.headers, channel.headers, components),
         }
     )
     return _without_nothing(
@@ -236,12 +236,15 @@ def _channel(channel: Channel, components: dict[str, Schema]) -> dict[str, Any]:
     )
 
 
-def _parameters(fields: list[Any], schemas: list[Schema]) -> Schema:
+def _parameters(fields: list[Any], schemas: list[Schema], components: dict[str, Schema]) -> Schema:
     """The parameters in the query, or in the headers, as an object."""
     if not fields:
         return None
     if len(fields) == 1 and is_model(fields[0].field_info.annotation):  # FastAPI's models of parameters
-        return schemas[0]
+        (schema,) = schemas
+        if getattr(fields[0].field_info, "convert_underscores", False):
+            return _as_headers(components.get(component_of(schema) or "", schema), fields[0])
+        return schema
     names = [field.alias for field in fields]
     required = [field.alias for field in fields if field.field_info.is_required()]
     return {
@@ -249,6 +252,16 @@ def _parameters(fields: list[Any], schemas: list[Schema]) -> Schema:
         "properties": dict(zip(names, schemas, strict=True)),
         **({"required": required} if required else {}),
     }
+
+
+def _as_headers(schema: Schema, field: Any) -> Schema:
+    """The schema of a model of headers: FastAPI reads `x-token` for a field `x_token` without an alias."""
+    fields = field.field_info.annotation.model_fields
+    names = {name: name.replace("_", "-") for name, each in fields.items() if each.alias is None}
+    made = {**schema, "properties": {names.get(key, key): each for key, each in schema["properties"].items()}}
+    if "required" in schema:
+        made["required"] = [names.get(name, name) for name in schema["required"]]
+    return made
 
 
 def _tags(conversation: Conversation) -> list[dict[str, str]]:

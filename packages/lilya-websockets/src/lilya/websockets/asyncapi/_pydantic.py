@@ -10,6 +10,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 
 from ..typed._kinds import name_of
+from ..typed._pydantic import discriminated
 from ._schemas import Asked, Schema
 
 __all__ = ["schemas"]
@@ -33,7 +34,11 @@ def schemas(asked: Sequence[Asked], prefix: str) -> tuple[list[Schema], dict[str
     try:
         found, definitions = TypeAdapter.json_schemas(
             [
-                (str(index), "serialization" if each.is_sent else "validation", TypeAdapter(each.type))
+                (
+                    str(index),
+                    "serialization" if each.is_sent else "validation",
+                    TypeAdapter(discriminated(each.type)),
+                )
                 for index, each in enumerate(asked)
             ],
             ref_template=f"{prefix}{{model}}",

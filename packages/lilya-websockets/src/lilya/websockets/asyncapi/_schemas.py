@@ -74,12 +74,23 @@ def component_of(schema: Schema) -> str | None:
 
 
 def _require(asked: Sequence[Asked], found: dict[int, Schema], components: dict[str, Schema]) -> None:
-    """Say of the fields that tell messages apart that they have to be there."""
-    for index, each in enumerate(asked):
-        schema = found[index]
+    """Say of the fields that tell messages, and members of other unions, apart that they have to be there."""
+
+    def require(schema: Schema, name: object) -> None:
         schema = components[schema["$ref"].removeprefix(_PREFIX)] if "$ref" in schema else schema
-        if each.required in schema.get("properties", {}) and each.required not in schema.get("required", ()):
-            schema["required"] = [each.required, *schema.get("required", ())]
+        if name in schema.get("properties", {}) and name not in schema.get("required", ()):
+            schema["required"] = [name, *schema.get("required", ())]
+
+    def require_in_union(schema: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(told := schema.get("discriminator"), dict):
+            for member in (*schema.get("oneOf", ()), *schema.get("anyOf", ())):
+                require(member, told.get("propertyName"))
+        return schema
+
+    for index, each in enumerate(asked):
+        require(found[index], each.required)
+    for schema in [*found.values(), *components.values()]:
+        _each(schema, require_in_union)
 
 
 def _merged(components: dict[str, Schema]) -> dict[str, str]:

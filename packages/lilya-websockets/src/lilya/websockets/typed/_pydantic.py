@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
 
 _CONTAINERS: Final = (list, tuple, dict, set, frozenset, Sequence, Mapping)
 
-__all__ = ["decoder", "details_of", "encoder", "failures", "safe_kinds"]
+__all__ = ["decoder", "details_of", "discriminated", "encoder", "failures", "safe_kinds"]
 
 failures: Final[tuple[type[Exception], ...]] = (ValueError, RecursionError)
 """What decoding raises for what is wrong."""
@@ -38,7 +38,7 @@ _OPTIONS: Final[dict[str, Any]] = {"by_alias": True, "warnings": "error"}
 
 def decoder(type_: Any, codec: Codec) -> tuple[Callable[[Any], Any], Details]:
     """What makes a message of a payload, and what says what is wrong with one."""
-    validator = _adapter(_discriminated(type_), type_).validator
+    validator = _adapter(discriminated(type_), type_).validator
     if isinstance(codec, JSON):
         return validator.validate_json, partial(details_of, read=from_json)
 
@@ -54,7 +54,7 @@ def decoder(type_: Any, codec: Codec) -> tuple[Callable[[Any], Any], Details]:
 
 def encoder(type_: Any, codec: Codec) -> Callable[[Any], str | bytes]:
     """What makes a payload of a message."""
-    adapter = _adapter(_discriminated(type_), type_)
+    adapter = _adapter(discriminated(type_), type_)
     # Those that are known by their class, and that write themselves: a subclass only what it has from there.
     models = {
         model: model.__pydantic_serializer__
@@ -152,7 +152,7 @@ def _adapter(annotated: Any, type_: Any) -> TypeAdapter[Any]:
     return adapter
 
 
-def _discriminated(type_: Any) -> Any:
+def discriminated(type_: Any) -> Any:
     """A type whose models are told apart by a field, in lists and the like as well.
 
     Raises:
@@ -162,15 +162,15 @@ def _discriminated(type_: Any) -> Any:
     if origin is Annotated:
         if any(getattr(annotation, "discriminator", None) is not None for annotation in arguments[1:]):
             return type_
-        annotated: Any = (_discriminated(arguments[0]), *arguments[1:])
+        annotated: Any = (discriminated(arguments[0]), *arguments[1:])
         return Annotated[annotated]
     if origin in _CONTAINERS:
-        return origin[tuple(map(_discriminated, arguments))]
+        return origin[tuple(map(discriminated, arguments))]
     members = members_of(type_)
     objects = [member for member in members if is_object(unwrapped(member))]
     if len(members) < 2:
         return type_
-    rest = [_discriminated(member) for member in members if member not in objects]
+    rest = [discriminated(member) for member in members if member not in objects]
     if len(objects) < 2:
         told = (*objects, *rest)
         return Union[told]  # noqa: UP007  # made at run time
