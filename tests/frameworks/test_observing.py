@@ -69,7 +69,8 @@ def starlette_app() -> starlette.applications.Starlette:
 
 def litestar_app(**options: Any) -> litestar.Litestar:
     @litestar.websocket("/rooms/{name:str}")
-    async def room(socket: litestar.WebSocket[Any, Any, Any], name: str) -> None:
+    async def room(socket: litestar.WebSocket[Any, Any, Any]) -> None:
+        name = socket.path_params["name"]
         await socket.accept()
         await socket.send_text(name)
         await socket.close(code=4000 + len(name))
