@@ -495,9 +495,53 @@ async def test_a_close_that_waits_in_middleware_is_given_up(how: str) -> None:
             if how == "cancelled":
                 scope.cancel()
                 await anyio.sleep_forever()
-    assert server.receives == 1  # there is no reader, all the same
     assert gave_up == [1011 if how == "cancelled" else 1000]
     assert scope.cancelled_caught == (how == "cancelled")
+
+
+@pytest.mark.contract("block-direct", "block-closes")
+async def test_a_receive_ends_with_a_close_that_middleware_holds_up() -> None:
+    """The server does not know of the end then. So behind a `send` of somebody else there is a reader."""
+    server = Announcing()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.close":
+            await anyio.sleep_forever()
+        await server.send(message)
+
+    websocket = WebSocket(server.scope, server.receive, send)
+    ended = []
+
+    async def receive() -> None:
+        with pytest.raises(WebSocketDisconnect):
+            await websocket.receive_text()
+        ended.append(websocket.close_code)
+
+    async with websocket.open(close_timeout=0.01), anyio.create_task_group() as tasks:
+        tasks.start_soon(receive)
+        await anyio.wait_all_tasks_blocked()
+        await websocket.close(4001)
+    assert ended == [4001]
+
+
+@pytest.mark.contract("block-direct", "block-send-learns")
+@pytest.mark.quiet
+async def test_a_send_that_waits_in_middleware_ends_when_the_client_leaves() -> None:
+    server = Announcing()
+    sending = anyio.Event()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            sending.set()
+            await anyio.sleep_forever()
+        await server.send(message)
+
+    websocket = WebSocket(server.scope, server.receive, send)
+    async with websocket, anyio.create_task_group() as tasks:
+        tasks.start_soon(websocket.send_text, "a")
+        await sending.wait()
+        server.push(disconnect(4001))
+    assert websocket.close_code == 4001
 
 
 @pytest.mark.contract("block-direct", "block-closes")

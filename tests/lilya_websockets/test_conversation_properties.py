@@ -271,7 +271,7 @@ def test_a_random_session_without_a_reader(actions: list[tuple[str, Any]], end: 
 
 
 class ThroughStarlettes(Announcing):
-    """A server whose messages come and go through Starlette's object, which is looked through."""
+    """A server whose messages come and go through Starlette's object."""
 
     def websocket(self, of: Any = WebSocket) -> Any:
         return of.wrap(StarlettesWebSocket(self.scope, self.receive, self.send))

@@ -227,7 +227,7 @@ class Conversation(Generic[W]):
         receive, send = self._server = websocket._receive, websocket._send
         options = self._options
         limited = options is not DEFAULTS and options.need_reader
-        watch = None if limited else watch_of(websocket.scope, receive)
+        watch = None if limited else watch_of(websocket.scope, receive, send)
         if left or watch is not None:
             self._source = Direct(proxy(self), receive, send)
         else:

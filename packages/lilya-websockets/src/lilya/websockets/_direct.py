@@ -5,8 +5,8 @@ The rules of this file:
 - The server has the extension `lilya.websocket.end`: it tells the end the moment it knows of it, whoever made
   it; it keeps what was not received; and at the end its `receive` and its `send` end by themselves.
 - So there is nothing to do but count, and to find out what a send means that has failed.
-- The one who tells the end must be the one who is received from: behind middleware that hands on a `receive`
-  of its own may be another conversation.
+- The one who tells the end must be the one who is received from and sent to: behind middleware with a
+  `receive` of its own may be another conversation, and nobody would get those out who wait in its `send`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, cast
 import anyio
 
 from ._extensions import END
-from ._frameworks import below, end_of, losses
+from ._frameworks import end_of, losses
 from ._inbox import Inbox, kind_of, size_of
 from ._options import DEFAULTS
 from ._reader import GRACE, TURN, Source
-from .types import Message, Receive, Scope
+from .types import Message, Receive, Scope, Send
 
 __all__ = ["Direct", "watch_of"]
 
@@ -35,17 +35,12 @@ class Direct(Source):
         send: The server's, which goes on at the end if it waits.
     """
 
+    closes_at_once = True  # the server's own `send` waits for nothing at a close
     _looking = False  # a send that has failed looks for the end
     _inbox: Inbox | None = None  # what it has found before the end
     _arrival: anyio.Event | None = None  # somebody waits for that
 
     _block: Any
-
-    @property
-    def closes_at_once(self) -> bool:
-        """Whether the server's own `send` is called, which waits for nothing at a close."""
-        receiver = _owner(below(self._server_receive))
-        return receiver is not None and receiver is _owner(below(self._server_send))
 
     def start(self, watch: Any) -> None:
         """Have the server tell the end. Its `receive` does so, too, after what came before."""
@@ -152,11 +147,14 @@ def _owner(method: object) -> object:
     return getattr(method, "__self__", None)
 
 
-def watch_of(scope: Scope, receive: Receive) -> Callable[[Callable[[Message], object]], object] | None:
-    """Where the server tells the end, if it is the end of the conversation that is received from."""
+def watch_of(
+    scope: Scope, receive: Receive, send: Send
+) -> Callable[[Callable[[Message], object]], object] | None:
+    """Where the server tells the end, if both callables are its own."""
     extension = (scope.get("extensions") or {}).get(END)
     if extension is None:
         return None
-    # By identity: middleware that hands on a `receive` of its own may make another end of it.
+    # By identity: middleware hands on callables of its own.
     watch: Any = extension["watch"]
-    return watch if _owner(watch) is not None and _owner(watch) is _owner(below(receive)) else None
+    own = _owner(watch) is not None and _owner(watch) is _owner(receive) and _owner(watch) is _owner(send)
+    return watch if own else None

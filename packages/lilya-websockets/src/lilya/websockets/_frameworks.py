@@ -106,18 +106,17 @@ def is_handled(scope: Scope, error: BaseException) -> bool:
 
 
 def below(method: Any) -> Any:
-    """What a framework's `receive` or `send` calls for each message, if it does nothing else that could wait.
+    """What a framework's `receive` calls for each message, if it does nothing else that could wait.
 
     Starlette's, which is FastAPI's, looks at the message and keeps a state: cancelled, it has lost nothing
     that what is below it has not lost. Of everything else, and so of middleware, nothing is known: it is
-    returned itself.
+    returned itself. By the file of its code: what somebody has put in its place may take its name, too.
     """
-    cls = getattr(sys.modules.get("starlette.websockets"), "WebSocket", None)
-    function = getattr(method, "__func__", None)
-    for name in ("receive", "send"):
-        if function is not None and function is getattr(cls, name, None):
-            return getattr(method.__self__, f"_{name}", method)
-    return method
+    module = sys.modules.get("starlette.websockets")
+    code = getattr(getattr(method, "__func__", None), "__code__", None)
+    if code is None or module is None or (code.co_filename, code.co_name) != (module.__file__, "receive"):
+        return method
+    return getattr(method.__self__, "_receive", method)
 
 
 def _loaded(names: _Names) -> tuple[type[Exception], ...]:

@@ -220,7 +220,7 @@ class _Connection:
         self._dropped = False
         self.running = anyio.CancelScope()
         self._end: dict[str, Any] | None = None  # the server's extension, if it has it
-        if watch_of(scope, receive) is not None:
+        if watch_of(scope, receive, send) is not None:
             self._end = scope["extensions"][END]
             ours = {**scope["extensions"], END: {**self._end, "watch": self.watch}}
             self.scope = {**scope, "extensions": ours}
