@@ -182,7 +182,7 @@ async def test_the_receive_below_it_is_lent(
     anyio_backend: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not if something is in its place that may lose a message when it is cancelled, as a tracer puts there."""
+    """Not if something is in its place that may lose a message when it is cancelled, as a tracer does."""
     if patched:
         monkeypatch.setattr(StarlettesWebSocket, "receive", in_its_place)
     server = Server(text("a"), text("b"))
