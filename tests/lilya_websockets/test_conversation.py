@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import anyio
@@ -386,6 +387,24 @@ async def test_an_app_that_knows_of_the_end_cannot_enter() -> None:
     with pytest.raises(WebSocketClosed, match="cannot open any longer: the client closed it"):
         async with websocket:
             raise AssertionError("entered")
+
+
+async def test_all_who_asked_for_it_are_told_of_the_end_once() -> None:
+    server = Server()
+    told: list[str] = []
+    async with server.websocket() as websocket:
+        block = websocket._conversation
+        assert block is not None
+        forgotten = partial(told.append, "forgotten")
+        for tell in (partial(told.append, "first"), forgotten, partial(told.append, "second")):
+            block.tell_at_end(tell)
+        block.forget(forgotten)
+        server.push(disconnect(4001))
+        await websocket.wait_disconnected()
+        assert told == ["first", "second"]
+        block.tell_at_end(partial(told.append, "late"))
+        block.forget(forgotten)
+    assert told == ["first", "second", "late"]
 
 
 @pytest.mark.reader
