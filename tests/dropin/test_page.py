@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "lilya.md"
 
 def test_the_command_that_shows_it() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    found = re.search(r'```shell\npython -c "(.*)"\n```\n\n```text\n…(.*)\n```', page)
+    found = re.search(r'```console\n\$ python -c "(.*)"\n…(.*)\n```', page)
     assert found is not None
     done = subprocess.run([sys.executable, "-c", found[1]], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")
