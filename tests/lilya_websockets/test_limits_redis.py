@@ -20,10 +20,14 @@ from lilya.websockets.limits import LimitGuard, Place, RateLimit, StoreUnavailab
 from lilya.websockets.redis import RedisStore
 from lilya.websockets.testing import WebSocketDenialResponse, connect
 
-from .redis_server import RedisServer
+from .redis_server import NO_SERVER, RedisServer, redis_binary
 from .test_limits import echo, of_query, refused
 
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # its client's
+pytestmark = [
+    pytest.mark.skipif(redis_binary() is None, reason=NO_SERVER),
+    pytest.mark.anyio,
+    pytest.mark.parametrize("anyio_backend", ["asyncio"]),  # its client's
+]
 
 LIMIT = 10.0
 
