@@ -1,4 +1,4 @@
-"""What pytest needs to know before it looks for tests: settings of a gate that may be absent, and what is measured."""
+"""For pytest before it collects: settings of a gate that may be absent, and where coverage is measured."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ from weakref import proxy
 import anyio
 import anyio.lowlevel
 
-from ._direct import Direct, watch_of
+from ._direct import Direct
+from ._extensions import watch_of
 from ._frameworks import close_of, denial_of, end_of, is_handled, losses
 from ._inbox import Breach
 from ._options import DEFAULTS, Options, checked_number

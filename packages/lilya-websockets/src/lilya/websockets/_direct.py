@@ -11,19 +11,18 @@ The rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import anyio
 
-from ._extensions import END
 from ._frameworks import end_of, losses
 from ._inbox import Inbox, kind_of, size_of
 from ._options import DEFAULTS
-from ._reader import GRACE, TURN, Source
-from .types import Message, Receive, Scope, Send
+from ._reader import TURN, Source
+from ._servers import GRACE
+from .types import Message
 
-__all__ = ["Direct", "watch_of"]
+__all__ = ["Direct"]
 
 
 class Direct(Source):
@@ -141,20 +140,3 @@ class Direct(Source):
             self._looking = False
             if self._arrival is not None:
                 self._arrival.set()
-
-
-def _owner(method: object) -> object:
-    return getattr(method, "__self__", None)
-
-
-def watch_of(
-    scope: Scope, receive: Receive, send: Send
-) -> Callable[[Callable[[Message], object]], object] | None:
-    """Where the server tells the end, if both callables are its own."""
-    extension = (scope.get("extensions") or {}).get(END)
-    if extension is None:
-        return None
-    # By identity: middleware hands on callables of its own.
-    watch: Any = extension["watch"]
-    own = _owner(watch) is not None and _owner(watch) is _owner(receive) and _owner(watch) is _owner(send)
-    return watch if own else None

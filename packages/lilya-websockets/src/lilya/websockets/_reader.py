@@ -33,11 +33,11 @@ from anyio.abc import TaskGroup
 from ._frameworks import below, end_of, losses
 from ._inbox import Breach, Inbox, kind_of, size_of
 from ._options import Heartbeat, Options
-from ._servers import is_lendable
+from ._servers import GRACE, is_lendable
 from .exceptions import WebSocketDisconnect
 from .types import Message, Receive, Send
 
-__all__ = ["GRACE", "TURN", "Reader", "Source", "Wait"]
+__all__ = ["TURN", "Reader", "Source", "Wait"]
 
 current_task: Final = asyncio.current_task
 
@@ -46,8 +46,6 @@ logger: Final = logging.getLogger("lilya.websockets")
 # Sends in a row after which others get a turn, whatever the server does: some servers never wait in a send to
 # a client that has gone.
 TURN: Final = 16
-# Seconds in which is found out what a failed send means. Servers have the disconnect at hand then.
-GRACE: Final = 0.2
 # Handovers without standing aside, at most, when the app never comes back in time.
 _SHYEST: Final = 63
 

@@ -14,7 +14,10 @@ from typing import Any, Final, NamedTuple
 
 from .types import Message, Receive, Scope, Send
 
-__all__ = ["Line", "is_lendable", "is_loss", "is_stop", "line_of", "warn_of_dropped_headers"]
+__all__ = ["GRACE", "Line", "is_lendable", "is_loss", "is_stop", "line_of", "warn_of_dropped_headers"]
+
+# Seconds for finding out what a failed send means. Servers have the disconnect at hand by then.
+GRACE: Final = 0.2
 
 
 def _is_granian(scope: Scope) -> bool:

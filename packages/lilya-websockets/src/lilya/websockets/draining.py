@@ -34,8 +34,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("lilya.websockets.draining needs AnyIO: install lilya-websockets[anyio]") from error
 
-from ._direct import watch_of
-from ._extensions import END
+from ._extensions import END, watch_of
 from ._messages import checked_close
 from ._options import checked_count, checked_number
 from ._servers import Line, line_of

@@ -24,10 +24,10 @@ from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote
 
-from ._extensions import END
+from ._extensions import END, watch_of
 from ._frameworks import end_of, losses
 from ._inbox import kind_of, size_of
-from ._servers import is_loss
+from ._servers import GRACE, is_loss
 from .types import AnyASGIApp, ASGIApp, Message, Receive, Scope, Send
 
 __all__ = [
@@ -48,8 +48,6 @@ logger: Final = logging.getLogger("lilya.websockets")
 Kind = Literal["text", "bytes"]
 
 _KEY: Final = "lilya.websocket.observed"  # in the scope: what is observed
-# Seconds in which is found out what a failed send means. Servers have the disconnect at hand then.
-_GRACE: Final = 0.2
 _PATH: Final = 200  # characters of a path in a log line
 _WHY: Final = 200  # and of an explanation
 _NOTE: Final = "in the WebSocket connection "
@@ -231,10 +229,9 @@ class ObservedConnection:
         self._code: int | None = None
         self._ended_at = 0.0
         self._is_guess = False  # a send has failed: the true end may still be received
-        extensions = scope.get("extensions") or {}
-        self._watch: Any = extensions[END]["watch"] if END in extensions else None
-        if self._watch is not None and _owner(self._watch) is _owner(receive) is _owner(send):
-            # The server's own callables. Those of middleware may make another end.
+        self._watch: Any = watch_of(scope, receive, send)
+        if self._watch is not None:
+            extensions = scope["extensions"]
             self.scope["extensions"] = {**extensions, END: {**extensions[END], "watch": self.watch}}
             self._watch(self._told)
 
@@ -291,7 +288,7 @@ class ObservedConnection:
             import anyio
         except ImportError:
             return  # it stays a guess
-        with anyio.move_on_after(_GRACE):
+        with anyio.move_on_after(GRACE):
             try:
                 while self._is_guess:
                     message = await self._receive()
@@ -604,10 +601,6 @@ def _observed(websocket: Any) -> ObservedConnection | None:
     scope = getattr(websocket, "scope", websocket)
     found = scope.get(_KEY)
     return found if isinstance(found, ObservedConnection) else None
-
-
-def _owner(method: object) -> object:
-    return getattr(method, "__self__", None)
 
 
 def _note(error: BaseException, id: str) -> None:
