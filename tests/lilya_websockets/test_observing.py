@@ -19,6 +19,7 @@ from websockets.asyncio.client import connect as client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from lilya.websockets import WebSocket, WebSocketDisconnect
+from lilya.websockets._extensions import END
 from lilya.websockets.channels import Channels, Membership
 from lilya.websockets.draining import drain
 from lilya.websockets.limits import LimitGuard, RateLimit
@@ -795,6 +796,27 @@ async def test_what_is_dropped_and_who_is_slow() -> None:
 
     log = await seen_of(app)
     assert log.events[2:] == [("dropped", 3), ("slow",), ("ended", "app", 1013, "slow", "NoneType")]
+
+
+async def test_an_end_is_asked_for_where_it_is_the_servers_own() -> None:
+    """Functions have no owner, which makes them nobody's, rather than all of one server."""
+    asked: list[Any] = []
+
+    async def receive() -> Any:
+        return disconnect()
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    def watch(callback: Any) -> None:
+        asked.append(callback)
+
+    scope = {**Server().scope, "extensions": {END: {"watch": watch}}}
+    await observe(app, Log())(scope, receive, send)
+    assert asked == []
 
 
 async def test_nothing_of_a_connection_stays(monkeypatch: pytest.MonkeyPatch) -> None:
