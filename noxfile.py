@@ -128,9 +128,9 @@ if nox is not None:
     CORE = "packages/lilya-websockets"
     DOCTEST = "packages/ws-doctest[all]"
 
-    # Three workers for every core: most of its time a test waits, for a socket or for what must not happen.
+    # Two workers for every core: half of its time a test waits, for a socket or for what must not happen.
     CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    PARALLEL = ("-n", str(3 * CORES))
+    PARALLEL = ("-n", str(2 * CORES))
 
     # What the session `asyncapi` has from npm.
     NODE = ("@asyncapi/parser@3", "@asyncapi/modelina@5", "ajv@8", "typescript@5")
