@@ -49,7 +49,7 @@ def rows(heading: str) -> list[str]:
     return [
         line
         for line in part.splitlines()
-        if line.startswith("| ") and not line.endswith((" tests |", "--- |"))
+        if line.startswith("| ") and not line.endswith((" tests |", "--- |", " here |"))
     ]
 
 
@@ -62,6 +62,51 @@ def test_the_named_tests_exist() -> None:
 def test_every_promise_names_a_test(heading: str) -> None:
     assert len(rows(heading)) >= 8
     assert [f"{at(FILE, row)}: no test is named" for row in rows(heading) if not named(row)] == []
+
+
+# An id of one of the databases, of 2023 or later where it has the year in it.
+ADVISORY = re.compile(r"CVE-202[3-9]-\d{4,}|PYSEC-202[3-9]-\d+|GHSA(?:-[23456789cfghjmpqrvwx]{4}){3}")
+SOMEBODY = ("Your app's job", "Your framework's job", "Your server's job", "The client's job", "daphne's job")
+
+
+def wrong(rows: list[str]) -> list[str]:
+    """What is wrong with rows of advisories: each has an id, a sentence, and a test or whose job it is."""
+    found = []
+    ids = [row.strip("| ").partition(" | ")[0] for row in rows]
+    for row, name in zip(rows, ids, strict=True):
+        cells = row.strip("| ").split(" | ")
+        if len(cells) != 3 or not ADVISORY.fullmatch(name):
+            found.append(f"{name}: it is no row of an advisory")
+        elif ids.count(name) > 1:
+            found.append(f"{name}: it has more than one row")
+        elif not cells[1].endswith("."):
+            found.append(f"{name}: what happened is no sentence")
+        elif not named(cells[2]) and not cells[2].startswith(SOMEBODY):
+            found.append(f"{name}: neither a test nor whose job it is")
+    return found
+
+
+def test_every_advisory_has_a_test_or_is_somebodys_job() -> None:
+    listed = rows("Published advisories")
+    assert len(listed) > 100
+    assert wrong(listed) == []
+    # Most of them are about what this package does.
+    assert sum(bool(named(row)) for row in listed) > 85
+
+
+def test_planted_advisories() -> None:
+    test = "`tests/docs/test_security.py::test_planted_advisories`"
+    right = f"| CVE-2026-12345 | It crashed. | {test} |"
+    assert wrong([right, "| GHSA-c4j6-fc7j-m34r | It crashed. | Your app's job. |"]) == []
+    for row, why in {
+        f"| CVE-2022-12345 | It crashed. | {test} |": "it is no row of an advisory",
+        f"| CVE-2026-12345 | {test} |": "it is no row of an advisory",
+        f"| CVE-2026-12345 | It crashed | {test} |": "what happened is no sentence",
+        "| CVE-2026-12345 | It crashed. | It does not here. |": "neither a test nor whose job it is",
+    }.items():
+        (found,) = wrong([row])
+        assert found.endswith(why)
+    assert wrong([right, right]) == ["CVE-2026-12345: it has more than one row"] * 2
 
 
 def default(function: Any, name: str) -> str:

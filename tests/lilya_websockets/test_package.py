@@ -476,3 +476,54 @@ refused(lambda: websocket.receive_text().send(None), WebSocketRuntimeError)
 refused(lambda: websocket.send_bytes("a").send(None), TypeError)
 """
     assert python(source, "-O", "-W", "error").split() == ["refused"] * 5
+
+
+# What no code of the package may do with what clients and brokers send
+
+
+def uses(source: str, names: set[str]) -> list[str]:
+    """Those of these names that a file has in its code."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found |= {(node.module or "").partition(".")[0], *(alias.name for alias in node.names)}
+        elif isinstance(node, ast.Attribute):
+            found.add(node.attr)
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
+    return sorted(found & names)
+
+
+EVERYTHING = sorted((PACKAGE / "src" / "lilya" / "websockets").rglob("*.py"))
+EVALUATING = {"pickle", "marshal", "shelve", "dill", "yaml", "eval", "exec", "compile_command"}
+THREADING = {"Thread", "ThreadPoolExecutor", "to_thread", "run_in_executor", "start_new_thread", "Process"}
+# The loop of the test client, which tests start and no client does.
+THREADS_OF_TESTS = {"testing/_loop.py"}
+
+
+def all_that_use(names: set[str]) -> dict[str, list[str]]:
+    root = PACKAGE / "src" / "lilya" / "websockets"
+    found = {
+        path.relative_to(root).as_posix(): uses(path.read_text(encoding="utf-8"), names)
+        for path in EVERYTHING
+    }
+    return {file: used for file, used in found.items() if used}
+
+
+def test_nothing_is_unpickled_or_evaluated() -> None:
+    assert len(EVERYTHING) > 60
+    assert all_that_use(EVALUATING) == {}
+
+
+def test_a_client_starts_no_thread() -> None:
+    assert all_that_use(THREADING).keys() == THREADS_OF_TESTS
+
+
+def test_what_would_be_unpickled_is_seen() -> None:
+    for source in ("import pickle", "from pickle import loads", "eval(text)", "builtins.exec(text)"):
+        assert uses(source, EVALUATING), source
+    for source in ("from threading import Thread", "anyio.to_thread.run_sync(f)", "loop.run_in_executor(f)"):
+        assert uses(source, THREADING), source
+    assert uses("re.compile(pattern)", EVALUATING) == []

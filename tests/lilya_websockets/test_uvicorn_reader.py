@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import pytest
@@ -167,6 +168,26 @@ def test_a_fault_is_found_with_the_byte_that_shows_it(head: bytes, code: int) ->
         assert found[0] == code
 
 
+@pytest.mark.parametrize("begun", ["nothing", "a message"])
+@pytest.mark.parametrize("first", [b"\x02", b"\x82", b"\x00", b"\x80", b"\x83", b"\x8b"])
+@pytest.mark.parametrize("length", [2**31, 2**32, 2**63 - 3, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_length_beyond_all_limits(length: int, first: bytes, begun: str) -> None:
+    """No sum of it overflows, and nothing is reserved for it, whatever the kind of frame."""
+    reader = made()
+    assert events(reader, BEGUN[begun]) == []
+    tracemalloc.start()
+    try:
+        found = fault(reader, first + b"\xff" + length.to_bytes(8, "big"), bytes(4))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    unknown = first[0] & 0x0F in (0x3, 0xB)
+    out_of_turn = (first[0] & 0x0F == 0) == (begun == "nothing")
+    assert found is not None
+    assert found[0] in ({1002} if unknown else {1002, 1009} if out_of_turn else {1009})
+    assert peak < 65536
+
+
 def test_a_fragment_that_is_no_text_fails_before_the_last() -> None:
     assert fault(made(), text(b"\xff", fin=False)) == (1007, "invalid start byte at position 0")
     assert fault(made(), text(b"\xc3", fin=False)) is None
@@ -299,6 +320,29 @@ def test_what_was_read_is_not_kept_with_what_comes() -> None:
     assert events(reader, ping(b"1")[3:] + ping(b"2")) == [(subject.PING, b"1", 1)]
     reader.keep(ping(b"3"))
     assert bytes(reader._data) == ping(b"2") + ping(b"3")
+
+
+def kept_of_tiny_reads(keep: Callable[[bytes], object], size: int) -> int:
+    """The bytes that are allocated when a frame has come one byte at a time, without its last one."""
+    data = binary(b"x" * size)
+    tracemalloc.start()
+    try:
+        for at in range(len(data) - 1):
+            keep(data[at : at + 1])
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_frame_in_tiny_reads_takes_what_it_weighs() -> None:
+    size = 20_000
+    assert kept_of_tiny_reads(made(max_size=size).next, size) < 2 * size
+    assert kept_of_tiny_reads(made(max_size=size).keep, size) < 2 * size
+
+
+def test_a_frame_that_takes_more_than_it_weighs_is_seen() -> None:
+    pieces: list[bytes] = []
+    assert kept_of_tiny_reads(lambda data: pieces.append(bytearray(data)), 20_000) > 40_000  # type: ignore[arg-type]
 
 
 def test_a_head_is_read_once_however_its_payload_comes(monkeypatch: pytest.MonkeyPatch) -> None:
