@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prometheus_client import make_asgi_app
 from starlette.applications import Starlette
 from starlette.endpoints import WebSocketEndpoint
 from starlette.middleware import Middleware
@@ -45,6 +46,22 @@ class Counter(BaseHTTPMiddleware):
     """A middleware that sees no WebSocket."""
 
 
+class Pages(Other):
+    """An app of one's own that says that it serves no WebSockets."""
+
+    serves_only_http = True
+
+    def __init__(self) -> None:
+        super().__init__(plain)
+
+
+def shaped(name: str, **attributes: Any) -> Any:
+    """An object of a class of that name."""
+    made = type(name, (), {})()
+    vars(made).update(attributes)
+    return made
+
+
 def routes(*more: Any) -> list[Any]:
     return [Route("/", page), Route("/form", page, methods=["POST"]), WebSocketRoute("/echo", echo), *more]
 
@@ -81,6 +98,11 @@ GUARD = Middleware(OriginGuard)
         (lambda: Starlette(routes=[Mount("/socket.io", plain)]), ["/socket.io/*"]),
         (lambda: Starlette(routes=[BaseRoute()]), ["/*"]),
         (lambda: Starlette(routes=[Mount("/static", StaticFiles(directory="."))]), []),
+        (lambda: Starlette(routes=[Mount("/metrics", make_asgi_app())]), []),
+        (lambda: Starlette(routes=[Mount("/metrics", Other(make_asgi_app()))]), []),
+        (lambda: Starlette(routes=[Mount("/metrics", Pages())]), []),
+        (lambda: Starlette(routes=[Mount("/legacy", shaped("WSGIMiddleware", app=plain))]), []),
+        (lambda: Starlette(routes=[Mount("/admin", shaped("ASGIHandler"))]), []),
     ],
 )  # fmt: skip
 def test_what_is_found(make: Callable[[], Any], found: list[str]) -> None:
@@ -99,13 +121,6 @@ def test_other_guards() -> None:
     assert unguarded_routes(app, [Other]) == []
     assert unguarded_routes(app, [OriginGuard, Other]) == []
     assert unguarded_routes(app, []) == ["/echo"]
-
-
-def shaped(name: str, **attributes: Any) -> Any:
-    """An object of a class of that name."""
-    made = type(name, (), {})()
-    vars(made).update(attributes)
-    return made
 
 
 def test_routes_in_the_forms_of_other_frameworks() -> None:

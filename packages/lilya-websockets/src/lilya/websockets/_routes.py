@@ -14,8 +14,11 @@ from typing import Any, Final, NamedTuple
 __all__ = ["Route", "class_names", "inner_app", "websocket_routes"]
 
 _WEBSOCKET: Final = {"WebSocketRoute", "WebSocketPath"}  # Starlette, FastAPI and Litestar; Lilya
-# Those of HTTP only. Routes of Starlette, FastAPI and Lilya that have `methods` are, too.
-_HTTP: Final = {"HTTPRoute", "StaticFiles", "_FrontendRouteGroup"}
+# Those of HTTP only. Routes of Starlette, FastAPI and Lilya that have `methods` are, too. The last two are the
+# adapters for WSGI (Starlette's, a2wsgi's) and Django's handler.
+_HTTP: Final = {"HTTPRoute", "StaticFiles", "_FrontendRouteGroup", "WSGIMiddleware", "ASGIHandler"}
+# Modules whose apps are functions, and serve HTTP only: `make_asgi_app()`.
+_HTTP_MODULES: Final = {"prometheus_client.asgi"}
 
 
 class Route(NamedTuple):
@@ -44,7 +47,9 @@ def websocket_routes(app: Any) -> Iterator[Route]:
 
 def _below(app: Any, path: str, around: tuple[Any, ...]) -> Iterator[Route]:
     """What can be reached through an app."""
-    if class_names(app) & _HTTP or getattr(app, "serves_only_http", False):  # as the page of a document
+    if class_names(app) & _HTTP or getattr(app, "__module__", None) in _HTTP_MODULES:
+        return
+    if getattr(app, "serves_only_http", False):  # as the page of a document, or an app of one's own
         return
     around = (*around, app)
     if isinstance(routes := getattr(app, "routes", None), (list, tuple)):

@@ -39,8 +39,9 @@ def unguarded_routes(app: Any, guards: Collection[Any] = (OriginGuard,)) -> list
             Litestar. Each one is enough. Default: `OriginGuard`.
 
     Returns:
-        Their paths. A mounted app that is none of these frameworks' is listed as its path with `/*`, because
-        its routes cannot be read.
+        Their paths. A mounted app of another framework is listed as its path with `/*`, because its routes
+        cannot be read. If it serves no WebSockets, set its attribute `serves_only_http` to `True`. Static
+        files, the metrics of `prometheus_client` and WSGI apps need no attribute.
 
     Raises:
         ValueError: A guard that never sees a WebSocket, such as Starlette's `BaseHTTPMiddleware`.
