@@ -238,3 +238,17 @@ def test_what_would_be_counted_twice() -> None:
     anyio.run(visit, observe(app, blind))
     servers = [span for span in telemetry.spans if span.kind is SpanKind.SERVER]
     assert len({span.context.trace_id for span in servers}) == len(servers) == 2
+
+
+@pytest.mark.parametrize(("make", "shown"), [(native, None), (contributed, "http.url"), (asgi, "http.url")])
+def test_who_puts_the_query_into_a_span(make: Any, shown: str | None) -> None:
+    """As the page *Seeing what happens* says. It is never this package."""
+    telemetry = Telemetry()
+    anyio.run(visit, make(telemetry, False), "/rooms/ann?ticket=s3cret")
+    found = {
+        (span.kind, name)
+        for span in telemetry.spans
+        for name, value in span.attributes.items()
+        if "s3cret" in str(value)
+    }
+    assert found == (set() if shown is None else {(SpanKind.INTERNAL, shown)})

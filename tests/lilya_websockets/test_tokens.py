@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import traceback
 from typing import Any
 
@@ -307,3 +308,28 @@ async def test_over_a_server(protocol: str) -> None:
                     raise AssertionError("accepted")
             assert caught.value.response.status_code == 401
             assert caught.value.response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # uvicorn's
+@pytest.mark.parametrize(
+    ("protocol", "shows_the_query", "complains"),
+    [(OURS, False, False), ("websockets-sansio", True, True), ("wsproto", True, False)],
+)
+async def test_what_uvicorn_logs(
+    protocol: str, shows_the_query: bool, complains: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the pages *Who gets in* and *Seeing what happens* say, so that they are changed when uvicorn is."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await WebSocket(scope, receive, send).deny(401)
+
+    caplog.set_level(logging.INFO, "uvicorn")
+    caplog.set_level(logging.INFO, "uvicorn.error")
+    async with serving(app, ws=protocol) as server:
+        with pytest.raises(InvalidStatus):
+            async with client(f"ws://127.0.0.1:{server.port}/orders?ticket=s3cret"):
+                raise AssertionError("accepted")
+    logged = [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")]
+    assert any("/orders" in line for line in logged)
+    assert any("s3cret" in line for line in logged) == shows_the_query
+    assert ("ASGI callable returned without completing handshake." in logged) == complains
