@@ -41,6 +41,8 @@ class Seen(NamedTuple):
     outcome: Outcome
     received: bytes
     figures: dict[str, float]
+    observed: str = ""
+    """What observers were told, if there was one."""
 
 
 # What the client does, and what it sees
@@ -216,12 +218,11 @@ class Ending(NamedTuple):
     by_hand: bool = False
     """Whether the same is looked at without a block, too."""
 
-    def run(self, server: Server, way: str = "block") -> Seen:
+    def run(self, server: Server, way: str = "block", *, observed: bool = False) -> Seen:
         number = server.number()
         whole = "/" in self.path
-        with server.connect(
-            self.path if whole else f"{way}/{self.path}", number, "superchat, chat"
-        ) as client:
+        path = self.path if whole else f"{way}/{self.path}"
+        with server.connect(f"observed/{path}" if observed else path, number, "superchat, chat") as client:
             if way == "hand":
                 client.patience = PATIENCE
             if not whole:
@@ -229,7 +230,18 @@ class Ending(NamedTuple):
                 assert status == 101
                 server.notes.wait_for(number, "open")
             outcome = Outcome(self.act(server, client, number), ended(server, number))
-            return Seen(outcome, bytes(client.received), client.figures)
+            told = told_to_observers(server, number) if observed else ""
+            return Seen(outcome, bytes(client.received), client.figures, told)
+
+
+def told_to_observers(server: Server, number: str) -> str:
+    """How a connection ended, in an observer's words. One of them was told once that it opened, if it did."""
+    number = f"{number} observed"
+    note = server.notes.wait_for(number, "ended", "refused")
+    opened = [other["event"] for other in server.notes.of(number)]
+    assert opened == (["opened"] if note["event"] == "ended" else [])
+    told = [note["event"], note["by"], *([] if note["code"] is None else [str(note["code"])])]
+    return " ".join([*told, *(["failed"] if note["failed"] else [])])
 
 
 LEAVING: list[tuple[str, str, Act, str, str]] = [

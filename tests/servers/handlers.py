@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 import anyio
 
 from lilya.websockets import WebSocket, WebSocketDisconnect, _servers
+from lilya.websockets.observing import End, ObservedConnection, Observer, Refusal, observe
 from lilya.websockets.types import Receive, Scope, Send
 
 SECRET = "xyzzy-what-no-peer-may-see"
@@ -225,6 +226,31 @@ async def accepting(name: str, number: str, websocket: WebSocket) -> None:
             say(number, f"warned by {', '.join(warning.category.__name__ for warning in caught)}")
 
 
+def number_of(scope: Scope) -> str:
+    (number,) = parse_qs(scope["query_string"].decode())["number"]
+    return number
+
+
+# The same paths below this one, with an observer around the handlers.
+OBSERVED = "/observed"
+
+
+class Witness(Observer):
+    """Tells the test what observers are told, under a number of its own: it may come late."""
+
+    def _say(self, connection: ObservedConnection, event: str, **fields: Any) -> None:
+        say(f"{number_of(connection.scope)} observed", event, **fields)
+
+    def opened(self, connection: ObservedConnection) -> None:
+        self._say(connection, "opened")
+
+    def refused(self, connection: ObservedConnection, refusal: Refusal) -> None:
+        self._say(connection, "refused", by=refusal.by, code=refusal.status, failed=refusal.failed)
+
+    def ended(self, connection: ObservedConnection, end: End) -> None:
+        self._say(connection, "ended", by=end.by, code=end.code, failed=end.failed)
+
+
 async def lifespan(receive: Receive, send: Send) -> None:
     for answer in ("startup", "shutdown"):
         await receive()
@@ -235,7 +261,14 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
-    (number,) = parse_qs(scope["query_string"].decode())["number"]
+    if scope["path"].startswith(OBSERVED):
+        await observed({**scope, "path": scope["path"].removeprefix(OBSERVED)}, receive, send)
+    else:
+        await handle(scope, receive, send)
+
+
+async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+    number = number_of(scope)
     _, way, name = scope["path"].split("/")
     websocket = WebSocket(scope, receive, send)
     if way == "release":
@@ -249,3 +282,6 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     else:
         run = partial(in_block if way == "block" else by_hand, name, number, websocket)
         await noted(number, websocket, run)
+
+
+observed = observe(handle, Witness())

@@ -29,6 +29,8 @@ from .endings import (
     is_expected,
     stop,
 )
+from .observed import EXPECTED, ROWS, as_row
+from .observed import expected as expected_by_observers
 from .running import KINDS, Kind, Server, running
 
 # The close of its own after a message that is too big takes 10 seconds there.
@@ -66,6 +68,24 @@ def test_by_hand(server: Server, name: str) -> None:
     seen = ENDINGS[name].run(server, "hand")
     assert SECRET not in seen.received
     write_down("hand", server.kind.name, name, seen)
+
+
+# What observers are told
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_observers_are_told(server: Server, name: str) -> None:
+    """Once that it opened and once how it ended, or once that it was refused."""
+    way = "hand" if name.startswith("hand ") else "block"
+    seen = ENDINGS[name.removeprefix("hand ")].run(server, way, observed=True)
+    assert seen.observed == expected_by_observers(server.kind.name, name)
+
+
+def test_the_page_says_what_observers_are_told() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "observing.md").read_text(encoding="utf-8")
+    table = page.partition("### On every server\n")[2].partition("\n#")[0].splitlines()
+    assert [line for line in table if line.startswith("| ")][2:] == [as_row(row) for row in ROWS]
+    assert all(server in KINDS for row in ROWS for server in row.otherwise)
 
 
 # With a library in place of the client that is none

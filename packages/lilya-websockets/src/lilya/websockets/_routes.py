@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 __all__ = ["Route", "class_names", "inner_app", "websocket_routes"]
 
 _WEBSOCKET: Final = {"WebSocketRoute", "WebSocketPath"}  # Starlette, FastAPI and Litestar; Lilya
-# Those of HTTP only. Routes of Starlette, FastAPI and Lilya that have `methods` are, too. The last two are the
+# Those of HTTP only. Routes of Starlette, FastAPI and Lilya that have `methods` are, too. The last two are
 # adapters for WSGI (Starlette's, a2wsgi's) and Django's handler.
 _HTTP: Final = {"HTTPRoute", "StaticFiles", "_FrontendRouteGroup", "WSGIMiddleware", "ASGIHandler"}
 # Modules whose apps are functions, and serve HTTP only: `make_asgi_app()`.
