@@ -227,6 +227,7 @@ async def accepting(name: str, number: str, websocket: WebSocket) -> None:
 
 
 def number_of(scope: Scope) -> str:
+    number: str
     (number,) = parse_qs(scope["query_string"].decode())["number"]
     return number
 
