@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import msgspec
 import pytest
 import uvicorn
 from pydantic import BaseModel, Field
@@ -17,7 +19,7 @@ from docs_src.guides.asyncapi import chat
 from lilya.websockets import WebSocket
 from lilya.websockets.asyncapi import AsyncAPI, describe
 from lilya.websockets.starlette import WebSocketRoute as OurRoute
-from lilya.websockets.typed import JSON
+from lilya.websockets.typed import JSON, MessagePack
 from tests.docs.browser import Browser, Tab, needs_chromium, wait_for
 from tests.lilya_websockets.test_asyncapi_page import HOSTILE
 
@@ -242,6 +244,99 @@ def test_a_made_example_is_one_that_the_app_takes(browser: Browser) -> None:
             "Received binary",
         ]
         assert log[3].endswith("\nff 00")
+
+
+class Point(msgspec.Struct, tag="point"):
+    x: int
+    labels: dict[str, list[str | None]]
+    data: bytes = b""
+
+
+class Packed(WebSocket[Point], codec=MessagePack()):
+    pass
+
+
+@describe(Packed)
+async def packed(websocket: Any) -> None:
+    websocket = Packed.wrap(websocket)
+    async with websocket:
+        async for message in websocket.iter_messages():
+            await websocket.send_message(Point(message.x * 2, message.labels, b"\xff\x00"))
+            await websocket.send_bytes(b"\xc1")
+
+
+def packed_app() -> Any:
+    app = Starlette(routes=[OurRoute("/packed", packed)])
+    app.routes.append(Mount("/asyncapi", AsyncAPI(app)))
+    return app
+
+
+def test_messagepack_in_the_console(browser: Browser) -> None:
+    with opened(browser, packed_app()) as tab:
+        open_all(tab)
+        assert tab.run("document.querySelector('[name=kind]').value") == "MessagePack"
+        tab.run("document.querySelector('.console form').requestSubmit()")
+        tab.wait(f"{STATUS} === 'Connected.'")
+        tab.run(
+            "void (document.querySelector('[name=message]').value ="
+            ' \'{"type": "point", "x": 21, "labels": {"ä": ["b", null]}}\')'
+        )
+        tab.run("document.querySelectorAll('.console form')[1].requestSubmit()")
+        tab.wait(f"{LOG}.length === 4")
+        log = tab.run(LOG)
+        headings, texts = zip(*(entry.partition("\n")[::2] for entry in log[1:]), strict=True)
+        assert headings == ("Sent, MessagePack", "Received MessagePack, Point", "Received binary")
+        assert json.loads(texts[1]) == {
+            "type": "point",
+            "x": 42,
+            "labels": {"ä": ["b", None]},
+            "data": "ff 00",
+        }
+        assert texts[2] == "c1"
+        tab.run("void (document.querySelector('[name=message]').value = '{')")
+        tab.run("document.querySelectorAll('.console form')[1].requestSubmit()")
+        tab.wait(f"{STATUS}.startsWith('Not sent: the message must be JSON')")
+        assert len(tab.run(LOG)) == 4
+
+
+# Of every form that MessagePack has for what JSON can hold, and around the limits of each.
+NUMBERS = [
+    sign * (2**power + more)
+    for power in (0, 5, 7, 8, 15, 16, 31, 32, 52)
+    for more in (-1, 0)
+    for sign in (1, -1)
+]
+VALUES: list[Any] = [
+    *(None, True, False, 0.5, -1e300, "", "é", "x" * 31, "x" * 32, "x" * 255, "x" * 256, "x" * 65536),
+    *NUMBERS,
+    *([0] * length for length in (0, 15, 16, 65535, 65536)),
+    *({str(number): number for number in range(length)} for length in (0, 15, 16, 65536)),
+    {"a": [{"b": [[]]}], "__proto__": 1},
+]
+
+
+def test_messagepack_is_that_of_msgspec(browser: Browser) -> None:
+    with opened(browser, packed_app()) as tab:
+        for value in VALUES:
+            text = json.dumps(value)
+            sent = tab.run(f"[...packed(JSON.parse({json.dumps(text)}))].join()")
+            assert msgspec.msgpack.decode(bytes(map(int, sent.split(",")))) == value, text[:80]
+            came = f"new Uint8Array({list(msgspec.msgpack.encode(value))}).buffer"
+            assert json.loads(tab.run(f"JSON.stringify(unpacked({came}))")) == value, text[:80]
+        # What JSON has no form of, and what is no message.
+        for data, shown in (
+            (msgspec.msgpack.encode(b"\x01\xff"), "01 ff"),
+            (msgspec.msgpack.encode(msgspec.msgpack.Ext(5, b"\x01")), "05 01"),
+            (msgspec.msgpack.encode(2**63), str(2**63)),
+            (msgspec.msgpack.encode({1: 2}), {"1": 2}),
+            (b"\xca\x3f\x00\x00\x00", 0.5),
+        ):
+            assert (
+                json.loads(tab.run(f"JSON.stringify(unpacked(new Uint8Array({list(data)}).buffer))")) == shown
+            )
+        for data in (b"", b"\xc1", b"\xa2a", b"\x92\x01", b"\x01\x02", b"\xdd\xff\xff\xff\xff", b"\xa1\xff"):
+            came = f"new Uint8Array({list(data)}).buffer"
+            assert tab.run(f"(() => {{ try {{ unpacked({came}); }} catch {{ return 1 }} }})()") == 1, data
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -219,16 +219,84 @@ def test_security_of_fastapi() -> None:
         "OAuth2PasswordBearer": {"type": "oauth2", "flows": flows},
         "a_b": {"type": "openIdConnect", "openIdConnectUrl": "https://example.com/"},
     }
+    # AsyncAPI's list has alternatives, and all of these are required.
     for name in ("receive_chat", "send_chat"):
         assert document["operations"][name]["security"] == [
-            {"type": "oauth2", "flows": flows, "scopes": ["read"]},
-            {"$ref": "#/components/securitySchemes/HTTPBearer"},
-            {"$ref": "#/components/securitySchemes/APIKeyQuery"},
+            {
+                "type": "oauth2",
+                "flows": flows,
+                "scopes": ["read"],
+                "description": "Required together with HTTPBearer and APIKeyQuery.",
+                "x-required-with": [
+                    {"$ref": "#/components/securitySchemes/HTTPBearer"},
+                    {"$ref": "#/components/securitySchemes/APIKeyQuery"},
+                ],
+            }
         ]
     assert document["operations"]["receive_other"]["security"] == [
-        {"$ref": "#/components/securitySchemes/APIKeyQuery_2"},
-        {"$ref": "#/components/securitySchemes/a_b"},
+        {
+            "type": "httpApiKey",
+            "in": "cookie",
+            "name": "a",
+            "description": "Required together with a_b.",
+            "x-required-with": [{"$ref": "#/components/securitySchemes/a_b"}],
+        }
     ]
+
+
+def test_security_schemes_that_are_alternatives() -> None:
+    """Those that do not raise by themselves; one that does is required, whatever else there is."""
+    key, cookie = APIKeyQuery(name="key", auto_error=False), APIKeyCookie(name="a", auto_error=False)
+    app = FastAPI()
+
+    @app.websocket("/either", dependencies=[Depends(key), Depends(cookie)])
+    async def either(websocket: fastapi.WebSocket) -> None: ...
+
+    @app.websocket("/one", dependencies=[Depends(key), Depends(HTTPBearer(description="A token."))])
+    async def one(websocket: fastapi.WebSocket) -> None: ...
+
+    @app.websocket(
+        "/both", dependencies=[Depends(HTTPBearer(description="A token.")), Depends(APIKeyQuery(name="b"))]
+    )
+    async def both(websocket: fastapi.WebSocket) -> None: ...
+
+    operations = made(app)["operations"]
+    assert operations["receive_either"]["security"] == [
+        {"$ref": "#/components/securitySchemes/APIKeyQuery"},
+        {"$ref": "#/components/securitySchemes/APIKeyCookie"},
+    ]
+    assert operations["receive_one"]["security"] == [{"$ref": "#/components/securitySchemes/HTTPBearer"}]
+    (scheme,) = operations["receive_both"]["security"]
+    assert scheme["description"] == "A token. Required together with APIKeyQuery_2."
+
+
+def test_cookies_of_fastapi() -> None:
+    app = FastAPI()
+
+    @app.websocket("/required")
+    async def required(
+        websocket: fastapi.WebSocket,
+        session: Annotated[str, Cookie(description="Who you are.")],
+        theme: Annotated[str, Cookie()] = "dark",
+        hidden: Annotated[str, Cookie(include_in_schema=False)] = "",
+        x_token: Annotated[str, Header()] = "",
+    ) -> None: ...
+
+    @app.websocket("/optional")
+    async def optional(websocket: fastapi.WebSocket, theme: Annotated[str, Cookie()] = "dark") -> None: ...
+
+    channels = made(app)["channels"]
+    headers = channels["required"]["bindings"]["ws"]["headers"]
+    assert headers["properties"].keys() == {"x-token", "Cookie"}
+    assert headers["properties"]["Cookie"] == {
+        "type": "string",
+        "description": "Cookies: `session` (required): Who you are.; `theme`",
+    }
+    assert headers["required"] == ["Cookie"]
+    assert channels["optional"]["bindings"]["ws"]["headers"] == {
+        "type": "object",
+        "properties": {"Cookie": {"type": "string", "description": "Cookies: `theme`"}},
+    }
 
 
 # Litestar
@@ -360,6 +428,19 @@ def mounted(framework: str) -> Any:
     from lilya.routing import Include
 
     return Lilya(routes=[Include("/asyncapi", app=AsyncAPI({}, title="Mounted"))])
+
+
+@pytest.mark.anyio
+async def test_behind_a_proxy_that_cuts_the_prefix_off() -> None:
+    """`root_path` has the prefix, and the path has not."""
+    app = mounted("fastapi")
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "root_path": "/api"}, receive, send)
+
+    for path in ("/asyncapi/", "/asyncapi/asyncapi.json", "/api/asyncapi/", "/api/asyncapi/asyncapi.json"):
+        assert (await got(served, path))[0] == 200, path
+    assert (await got(served, "/asyncapi/nothing"))[0] == 404
 
 
 @pytest.mark.anyio

@@ -340,11 +340,40 @@ def test_two_models_of_one_name() -> None:
     first, second = websocket[one()], websocket[other()]
     document = made({"/a": first, "/b": second, "/c": WebSocket[models.Say, Any]})
     schemas = document["components"]["schemas"]
-    assert len(schemas) == 3
+    assert schemas.keys() == {"Say", "Say_2", "Say_3"}  # and no module, which is nobody's business
     for channel, field in (("a", "one"), ("b", "other"), ("c", "type")):
         (message,) = messages(document, channel).values()
         assert message["name"] == "Say"
         assert field in resolve(document, message["payload"]["$ref"])["properties"]
+
+
+def test_names_without_modules() -> None:
+    """Also where a model has two schemas, and where a name looks like one with a module."""
+
+    def of_pydantic(default: Any) -> Any:
+        return pydantic.create_model("Say", field=(int, default), __module__=f"secret{default}")
+
+    def of_msgspec(name: str) -> Any:
+        return msgspec.defstruct("Leave", [(name, int)], module=f"secret.{name}")
+
+    lone: Any = pydantic.create_model("My__Own", field=(int, ...))
+    websocket: Any = WebSocket
+    document = made(
+        {
+            "/a": websocket[of_pydantic(1)],
+            "/b": websocket[of_pydantic(2)],
+            "/c": websocket[of_msgspec("one")],
+            "/d": websocket[of_msgspec("two")],
+            "/e": websocket[lone],
+        }
+    )
+    names = {"Say-Input", "Say-Output", "Say_2-Input", "Say_2-Output", "Leave", "Leave_2", "My__Own"}
+    assert document["components"]["schemas"].keys() == names
+    assert "secret" not in json.dumps(document)
+    for channel, value in (("a", 1), ("b", 2)):
+        received = document["operations"][f"receive_{channel}"]["messages"][0]["$ref"].rpartition("/")[2]
+        payload = messages(document, channel)[received]["payload"]
+        assert resolve(document, payload["$ref"])["properties"]["field"]["default"] == value
 
 
 def test_one_name_in_two_libraries() -> None:
@@ -467,6 +496,64 @@ def test_describe() -> None:
     for wrong in (WebSocket, Say, "WebSocket"):
         with pytest.raises(TypeError, match=r"describe takes a WebSocket\[In, Out\], got "):
             describe(wrong)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"tags": "chat"}, r"tags must be a list of strings, got 'chat': write \['chat'\]"),
+        ({"tags": [1]}, "tags must be a list of strings, got 1 in it"),
+        ({"title": 1}, "title must be a string, got 1"),
+    ],
+)
+def test_arguments_of_describe(arguments: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        describe(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"title": b"x"}, TypeError, "title must be a string, got b'x'"),
+        ({"version": 1.0}, TypeError, "version must be a string, got 1.0"),
+        ({"description": 1}, TypeError, "description must be a string, got 1"),
+        (
+            {"servers": ["wss://a.example"]},
+            TypeError,
+            r"as in \{'production': .*\}, got \['wss://a.example'\]",
+        ),
+        ({"servers": "wss://a.example"}, TypeError, "got 'wss://a.example'"),
+        ({"servers": {"a": None}}, TypeError, "a server must be an address such as .*, got None"),
+        ({"transcripts": "chat.ws"}, TypeError, "transcripts must be a list of files, got 'chat.ws'"),
+        ({"transcripts": Path("chat.ws")}, TypeError, "transcripts must be a list of files, got "),
+    ],
+)
+def test_arguments_of_asyncapi(arguments: Any, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        AsyncAPI({}, **arguments)
+
+
+def test_paths_of_a_mapping() -> None:
+    for mapping, error, said in (
+        ({"chat": chat}, ValueError, "a path must start with a slash, such as '/chat', got 'chat'"),
+        ({"": chat}, ValueError, "a path must start with a slash, such as '/chat', got ''"),
+        ({1: chat}, TypeError, "a mapping must have paths such as '/chat', got 1"),
+    ):
+        with pytest.raises(error, match=said):
+            made(mapping)
+
+
+def test_the_class_in_place_of_a_handler() -> None:
+    """It says nothing of the app, and its docstring is not the app's."""
+
+    class Typed(WebSocket[Say, Said]):
+        """For people who talk."""
+
+    document = made({"/bare": WebSocket, "/types": WebSocket[Say, Said], "/own": Typed})
+    channels = document["channels"]
+    assert channels["bare"] == {"address": "/bare"}
+    assert "description" not in channels["types"]
+    assert channels["own"]["description"] == "For people who talk."
 
 
 def test_a_described_partial() -> None:

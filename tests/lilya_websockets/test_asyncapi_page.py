@@ -57,7 +57,19 @@ async def test_the_documents() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("root_path", "prefix"), [("", ""), (None, ""), ("/docs", "/docs"), ("/docs", ""), ("/a/docs", "/a/docs")]
+    ("root_path", "prefix"),
+    [
+        ("", ""),
+        (None, ""),
+        ("/docs", "/docs"),
+        ("/docs", ""),
+        ("/docs/", "/docs"),
+        ("/a/docs", "/a/docs"),
+        # A proxy has cut a prefix off, and the router nothing.
+        ("/a/docs", "/docs"),
+        ("/a/b/docs", "/docs"),
+        ("/a/b/docs", "/b/docs"),
+    ],
 )
 async def test_where_it_is_mounted(root_path: str | None, prefix: str) -> None:
     """Most routers leave the path as it is; some cut off what they have matched."""

@@ -43,6 +43,10 @@ class AsyncAPI:
         servers: The addresses of your servers by name, such as `{"production": "wss://example.com"}`.
             Default: the servers of an app of FastAPI that have an absolute address.
         transcripts: Files of transcripts. Their messages are the examples. It needs ws-doctest.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: A server has no address such as `wss://example.com`.
     """
 
     serves_only_http = True
@@ -58,6 +62,18 @@ class AsyncAPI:
         servers: Mapping[str, str] | None = None,
         transcripts: Iterable[str | PathLike[str]] = (),
     ) -> None:
+        for name, text in (("title", title), ("version", version), ("description", description)):
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f"{name} must be a string, got {text!r}")
+        if servers is not None and not isinstance(servers, Mapping):
+            raise TypeError(
+                f"servers must have a name for each address, as in {{'production': 'wss://example.com'}}, "
+                f"got {servers!r}"
+            )
+        if isinstance(transcripts, (str, bytes, PathLike)):
+            raise TypeError(
+                f"transcripts must be a list of files, got {transcripts!r}: write [{transcripts!r}]"
+            )
         self._app = app
         self._info = {"title": title, "version": version, "description": description}
         self._servers = None if servers is None else {name: server_of(url) for name, url in servers.items()}
@@ -138,10 +154,8 @@ class AsyncAPI:
     def _respond(self, scope: Scope) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         if scope["method"] not in ("GET", "HEAD"):
             return 405, [(b"allow", b"GET, HEAD")], b""
-        root, path = scope.get("root_path") or "", scope["path"]
-        # Most routers put what they have matched in `root_path` and leave the path as it is. Some cut it off,
-        # and Litestar adds a slash.
-        rest = (path[len(root) :] if root and path.startswith(root) else path).strip("/")
+        path = scope["path"]
+        rest = _below(scope.get("root_path") or "", path).strip("/")
         if not rest:
             asked: bytes = scope.get("raw_path") or quote(path).encode()
             if not asked.endswith(b"/"):  # the page has relative addresses
@@ -176,6 +190,21 @@ class AsyncAPI:
         )
         headers = [*_headers("text/html; charset=utf-8"), (b"content-security-policy", policy.encode())]
         return headers, template.replace("DOCUMENT", document, 1).encode()
+
+
+def _below(root: str, path: str) -> str:
+    """The part of a path below where the app is mounted.
+
+    Most routers add what they have matched to `root_path` and leave the path as it is. Some cut it off the
+    path, and Litestar adds a slash. A proxy may have cut the first part of `root_path` off the path.
+    """
+    root = root.rstrip("/")
+    while root:
+        if path == root or path.startswith(f"{root}/"):
+            return path[len(root) :]
+        start = root.find("/", 1)
+        root = root[start:] if start > 0 else ""
+    return path
 
 
 # What may stand in a policy. Another address would change what it says.

@@ -220,7 +220,9 @@ def _channel(channel: Channel, components: dict[str, Schema]) -> dict[str, Any]:
     binding = _without_nothing(
         {
             "query": _parameters(conversation.query, channel.query, components),
-            "headers": _parameters(conversation.headers, channel.headers, components),
+            "headers": _with_cookies(
+                _parameters(conversation.headers, channel.headers, components), conversation.cookies
+            ),
         }
     )
     return _without_nothing(
@@ -252,6 +254,23 @@ def _parameters(fields: list[Any], schemas: list[Schema], components: dict[str, 
         "properties": dict(zip(names, schemas, strict=True)),
         **({"required": required} if required else {}),
     }
+
+
+def _with_cookies(headers: Schema, cookies: list[Any]) -> Schema:
+    """The headers, and the one that has the cookies: AsyncAPI has no other place for them."""
+    if not cookies:
+        return headers
+    named = [
+        f"`{field.alias}`{' (required)' if field.field_info.is_required() else ''}"
+        + (f": {field.field_info.description}" if field.field_info.description else "")
+        for field in cookies
+    ]
+    made = headers or {"type": "object"}
+    cookie = {"type": "string", "description": f"Cookies: {'; '.join(named)}"}
+    made = {**made, "properties": {**made.get("properties", {}), "Cookie": cookie}}
+    if any(field.field_info.is_required() for field in cookies):
+        made["required"] = [*made.get("required", ()), "Cookie"]
+    return made
 
 
 def _as_headers(schema: Schema, field: Any) -> Schema:
@@ -327,8 +346,13 @@ class _SecuritySchemes:
         self.found: dict[str, Any] = {}
 
     def of(self, conversation: Conversation) -> list[dict[str, Any]]:
-        """What the operations of a conversation say; the scopes that are needed are in the scheme there."""
-        said = []
+        """What the operations of a conversation say; the scopes that are needed are in the scheme there.
+
+        The list has alternatives. Schemes that FastAPI requires are no alternatives, and AsyncAPI has no word
+        for that: the first one names the others.
+        """
+        required: list[tuple[str, dict[str, Any]]] = []
+        optional: list[tuple[str, dict[str, Any]]] = []
         for scheme, scopes in conversation.security:
             described = _scheme(scheme.model)
             name = re.sub(r"[^\w.-]", "_", scheme.scheme_name)
@@ -339,9 +363,16 @@ class _SecuritySchemes:
                 entry = {**described, "scopes": list(scopes)}
             else:
                 entry = {"$ref": f"#/components/securitySchemes/{name}"}
-            if entry not in said:
-                said.append(entry)
-        return said
+            listed = required if getattr(scheme, "auto_error", True) else optional
+            if (name, entry) not in listed:
+                listed.append((name, entry))
+        if len(required) < 2:
+            return [entry for _, entry in required or optional]
+        (first, entry), *others = required
+        together = f"Required together with {' and '.join(name for name, _ in others)}."
+        described = {**self.found[first], **({} if "$ref" in entry else entry)}
+        description = " ".join(filter(None, (described.get("description"), together)))
+        return [{**described, "description": description, "x-required-with": [each for _, each in others]}]
 
 
 def _scheme(model: Any) -> dict[str, Any]:
@@ -354,12 +385,15 @@ def _scheme(model: Any) -> dict[str, Any]:
     return scheme
 
 
-def server_of(url: str, description: str = "") -> dict[str, Any]:
+def server_of(url: Any, description: str = "") -> dict[str, Any]:
     """A server in the document.
 
     Raises:
+        TypeError: It is no text.
         ValueError: It is no address of a server.
     """
+    if not isinstance(url, str):
+        raise TypeError(f"a server must be an address such as 'wss://example.com/api', got {url!r}")
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # raises if it is no port

@@ -38,6 +38,7 @@ _KINDS: Final = {
     "path": "May contain slashes.",
 }
 _ATTRIBUTE: Final = "__asyncapi__"
+_OURS: Final = WebSocket.__module__.rpartition(".")[0]  # this package
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +67,20 @@ def describe(
             too.
 
     Raises:
-        TypeError: It is no `WebSocket` with types.
+        TypeError: It is no `WebSocket` with types, or another argument of another type.
     """
+    if isinstance(tags, str):
+        raise TypeError(f"tags must be a list of strings, got {tags!r}: write [{tags!r}]")
+    tags = tuple(tags)
+    for tag in tags:
+        if not isinstance(tag, str):
+            raise TypeError(f"tags must be a list of strings, got {tag!r} in it")
+    if title is not None and not isinstance(title, str):
+        raise TypeError(f"title must be a string, got {title!r}")
     typed = None if websocket is None else _typed_of(websocket)
     if websocket is not None and typed is None:
         raise TypeError(f"describe takes a WebSocket[In, Out], got {websocket!r}")
-    description = _Description(typed, title, tuple(tags), deprecated)
+    description = _Description(typed, title, tags, deprecated)
 
     def decorate(handler: T) -> T:
         setattr(handler, _ATTRIBUTE, description)
@@ -95,6 +104,7 @@ class Conversation:
     query: list[Any] = dataclasses.field(default_factory=list)
     """Parameters of FastAPI in the query."""
     headers: list[Any] = dataclasses.field(default_factory=list)
+    cookies: list[Any] = dataclasses.field(default_factory=list)
     security: list[tuple[Any, tuple[str, ...]]] = dataclasses.field(default_factory=list)
     """Security schemes of FastAPI, with the scopes that are needed."""
 
@@ -103,9 +113,15 @@ def conversations_of(app: Any) -> list[Conversation]:
     """The WebSockets of an app, or of a mapping of paths to handlers, in their order.
 
     Raises:
-        TypeError: The routes of the app cannot be read.
+        TypeError: The routes of the app cannot be read, or the mapping has something else than paths.
+        ValueError: A path of the mapping does not start with a slash.
     """
     if isinstance(app, Mapping):
+        for path in app:
+            if not isinstance(path, str):
+                raise TypeError(f"a mapping must have paths such as '/chat', got {path!r}")
+            if not path.startswith("/"):
+                raise ValueError(f"a path must start with a slash, such as '/chat', got {path!r}")
         return [_conversation(path, handler, None) for path, handler in app.items()]
     found: dict[str, Conversation] = {}
     for route in websocket_routes(app):
@@ -155,11 +171,12 @@ def _conversation(path: str, handler: Any, route: Route | None) -> Conversation:
         address=_PARAMETER.sub(lambda found: f"{{{found[1]}}}", path) or "/",
         typed=typed,
         title=said.title,
-        description="" if isinstance(handler, type) and _typed_of(handler) else _doc(handler),
+        description=_doc(handler),
         tags=_tags(nodes, said.tags),
         deprecated=_deprecated(handler, said, nodes),
         query=_shown(field for each in dependants for field in each.query_params),
         headers=_shown(field for each in dependants for field in each.header_params),
+        cookies=_shown(field for each in dependants for field in each.cookie_params),
         security=list(_security(dependants)),
     )
     fields = {field.alias: field.field_info for each in dependants for field in each.path_params}
@@ -209,7 +226,9 @@ def _deprecated(handler: Any, said: _Description, nodes: list[Any]) -> str | Non
 
 
 def _doc(handler: Any) -> str:
-    """The docstring of a handler; not the one of its base class."""
+    """The docstring of a handler; not the one of its base class, nor that of `WebSocket`."""
+    if isinstance(handler, type) and issubclass(handler, WebSocket) and handler.__module__.startswith(_OURS):
+        return ""
     doc = getattr(handler, "__doc__", None)
     return inspect.cleandoc(doc).strip() if isinstance(doc, str) else ""
 

@@ -7,6 +7,8 @@ name get different names, and keywords of later drafts become those of draft 7.
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -25,6 +27,7 @@ _ONE: Final = (
 )
 _MANY: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
 _NAMED: Final = ("properties", "patternProperties")
+_OF_LIBRARY: Final = re.compile(r"(?:pydantic|msgspec)\.\w+")
 _SCHEMAS: Final = {*_ONE, *_MANY, *_NAMED, "$ref"}  # keywords with schemas, or of one
 
 
@@ -57,12 +60,12 @@ def schemas_of(asked: Sequence[Asked]) -> tuple[list[Schema], dict[str, Schema]]
         components |= {rename[name]: _referring(schema, rename) for name, schema in named.items()}
     _require(asked, found, components)
     merged = _merged(components)
+    short = _shortened({merged.get(name, name) for name in components})
+    names = {name: short[merged.get(name, name)] for name in components}
+    named = {names[name]: _draft7(_referring(schema, names)) for name, schema in components.items()}
     return (
-        [_draft7(_referring(found[index], merged)) for index in range(len(asked))],
-        {
-            merged.get(name, name): _draft7(_referring(schema, merged))
-            for name, schema in sorted(components.items())
-        },
+        [_draft7(_referring(found[index], names)) for index in range(len(asked))],
+        dict(sorted(named.items())),
     )
 
 
@@ -114,6 +117,36 @@ def _merged(components: dict[str, Schema]) -> dict[str, str]:
         if not differ:
             return names
         same -= differ
+
+
+def _shortened(names: set[str]) -> dict[str, str]:
+    """Names without modules, which are nobody's business. Libraries tell models of one name apart by them."""
+    found: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    counts = Counter(map(_last, {_bare(name) for name in names}))
+    for name in sorted(names, key=lambda name: (_bare(name) != _last(name), name)):
+        bare, last = _bare(name), _last(name)
+        # pydantic's have `__` in them, which a model's own name may have, too.
+        if "." not in bare and counts[last] < 2:
+            last = bare
+        if bare not in taken:
+            number = 1
+            while (numbered := last if number == 1 else f"{last}_{number}") in taken.values():
+                number += 1
+            taken[bare] = numbered
+        found[name] = taken[bare] + name[len(bare) :]
+    return found
+
+
+def _bare(name: str) -> str:
+    """A name without what pydantic adds for one direction."""
+    return name.removesuffix("-Input").removesuffix("-Output")
+
+
+def _last(name: str) -> str:
+    """The name of the class itself; with that of its library, if both have one of that name."""
+    bare = _bare(name)
+    return bare if _OF_LIBRARY.fullmatch(bare) else re.split(r"\.|__+", bare)[-1] or bare
 
 
 def _ordered(schema: Schema, names: dict[str, str]) -> Schema:
