@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import _instructions
 
-FRAMEWORKS = ("fastapi", "starlette", "litestar", "quart")
+FRAMEWORKS = ("fastapi", "fastapi_depends", "starlette", "litestar", "quart")
 CLASSES = ("own", "ours")
 # How many of each are run for the two counts, see `_instructions`.
 COUNTS = {"connection": (100, 300), "message": (200, 1200)}
@@ -40,6 +40,31 @@ def fastapi(ours: bool) -> Any:
             pass
 
     echo.__annotations__["websocket"] = WebSocket if ours else fastapi.WebSocket
+    app.websocket("/rooms/{room}")(echo)
+    return app
+
+
+def fastapi_depends(ours: bool) -> Any:
+    """FastAPI's own class comes from a dependency, too, as this package's always does."""
+    import fastapi as framework
+
+    if ours:
+        return fastapi(ours)
+    app = framework.FastAPI()
+
+    async def dependency(websocket: Any) -> Any:
+        return websocket
+
+    dependency.__annotations__["websocket"] = framework.WebSocket
+
+    async def echo(websocket: Any = framework.Depends(dependency)) -> None:  # noqa: B008
+        await websocket.accept()
+        try:
+            while True:
+                await websocket.send_text(await websocket.receive_text())
+        except framework.WebSocketDisconnect:
+            pass
+
     app.websocket("/rooms/{room}")(echo)
     return app
 
@@ -167,7 +192,7 @@ def once(arguments: list[str]) -> None:
 def show(framework: str, case: str, figures: list[float], unit: str) -> None:
     own, ours = figures
     print(
-        f"{framework:10} {case:10} own {own:11,.2f}  ours {ours:11,.2f} {unit}  {ours / own:.2f}", flush=True
+        f"{framework:15} {case:10} own {own:11,.2f}  ours {ours:11,.2f} {unit}  {ours / own:.2f}", flush=True
     )
 
 

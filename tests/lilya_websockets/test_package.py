@@ -275,7 +275,7 @@ LAYERS = {
     "tokens": {"_websocket", "datastructures", "exceptions", "observing", "types"},
     "limits": {"_messages", "_options", "_websocket", "datastructures", "observing", "types"},
     "redis": {"_options", "limits"},
-    "starlette": {"_websocket", "exceptions", "types"},
+    "starlette": {"_shared", "_state", "_websocket", "exceptions", "types"},
     "fastapi": {"starlette", "types"},
     "quart": {"_state", "_websocket", "exceptions", "types"},
     "litestar": {"_state", "_websocket", "exceptions", "types"},

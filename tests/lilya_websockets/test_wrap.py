@@ -11,6 +11,7 @@ import anyio.lowlevel
 import pytest
 from starlette.websockets import WebSocket as StarlettesWebSocket
 from starlette.websockets import WebSocketDisconnect as StarlettesDisconnect
+from starlette.websockets import WebSocketState as StarlettesState
 
 from lilya.websockets import (
     WebSocket,
@@ -22,6 +23,7 @@ from lilya.websockets import (
 )
 from lilya.websockets.channels import Channels
 from lilya.websockets.draining import close_all
+from lilya.websockets.starlette import WebSocket as StarlettesOurs
 from lilya.websockets.types import Message
 
 from .server import ClientDisconnected, Server, disconnect, text
@@ -34,24 +36,30 @@ def starlettes(server: Server) -> StarlettesWebSocket:
     return StarlettesWebSocket(server.scope, server.receive, server.send)
 
 
+@pytest.fixture(params=[WebSocket, StarlettesOurs], ids=["core", "starlette"])
+def cls(request: pytest.FixtureRequest) -> type[WebSocket]:
+    """The class that wraps, and that of the framework's own module, which is quicker over its object."""
+    return cast("type[WebSocket]", request.param)
+
+
 def states(websocket: Any) -> tuple[str, str]:
     return websocket.client_state.name, websocket.application_state.name
 
 
-async def test_once_is_enough() -> None:
+async def test_once_is_enough(cls: type[WebSocket]) -> None:
     theirs = starlettes(Server())
-    ours = WebSocket.wrap(theirs)
-    assert WebSocket.wrap(theirs) is ours
-    assert WebSocket.wrap(ours) is ours
+    ours = cls.wrap(theirs)
+    assert cls.wrap(theirs) is ours
+    assert cls.wrap(ours) is ours
 
 
 @pytest.mark.parametrize("accepts", ["theirs", "ours", "theirs before"])
-async def test_each_follows_the_other(accepts: str) -> None:
+async def test_each_follows_the_other(cls: type[WebSocket], accepts: str) -> None:
     server = Server(text("a"), text("b"), disconnect(4001, "off"))
     theirs = starlettes(server)
     if accepts == "theirs before":
         await theirs.accept()
-    ours = WebSocket.wrap(theirs)
+    ours = cls.wrap(theirs)
     if accepts == "ours":
         await ours.accept()
     elif accepts == "theirs":
@@ -70,11 +78,11 @@ async def test_each_follows_the_other(accepts: str) -> None:
     assert server.types == ["websocket.accept", "websocket.send", "websocket.send"]
 
 
-async def test_one_end_whoever_makes_it() -> None:
+async def test_one_end_whoever_makes_it(cls: type[WebSocket]) -> None:
     for first in ("theirs", "ours"):
         server = Server()
         theirs = starlettes(server)
-        ours = WebSocket.wrap(theirs)
+        ours = cls.wrap(theirs)
         ran: list[int | None] = []
         ours.add_cleanup(lambda ours=ours, ran=ran: ran.append(ours.close_code))  # type: ignore[misc]
         await ours.accept()
@@ -85,10 +93,10 @@ async def test_one_end_whoever_makes_it() -> None:
         assert server.types == ["websocket.accept", "websocket.close"]
 
 
-async def test_a_denial_by_theirs() -> None:
+async def test_a_denial_by_theirs(cls: type[WebSocket]) -> None:
     server = Server()
     theirs = starlettes(server)
-    ours = WebSocket.wrap(theirs)
+    ours = cls.wrap(theirs)
     await theirs.send({"type": "websocket.http.response.start", "status": 401, "headers": []})
     assert states(ours)[1] == "RESPONSE"
     await theirs.send({"type": "websocket.http.response.body", "body": b"no", "more_body": False})
@@ -96,18 +104,18 @@ async def test_a_denial_by_theirs() -> None:
         await ours.accept()
 
 
-async def test_what_theirs_accepts_with_is_known() -> None:
+async def test_what_theirs_accepts_with_is_known(cls: type[WebSocket]) -> None:
     server = Server(subprotocols=["chat"])
     theirs = starlettes(server)
-    ours = WebSocket.wrap(theirs)
+    ours = cls.wrap(theirs)
     await theirs.accept(subprotocol="chat")
     assert ours.accepted_subprotocol == "chat"
 
 
-async def test_a_lost_client_is_ours_and_theirs() -> None:
+async def test_a_lost_client_is_ours_and_theirs(cls: type[WebSocket]) -> None:
     server = Server()
     theirs = starlettes(server)
-    ours = WebSocket.wrap(theirs)
+    ours = cls.wrap(theirs)
     await ours.accept()
     server.fail(ClientDisconnected())
     with pytest.raises(WebSocketDisconnect) as left:
@@ -117,7 +125,7 @@ async def test_a_lost_client_is_ours_and_theirs() -> None:
 
 
 @pytest.mark.parametrize("left", ["client", "app"])
-async def test_over_one_that_has_ended(left: str) -> None:
+async def test_over_one_that_has_ended(cls: type[WebSocket], left: str) -> None:
     server = Server(disconnect(4001))
     theirs = starlettes(server)
     await theirs.accept()
@@ -126,7 +134,7 @@ async def test_over_one_that_has_ended(left: str) -> None:
             await theirs.receive_text()
     else:
         await theirs.close()
-    ours = WebSocket.wrap(theirs)
+    ours = cls.wrap(theirs)
     assert ours.closed_by == ("client" if left == "client" else "server")
     with pytest.raises(WebSocketClosed):
         await ours.send_text("anybody?")
@@ -134,10 +142,10 @@ async def test_over_one_that_has_ended(left: str) -> None:
 
 @pytest.mark.quiet
 @pytest.mark.usefixtures("server_announces")
-async def test_a_block_over_it() -> None:
+async def test_a_block_over_it(cls: type[WebSocket]) -> None:
     server = Server(text("a"), text("b"), disconnect())
     theirs = starlettes(server)
-    async with WebSocket.wrap(theirs) as ours:
+    async with cls.wrap(theirs) as ours:
         assert [await theirs.receive_text(), await ours.receive_text()] == ["a", "b"]
         await theirs.receive_text()  # the client leaves: quietly, also by their exception
         raise AssertionError("not reached")
@@ -152,10 +160,12 @@ class Overriding(StarlettesWebSocket):
 
 
 @pytest.mark.usefixtures("server_announces")
-async def test_theirs_follows_a_client_that_leaves_while_the_app_does_not_receive() -> None:
+async def test_theirs_follows_a_client_that_leaves_while_the_app_does_not_receive(
+    cls: type[WebSocket],
+) -> None:
     """Their state is moved by what is received through it: there is a reader on every server."""
     theirs = starlettes(Server(disconnect(4001)))
-    async with WebSocket.wrap(theirs) as ours:
+    async with cls.wrap(theirs) as ours:
         await ours.wait_disconnected()
         await until(lambda: theirs.client_state.name == "DISCONNECTED")
 
@@ -227,12 +237,12 @@ async def test_a_subclass_over_ours_shares_its_state_and_its_block() -> None:
 
 
 @pytest.mark.parametrize("routed", [False, True])
-async def test_one_of_another_class_over_the_same_object(routed: bool) -> None:
+async def test_one_of_another_class_over_the_same_object(cls: type[WebSocket], routed: bool) -> None:
     server = Server(text("a"))
     if routed:
         server.scope["path_params"] = {}
     theirs = starlettes(server)
-    ours, mine = WebSocket.wrap(theirs), Mine.wrap(theirs)
+    ours, mine = cls.wrap(theirs), Mine.wrap(theirs)
     assert isinstance(mine, Mine)
     await mine.accept()
     assert await ours.receive_text() == "a"
@@ -240,13 +250,13 @@ async def test_one_of_another_class_over_the_same_object(routed: bool) -> None:
     assert states(mine)[1] == states(theirs)[1] == "DISCONNECTED"
 
 
-async def test_by_the_callables_of_their_object_behind_a_router() -> None:
+async def test_by_the_callables_of_their_object_behind_a_router(cls: type[WebSocket]) -> None:
     """`WebSocket(theirs.scope, theirs.receive, theirs.send)` is the same as wrapping it."""
     server = Server(text("a"))
     server.scope["path_params"] = {}
     theirs = starlettes(server)
-    ours = WebSocket(theirs.scope, theirs.receive, theirs.send)
-    again = WebSocket(theirs.scope, theirs.receive, theirs.send)
+    ours = cls(theirs.scope, theirs.receive, theirs.send)
+    again = cls(theirs.scope, theirs.receive, theirs.send)
     await again.accept()
     await again.send_text("b")
     assert states(ours) == states(theirs) == ("CONNECTED", "CONNECTED")
@@ -257,16 +267,76 @@ async def test_by_the_callables_of_their_object_behind_a_router() -> None:
     assert server.types == ["websocket.accept", "websocket.send", "websocket.close"]
 
 
-async def test_by_the_methods_of_their_class_where_ours_stands_before_them() -> None:
+async def test_by_the_methods_of_their_class_where_ours_stands_before_them(cls: type[WebSocket]) -> None:
     server = Server(path_params={})
     theirs = starlettes(server)
-    ours = WebSocket.wrap(theirs)
+    ours = cls.wrap(theirs)
     methods = (
         MethodType(method, theirs) for method in (StarlettesWebSocket.receive, StarlettesWebSocket.send)
     )
-    second = WebSocket(theirs.scope, *methods)
+    second = cls(theirs.scope, *methods)
     await second.accept()
     assert states(ours) == states(second) == states(theirs) == ("CONNECTED", "CONNECTED")
+
+
+async def test_their_state_can_be_set(cls: type[WebSocket]) -> None:
+    theirs = starlettes(Server(text("a")))
+    ours = cls.wrap(theirs)
+    theirs.client_state = theirs.application_state = StarlettesState.CONNECTED
+    assert states(theirs) == ("CONNECTED", "CONNECTED")
+    if cls is StarlettesOurs:
+        assert states(ours) == states(theirs)
+
+
+def watching(call: Any, seen: list[str]) -> Any:
+    """A callable to put in the place of `receive` or `send`, as a tracer does."""
+
+    async def watch(*arguments: Any) -> Any:
+        seen.append(call.__name__)
+        return await call(*arguments)
+
+    return watch
+
+
+@pytest.mark.parametrize("place", ["object", "below"])
+async def test_what_is_put_in_their_place_before_wrapping_is_used(cls: type[WebSocket], place: str) -> None:
+    theirs: Any = starlettes(Server(text("a")))
+    seen: list[str] = []
+    for name in ("receive", "send") if place == "object" else ("_receive", "_send"):
+        setattr(theirs, name, watching(getattr(theirs, name), seen))
+    ours = cls.wrap(theirs)
+    await ours.accept()
+    assert await ours.receive_text() == "a"
+    assert seen == ["receive", "send", "receive"]
+
+
+async def test_what_is_put_in_the_place_of_their_methods_is_used(
+    cls: type[WebSocket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    for name in ("receive", "send"):
+        method = getattr(StarlettesWebSocket, name)
+        monkeypatch.setattr(StarlettesWebSocket, name, watching(method, seen))
+    ours = cls.wrap(starlettes(Server(text("a"))))
+    await ours.accept()
+    assert await ours.receive_text() == "a"
+    assert seen == ["receive", "send", "receive"]
+
+
+async def test_what_is_put_in_their_place_after_wrapping_is_used_by_theirs_alone(
+    cls: type[WebSocket],
+) -> None:
+    theirs: Any = starlettes(Server(text("a"), text("b")))
+    ours = cls.wrap(theirs)
+    await ours.accept()
+    seen: list[str] = []
+    for name in ("receive", "send"):
+        setattr(theirs, name, watching(getattr(theirs, name), seen))
+    assert [await ours.receive_text(), await theirs.receive_text()] == ["a", "b"]
+    await ours.send_text("c")
+    await theirs.send_text("d")
+    assert seen == ["receive", "send"]
+    assert states(ours) == states(theirs) == ("CONNECTED", "CONNECTED")
 
 
 async def test_ours_is_gone_and_another_is_made() -> None:
@@ -288,12 +358,12 @@ async def test_ours_is_gone_and_another_is_made() -> None:
     assert ours.close_code == 4002
 
 
-async def test_nothing_waits_for_the_garbage_collector() -> None:
+async def test_nothing_waits_for_the_garbage_collector(cls: type[WebSocket]) -> None:
     gc.disable()
     try:
         server = Server()
         theirs = starlettes(server)
-        ours = WebSocket.wrap(theirs)
+        ours = cls.wrap(theirs)
         await theirs.accept()
         await ours.close()
         gone = [weakref.ref(each) for each in (theirs, ours)]

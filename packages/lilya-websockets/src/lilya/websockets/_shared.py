@@ -21,7 +21,16 @@ from weakref import ref
 from ._state import CONNECTED, CONNECTING, DISCONNECTED, WebSocketState
 from .types import Message, Receive, Send
 
-__all__ = ["SHARED", "Foreign", "checked_foreign", "foreign_before", "name_of", "second_class", "states_of"]
+__all__ = [
+    "LEADING",
+    "SHARED",
+    "Foreign",
+    "checked_foreign",
+    "foreign_before",
+    "name_of",
+    "second_class",
+    "states_of",
+]
 
 C = TypeVar("C", bound=type[Any])
 
@@ -153,10 +162,16 @@ class Foreign:
         await self.callables[1](message)
 
 
+LEADING: Final[set[type]] = {Foreign}
+"""Classes of objects that lead to ours, by their attribute `websocket`."""
+
+
 def foreign_before(other: Any) -> Foreign | None:
-    """What stands before a framework's object, if anything does."""
+    """What stands before a framework's object, if anything does; it may be the object itself."""
+    if type(other) in LEADING:
+        return other  # type: ignore[no-any-return]
     found = getattr(getattr(other, "receive", None), "__self__", None)
-    return found if type(found) is Foreign else None
+    return found if type(found) in LEADING else None
 
 
 def _nobody() -> None:
@@ -225,7 +240,9 @@ _STATES: Final = {state.name: state for state in WebSocketState}
 def states_of(other: Any) -> tuple[WebSocketState, WebSocketState] | None:
     """Where a framework's object says that the two sides stand, or `None` if it says nothing."""
     try:
-        return _STATES[other.client_state.name], _STATES[other.application_state.name]
+        client, application = other.client_state, other.application_state
+        first = _STATES[client.name]
+        return first, first if application is client else _STATES[application.name]
     except (AttributeError, KeyError):
         stage = getattr(other, "connection_state", None)
         return _STAGES.get(stage) if isinstance(stage, str) else None

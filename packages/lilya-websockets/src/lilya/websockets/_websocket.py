@@ -53,7 +53,7 @@ from ._messages import (
     loads,
 )
 from ._servers import is_loss, warn_of_dropped_headers
-from ._shared import Foreign, checked_foreign, foreign_before, second_class, states_of
+from ._shared import LEADING, Foreign, checked_foreign, foreign_before, second_class, states_of
 from ._state import (
     CONNECTED,
     CONNECTING,
@@ -190,7 +190,7 @@ class WebSocket(Connection, Generic[In, Out]):
         """
         owner = getattr(receive, "__self__", receive)
         own: Send | None = None
-        if type(owner) is Foreign:
+        if type(owner) in LEADING:
             first = owner.websocket
         elif getattr(owner, "scope", None) is self.scope and (states := states_of(owner)) is not None:
             foreign = foreign_before(owner)
@@ -219,12 +219,16 @@ class WebSocket(Connection, Generic[In, Out]):
         self, other: Any, foreign: Foreign | None, states: tuple[WebSocketState, WebSocketState] | None
     ) -> None:
         """Begin where a framework's object stands, and see what it does from now on."""
+        self._start_at(states)
+        (foreign or Foreign(other)).stand_before(other, self)
+
+    def _start_at(self, states: tuple[WebSocketState, WebSocketState] | None) -> None:
+        """Begin in these states, unless they are those of the beginning."""
         if states is not None and states != (CONNECTING, CONNECTING):
             client, application = states
             self._move(client, application)
             if DISCONNECTED in states:
                 self._ended = _BY_CLIENT if client is DISCONNECTED else _BY_APP
-        (foreign or Foreign(other)).stand_before(other, self)
 
     @classmethod
     def wrap(cls: type[W], other: Any) -> W:
@@ -232,6 +236,9 @@ class WebSocket(Connection, Generic[In, Out]):
 
         What one of them accepts, receives, sends or closes, the other one knows. A framework that closes
         after the end, in its handling of exceptions, makes no second end.
+
+        Code that replaces `other.receive` or `other.send` has to do so before this call. Afterwards only the
+        framework's own methods use the replacement.
 
         Args:
             other: Whatever carries an ASGI `scope` and the ASGI callables `receive` and `send`: the WebSocket

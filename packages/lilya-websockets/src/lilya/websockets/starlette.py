@@ -21,19 +21,25 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from inspect import isfunction, ismethod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
+from starlette import websockets
 from starlette.routing import WebSocketRoute as StarletteWebSocketRoute
 from starlette.routing import get_name, websocket_session
 from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect as StarletteWebSocketDisconnect
+from starlette.websockets import WebSocketState as StarletteWebSocketState
 
+from ._shared import LEADING, Foreign, states_of
+from ._state import CONNECTED, DISCONNECTED, WebSocketState
 from ._websocket import WebSocket as BaseWebSocket
 from .exceptions import WebSocketClosed as BaseWebSocketClosed
 from .exceptions import WebSocketDisconnect as BaseWebSocketDisconnect
 from .types import ASGIApp, In, Message, Out, Receive, Scope, Send
 
 __all__ = ["WebSocket", "WebSocketClosed", "WebSocketDisconnect", "WebSocketEndpoint", "WebSocketRoute"]
+
+W = TypeVar("W", bound="WebSocket[Any, Any]")
 
 
 class WebSocketDisconnect(BaseWebSocketDisconnect, StarletteWebSocketDisconnect):
@@ -49,6 +55,84 @@ class WebSocket(BaseWebSocket[In, Out]):
 
     _disconnect_class = WebSocketDisconnect
     _closed_class = WebSocketClosed
+
+    @classmethod
+    def wrap(cls: type[W], other: Any) -> W:
+        """A WebSocket of this class over Starlette's object; see `lilya.websockets.WebSocket.wrap`."""
+        if not _is_plain(other):
+            return super().wrap(other)
+        websocket = cls(other.scope, other.receive, other.send)
+        if type(other) is StarletteWebSocket:  # no router has been there, see `__init__`
+            websocket._stand_behind(other, None, states_of(other))
+        return websocket
+
+    def _stand_behind(
+        self, other: Any, foreign: Foreign | None, states: tuple[WebSocketState, WebSocketState] | None
+    ) -> None:
+        if not _is_plain(other):
+            super()._stand_behind(other, foreign, states)
+            return
+        self._receive, self._send = other._receive, other._send
+        self._start_at(states)
+        other.websocket = self
+        other.__class__ = _Led
+
+
+class _Led(StarletteWebSocket):
+    """Starlette's object over a connection of ours. The state is ours, and ours talks to the server."""
+
+    websocket: WebSocket[Any, Any]
+
+    def _states(self) -> tuple[WebSocketState, WebSocketState]:
+        client, application = self.websocket._client_state, self.websocket._application_state
+        if client is CONNECTED and application is DISCONNECTED and not self.websocket._ended_by_app:
+            # The client has left a block, and what it sent before can still be received.
+            return DISCONNECTED, CONNECTED
+        return client, application
+
+    @property
+    def client_state(self) -> StarletteWebSocketState:  # type: ignore[override]
+        return _STATES[self._states()[0]]
+
+    @client_state.setter
+    def client_state(self, state: StarletteWebSocketState) -> None:
+        self.websocket.client_state = WebSocketState[state.name]
+
+    @property
+    def application_state(self) -> StarletteWebSocketState:  # type: ignore[override]
+        return _STATES[self._states()[1]]
+
+    @application_state.setter
+    def application_state(self, state: StarletteWebSocketState) -> None:
+        self.websocket.application_state = WebSocketState[state.name]
+
+    async def receive(self) -> Message:
+        return await self.websocket._next("receive")
+
+    async def send(self, message: Message) -> None:
+        await self.websocket._relay(message)
+
+
+LEADING.add(_Led)
+
+_STATES: Final = tuple(StarletteWebSocketState[state.name] for state in WebSocketState)
+# By the file of their code: what somebody has put in their place may do more.
+_OWN: Final = frozenset(
+    method
+    for method in (StarletteWebSocket.receive, StarletteWebSocket.send)
+    if getattr(getattr(method, "__code__", None), "co_filename", None) == websockets.__file__
+)
+
+
+def _is_plain(other: Any) -> bool:
+    """Whether it is Starlette's object, and nobody has changed what its `receive` and `send` do."""
+    return (
+        type(other) is StarletteWebSocket
+        and "receive" not in other.__dict__
+        and "send" not in other.__dict__
+        and StarletteWebSocket.receive in _OWN
+        and StarletteWebSocket.send in _OWN
+    )
 
 
 class WebSocketRoute(StarletteWebSocketRoute):
