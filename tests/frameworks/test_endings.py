@@ -186,7 +186,7 @@ def django_app() -> tuple[Any, Scenario]:
     return app, scenario
 
 
-def lilya_app() -> tuple[Any, Scenario]:
+def lilya_app(**options: Any) -> tuple[Any, Scenario]:
     from lilya.apps import Lilya
     from lilya.exceptions import WebSocketException
     from lilya.routing import WebSocketPath
@@ -200,7 +200,15 @@ def lilya_app() -> tuple[Any, Scenario]:
             await scenario.run(websocket, **websocket.path_params)
 
     handler.__annotations__["websocket"] = WebSocket
-    return Lilya(routes=[WebSocketPath("/{how}/{when}/{what}", handler)]), scenario
+    return Lilya(routes=[WebSocketPath("/{how}/{when}/{what}", handler)], **options), scenario
+
+
+def lilya_with_middleware_app() -> tuple[Any, Scenario]:
+    from lilya.middleware import DefineMiddleware
+
+    from lilya.websockets.lilya import ErrorsToServer
+
+    return lilya_app(middleware=[DefineMiddleware(ErrorsToServer)])
 
 
 APPS: dict[str, Callable[[], tuple[Any, Scenario]]] = {
@@ -214,6 +222,7 @@ APPS: dict[str, Callable[[], tuple[Any, Scenario]]] = {
 }
 if importlib.util.find_spec("lilya.apps") is not None:
     APPS["lilya"] = lilya_app
+    APPS["lilya with middleware"] = lilya_with_middleware_app
 
 # uvicorn's default says so whenever an app ends without a 101, whatever it answered.
 NOISE = "ASGI callable returned without completing handshake."
@@ -316,11 +325,30 @@ def test_an_error_in_a_block(served: Served) -> None:
     assert served.server.end_of("/block/after/error") == [(1011, "")]
     served.server.settle()
     if served.name == "lilya":
-        return  # it closes once more, past the package, and the server complains: see the page With Lilya
+        return  # it closes once more, which its middleware of ours prevents: see the page With Lilya
     assert served.app.ends == ["websocket.close"]
     # Told once, by the framework or the server; Litestar keeps it to itself unless it is told to log.
     expected = [] if served.name == "litestar" else ["ValueError"]
     assert [line.rpartition(" ")[2] for line in served.lines] == expected
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_error_by_hand(served: Served, when: str) -> None:
+    """Without a block the framework or the server closes, as each does."""
+    if served.name == "lilya":
+        pytest.skip(
+            "it closes with the code 500 and swallows the error, which its middleware of ours prevents"
+        )
+    end = served.server.end_of(f"/hand/{when}/error")
+    served.server.settle()
+    errors = [line.rpartition(" ")[2] for line in served.lines]
+    if served.name == "litestar":
+        assert (end, errors) == ([403 if when == "before" else (4500, "Internal Server Error")], [])
+    else:
+        # uvicorn's own protocol drops the connection of an app that failed.
+        assert end in ([[500]] if when == "before" else [[(1011, "")], [(1006, "")]])
+        assert errors == ["ValueError"]
+    assert len(served.app.ends) == (served.name in ("litestar", "quart"))
 
 
 @pytest.mark.parametrize("how", ["block", "hand"])

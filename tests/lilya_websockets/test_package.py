@@ -279,6 +279,7 @@ LAYERS = {
     "fastapi": {"starlette", "types"},
     "quart": {"_state", "_websocket", "exceptions", "types"},
     "litestar": {"_state", "_websocket", "exceptions", "types"},
+    "lilya": {"_messages", "types"},
     # the rooms of its commands are imported by their names
     "__main__": set[str](),
     "_routes": set[str](),

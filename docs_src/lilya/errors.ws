@@ -1,0 +1,5 @@
+> connect /
+< accept
+> text 21
+< text 42
+> close 1000
