@@ -454,7 +454,7 @@ def test_nothing_is_asserted(path: Path) -> None:
             "origins",
             "tokens",
         ),
-        *("observing", "redis"),
+        *("lilya", "observing", "redis"),
         *FRAMEWORKS,
     ):
         assert not [node for node in nodes if isinstance(node, ast.Await)]

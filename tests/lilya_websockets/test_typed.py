@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, NewType, TypeVar, Union
 import msgspec
 import pydantic
 import pytest
-from typing_extensions import TypeAliasType
+from typing_extensions import NotRequired, Required, TypeAliasType, TypedDict
 
 from lilya.websockets import (
     WebSocket,
@@ -234,6 +235,59 @@ async def test_of_a_subclass_only_what_the_type_has_is_sent(kind: Kind) -> None:
             password: str = "secret"
 
     assert json.loads(await sent(of(kind), Secret(text="a"))) == {"type": "say", "text": "a"}
+
+
+class Louder(Say):
+    type: Literal["louder"] = "louder"  # type: ignore[assignment]
+    volume: int = 11
+
+
+class SecretLouder(Louder):
+    password: str = "secret"
+
+
+class LouderStruct(TaggedSay, tag="louder"):
+    volume: int = 11
+
+
+class SecretStruct(LouderStruct):
+    password: str = "secret"
+
+
+@dataclasses.dataclass
+class LouderData(DataSay):
+    type: Literal["louder"] = "louder"  # type: ignore[assignment]
+    volume: int = 11
+
+
+@dataclasses.dataclass
+class SecretData(LouderData):
+    password: str = "secret"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("library", "models"),
+    [
+        ("pydantic", (Say, Louder, SecretLouder)),
+        ("msgspec", (TaggedSay, LouderStruct, SecretStruct)),
+        ("pydantic", (DataSay, LouderData, SecretData)),
+        ("msgspec", (DataSay, LouderData, SecretData)),
+    ],
+    ids=["pydantic", "msgspec", "dataclasses by pydantic", "dataclasses by msgspec"],
+)
+async def test_a_message_of_a_subclass_is_sent_as_the_nearest_of_the_types(
+    library: Any, models: Any, turned: bool
+) -> None:
+    base, derived, secret = models
+    union: Any = derived | base if turned else base | derived
+
+    class Typed(WebSocket[union], library=library):  # type: ignore[valid-type]
+        pass
+
+    expected = {"type": "louder", "text": "a", "volume": 11}
+    assert json.loads(await sent(Typed, secret(text="a"))) == expected
+    assert json.loads(await sent(Typed, base(text="a"))) == {"type": "say", "text": "a"}
 
 
 class Number(msgspec.Struct):
@@ -660,6 +714,9 @@ class OtherEvent(pydantic.BaseModel):
     kind: Literal["other"] = "other"
 
 
+NESTED = Event[Event[Say]](body=Event[Say](body=Say(text="a")))
+
+
 class Deferred(pydantic.BaseModel):
     kind: Literal["deferred"] = "deferred"
     later: Later | None = None
@@ -669,9 +726,71 @@ class Later(pydantic.BaseModel):
     at: int
 
 
+class Optional(TypedDict):
+    type: Required[Literal["optional"]]
+    at: NotRequired[int]
+
+
+class Untagged(TypedDict, total=False):
+    type: Literal["untagged"]
+
+
+def kind_of(value: Any) -> Any:
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+class Left(pydantic.BaseModel):
+    kind: str = "left"
+
+
+class Right(pydantic.BaseModel):
+    kind: str = "right"
+
+
+Told = Annotated[
+    Annotated[Left, pydantic.Tag("left")] | Annotated[Right, pydantic.Tag("right")],
+    pydantic.Discriminator(kind_of),
+]
+
+
+class Several(pydantic.BaseModel):
+    type: Literal["first", "second"]
+
+
+class SeveralStruct(msgspec.Struct):
+    type: Literal["first", "second"]
+
+
+class Colour(str, enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Red(pydantic.BaseModel):
+    colour: Literal[Colour.RED] = Colour.RED
+
+
+class Blue(pydantic.BaseModel):
+    colour: Literal[Colour.BLUE] = Colour.BLUE
+
+
+Tree = TypeAliasType("Tree", "list[Tree] | int")
+
+
 @pytest.mark.parametrize(
     ("types", "payload", "value"),
     [
+        (Optional | Untagged, '{"type": "untagged"}', {"type": "untagged"}),
+        (Optional | Untagged, '{"type": "optional", "at": 1}', {"type": "optional", "at": 1}),
+        (Told, '{"kind": "right"}', Right()),
+        (Told | None, '{"kind": "right"}', Right()),
+        (Told | None, "null", None),
+        (list[Told | int], '[{"kind": "left"}, 1]', [Left(), 1]),
+        (Several | Leave, '{"type": "second"}', Several(type="second")),
+        (SeveralStruct | StructLeave, '{"type": "second"}', SeveralStruct(type="second")),
+        (Red | Blue, '{"colour": "blue"}', Blue()),
+        (Tree, "[1, [2]]", [1, [2]]),
+        (Event[Event[Say]] | OtherEvent, '{"body": {"body": {"text": "a"}}, "kind": "event"}', NESTED),
         (int, "5", 5),
         (str, '"a"', "a"),
         (int | str | None, "null", None),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Literal
+from typing import Any, Literal, Union
 
 import anyio
 import msgspec
 import pydantic
 import pytest
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from lilya.websockets import WebSocket, WebSocketDataError, WebSocketDisconnect, WebSocketRuntimeError
 from lilya.websockets.testing import TestClient, connect
@@ -339,6 +339,64 @@ async def test_the_request_is_not_changed() -> None:
     request = Ask(question="?")
     await websocket.call(request)
     assert request.id is None
+
+
+class AskLouder(Ask):
+    volume: int = 11
+
+
+@dataclasses.dataclass(frozen=True)
+class AskLouderData(AskData):
+    volume: int = 11
+
+
+class AskLouderStruct(AskStruct):
+    volume: int = 11
+
+
+@pytest.mark.parametrize(
+    ("request_", "answers"),
+    [(AskLouder(), Answer), (AskLouderData(), AnswerData), (AskLouderStruct(), AnswerStruct)],
+    ids=["pydantic", "dataclass", "msgspec"],
+)
+async def test_a_request_of_a_subclass(request_: Any, answers: Any) -> None:
+    server = Server(answer("1"))
+    cls: Any = WebSocket[answers, type(request_).__mro__[1]]
+    websocket: Any = await server.accepted(cls)
+    assert (await websocket.call(request_)).text == "yes"
+    assert json.loads(server.sent[0]["text"]) == {"type": "ask", "id": "1", "question": ""}
+
+
+class PartAsk(TypedDict):
+    type: Literal["ask"]
+    id: NotRequired[CallId]
+
+
+class PartAnswer(TypedDict):
+    type: Literal["answer"]
+    reply_to: NotRequired[ReplyTo]
+    text: str
+
+
+class OtherAsk(TypedDict):
+    type: Literal["other"]
+    ident: NotRequired[CallId]
+
+
+@pytest.mark.parametrize("library", ["pydantic", "msgspec"])
+async def test_fields_of_dictionaries_that_may_be_left_out(library: Any) -> None:
+    class Parts(WebSocket[PartAnswer, PartAsk], library=library):
+        pass
+
+    server = Server(answer("1"))
+    websocket: Any = await server.accepted(Parts)
+    assert (await websocket.call({"type": "ask"}))["text"] == "yes"
+    assert json.loads(server.sent[0]["text"]) == {"type": "ask", "id": "1"}
+
+
+def test_fields_of_dictionaries_have_one_name() -> None:
+    with pytest.raises(TypeError, match="CallId must have one name in every TypedDict"):
+        WebSocket[PartAnswer, Union[PartAsk, OtherAsk]]  # noqa: UP007
 
 
 @pytest.mark.parametrize("request_", [Note(text="a"), Answer(), 5])

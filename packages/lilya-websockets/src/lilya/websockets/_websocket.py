@@ -188,7 +188,7 @@ class WebSocket(Connection, Generic[In, Out]):
             This object, if it follows one of ours now. A framework's object with where that stands, if the
             `receive` is its own and none of ours is there. Else `None`.
         """
-        owner = getattr(receive, "__self__", receive)
+        owner: Any = getattr(receive, "__self__", receive)
         own: Send | None = None
         if type(owner) in LEADING:
             first = owner.websocket

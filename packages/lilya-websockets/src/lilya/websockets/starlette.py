@@ -91,7 +91,7 @@ class _Led(StarletteWebSocket):
         return client, application
 
     @property
-    def client_state(self) -> StarletteWebSocketState:  # type: ignore[override]
+    def client_state(self) -> StarletteWebSocketState:
         return _STATES[self._states()[0]]
 
     @client_state.setter
@@ -99,7 +99,7 @@ class _Led(StarletteWebSocket):
         self.websocket.client_state = WebSocketState[state.name]
 
     @property
-    def application_state(self) -> StarletteWebSocketState:  # type: ignore[override]
+    def application_state(self) -> StarletteWebSocketState:
         return _STATES[self._states()[1]]
 
     @application_state.setter

@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import WebSocketDataError, WebSocketRuntimeError
-from ._kinds import is_struct, name_of
+from ._kinds import is_struct, name_of, nearest
 
 if TYPE_CHECKING:
     from ._typed import Typed
@@ -57,12 +57,14 @@ class Calls:
             TypeError: It has no field for one.
             ValueError: A call with this id is under way.
         """
-        field = self._typed.ids.get(type(request))
-        if field is None:
+        ids = self._typed.ids
+        cls = nearest(type(request), ids)
+        if cls is None:
             raise TypeError(
                 f"cannot call with {name_of(type(request))}: it has no field of the type CallId. Send it by "
                 "send_message()"
             )
+        field = ids[cls]
         id = _field(request, field)
         if id is None:
             id = next(each for each in map(str, self._ids) if each not in self._answers)

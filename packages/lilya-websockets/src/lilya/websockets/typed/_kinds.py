@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from types import ModuleType, UnionType
 from typing import (
     Annotated,
@@ -36,6 +36,7 @@ __all__ = [
     "members_of",
     "name_in_message",
     "name_of",
+    "nearest",
     "untold",
     "unwrapped",
 ]
@@ -69,10 +70,19 @@ def name_of(type_: Any) -> str:
     return "None" if type_ is None else str(type_).removeprefix("typing.")
 
 
+# What a `TypedDict` says of its keys, also by `typing_extensions`.
+_QUALIFIERS: Final = ("NotRequired", "ReadOnly", "Required")
+
+
+def _is_wrapped(type_: Any) -> bool:
+    origin = get_origin(type_)
+    return origin is Annotated or getattr(origin, "_name", None) in _QUALIFIERS
+
+
 def unwrapped(type_: Any) -> Any:
-    """A type without `Annotated`, `NewType`, and the name that a `type` statement gave it."""
+    """A type without `Annotated`, `NotRequired`, `NewType`, and the name that a `type` statement gave it."""
     while True:
-        if get_origin(type_) is Annotated:
+        if _is_wrapped(type_):
             type_ = get_args(type_)[0]
         elif hasattr(type_, "__supertype__"):
             type_ = type_.__supertype__
@@ -144,10 +154,16 @@ def fields_of(model: Any) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         hints = get_type_hints(bare, include_extras=True)
     except Exception:
         return {}
-    return {
-        name: (unwrapped(hint), get_args(hint)[1:] if get_origin(hint) is Annotated else ())
-        for name, hint in hints.items()
-    }
+    return {name: (unwrapped(hint), _annotations(hint)) for name, hint in hints.items()}
+
+
+def _annotations(type_: Any) -> tuple[Any, ...]:
+    """What a field's type is annotated with."""
+    found: tuple[Any, ...] = ()
+    while _is_wrapped(type_):
+        type_, *annotations = get_args(type_)
+        found += tuple(annotations)
+    return found
 
 
 def library_of(type_: Any) -> Library | None:
@@ -224,6 +240,11 @@ def name_in_message(model: Any, field: str, *, is_sent: bool) -> str:
     return alias if isinstance(alias, str) else field
 
 
+def nearest(cls: type, classes: Container[type]) -> type | None:
+    """The class itself if it is one of some classes, or else the nearest base that is one."""
+    return next((base for base in cls.__mro__ if base in classes), None)
+
+
 def discriminator_of(models: list[Any]) -> tuple[str, dict[Any, Any]] | None:
     """The first field that is a `Literal` in all models and has other values in each, and who has which."""
     shared = [_literals_of(model) for model in models]
@@ -248,7 +269,11 @@ def _literals_of(model: Any) -> dict[str, tuple[Any, ...]]:
 
 
 def marked_fields(type_: Any, mark: Mark) -> dict[type, str]:
-    """By the class of messages, the field that is marked; of a `TypedDict`, that is `dict`."""
+    """By the class of messages, the field that is marked; of a `TypedDict`, that is `dict`.
+
+    Raises:
+        TypeError: Several `TypedDict` have it by different names.
+    """
     found: dict[type, str] = {}
     for member in members_of(type_):
         model = unwrapped(member)
@@ -256,7 +281,12 @@ def marked_fields(type_: Any, mark: Mark) -> dict[type, str]:
             for name, (_, annotations) in fields_of(model).items():
                 if any(annotation is mark for annotation in annotations):
                     bare = get_origin(model) or model
-                    found[dict if is_typed_dict(bare) else bare] = name
+                    cls = dict if is_typed_dict(bare) else bare
+                    if found.setdefault(cls, name) != name:  # only dictionaries have a class in common
+                        raise TypeError(
+                            f"the fields of the type {mark.name} must have one name in every TypedDict of "
+                            f"{name_of(type_)}, got {found[cls]!r} and {name!r}"
+                        )
     return found
 
 

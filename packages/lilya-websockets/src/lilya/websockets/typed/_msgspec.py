@@ -21,6 +21,7 @@ from ._kinds import (
     members_of,
     name_in_message,
     name_of,
+    nearest,
     untold,
     unwrapped,
 )
@@ -160,16 +161,15 @@ def encoder(type_: Any, codec: Codec) -> Callable[[Any], str | bytes]:
     """What makes a payload of a message."""
     convert = _converter(type_, _choice(type_))
     bare = [get_origin(member) or member for member in map(unwrapped, members_of(type_))]
-    classes = tuple(
+    exact = frozenset(
         cls for cls in bare if isinstance(cls, type) and (is_struct(cls) or dataclasses.is_dataclass(cls))
     )
-    exact = frozenset(classes)
-    others = len(classes) < len(bare)
+    others = len(exact) < len(bare)
 
     def checked(message: Any) -> Any:
-        for cls in classes:
-            if isinstance(message, cls):  # of a subclass only what the class has
-                return msgspec.convert(message, cls, from_attributes=True)
+        cls = nearest(type(message), exact)
+        if cls is not None:  # of a subclass only what the class has
+            return msgspec.convert(message, cls, from_attributes=True)
         if others:
             try:
                 return convert(message)

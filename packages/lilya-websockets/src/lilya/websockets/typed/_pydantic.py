@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from ._codecs import JSON, Codec, MessagePack, Undecodable
 from ._errors import CLASS_TEXTS, MOST, Detail, Details, detail, too_many
-from ._kinds import discriminator_of, is_model, is_object, members_of, name_of, untold, unwrapped
+from ._kinds import discriminator_of, is_model, is_object, members_of, name_of, nearest, untold, unwrapped
 
 try:
     from pydantic import Field, PydanticUserError, TypeAdapter, ValidationError
@@ -71,9 +71,9 @@ def encoder(type_: Any, codec: Codec) -> Callable[[Any], str | bytes]:
     )
 
     def serializer_for(message: Any) -> Any:
-        for model, serializer in models.items():
-            if isinstance(message, model):
-                return serializer
+        nearest_model = nearest(type(message), models)
+        if nearest_model is not None:
+            return models[nearest_model]
         if others and isinstance(message, classes):
             return adapter.serializer
         if others and not hasattr(message, "__pydantic_serializer__"):
@@ -160,7 +160,7 @@ def discriminated(type_: Any) -> Any:
     """
     origin, arguments = get_origin(type_), get_args(type_)
     if origin is Annotated:
-        if any(getattr(annotation, "discriminator", None) is not None for annotation in arguments[1:]):
+        if _is_told(type_):
             return type_
         annotated: Any = (discriminated(arguments[0]), *arguments[1:])
         return Annotated[annotated]
@@ -174,6 +174,10 @@ def discriminated(type_: Any) -> Any:
     if len(objects) < 2:
         told = (*objects, *rest)
         return Union[told]  # noqa: UP007  # made at run time
+    for argument in get_args(unwrapped(type_)):
+        if _is_told(argument) and len(members_of(argument)) >= len(objects):  # all of them are in it
+            told = (argument, *rest)
+            return Union[told]  # noqa: UP007
     models = [unwrapped(member) for member in objects]
     found = discriminator_of(models) if all(map(is_model, models)) else None
     if found is None:
@@ -181,3 +185,10 @@ def discriminated(type_: Any) -> Any:
     union: Any = Annotated[Union[tuple(objects)], Field(discriminator=found[0])]  # noqa: UP007
     told = (union, *rest)
     return Union[told]  # noqa: UP007
+
+
+def _is_told(type_: Any) -> bool:
+    """Whether the app says itself what tells the members of a union apart."""
+    return get_origin(type_) is Annotated and any(
+        getattr(annotation, "discriminator", None) is not None for annotation in get_args(type_)[1:]
+    )
