@@ -834,6 +834,30 @@ async def test_types_of_which_messages_can_be_made(types: Any, payload: str, val
 
 
 @pytest.mark.parametrize(
+    ("types", "payload", "words"),
+    [
+        (
+            Red | Blue,
+            '{"colour": "green"}',
+            "'green' found using 'colour' does not match any of the expected tags: 'red', 'blue'",
+        ),
+        (Red, '{"colour": "green"}', "Input should be 'red'"),
+        (Told, '{"kind": "up"}', "Input tag 'up' does not match any of the expected tags: 'left', 'right'"),
+        (Told, "5", "Unable to extract tag"),
+    ],
+    ids=str,
+)
+async def test_no_text_of_an_answer_names_an_enum_or_a_function(types: Any, payload: str, words: str) -> None:
+    websocket, server = await opened(WebSocket[types], text(payload), disconnect())
+    async for _ in websocket.iter_messages(on_error="answer"):
+        raise AssertionError("it is invalid")
+    (answer,) = server.sent
+    assert json.loads(answer["text"])["errors"][0]["msg"].endswith(words)
+    assert "Colour" not in answer["text"]
+    assert "kind_of" not in answer["text"]
+
+
+@pytest.mark.parametrize(
     ("types", "value"),
     [
         (list[Say], [Leave()]),

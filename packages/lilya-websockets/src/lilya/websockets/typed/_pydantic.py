@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, Union, get_args, get_origin
@@ -124,10 +125,25 @@ def details_of(error: Exception, payload: Any, read: Callable[[Any], Any]) -> li
         detail(
             _place(message, found["loc"], found["type"] == "missing"),
             found["type"],
-            CLASS_TEXTS.get(found["type"], found["msg"]),
+            _nameless(found["type"], found["msg"]),
         )
         for found in listed
     ]
+
+
+# An enum's member, `<Colour.RED: 'red'>`, and the app's function that tells the members of a union apart.
+_MEMBER: Final = re.compile(r"<[\w.]+: ([^<>]*)>")
+_FUNCTION: Final = re.compile(r" (?:found using|using discriminator) \w+\(\)")
+_LONGEST: Final = 1000  # characters that are looked at, of texts that are cut later
+
+
+def _nameless(kind: str, text: str) -> str:
+    """A text of pydantic without the names that classes, enums and functions have in the app."""
+    if kind in CLASS_TEXTS:
+        return CLASS_TEXTS[kind]
+    if kind == "literal_error" or kind.startswith("union_tag_"):
+        return _FUNCTION.sub("", _MEMBER.sub(r"\1", text[:_LONGEST]))
+    return text
 
 
 def _place(message: Any, loc: tuple[int | str, ...], is_missing: bool) -> list[int | str]:
