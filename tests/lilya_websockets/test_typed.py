@@ -634,6 +634,10 @@ class Nameless:
     type: NotThere  # type: ignore[name-defined]  # noqa: F821
 
 
+class NamelessStruct(msgspec.Struct, tag="nameless"):
+    field: NotThere  # type: ignore[name-defined]  # noqa: F821
+
+
 class ArrayStruct(msgspec.Struct, array_like=True):
     a: int
 
@@ -670,6 +674,7 @@ def test_a_union_of_models_that_nothing_tells_apart(types: Any) -> None:
         (StructLeave | Renamed, "has several names in messages: t, type"),
         (TaggedSay | OtherTag, "msgspec cannot make messages of TaggedSay | OtherTag"),
         (Nameless, "Nameless"),
+        (NamelessStruct | TaggedSay, "msgspec cannot make messages of NamelessStruct | TaggedSay"),
         (ArrayStruct | TaggedSay, "msgspec cannot make messages of ArrayStruct | TaggedSay"),
     ],
     ids=str,
@@ -774,6 +779,14 @@ class Blue(pydantic.BaseModel):
     colour: Literal[Colour.BLUE] = Colour.BLUE
 
 
+class Yes(msgspec.Struct):
+    ok: Literal[True] = True
+
+
+class No(msgspec.Struct):
+    ok: Literal[False] = False
+
+
 Tree = TypeAliasType("Tree", "list[Tree] | int")
 
 
@@ -789,6 +802,7 @@ Tree = TypeAliasType("Tree", "list[Tree] | int")
         (Several | Leave, '{"type": "second"}', Several(type="second")),
         (SeveralStruct | StructLeave, '{"type": "second"}', SeveralStruct(type="second")),
         (Red | Blue, '{"colour": "blue"}', Blue()),
+        (Yes | No, '{"ok": false}', No()),
         (Tree, "[1, [2]]", [1, [2]]),
         (Event[Event[Say]] | OtherEvent, '{"body": {"body": {"text": "a"}}, "kind": "event"}', NESTED),
         (int, "5", 5),

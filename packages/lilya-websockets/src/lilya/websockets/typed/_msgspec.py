@@ -64,7 +64,7 @@ def decoder(type_: Any, codec: Codec) -> tuple[Callable[[Any], Any], Details]:
         return _reader(type_, codec), details_of
     name, by_value, rest = choice
     # A `Literal` is of these types; for what else a client may send there is no reader.
-    kind: Any = msgspec.defstruct("Kind", [("value", str | int | None, None)], rename={"value": name})
+    kind: Any = msgspec.defstruct("Kind", [("value", str | int | bool | None, None)], rename={"value": name})
     members = (kind, *rest)
     look = _reader(Union[members], codec)  # noqa: UP007  # made at run time
     readers = {value: _reader(model, codec) for value, model in by_value.items()}
@@ -119,7 +119,7 @@ def _reader(type_: Any, codec: Codec) -> Callable[[Any], Any]:
         if isinstance(codec, JSON):
             return msgspec.json.Decoder(type_).decode
         return msgspec.msgpack.Decoder(type_).decode
-    except TypeError as error:
+    except (TypeError, NameError) as error:  # a name that is not defined yet
         raise TypeError(f"msgspec cannot make messages of {name_of(type_)}: {error}") from error
 
 
