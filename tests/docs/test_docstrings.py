@@ -375,3 +375,58 @@ def test_the_names_of_channels() -> None:
     assert differences(reference + "\n::: lilya.websockets.channels.Nobody\n") == [
         "lilya.websockets.channels.Nobody"
     ]
+
+
+# What the Reference shows of each, besides what its class inherits from Python's own: what users call, and no
+# machinery.
+SHOWN = {
+    "Channels": {
+        *("backend", "close", "count", "drain", "join", "members", "publish", "publish_from_thread"),
+        *("publish_json", "publish_message", "ready", "subscribe"),
+    },
+    "Membership": {"dropped", "ended", "members", "pending", "positions", "sent", "websocket"},
+    "Publisher": {"close", "publish", "publish_json"},
+    "Subscription": {"dropped", "pending", "positions", "sent"},
+}
+
+
+def public(cls: type) -> set[str]:
+    """The public names of a class, those that its instances get included, each with a docstring."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    names = set()
+    for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert node.name.startswith("_") or ast.get_docstring(node), f"{cls.__name__}.{node.name}"
+            names.add(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            assert isinstance(following, ast.Expr), f"{cls.__name__}.{node.target.id} has no docstring"
+            names.add(node.target.id)
+    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_set(node)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def _is_set(node: ast.Attribute) -> bool:
+    return isinstance(node.ctx, ast.Store) and isinstance(node.value, ast.Name) and node.value.id == "self"
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_channels_show_what_users_call(name: str) -> None:
+    cls = getattr(importlib.import_module("lilya.websockets.channels"), name)
+    assert public(cls) == SHOWN[name]
+    inherited = {name for base in cls.__mro__[1:] for name in vars(base) if not name.startswith("_")}
+    assert inherited == set(), "machinery of a base is shown under public names"
+
+
+class Planted:
+    """What a class with machinery looks like."""
+
+    def __init__(self) -> None:
+        self.machinery = 1
+
+    def settle(self) -> None:
+        """Not for users."""
+
+
+def test_planted_machinery_is_seen() -> None:
+    assert public(Planted) == {"machinery", "settle"}

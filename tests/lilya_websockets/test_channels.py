@@ -56,7 +56,12 @@ def data_of(items: list[Any]) -> list[Any]:
 
 def is_clean(channels: Channels) -> bool:
     """Whether nobody receives anything, and nothing is kept for somebody who did."""
-    return not (channels._channels or channels._receivers or channels._positions or channels._members)
+    return not (
+        channels._hub._channels
+        or channels._hub._outboxes
+        or channels._hub._positions
+        or channels._hub.roster.members
+    )
 
 
 # Events
@@ -240,7 +245,7 @@ async def test_an_id_that_is_none(make: Make, id: str) -> None:
                 raise AssertionError("it was entered")
         await channels.publish("a", "1")
         assert data_of(await take(other, 1)) == ["1"]
-        assert list(channels._channels) == ["a"]
+        assert list(channels._hub._channels) == ["a"]
 
 
 async def test_nothing_is_missed_or_doubled_when_joining_during_traffic(make: Make) -> None:
@@ -367,16 +372,16 @@ async def test_the_history_that_was_asked_for_has_no_part_in_the_bounds(make: Ma
 
 async def test_who_is_there(make: Make) -> None:
     async with make() as channels, channels.subscribe("a", "b", presence=True) as subscription:
-        ada, bob = channels.roster.member("a", '{"name":"ada"}'), channels.roster.member("a", "1")
-        await channels.roster.appear([ada, bob])
+        ada, bob = channels._hub.roster.member("a", '{"name":"ada"}'), channels._hub.roster.member("a", "1")
+        await channels._hub.roster.appear([ada, bob])
         assert await channels.members("a") == [ada, bob]
         assert [member.json() for member in await channels.members("a")] == [{"name": "ada"}, 1]
         assert await channels.members("b") == []
-        await channels.roster.appear([ada])  # again: it is there already
-        await channels.roster.vanish([ada])
-        await channels.roster.vanish([ada])
+        await channels._hub.roster.appear([ada])  # again: it is there already
+        await channels._hub.roster.vanish([ada])
+        await channels._hub.roster.vanish([ada])
         assert await channels.members("a") == [bob]
-        await channels.roster.vanish([bob])
+        await channels._hub.roster.vanish([bob])
         items = await take(subscription, 4)
         assert items == [
             Presence("join", ada),
@@ -391,9 +396,9 @@ async def test_who_is_there(make: Make) -> None:
 
 async def test_a_member_that_is_not_heard_of_any_more_is_gone(make: Make) -> None:
     async with make(presence_ttl=0.3) as channels, channels.subscribe("a", presence=True) as subscription:
-        crashed, alive = channels.roster.member("a", "1"), channels.roster.member("a", "2")
-        await channels.roster.appear([crashed, alive])
-        channels.roster.forget([crashed])
+        crashed, alive = channels._hub.roster.member("a", "1"), channels._hub.roster.member("a", "2")
+        await channels._hub.roster.appear([crashed, alive])
+        channels._hub.roster.forget([crashed])
         assert await take(subscription, 3) == [
             Presence("join", crashed), Presence("join", alive), Presence("leave", crashed)
         ]  # fmt: skip
@@ -405,8 +410,8 @@ async def test_a_member_that_is_not_heard_of_any_more_is_gone(make: Make) -> Non
 async def test_a_channel_with_many_members_of_one_process(make: Make) -> None:
     channels = make(presence_ttl=60)
     async with channels:
-        members = [channels.roster.member("a", str(number)) for number in range(3_000)]
-        await channels.roster.appear(members)
+        members = [channels._hub.roster.member("a", str(number)) for number in range(3_000)]
+        await channels._hub.roster.appear(members)
         assert len(await channels.members("a")) == 3_000
         # The heartbeat says it again, of all of them in one call.
         await channels.backend.appear(members, 60)
@@ -418,7 +423,7 @@ async def test_a_channel_with_many_members_of_one_process(make: Make) -> None:
 async def test_stopping_takes_the_members_away(make: Make) -> None:
     channels = make()
     async with channels:
-        await channels.roster.appear([channels.roster.member("a", "1")])
+        await channels._hub.roster.appear([channels._hub.roster.member("a", "1")])
     async with channels:
         assert await channels.members("a") == []
 
@@ -564,11 +569,11 @@ async def test_cancelling_anywhere_leaves_nothing(make: Make, what: str) -> None
             async with channels.subscribe("a", "b", presence=True, history=1):
                 done.append(what)
         elif what == "appear":
-            member = channels.roster.member("a", "1")
+            member = channels._hub.roster.member("a", "1")
             try:
-                await channels.roster.appear([member])
+                await channels._hub.roster.appear([member])
             finally:
-                await channels.roster.vanish([member])
+                await channels._hub.roster.vanish([member])
             done.append(what)
         else:
             await (channels.publish("a", "1") if what == "publish" else channels.members("a"))
@@ -584,9 +589,9 @@ async def test_cancelling_anywhere_leaves_nothing(make: Make, what: str) -> None
                     await anyio.lowlevel.checkpoint()
                 tasks.cancel_scope.cancel()
             turns += 1
-            assert list(channels._channels) == ["c", presence_of("c")]
-            assert list(channels._receivers) == [other]
-            assert not channels._members
+            assert list(channels._hub._channels) == ["c", presence_of("c")]
+            assert list(channels._hub._outboxes) == [other._outbox]
+            assert not channels._hub.roster.members
         assert turns > 1
         await channels.publish("c", "1")
         assert data_of(await take(other, 1)) == ["1"]
@@ -656,7 +661,7 @@ class Faulty(MemoryBackend):
 async def test_the_reader_never_dies(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lilya.websockets.channels._channels._RETRY", (0.001, 0.002))
+    monkeypatch.setattr("lilya.websockets.channels._hub._RETRY", (0.001, 0.002))
     backend = Faulty()
     async with Channels(backend) as channels, channels.subscribe("a") as subscription:
         backend.faults += ["read", "read", "read"]
@@ -670,12 +675,12 @@ async def test_the_reader_never_dies(
 async def test_presence_fails(caplog: pytest.LogCaptureFixture) -> None:
     backend = Faulty()
     async with Channels(backend, presence_ttl=0.03) as channels, channels.subscribe("a", presence=True):
-        member = channels.roster.member("a", "1")
-        await channels.roster.appear([member])
+        member = channels._hub.roster.member("a", "1")
+        await channels._hub.roster.appear([member])
         backend.faults += ["appear", "appear", "vanish", "stop"]
         await until(lambda: "appear" not in backend.faults)
-        await channels.roster.vanish([member])
-        assert not channels._members
+        await channels._hub.roster.vanish([member])
+        assert not channels._hub.roster.members
     messages = [record.message for record in caplog.records]
     assert messages == [
         "could not say who is in the channels; it is tried again: appearing",
@@ -691,7 +696,7 @@ async def test_a_join_that_fails_and_a_leave_that_is_said_again(
     monkeypatch.setattr("lilya.websockets.channels._roster._PATIENCE", 0.01)
     backend = Faulty()
     async with Channels(backend) as channels:
-        roster = channels.roster
+        roster = channels._hub.roster
         first, second = roster.member("a", "1"), roster.member("a", "2")
         await roster.appear([first])
         backend.faults += ["vanish", "appear"]
@@ -721,8 +726,8 @@ async def test_who_has_joined_while_a_part_was_said_again(monkeypatch: pytest.Mo
             await super().appear(members, ttl)
 
     async with Channels(Counting(history=100, max_age=None), presence_ttl=0.06) as channels:
-        members = [channels.roster.member("a", "1") for _ in range(5)]
-        await channels.roster.appear(members)
+        members = [channels._hub.roster.member("a", "1") for _ in range(5)]
+        await channels._hub.roster.appear(members)
         await until(lambda: len(calls) >= 7)
         assert calls[:7] == [5, 2, 2, 1, 2, 2, 1]
         assert len(await channels.members("a")) == 5
@@ -865,7 +870,7 @@ async def test_a_gap_while_reading() -> None:
         backend.wake()
         assert await anext(subscription) == gap
         assert subscription.positions == {"a": gap.id}
-        assert channels._positions == {"a": gap.id}
+        assert channels._hub._positions == {"a": gap.id}
 
 
 async def test_a_history_that_is_behind_the_reader() -> None:
@@ -882,7 +887,7 @@ async def test_a_history_that_is_behind_the_reader() -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(late)
-            await until(lambda: len(channels._receivers) == 2)
+            await until(lambda: len(channels._hub._outboxes) == 2)
             await channels.publish("a", "meanwhile")
             assert data_of(await take(other, 2)) == ["before", "meanwhile"]
             backend.slow.set()
@@ -906,7 +911,7 @@ async def test_a_reader_that_is_behind_the_history() -> None:
                 assert data_of(await take(exact, 3)) == list("234")
                 assert data_of(await take(none, 2)) == list("34")
                 assert data_of(await take(later, 2)) == list("34")
-        assert channels._channels["a"].joining == {}
+        assert channels._hub._channels["a"].joining == {}
 
 
 async def test_leaving_and_coming_during_one_read() -> None:
@@ -945,12 +950,12 @@ async def test_full_before_the_history_has_come() -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(late)
-            await until(lambda: len(channels._receivers) == 2)
+            await until(lambda: len(channels._hub._outboxes) == 2)
             for number in range(3):
                 await channels.publish("a", str(number))
             await take(other, 3)
             backend.slow.set()
-        assert list(channels._receivers) == [other]
+        assert list(channels._hub._outboxes) == [other._outbox]
 
 
 async def test_memory_forgets_what_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -808,8 +808,8 @@ async def test_a_gap_back_reaches_who_has_just_joined() -> None:
             backend.slow = anyio.Event()
             entered = asyncio.Event()
             group.start_soon(enter, channels, entered, [], 1, "a")  # and one that waits for its history
-            await until(lambda: len(channels._receivers) == 3)
-            gap = Gap("a", channels._positions["a"], "0-0-00000000")
+            await until(lambda: len(channels._hub._outboxes) == 3)
+            gap = Gap("a", channels._hub._positions["a"], "0-0-00000000")
             follows = Event("a", str(Id.parse(ids[0])._replace(epoch="00000000")), "new")
             backend.given = [gap, follows]
             backend._fresh.clear()

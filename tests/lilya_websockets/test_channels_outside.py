@@ -102,8 +102,8 @@ async def test_closing_everywhere(make: Make) -> None:
             assert sorted(set(joined.ids) - set(joined.ended)) == ["elsewhere"]
             await one.close("nothing")
             tasks.cancel_scope.cancel()
-        assert not one._channels
-        assert not one._positions
+        assert not one._hub._channels
+        assert not one._hub._positions
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ async def test_orders_that_cannot_be_read(make: Make, caplog: pytest.LogCaptureF
 async def test_an_order_that_was_missed(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """Nobody knows who was meant, so it is said."""
     async with make() as channels, channels.join("a", await Server().accepted()):
-        position = channels._positions[CONTROL]
+        position = channels._hub._positions[CONTROL]
         gap = Gap(CONTROL, position, position)
-        channels._deliver(gap, Entry(gap, 0, gap))
+        channels._hub._deliver(gap, Entry(gap, 0, gap))
     assert "may have been told to be closed" in caplog.text
 
 
@@ -158,12 +158,12 @@ async def test_counting_and_names(make: Make) -> None:
         assert await channels.backend.names() == set()
         for name in ("a", "b*[x]", "ä:/b", "{c}", "%61"):
             await channels.publish(name, "1")
-        members = [channels.roster.member("d", f"{n}") for n in range(3)]
-        await channels.roster.appear(members)
+        members = [channels._hub.roster.member("d", f"{n}") for n in range(3)]
+        await channels._hub.roster.appear(members)
         await channels.close("a")
         assert await channels.count("d") == 3
         assert set(await channels.backend.names()) == {"a", "b*[x]", "ä:/b", "{c}", "%61", "d"}
-        await channels.roster.vanish(members)
+        await channels._hub.roster.vanish(members)
         assert await channels.count("d") == 0
         with pytest.raises(ValueError, match="must not be empty"):
             await channels.count("")
@@ -175,7 +175,7 @@ async def test_a_backend_that_only_does_what_it_must() -> None:
         names = Backend.names
 
     async with Channels(Plain(history=1, max_age=None)) as channels:
-        await channels.roster.appear([channels.roster.member("a", "1")])
+        await channels._hub.roster.appear([channels._hub.roster.member("a", "1")])
         assert await channels.count("a") == 1
         with pytest.raises(BrokerError, match="Plain cannot tell which channels there are"):
             await channels.backend.names()

@@ -117,9 +117,9 @@ async def session(operations: list[tuple[Any, ...]]) -> None:
         async def settle() -> None:
             """Until everything that was published is handed out, and sent if it can be."""
             with anyio.fail_after(5):
-                while channels.writers.ready or any(
+                while channels._hub.writers.ready or any(
                     ids[name] and ids[name][-1] != position
-                    for name, position in channels._positions.items()
+                    for name, position in channels._hub._positions.items()
                     if name in ids
                 ):
                     await anyio.lowlevel.checkpoint()
@@ -204,8 +204,8 @@ async def session(operations: list[tuple[Any, ...]]) -> None:
                 assert given == len(ids[receiver.channel])
                 assert subject.pending == 0
             await leave(receiver)
-        assert not channels._channels
-        assert not channels._positions
+        assert not channels._hub._channels
+        assert not channels._hub._positions
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

@@ -141,7 +141,7 @@ async def test_what_was_lost_meanwhile(loss: str) -> None:
         (item,) = await resumed(channels, ids[0], 1)
         assert isinstance(item, Gap)
         assert item.since == ids[0]
-        assert "a" not in channels.recent._windows
+        assert "a" not in channels._hub.recent._windows
 
 
 async def test_positions_that_are_too_old() -> None:
@@ -169,12 +169,12 @@ async def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
     async with Channels(backend) as channels:
         ids = [await channels.publish("a", "x" * 5) for n in range(3)]
         await resumed(channels, ids[0], 2)
-        assert "a" in channels.recent._windows
+        assert "a" in channels._hub.recent._windows
         await channels.publish("a", "x" * 5)
         assert len(await resumed(channels, ids[0], 3)) == 3
-        assert channels.recent._windows == {}
+        assert channels._hub.recent._windows == {}
         await resumed(channels, ids[0], 3)
-        assert channels.recent._windows == {}
+        assert channels._hub.recent._windows == {}
 
 
 async def test_it_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,11 +182,11 @@ async def test_it_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Channels(Counted()) as channels:
         ids = [await channels.publish("a", "x"), await channels.publish("a", "y")]
         await resumed(channels, ids[0], 1)
-        window = channels.recent._windows["a"]
+        window = channels._hub.recent._windows["a"]
         recent = Recent(channels.backend)
         recent._forget("a", window)
         assert recent._windows == {}
-        while channels.recent._windows:  # noqa: ASYNC110 - nobody tells it
+        while channels._hub.recent._windows:  # noqa: ASYNC110 - nobody tells it
             await anyio.sleep(0.01)
 
 

@@ -1073,7 +1073,7 @@ async def test_stopping_without_a_broker(known: bool, prefix: str, monkeypatch: 
     monkeypatch.setattr(_roster, "_PATIENCE", 30.0 if known else 0.2)
     with redis() as server:
         async with Channels(server.url, prefix=prefix, publish_timeout=None) as channels:
-            await channels.roster.appear([channels.roster.member("room", "1")])
+            await channels._hub.roster.appear([channels._hub.roster.member("room", "1")])
             if known:
                 server.kill()
                 while channels.ready.is_set():  # noqa: ASYNC110 - the end of readiness has no event

@@ -64,12 +64,12 @@ def sent(server: Server) -> list[Any]:
 
 def is_clean(channels: Channels) -> bool:
     return not (
-        channels._channels
-        or channels._receivers
-        or channels._positions
-        or channels._members
-        or channels.writers.ready
-        or channels.writers.sockets
+        channels._hub._channels
+        or channels._hub._outboxes
+        or channels._hub._positions
+        or channels._hub.roster.members
+        or channels._hub.writers.ready
+        or channels._hub.writers.sockets
     )
 
 
@@ -123,7 +123,7 @@ async def test_in_a_block_of_its_own(make: Make) -> None:
         async with anyio.create_task_group() as tasks:
             for server in servers:
                 tasks.start_soon(app, server.websocket())
-            await until(lambda: len(channels._receivers) == 3)
+            await until(lambda: len(channels._hub._outboxes) == 3)
             servers[0].push(text("1"))
             await until(lambda: all(len(server.sent) == 2 for server in servers))
             for server in servers:
@@ -144,7 +144,7 @@ async def test_in_a_block_of_its_own(make: Make) -> None:
 async def test_a_body_that_only_sends_ends_with_its_client(
     body: str, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lilya.websockets.channels._channels._GRACE", 0.01)
+    monkeypatch.setattr("lilya.websockets.channels._membership._GRACE", 0.01)
     entered: list[Any] = []
     ended: list[Any] = []
 
@@ -185,7 +185,7 @@ async def test_a_body_that_only_sends_ends_with_its_client(
 
 
 async def test_a_body_that_is_not_to_be_cancelled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lilya.websockets.channels._channels._GRACE", 0.0)
+    monkeypatch.setattr("lilya.websockets.channels._membership._GRACE", 0.0)
     done: list[str] = []
 
     async def app(channels: Channels, websocket: WebSocket) -> None:
@@ -201,7 +201,7 @@ async def test_a_body_that_is_not_to_be_cancelled(make: Make, monkeypatch: pytes
     async with make() as channels, anyio.create_task_group() as tasks:
         server = Server()
         tasks.start_soon(app, channels, server.websocket())
-        await until(lambda: channels._receivers)
+        await until(lambda: channels._hub._outboxes)
         server.push(text("1"))
         server.push(disconnect())
         await until(lambda: len(done) == 2)
@@ -209,7 +209,7 @@ async def test_a_body_that_is_not_to_be_cancelled(make: Make, monkeypatch: pytes
 
 
 async def test_an_end_of_ones_own_cancels_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lilya.websockets.channels._channels._GRACE", 0.0)
+    monkeypatch.setattr("lilya.websockets.channels._membership._GRACE", 0.0)
     async with make() as channels:
         server = Server()
         websocket = server.websocket()
@@ -510,7 +510,7 @@ async def test_a_dead_socket_is_removed(make: Make, block: bool) -> None:
                 await channels.publish("a", "2")
         await until(lambda: len(other.sent) == 2)
         assert (websocket.close_code, sent(server)) == (1006, [])
-        assert len(channels._receivers) == 1
+        assert len(channels._hub._outboxes) == 1
 
 
 async def test_a_server_that_fails(make: Make) -> None:
@@ -545,8 +545,8 @@ async def test_leaving_waits_for_the_send_that_is_under_way(make: Make) -> None:
         async with joined(channels, held=True) as (member, server):
             await channels.publish("a", "1")
             await server.holding.wait()
-            assert member.writing is not None
-        assert member.writing is None
+            assert member._outbox.writing is not None
+        assert member._outbox.writing is None
         server.release()
         async with joined(channels) as (_, other):
             await channels.publish("a", "2")
@@ -556,7 +556,7 @@ async def test_leaving_waits_for_the_send_that_is_under_way(make: Make) -> None:
 
 async def test_a_send_that_cannot_be_cancelled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaving has a limit."""
-    monkeypatch.setattr("lilya.websockets.channels._receivers._LEAVING", 0.01)
+    monkeypatch.setattr("lilya.websockets.channels._membership._LEAVING", 0.01)
     async with make() as channels:
         server = Server()
         websocket = await server.accepted()
@@ -566,13 +566,13 @@ async def test_a_send_that_cannot_be_cancelled(make: Make, monkeypatch: pytest.M
             with anyio.CancelScope(shield=True):
                 await going_on.wait()
 
-        websocket._send = send
+        websocket._use(websocket._receive, send)
         async with channels.join("a", websocket) as member:
             await channels.publish("a", "1")
-            await until(lambda: member.writing)
-        assert member.writing is not None
+            await until(lambda: member._outbox.writing)
+        assert member._outbox.writing is not None
         going_on.set()
-        await until(lambda: member.writing is None)
+        await until(lambda: member._outbox.writing is None)
 
 
 @pytest.mark.parametrize("fault", [OSError("gone"), Boom("no"), None])
@@ -580,7 +580,7 @@ async def test_a_send_that_cannot_be_cancelled(make: Make, monkeypatch: pytest.M
 async def test_closing_one_that_is_full_fails(
     make: Make, fault: Exception | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lilya.websockets.channels._receivers._LEAVING", 0.05)
+    monkeypatch.setattr("lilya.websockets.channels._membership._LEAVING", 0.05)
     async with make() as channels:
         async with joined(channels, held=True, max_messages=1) as (member, server):
             await channels.publish("a", "1")
@@ -658,7 +658,7 @@ async def test_each_message_is_one_of_its_own(make: Make) -> None:
                 messages.append(dict(message))
                 message.clear()
 
-            websocket._send = send
+            websocket._use(websocket._receive, send)
             await stack.enter_async_context(channels.join("a", websocket))
             servers.append(messages)
         await channels.publish("a", "1")
@@ -717,8 +717,8 @@ async def test_the_client_is_told_of_gaps_and_of_what_is_dropped(make: Make) -> 
             assert sent(server) == ["Gap", "4", "5", "6", "Dropped", "10", "11"]
             assert await anext(member) == Dropped(3)
             # Gaps of one channel that nobody has asked for are told as one.
-            member.missed(Gap("a", first, last))
-            member.missed(Gap("a", last, first))
+            member._tell_gap(Gap("a", first, last))
+            member._tell_gap(Gap("a", last, first))
             assert await anext(member) == Gap("a", first, first)
             async with anyio.create_task_group() as tasks:
                 told = []
@@ -729,9 +729,9 @@ async def test_the_client_is_told_of_gaps_and_of_what_is_dropped(make: Make) -> 
                 for _ in range(2):
                     tasks.start_soon(wait)
                 await anyio.wait_all_tasks_blocked()
-                member.missed(Gap("a", first, last))
+                member._tell_gap(Gap("a", first, last))
                 await until(lambda: told)
-                member.missed(Gap("a", first, first))
+                member._tell_gap(Gap("a", first, first))
             assert told == [Gap("a", first, last), Gap("a", first, first)]
 
 
@@ -783,7 +783,7 @@ async def test_stopping_closes_every_socket(make: Make, block: bool) -> None:
     async with anyio.create_task_group() as tasks, make() as channels:
         for server in servers:
             tasks.start_soon(app, channels, server)
-        await until(lambda: len(channels._members) == 5)
+        await until(lambda: len(channels._hub.roster.members) == 5)
     assert ended == ["stopped"] * 5
     assert [sent(server) for server in servers] == [[1012]] * 5
 
@@ -819,7 +819,7 @@ async def test_publishing_during_a_drain(make: Make) -> None:
     """Who is closed already is sent nothing more, and that is no failure."""
     async with make() as channels:
         async with joined(channels) as (member, server):
-            member.draining = "stopped"
+            member._draining = "stopped"
             await member.websocket.close(1012)
             await channels.publish("a", "1")
             await until(lambda: member.ended)
@@ -855,10 +855,10 @@ async def test_cancelling_anywhere_leaves_nothing(make: Make, held: bool) -> Non
                     await anyio.lowlevel.checkpoint()
                 tasks.cancel_scope.cancel()
             turns += 1
-            assert list(channels._receivers) == [other]
-            assert not channels._members
+            assert list(channels._hub._outboxes) == [other._outbox]
+            assert not channels._hub.roster.members
             assert [await channels.members(name) for name in "ab"] == [[], []]
-            assert channels.writers.sockets == 0
+            assert channels._hub.writers.sockets == 0
         assert turns > entered
 
 
@@ -871,10 +871,11 @@ async def test_one_that_leaves_while_others_are_sent(make: Make) -> None:
 
             async def send(message: Any) -> None:
                 first.sent.append(message)
-                member.end("full")
+                member._end("full")
 
-            others = [one for one in channels._receivers if one is not member]
-            others[0].websocket._send = send  # type: ignore[attr-defined]
+            others = [one for one in channels._memberships._those if one is not member]
+            other = others[0].websocket
+            other._use(other._receive, send)
             await channels.publish("a", "1")
             await anyio.sleep_forever()
     assert sent(first) == ["1"]
@@ -886,7 +887,7 @@ async def test_no_task_is_left(make: Make) -> None:
     async with make() as channels:
         async with joined(channels):
             pass  # what the first socket has started stays
-        await until(lambda: not channels.writers.sockets)
+        await until(lambda: not channels._hub.writers.sockets)
         for _ in range(10):
             await anyio.lowlevel.checkpoint()
         idle = len(anyio.get_running_tasks()) - before
@@ -965,14 +966,15 @@ async def test_full_before_it_was_entered(make: Make) -> None:
     async with make() as channels:
         server = Server()
         member = channels.join("a", await server.accepted(), max_messages=1)
-        attach = member._attach
+        attach = channels._hub.attach
 
-        async def slowly() -> None:
-            await attach()
-            member.end("full")
+        async def slowly(*arguments: Any, **options: Any) -> Any:
+            positions = await attach(*arguments, **options)
+            member._end("full")
+            return positions
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Membership, "_attach", lambda _: slowly())
+            patch.setattr(channels._hub, "attach", slowly)
             async with member:
                 await anyio.sleep_forever()
         assert sent(server) == [1013]

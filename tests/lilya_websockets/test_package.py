@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import re
 import subprocess
 import sys
 import typing
@@ -300,20 +301,74 @@ CHANNEL_LAYERS = {
     "_outbox": ({"_backend"}, {"_messages"}),
     "_roster": ({"_backend"}, set[str]()),
     "_recent": ({"_backend", "_outbox"}, set[str]()),
-    "_writers": ({"_backend", "_outbox", "_receivers"}, {"_frameworks", "_websocket"}),
-    "_receivers": (
-        {"_backend", "_channels", "_outbox", "_recent"},
-        {"_state", "_websocket", "exceptions", "observing"},
+    "_writers": ({"_backend", "_outbox"}, {"_extensions", "_websocket"}),
+    "_hub": ({"_backend", "_outbox", "_recent", "_roster", "_writers"}, {"exceptions"}),
+    "_subscription": ({"_backend", "_hub", "_outbox"}, {"exceptions"}),
+    "_membership": (
+        {"_backend", "_hub", "_outbox", "_writers"},
+        {"_messages", "_websocket", "draining", "exceptions", "observing", "typed._typed"},
     ),
     "_channels": (
-        {"_backend", "_memory", "_outbox", "_receivers", "_recent", "_roster", "_writers"},
-        {"_extensions", "_messages", "_options", "_websocket", "draining", "exceptions", "typed._typed"},
+        {"_backend", "_hub", "_membership", "_memory", "_outbox", "_subscription"},
+        {"_messages", "_options", "_websocket", "exceptions", "typed._typed"},
     ),
     "_publisher": ({"_backend", "_link", "_redis", "_scripts"}, {"_messages"}),
     "_command": ({""}, set[str]()),
     "backends": ({"_backend"}, set[str]()),
-    "__init__": ({"_backend", "_channels", "_outbox", "_publisher", "_receivers"}, set[str]()),
+    "__init__": (
+        {"_backend", "_channels", "_membership", "_outbox", "_publisher", "_subscription"},
+        set[str](),
+    ),
 }
+
+
+def circle(layers: dict[str, set[str]]) -> set[str]:
+    """The modules that import each other, directly or through others."""
+    left = dict(layers)
+    while free := [name for name, beside in left.items() if not beside & left.keys()]:
+        for name in free:
+            del left[name]
+    return set(left)
+
+
+def test_channels_have_no_circle() -> None:
+    # "" is the package itself, whose first lines import AnyIO; who names that imports no room.
+    layers = {name: beside - {""} for name, (beside, _) in CHANNEL_LAYERS.items()}
+    assert circle(layers) == set()
+    # A planted one: what was there before.
+    planted = layers | {"_writers": layers["_writers"] | {"_membership"}}
+    assert circle(planted) >= {"_writers", "_membership", "_hub"}
+
+
+# What `channels/` may know of a WebSocket beyond its public names, by module: what `WebSocket` has for it, and
+# the types of its messages. And of the client of Redis.
+FRIENDS = {
+    "_membership": {
+        *("_check_open", "_ended_by_app", "_is_receiving", "_is_told_by", "_open", "_tell_at_end"),
+        *("_tell_no_more", "_typed"),
+    },
+    "_writers": {"_not_sent", "_send_now"},
+    "_link": {"_reader"},
+    "_entries": {"_replace"},  # of named tuples
+    "_memory": {"_replace"},
+}
+
+
+def private(source: str) -> set[str]:
+    """The private attributes that a module uses of what other modules define."""
+    nodes = list(ast.walk(ast.parse(source)))
+    own = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+    used = [node for node in nodes if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr)]
+    own |= {node.attr for node in used if isinstance(node.value, ast.Name) and node.value.id == "self"}
+    return {node.attr for node in used} - own
+
+
+@pytest.mark.parametrize("path", CHANNELS, ids=lambda path: path.stem)
+def test_channels_reach_into_nothing(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert private(source) == FRIENDS.get(path.stem, set())
+    planted = f"{source}\n\ndef _planted(websocket: Any) -> Any:\n    return websocket._conversation\n"
+    assert private(planted) == {"_conversation"} | FRIENDS.get(path.stem, set())
 
 
 @pytest.mark.parametrize("path", CHANNELS, ids=lambda path: path.stem)

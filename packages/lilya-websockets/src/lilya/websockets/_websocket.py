@@ -1149,6 +1149,49 @@ class WebSocket(Connection, Generic[In, Out]):
         """Whether it was the app itself that closed."""
         return self._ended == _BY_APP
 
+    @property
+    def _is_receiving(self) -> bool:
+        """Whether the app waits for a message, so that it learns of the end there."""
+        return self._receiving
+
+    def _check_open(self, attempted: str) -> None:
+        """See that messages can be sent.
+
+        Raises:
+            WebSocketDisconnect: The conversation has ended.
+            WebSocketRuntimeError: It was not accepted.
+        """
+        if self._open:
+            return
+        if self._application_state is CONNECTING and self._client_state is not DISCONNECTED:
+            raise WebSocketRuntimeError(
+                f"cannot {attempted} yet: the WebSocket is not accepted. Call accept() first, or open it by "
+                "`async with websocket`"
+            )
+        if self._application_state is RESPONSE:
+            raise WebSocketRuntimeError(
+                f"cannot {attempted}: an HTTP response has been started instead of accepting"
+            )
+        raise self._closed(attempted)
+
+    def _tell_at_end(self, tell: Callable[[], None]) -> None:
+        """Have the block, if there is one, call something as soon as the conversation has ended."""
+        if self._block is not None:
+            self._block.tell_at_end(tell)
+
+    def _tell_no_more(self, tell: Callable[[], None]) -> None:
+        """Undo `_tell_at_end`."""
+        if self._conversation is not None:
+            self._conversation.forget(tell)
+
+    async def _not_sent(self, error: Exception) -> NoReturn:
+        """Raise why a message is not sent, by what `_send_now` has raised."""
+        if isinstance(error, _NotOpen):
+            self._after("websocket.send")
+        if isinstance(error, losses()):
+            await self._lost(error)
+        raise error
+
     def _use(self, receive: Receive, send: Send, *, over: bool = False) -> None:
         """Use other callables from now on, and neither of them if the conversation is over."""
         self._receive = receive

@@ -13,9 +13,10 @@ from ._backend import (
     Member,
 )
 from ._channels import Channels
+from ._membership import Membership
 from ._outbox import Dropped, OutboxFull, Presence
 from ._publisher import Publisher
-from ._receivers import Membership, Subscription
+from ._subscription import Subscription
 
 __all__ = [
     "BrokerError",

@@ -37,7 +37,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import anyio
 
-from .._messages import loads
+from .._messages import dumps, encode_json, loads
 
 __all__ = [
     "Backend",
@@ -173,6 +173,17 @@ def checked_name(name: object) -> str:
     if not name or name[0] == "\0":
         raise ValueError(f"a channel's name must not be empty or start with a NUL, got {name[:80]!r}")
     return name
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON text.
+
+    Raises:
+        TypeError: The value, or one in it, has no JSON form.
+        ValueError: `NaN`, an infinity, a reference cycle, or nesting too deep.
+    """
+    encoded = encode_json(value, dumps)
+    return encoded if isinstance(encoded, str) else encoded.decode()
 
 
 def presence_event(kind: Literal["join", "leave"], member: Member) -> str:

@@ -1,62 +1,28 @@
-"""`Channels`: one reader for all channels of this process, and those who receive.
-
-The rules of this file:
-
-- The way of an event is `publish` → backend → the reader → the outboxes of subscriptions, and the writers
-  for the sockets. The reader never waits for a receiver. It only waits until each had a turn, so that whose
-  outbox is full then is slow itself.
-- A receiver is attached before it asks for the history. What comes meanwhile waits in its outbox, and what
-  the history has, too, is taken out again. So there is neither a hole nor a double.
-- `_positions` is what the reader reads, and where it is. A channel without receivers is not in it.
-- Whatever the broker does, the tasks here go on: they log, and try again.
-"""
+"""`Channels`: what users call. It checks what it is given; what is done, the hub and the receivers do."""
 
 from __future__ import annotations
 
-import logging
-import random
 import threading
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
-import anyio.lowlevel
-from anyio.abc import TaskGroup
 from anyio.from_thread import BlockingPortal
 
-from .._extensions import PREPARED
 from .._messages import checked_bytes, checked_close, checked_text, dumps, encode_json
 from .._options import checked_count, checked_number
 from .._websocket import WebSocket
-from ..draining import close_all
 from ..exceptions import WebSocketRuntimeError
-from ._backend import (
-    CONTROL,
-    Backend,
-    Event,
-    Gap,
-    Member,
-    channel_of,
-    checked_name,
-    is_presence,
-)
+from ._backend import CONTROL, Backend, Member, checked_name, json_text
+from ._hub import Hub
+from ._membership import Membership, Memberships, order_to_close
 from ._memory import MemoryBackend
-from ._outbox import Encode, Entry, Form, Item, Policy, Presence, checked_policy
-from ._receivers import Membership, Receiver, Subscription, data_of
-from ._recent import Recent
-from ._roster import Roster
-from ._writers import Writers
-
-if TYPE_CHECKING:
-    from ..typed._typed import Typed
+from ._outbox import Encode, Policy, checked_policy
+from ._subscription import Subscription
 
 __all__ = ["Channels"]
-
-logger: Final = logging.getLogger("lilya.websockets")
 
 # By scheme: module, class, and the extra that it needs.
 _REDIS: Final = ("._redis", "RedisBackend", "redis")
@@ -66,43 +32,6 @@ _BACKENDS: Final = {
     "rediss": _REDIS,
     "unix": _REDIS,
 }
-
-# Events, and bytes of them, that the reader hands out at most before everybody has a turn.
-_MOST: Final = (64, 262_144)
-# Seconds that leaving and stopping may wait for the broker.
-_PATIENCE: Final = 2.0
-# Seconds after the end of a socket in which the body of its block may end by itself.
-_GRACE: Final = 1.0
-# Seconds before the reader tries again after a backend failed that never should.
-_RETRY: Final = (0.1, 5.0)
-
-
-class _Channel:
-    """Who receives a channel in this process."""
-
-    __slots__ = ("joining", "receivers", "since", "sockets")
-
-    def __init__(self) -> None:
-        self.receivers: dict[Receiver, None] = {}  # a set that is in order
-        self.sockets: dict[Membership, None] = {}  # whose outboxes are the writers' matter
-        # Those who do not get everything yet, and what they have already; `None` while they wait for the
-        # history.
-        self.joining: dict[Receiver, tuple[int, int] | None] = {}
-        self.since = -1  # the number of the read in which its position was set
-
-    def settled(self, receiver: Receiver) -> None:
-        """It gets from now on what everybody gets."""
-        del self.joining[receiver]
-        if isinstance(receiver, Membership):
-            self.sockets[receiver] = None
-        else:
-            self.receivers[receiver] = None
-
-    def remove(self, receiver: Receiver) -> bool:
-        """It gets nothing any more; whether there is nobody left."""
-        for those in (self.receivers, self.sockets, self.joining):
-            those.pop(receiver, None)  # type: ignore[call-overload]  # one that is not there
-        return not (self.receivers or self.sockets or self.joining)
 
 
 class Channels:
@@ -136,69 +65,44 @@ class Channels:
         presence_ttl: float = 30.0,
         **options: Any,
     ) -> None:
-        self._ttl = checked_number("presence_ttl", presence_ttl)
+        ttl = checked_number("presence_ttl", presence_ttl)
         if isinstance(url, Backend):
             if options:
                 raise TypeError(f"a backend takes its options itself, got {', '.join(options)}")
-            self.backend = url
+            backend = url
         else:
-            self.backend = _backend(
+            backend = _backend(
                 url,
                 history=checked_count("history", history, least=1),
                 max_age=None if max_age is None else checked_number("max_age", max_age),
                 prefix=_checked_prefix(prefix),
                 **options,
             )
-        self._state = "new"
+        self._hub = Hub(backend, ttl)
+        self._memberships = Memberships(self._hub.run)
         self._portal: BlockingPortal | None = None
-        self._clear()
-
-    def _clear(self) -> None:
-        self._channels: dict[str, _Channel] = {}
-        self._positions: dict[str, str] = {}
-        self._receivers: dict[Receiver, None] = {}
-        self._reads = 0
-        # What is handed out before everybody has a turn: no more than fits into the smallest outbox.
-        self._most_events, self._most_bytes = _MOST
-        self._tight = False  # whether somebody has an outbox that two such portions would fill
-        self._form: Form = (data_of, ())
-        self._leaving: deque[tuple[float, Membership]] = deque()  # whose sockets have ended
 
     def __repr__(self) -> str:
-        return f"<Channels, {self._state}, {type(self.backend).__name__}>"
+        return f"<Channels, {self._hub.state}, {type(self._hub.backend).__name__}>"
+
+    @property
+    def backend(self) -> Backend:
+        """Where events and members are kept: what was given, or what was made for the URL."""
+        return self._hub.backend
 
     @property
     def ready(self) -> anyio.Event:
         """Set while the broker can be reached. After an outage it is another one."""
-        self.check("ask for the broker")
-        return self.backend.ready
+        self._hub.check("ask for the broker")
+        return self._hub.backend.ready
 
     # Starting and stopping
 
     async def __aenter__(self) -> Channels:
-        if self._state in ("starting", "running", "stopping"):
-            raise WebSocketRuntimeError("cannot start: these channels are running already. Start them once")
-        self._state = "starting"
-        try:
-            await self.backend.start()
-        except BaseException:
-            self._state = "new"
-            raise
-        self._clear()
-        self.roster = Roster(self.backend, self._ttl, self._with_presence)
-        self.recent = Recent(self.backend)
-        self._token: object = anyio.lowlevel.current_token()
-        self._outside = anyio.CancelScope()  # between what is around the block and its tasks
-        self._outside.__enter__()
-        self._group: TaskGroup = anyio.create_task_group()
-        await self._group.__aenter__()
-        self.writers = Writers(self._start)
+        await self._hub.start(self._memberships.obey)
+        self._memberships.reset()
         self._thread = threading.get_ident()
-        self._group.start_soon(self._serve_threads)
-        self._group.start_soon(self.recent.run)
-        self._group.start_soon(self._read)
-        self._group.start_soon(self.roster.run)
-        self._state = "running"
+        self._hub.run(self._serve_threads)
         return self
 
     async def __aexit__(
@@ -207,54 +111,10 @@ class Channels:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._state = "stopping"
-        if isinstance(exc, GeneratorExit):  # thrown away: there is no `await` any more
-            self._state = "stopped"
-            self._group.cancel_scope.cancel()
-            self._group.cancel_scope.__exit__(None, None, None)
-            self._outside.__exit__(None, None, None)
-            return
-        # Not to be interrupted, but each part has its limit.
-        self._outside.shield = True
-        try:
-            await self.drain()
-            for receiver in list(self._receivers):
-                receiver.end("stopped")
-            await self.roster.stop()
-        finally:
-            self._state = "stopped"
-            self._group.cancel_scope.cancel()
-            try:
-                await self._group.__aexit__(None, None, None)
-            except anyio.get_cancelled_exc_class():
-                pass  # the group's own; one from outside is what left the body, and goes on
-            try:
-                with anyio.move_on_after(_PATIENCE):
-                    await self.backend.stop()
-            except Exception as error:
-                logger.warning("the backend of the channels did not stop as it should", exc_info=error)
-            finally:
-                self._outside.__exit__(None, None, None)
-                self._clear()
-
-    def check(self, attempted: str) -> None:
-        """See that this is the time and the event loop to do something.
-
-        Raises:
-            WebSocketRuntimeError: It is not.
-        """
-        if self._state != "running":
-            raise WebSocketRuntimeError(
-                f"cannot {attempted} yet: the channels are not started. Do it in `async with channels:`, "
-                "which as a rule is the app's lifespan"
-                if self._state in ("new", "starting")
-                else f"cannot {attempted} any longer: the channels were stopped"
-            )
-        if anyio.lowlevel.current_token() != self._token:
-            raise WebSocketRuntimeError(
-                f"cannot {attempted} here: the channels were started on another event loop. Use them in the "
-                "thread and on the loop of `async with channels:`"
-            )
+        if isinstance(exc, GeneratorExit):
+            self._hub.abandon()
+        else:
+            await self._hub.stop(self.drain)
 
     async def drain(
         self,
@@ -283,22 +143,11 @@ class Channels:
             ValueError: An argument out of range, or a code or a reason that must not be sent.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
-        if self._state != "stopping":
-            self.check("drain")
-        members = [receiver for receiver in self._receivers if isinstance(receiver, Membership)]
-        for member in members:
-            member.draining = "stopped"
-        await close_all(
-            [member.websocket for member in members],
-            code,
-            reason,
-            within=within,
-            batch=batch,
-            interval=interval,
-            jitter=jitter,
+        if self._hub.state != "stopping":
+            self._hub.check("drain")
+        await self._memberships.close(
+            code, reason, why="stopped", within=within, batch=batch, interval=interval, jitter=jitter
         )
-        for member in members:
-            member.end("stopped")
 
     # Publishing
 
@@ -320,9 +169,9 @@ class Channels:
             BrokerError: The broker is away, or refuses. The event may have been kept only if it cannot tell.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
-        self.check("publish")
+        self._hub.check("publish")
         checked = checked_text(data) if isinstance(data, str) else checked_bytes(data)
-        return await self.backend.publish(checked_name(channel), checked)
+        return await self._hub.backend.publish(checked_name(channel), checked)
 
     async def publish_json(self, channel: str, data: Any) -> str:
         """Publish a value as JSON text, as `WebSocket.send_json` encodes it; `Event.json` decodes it.
@@ -439,7 +288,7 @@ class Channels:
         """
         checked = _checked_names(names)
         return Subscription(
-            self,
+            self._hub,
             checked,
             presence=bool(presence),
             history=checked_count("history", history),
@@ -514,12 +363,13 @@ class Channels:
             raise TypeError(f"encode must be callable, got {type(encode).__name__}")
         checked = _checked_names((names,) if isinstance(names, str) else names)
         return Membership(
-            self,
+            self._hub,
+            self._memberships,
             checked,
             wrapped,
-            encode=_encode_for(wrapped._typed) if encode is None else encode,
+            encode=encode,
             cancel_on_disconnect=bool(cancel_on_disconnect),
-            info=None if member is None else _info(member),
+            info=None if member is None else json_text(member),
             presence=bool(presence),
             history=checked_count("history", history),
             since=_checked_since(checked, since),
@@ -540,8 +390,8 @@ class Channels:
             BrokerError: The broker is away.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
-        self.check("ask for members")
-        return list(await self.backend.members(checked_name(channel)))
+        self._hub.check("ask for members")
+        return list(await self._hub.backend.members(checked_name(channel)))
 
     async def count(self, channel: str) -> int:
         """How many members a channel has, across all processes.
@@ -555,8 +405,8 @@ class Channels:
             BrokerError: The broker is away.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
-        self.check("count members")
-        return await self.backend.count(checked_name(channel))
+        self._hub.check("count members")
+        return await self._hub.backend.count(checked_name(channel))
 
     async def close(
         self,
@@ -584,224 +434,12 @@ class Channels:
             BrokerError: The broker is away.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
-        self.check("close sockets")
+        self._hub.check("close sockets")
         code, reason = checked_close(code, reason)
         if member is not None and not isinstance(member, (str, Mapping)):
             raise TypeError(f"member must be an id or a mapping, got {type(member).__name__}")
-        order = {"close": checked_name(channel), "code": code, "reason": reason}
-        if member is not None:
-            order["member"] = member if isinstance(member, str) else dict(member)
-        encoded = encode_json(order, dumps)
-        await self.backend.publish(CONTROL, encoded if isinstance(encoded, str) else encoded.decode())
-
-    def _obey(self, item: Event | Gap) -> None:
-        """Do what all processes are told to."""
-        if isinstance(item, Gap):
-            logger.warning("sockets may have been told to be closed while the broker was away")
-            return
-        try:
-            order = item.json()
-            name, wanted = order["close"], order.get("member")
-            code, reason = checked_close(order["code"], order["reason"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            logger.error("what all processes are told to do cannot be read: %r", error)
-            return
-        here = self._channels[CONTROL]
-        those = [
-            receiver
-            for receiver in (*here.sockets, *here.joining)
-            if isinstance(receiver, Membership) and receiver.answers_to(name, wanted)
-        ]
-        if those:
-            self._start(partial(self._close, those, code, reason))
-
-    async def _close(self, those: Sequence[Membership], code: int, reason: str) -> None:
-        for receiver in those:
-            receiver.draining = "closed"
-        await close_all([receiver.websocket for receiver in those], code, reason)
-        for receiver in those:
-            receiver.end("closed")
-
-    # The reader
-
-    async def _read(self) -> None:
-        """Hand out what comes, for ever."""
-        failures = 0
-        while True:
-            self._reads += 1
-            try:
-                found = await self.backend.read(self._positions)
-            except Exception as error:
-                # A backend waits for its broker itself. Whatever this is, nobody would notice a dead reader.
-                if not failures:
-                    logger.error("reading the channels failed; it is tried again", exc_info=error)
-                least, most = _RETRY
-                await anyio.sleep(min(least * 2**failures, most) * random.uniform(0.5, 1))
-                failures = min(failures + 1, 16)
-                self.backend.wake()  # what it had found then is to be found again
-                continue
-            failures = 0
-            count = size = 0
-            for item in found:
-                item, entry = self._entry(item)
-                count += 1
-                size += entry.size
-                if count > self._most_events or size > self._most_bytes:
-                    await self._turn()
-                    count, size = 1, entry.size
-                self._deliver(item, entry)
-            await self._turn()
-
-    async def _turn(self) -> None:
-        """Let everybody take what was handed out. So whose outbox is full later on is slow itself."""
-        await self.writers.turn()
-        await anyio.lowlevel.checkpoint()
-        if self._tight:
-            await anyio.lowlevel.checkpoint()  # on trio this task may be the first of both times
-
-    def _deliver(self, item: Event | Gap, entry: Entry) -> None:
-        """Put an item in the outbox of each who receives its channel."""
-        name = item.channel
-        channel = self._channels.get(name)
-        if channel is None or name not in self._positions:
-            return  # they have left meanwhile
-        if name == CONTROL:
-            self._positions[name] = item.id
-            self._obey(item)
-            return
-        position = self._positions[name]
-        back = isinstance(item, Gap) and self._is_before(item.id, position)
-        if channel.since == self._reads and (
-            item.since != position if isinstance(item, Gap) else self._is_before(item.id, position)
-        ):
-            return  # everybody has left and somebody has come, during this very read
-        if back:
-            # The broker has lost the end of the channel. What follows has its numbers, and is new to all.
-            channel.since = -1
-            for receiver, floor in list(channel.joining.items()):
-                if floor is not None:
-                    channel.settled(receiver)
-        self._positions[name] = item.id
-        # A copy, because a full outbox may end its receiver.
-        for receiver in list(channel.receivers):
-            receiver.put(entry)
-        if channel.sockets:
-            self.writers.ready.append((entry, iter(list(channel.sockets))))
-        if channel.joining:
-            order = self.backend.order_of(item.id)
-            for receiver, floor in list(channel.joining.items()):
-                if floor is None or order > floor:
-                    receiver.put(entry)
-                # Whoever is at the floor, or above it, has the same before it as everybody else. It may also
-                # have ended just now.
-                if floor is not None and order >= floor and receiver in channel.joining:
-                    channel.settled(receiver)
-        self.writers.wake()
-
-    def _is_before(self, id: str, position: str) -> bool:
-        return self.backend.order_of(id) <= self.backend.order_of(position)
-
-    def _entry(self, item: Event | Gap) -> tuple[Event | Gap, Entry]:
-        """What is handed out of an item; a gap, if it can't be told what it is."""
-        if isinstance(item, Event) and not is_presence(item.channel):
-            return item, Entry.of(item)
-        if isinstance(item, Event):
-            try:
-                return item, Entry(_presence(item), len(item.data), item)
-            except (KeyError, TypeError, ValueError) as error:
-                logger.error("an event about who is in a channel is none of ours: %r", error)
-                item = Gap(item.channel, self._positions.get(item.channel, item.id), item.id)
-        return item, Entry(item, 0, item)
-
-    # Receivers
-
-    def _start(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._group.start_soon(task)
-
-    def form(self, encode: Encode, websocket: WebSocket) -> Form:
-        """What makes messages the same, as the same object as long as it is the same as the time before."""
-        form = (encode, (PREPARED,) if PREPARED in (websocket.scope.get("extensions") or ()) else ())
-        if form != self._form:
-            self._form = form
-        return self._form
-
-    def add(self, receiver: Receiver) -> None:
-        """Put what comes from now on in the outbox of a receiver that waits for its history."""
-        self._receivers[receiver] = None
-        self._most_events = min(self._most_events, receiver.max_messages)
-        self._most_bytes = min(self._most_bytes, receiver.max_bytes)
-        if receiver.max_messages < 2 * _MOST[0] or receiver.max_bytes < 2 * _MOST[1]:
-            self._tight = True
-        for name in receiver.watched:
-            self._channels.setdefault(name, _Channel()).joining[receiver] = None
-
-    def position_of(self, name: str) -> str | None:
-        """Where the reader is in a channel, if it reads it."""
-        return self._positions.get(name)
-
-    def settle(self, receiver: Receiver, name: str, position: str) -> None:
-        """A receiver has the history of a channel up to a position."""
-        if receiver.over:
-            return
-        channel = self._channels[name]
-        if name not in self._positions:
-            self._positions[name] = position
-            channel.since = self._reads
-            self.backend.wake(name)
-        if self._is_before(position, self._positions[name]):
-            channel.settled(receiver)
-        else:
-            channel.joining[receiver] = self.backend.order_of(position)  # the reader is not there yet
-
-    def remove(self, receiver: Receiver) -> None:
-        """Nothing is put in the receiver's outbox any more."""
-        receiver.over = True
-        if self._receivers.pop(receiver, self) is self:
-            return
-        if not self._receivers:
-            self._most_events, self._most_bytes = _MOST
-            self._tight = False
-        for name in receiver.watched:
-            if self._channels[name].remove(receiver):
-                del self._channels[name]
-                self._positions.pop(name, None)
-                self.backend.unwatch((name,))
-
-    def cancel_soon(self, receiver: Membership) -> None:
-        """Cancel a body whose socket has ended, if it has not ended by itself in a second."""
-        self._leaving.append((anyio.current_time() + _GRACE, receiver))
-        if len(self._leaving) == 1:
-            self._start(self._cancel_bodies)
-
-    async def _cancel_bodies(self) -> None:
-        while self._leaving:
-            due, receiver = self._leaving[0]
-            await anyio.sleep_until(due)
-            self._leaving.popleft()
-            receiver.cancel_body()
-
-    # Presence
-
-    @property
-    def _members(self) -> dict[str, Member]:
-        return self.roster.members
-
-    def _with_presence(self) -> set[str]:
-        """The channels of which somebody here wants to know who comes and goes."""
-        return {channel_of(name) for name in self._channels if is_presence(name)}
-
-
-@lru_cache(maxsize=256)
-def _encode_for(typed: Typed | None) -> Encode:
-    """How sockets are sent an item unless something else is asked for: one function for all of a type."""
-    if typed is None or typed.is_json_text:
-        return data_of
-
-    def encode(item: Item) -> str | bytes | None:
-        data = data_of(item)
-        return typed.encode(typed.decode_sent(data)) if isinstance(data, str) else data
-
-    return encode
+        order = order_to_close(checked_name(channel), member, code, reason)
+        await self._hub.backend.publish(CONTROL, order)
 
 
 # Arguments
@@ -833,19 +471,6 @@ def _backend(url: object, *, history: int, max_age: float | None, prefix: str, *
         ) from error
     made: Backend = backend(url, history=history, max_age=max_age, prefix=prefix, **options)
     return made
-
-
-def _presence(event: Event) -> Presence:
-    """Who has come or gone, by an event in the companion of a channel.
-
-    Raises:
-        KeyError, TypeError, ValueError: It does not say so.
-    """
-    told = event.json()
-    kind, id = told["type"], told["id"]
-    if kind not in ("join", "leave") or not isinstance(id, str):
-        raise ValueError(f"neither a join nor a leave: {str(event.data)[:80]}")
-    return Presence(kind, Member(channel_of(event.channel), id, _info(told["info"])))
 
 
 def _checked_names(names: object) -> list[str]:
@@ -883,9 +508,3 @@ def _checked_prefix(prefix: object) -> str:
     if not prefix:
         raise ValueError("prefix must not be empty")
     return prefix
-
-
-def _info(member: Any) -> str:
-    """What an app says about a member, as JSON text."""
-    encoded = encode_json(member, dumps)
-    return encoded if isinstance(encoded, str) else encoded.decode()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from .._messages import PreparedMessage
-from ._backend import ChannelsError, Event, Gap, Member
+from ._backend import ChannelsError, Event, Gap, Member, channel_of, json_text
 
 __all__ = [
     "Dropped",
@@ -56,6 +56,19 @@ class Presence:
     def channel(self) -> str:
         """The channel's name."""
         return self.member.channel
+
+    @classmethod
+    def of(cls, event: Event) -> Presence:
+        """Who has come or gone, by an event in the companion of a channel.
+
+        Raises:
+            KeyError, TypeError, ValueError: It does not say so.
+        """
+        told = event.json()
+        kind, id = told["type"], told["id"]
+        if kind not in ("join", "leave") or not isinstance(id, str):
+            raise ValueError(f"neither a join nor a leave: {str(event.data)[:80]}")
+        return cls(kind, Member(channel_of(event.channel), id, json_text(told["info"])))
 
 
 Item: TypeAlias = Event | Gap | Dropped | Presence
@@ -134,6 +147,7 @@ class Outbox:
         "max_bytes",
         "max_messages",
         "more",
+        "over",
         "policy",
         "sent",
     )
@@ -148,6 +162,7 @@ class Outbox:
         self.held = 0  # bytes in the entries
         self.idle = False  # somebody waits to be told of the next entry
         self.more = False  # something may wait; if not, nothing does, and that is cheaper to see here
+        self.over = False  # nothing is put into it any more
         self.dropped = 0
         self.sent = 0
 
@@ -232,6 +247,9 @@ class Outbox:
 
     def lost(self, count: int) -> None:
         """So many were dropped."""
+
+    def stopped(self) -> None:
+        """The channels were stopped."""
 
 
 _POLICIES: Final = get_args(Policy)

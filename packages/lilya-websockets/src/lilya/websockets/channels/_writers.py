@@ -14,23 +14,54 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import anyio
 
-from .._frameworks import losses
-from .._websocket import _no_send
+from .._extensions import PREPARED
+from .._websocket import WebSocket
 from ._backend import Gap
-from ._outbox import Entry, Form
+from ._outbox import Encode, Entry, Form, Outbox, Policy
 
-if TYPE_CHECKING:
-    from .._websocket import WebSocket
-    from ._receivers import Membership
-
-__all__ = ["Writers"]
+__all__ = ["SocketOutbox", "Writers"]
 
 # Sends in a row after which everybody else on the event loop gets a turn.
 _TURN: Final = 250
+
+
+class SocketOutbox(Outbox):
+    """What waits for a socket. The writers empty it.
+
+    Args:
+        websocket: The socket.
+        policy: See `Outbox`, as the others.
+    """
+
+    __slots__ = ("form", "released", "websocket", "writing")
+
+    def __init__(self, websocket: WebSocket, policy: Policy, max_messages: int, max_bytes: int) -> None:
+        super().__init__(policy, max_messages, max_bytes)
+        self.websocket = websocket
+        self.form: Form
+        """Equal for all sockets that get the same messages, and the same object for most."""
+        self.writing: anyio.CancelScope | None = None  # that of a writer that sends to it
+        self.released: anyio.Event | None = None  # leaving waits for the send that is under way
+
+    async def release(self, seconds: float) -> None:
+        """Interrupt the send that is under way, and wait for so long until its writer has let go."""
+        if self.writing is not None:
+            self.released = anyio.Event()
+            self.writing.cancel()
+            with anyio.move_on_after(seconds):
+                await self.released.wait()
+
+    # For whoever owns it.
+
+    def missed(self, gap: Gap) -> None:
+        """The client has come to a gap."""
+
+    def failed(self, error: Exception) -> None:
+        """A message could not be sent."""
 
 
 class Writers:
@@ -42,13 +73,27 @@ class Writers:
 
     def __init__(self, start: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]) -> None:
         self._start = start
-        self.ready: deque[tuple[Entry | None, Iterator[Membership]]] = deque()
+        self.ready: deque[tuple[Entry | None, Iterator[SocketOutbox]]] = deque()
         """What is to be done: an entry for some sockets, or for each of them what is in its outbox."""
         self._idle: list[anyio.Event] = []
         self._coming = False  # a writer was woken, and did not run yet
         self._emptied: anyio.Event | None = None
         self.sockets = 0
         """How many there are: one writer more than that may stay, to be there while all send, or none."""
+        self._form: Form | None = None
+
+    def entered(self, outbox: SocketOutbox, encode: Encode) -> None:
+        """There is a socket more, whose messages are made by a function."""
+        self.sockets += 1
+        extensions = (PREPARED,) if PREPARED in (outbox.websocket.scope.get("extensions") or ()) else ()
+        form = (encode, extensions)
+        if self._form != form:
+            self._form = form
+        outbox.form = self._form
+
+    def put(self, outbox: SocketOutbox) -> None:
+        """Send what is in an outbox."""
+        self.ready.append((None, iter((outbox,))))
 
     def wake(self) -> None:
         """See that there is somebody who sends, after something was put in `ready`."""
@@ -119,7 +164,7 @@ class Writers:
                 current = entry if entry is not None else socket.take()
                 error: Exception | None = None
                 socket.writing = scope
-                websocket: WebSocket = socket.websocket
+                websocket = socket.websocket
                 try:
                     while current is not None:
                         # The socket before had the same, as a rule.
@@ -134,20 +179,21 @@ class Writers:
                             if not self._coming:
                                 self._call()
                             # What `send_prepared` does, less a coroutine.
-                            if websocket._send_now is _no_send:
-                                websocket._after("websocket.send")
-                            send = websocket._send
+                            failure: Exception | None = None
                             try:
-                                await send(message.copy())  # servers and middleware may change what they get
-                            except losses() as lost:
-                                await websocket._lost(lost)
+                                # Servers and middleware may change what they get.
+                                await websocket._send_now(message.copy())
+                            except Exception as raised:
+                                failure = raised
+                            if failure is not None:
+                                await websocket._not_sent(failure)
                             socket.sent += 1
                             sends += 1
                         if not socket.more:  # `take` would find nothing
                             socket.idle = True
                             current = None
                         elif sends >= _TURN:
-                            self.ready.appendleft((None, iter((socket,))))
+                            self.ready.appendleft((None, iter((socket,))))  # before what is newer
                             break
                         else:
                             current = socket.take()
@@ -157,7 +203,10 @@ class Writers:
                     socket.writing = None
                     if error is not None or socket.released is not None:
                         cancelled = scope.cancel_called
-                        socket.written(error)
+                        if socket.released is not None:
+                            socket.released.set()
+                        if error is not None:
+                            socket.failed(error)
                 if cancelled or sends >= _TURN:
                     break
             else:

@@ -1,0 +1,160 @@
+"""A subscription: what your own code receives, by iterating."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final, Literal
+
+import anyio
+import anyio.lowlevel
+
+from ..exceptions import WebSocketRuntimeError
+from ._backend import Event, Gap, presence_of
+from ._hub import Hub
+from ._outbox import Item, Outbox, OutboxFull, Policy
+
+__all__ = ["Subscription"]
+
+# Items in a row after which an iteration lets everybody else on the event loop have a turn. More than the
+# reader hands out between two turns: who takes them as fast as they come must not be behind for that.
+_TURN: Final = 128
+
+
+class _Outbox(Outbox):
+    """What waits for a subscription."""
+
+    __slots__ = ("arrival", "ended", "hub")
+
+    def __init__(self, hub: Hub, policy: Policy, max_messages: int, max_bytes: int) -> None:
+        super().__init__(policy, max_messages, max_bytes)
+        self.hub = hub
+        self.arrival: anyio.Event | None = None  # somebody waits
+        self.ended: Literal["full", "stopped", "left"] | None = None
+
+    def arrived(self) -> None:
+        if self.arrival is not None:
+            self.arrival.set()
+
+    def full(self) -> None:
+        self.dropped += 1  # the event that did not fit
+        self.end("full")
+
+    def stopped(self) -> None:
+        self.end("stopped")
+
+    def end(self, why: Literal["full", "stopped", "left"]) -> None:
+        self.hub.detach(self)
+        self.ended = why
+        self.arrived()
+
+
+class Subscription(AsyncIterator[Item]):
+    """What `Channels.subscribe` returns: an asynchronous context manager, and in it an iterator."""
+
+    __slots__ = (
+        "_history",
+        "_hub",
+        "_outbox",
+        "_row",
+        "_since",
+        "_used",
+        "_waiting",
+        "_watched",
+        "positions",
+    )
+
+    positions: dict[str, str]
+    """By channel, the id of the last event that was given: `since` for who wants to go on after it. Before
+    the first one, where the subscription began. Only a channel that began with events of `history` has none
+    until the first of them was given."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        names: Sequence[str],
+        *,
+        presence: bool,
+        history: int,
+        since: Mapping[str, str],
+        policy: Policy,
+        max_messages: int,
+        max_bytes: int,
+    ) -> None:
+        self._hub = hub
+        self._outbox = _Outbox(hub, policy, max_messages, max_bytes)
+        self._watched = (*names, *map(presence_of, names)) if presence else tuple(names)
+        self._history = history
+        self._since = since
+        self._used = False
+        self._waiting = False
+        self._row = 0  # items that were taken without a turn for the others
+        self.positions = {}
+
+    @property
+    def pending(self) -> int:
+        """Items that wait to be taken."""
+        return self._outbox.pending
+
+    @property
+    def sent(self) -> int:
+        """Items that were taken."""
+        return self._outbox.sent
+
+    @property
+    def dropped(self) -> int:
+        """Events that were dropped because the outbox was full, or because the block was left."""
+        return self._outbox.dropped
+
+    async def __aenter__(self) -> Subscription:
+        if self._used:
+            raise WebSocketRuntimeError(
+                "cannot enter: this subscription was entered before. Make another one"
+            )
+        self._hub.check("subscribe")
+        self._used = True
+        self.positions = await self._hub.attach(
+            self._outbox, self._watched, history=self._history, since=self._since
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._outbox.end("left")
+        self._outbox.clear()
+
+    async def __anext__(self) -> Item:
+        """The next item. Cancelling it loses none.
+
+        Raises:
+            StopAsyncIteration: The channels were stopped.
+            OutboxFull: The outbox was full, and everything that waited in it was given.
+            WebSocketRuntimeError: Not in its block, or another task is waiting for an item.
+        """
+        outbox = self._outbox
+        if not self._used or outbox.ended == "left":
+            raise WebSocketRuntimeError(
+                "cannot iterate: enter the subscription by `async with`, and iterate in that block"
+            )
+        if self._waiting:
+            raise WebSocketRuntimeError("cannot iterate: another task is waiting for the next item")
+        if self._row >= _TURN:
+            await anyio.lowlevel.checkpoint()
+            self._row = 0
+        while (entry := outbox.take()) is None:
+            if outbox.ended == "full":
+                raise OutboxFull(dict(self.positions))
+            if outbox.ended is not None:
+                raise StopAsyncIteration
+            outbox.arrival = anyio.Event()
+            self._waiting = True
+            try:
+                await outbox.arrival.wait()
+            finally:
+                self._waiting = False
+                outbox.arrival = None
+            self._row = 0
+        item = entry.item
+        self._row += 1
+        outbox.sent += 1
+        if isinstance(item, (Event, Gap)):
+            self.positions[item.channel] = item.id
+        return item
