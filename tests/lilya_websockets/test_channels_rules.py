@@ -182,7 +182,7 @@ async def test_the_back_off_is_not_reset_before_all_lines_are_back(
         cuts = False
 
         @property
-        def lose(self) -> bytes | None:  # type: ignore[override]
+        def lose(self) -> bytes | None:
             return b"SUBSCRIBE" if self.cuts else None
 
         @lose.setter
@@ -205,8 +205,9 @@ async def test_the_back_off_is_not_reset_before_all_lines_are_back(
 
         monkeypatch.setattr(_link.Link, "reached", hasty)
     growing = [min(0.1 * 2**number, 5.0) for number in range(8)]
+    proxy = Cutting(redis_server.port)
     async with (
-        Cutting(redis_server.port) as proxy,
+        proxy,
         Channels(proxy.url, prefix=f"back-off-{planted}") as channels,
         channels.subscribe("a") as subscription,
     ):
