@@ -384,9 +384,9 @@ SHOWN = {
         *("backend", "close", "count", "drain", "join", "members", "publish", "publish_from_thread"),
         *("publish_json", "publish_message", "ready", "subscribe"),
     },
-    "Membership": {"dropped", "ended", "members", "pending", "positions", "sent", "websocket"},
+    "Membership": {"dropped", "ended", "id", "members", "pending", "positions", "sent", "websocket"},
     "Publisher": {"close", "publish", "publish_json"},
-    "Subscription": {"dropped", "pending", "positions", "sent"},
+    "Subscription": {"dropped", "id", "pending", "positions", "sent"},
 }
 
 

@@ -384,10 +384,10 @@ async def test_who_is_there(make: Make) -> None:
         await channels._hub.roster.vanish([bob])
         items = await take(subscription, 4)
         assert items == [
-            Presence("join", ada),
-            Presence("join", bob),
-            Presence("leave", ada),
-            Presence("leave", bob),
+            Presence("join", ada, 1),
+            Presence("join", bob, 1),
+            Presence("leave", ada, 0),
+            Presence("leave", bob, 0),
         ]
         assert items[0].channel == "a"
         assert subscription.pending == 0
@@ -400,7 +400,7 @@ async def test_a_member_that_is_not_heard_of_any_more_is_gone(make: Make) -> Non
         await channels._hub.roster.appear([crashed, alive])
         channels._hub.roster.forget([crashed])
         assert await take(subscription, 3) == [
-            Presence("join", crashed), Presence("join", alive), Presence("leave", crashed)
+            Presence("join", crashed, 1), Presence("join", alive, 1), Presence("leave", crashed, 0)
         ]  # fmt: skip
         assert await channels.members("a") == [alive]
         await channels.backend.reap(["a"])
@@ -829,8 +829,8 @@ def test_an_id_has_parts() -> None:
 
 def test_what_is_told_of_a_member_is_json() -> None:
     member = Member("a", 'x"y', '{"name":"ä"}')
-    assert json.loads(presence_event("join", member)) == {
-        "type": "join", "id": 'x"y', "info": {"name": "ä"},
+    assert json.loads(presence_event("join", member, 2)) == {
+        "type": "join", "id": 'x"y', "info": {"name": "ä"}, "key": None, "sockets": 2,
     }  # fmt: skip
 
 

@@ -547,6 +547,8 @@ async def test_answers_of_another_kind_to_who_reads(
         '{"type":"join"}',
         '{"type":"x","id":"1","info":1}',
         '{"type":"join","id":1,"info":1}',
+        '{"type":"join","id":"1","info":1,"key":1,"sockets":1}',
+        '{"type":"join","id":"1","info":1,"key":null,"sockets":"1"}',
         b"\xff",
     ],
 )

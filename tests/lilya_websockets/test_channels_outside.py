@@ -349,7 +349,7 @@ async def test_lines_of_everything_that_may_come(
     items = [
         Gap("a", "1-1-00000000", "1-2-00000000"),
         Dropped(3),
-        Presence("join", Member("a", "me", "1")),
+        Presence("join", Member("a", "me", "1"), 1),
         Event("a", "1-3-00000000", "x"),
     ]
 

@@ -575,6 +575,18 @@ async def test_a_send_that_cannot_be_cancelled(make: Make, monkeypatch: pytest.M
         await until(lambda: member._outbox.writing is None)
 
 
+async def test_what_comes_after_a_block_was_left(make: Make) -> None:
+    """A writer that could not be interrupted may still tell something. Nobody is there to be told."""
+    async with make() as channels:
+        async with joined(channels) as (member, _):
+            outbox = member._outbox
+        outbox.full()
+        outbox.lost(1)
+        outbox.missed(Gap("a", "1-1-00000000", "1-2-00000000"))
+        outbox.failed(Boom("late"))
+        assert (member.ended, member._failure, outbox.owner) == ("left", None, None)
+
+
 @pytest.mark.parametrize("fault", [OSError("gone"), Boom("no"), None])
 @pytest.mark.quiet
 async def test_closing_one_that_is_full_fails(

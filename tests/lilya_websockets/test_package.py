@@ -290,7 +290,7 @@ LAYERS = {
 
 # By module of `channels/`: those beside it, and those of the core, also those that are only for annotations.
 CHANNEL_LAYERS = {
-    "_backend": (set[str](), {"_messages"}),
+    "_backend": (set[str](), {"_messages", "_options"}),
     "_memory": ({"_backend"}, set[str]()),
     "_scripts": (set[str](), set[str]()),
     "_keys": ({"_scripts"}, set[str]()),
@@ -340,8 +340,8 @@ def test_channels_have_no_circle() -> None:
     assert circle(planted) >= {"_writers", "_membership", "_hub"}
 
 
-# What `channels/` may know of a WebSocket beyond its public names, by module: what `WebSocket` has for it, and
-# the types of its messages. And of the client of Redis.
+# What `channels/` may know of a WebSocket beyond its public names, by module: what `WebSocket` has for it,
+# and the types of its messages. And of the client of Redis.
 FRIENDS = {
     "_membership": {
         *("_check_open", "_ended_by_app", "_is_receiving", "_is_told_by", "_open", "_tell_at_end"),

@@ -38,6 +38,7 @@ from typing import Any, Final, Literal, NamedTuple
 import anyio
 
 from .._messages import dumps, encode_json, loads
+from .._options import checked_count, checked_number
 
 __all__ = [
     "Backend",
@@ -48,6 +49,7 @@ __all__ = [
     "History",
     "Id",
     "Member",
+    "Wishes",
     "presence_event",
     "presence_of",
 ]
@@ -69,11 +71,14 @@ class Event:
         channel: The channel's name.
         id: Where it stands in the channel; what `since` takes.
         data: What was published, of the same type.
+        exclude: Which receivers do not get it: those that joined with this `key`, or one alone, by a name
+            that begins with a NUL. `None`: all get it.
     """
 
     channel: str
     id: str
     data: str | bytes
+    exclude: str | None = None
 
     def json(self) -> Any:
         """The data decoded as JSON, as `publish_json` encodes it.
@@ -120,11 +125,13 @@ class Member:
         channel: The channel's name.
         id: Which one, unique among all processes.
         info: What the app says about it, as JSON text.
+        key: Who it is: sockets with the same key are the same person. `None`: nobody else's.
     """
 
     channel: str
     id: str
     info: str
+    key: str | None = None
 
     def json(self) -> Any:
         """What the app says about it, decoded."""
@@ -138,7 +145,7 @@ def presence_of(channel: str) -> str:
     """The companion of a channel, in which its joins and leaves are events.
 
     Names of users never start with a NUL, so this one is nobody's. `presence_event` makes the data of its
-    events: `{"type": "join" or "leave", "id": the member's, "info": what the app said about it}`.
+    events.
     """
     return _PRESENCE + channel
 
@@ -164,15 +171,7 @@ def checked_name(name: object) -> str:
         TypeError: Not a `str`.
         ValueError: Empty, with a NUL at its beginning, or not to be encoded as UTF-8.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"a channel's name must be str, got {type(name).__name__}")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"a channel's name must encode to UTF-8, got {name[:80]!r}") from None
-    if not name or name[0] == "\0":
-        raise ValueError(f"a channel's name must not be empty or start with a NUL, got {name[:80]!r}")
-    return name
+    return checked_text_key("a channel's name", name)
 
 
 def json_text(value: Any) -> str:
@@ -186,9 +185,82 @@ def json_text(value: Any) -> str:
     return encoded if isinstance(encoded, str) else encoded.decode()
 
 
-def presence_event(kind: Literal["join", "leave"], member: Member) -> str:
-    """The data of an event in the companion of a channel."""
-    return f'{{"type":"{kind}","id":{json.dumps(member.id)},"info":{member.info}}}'
+def presence_event(kind: Literal["join", "leave"], member: Member, sockets: int) -> str:
+    """The data of an event in the companion of a channel.
+
+    It is `{"type": "join" or "leave", "id": the member's, "info": what the app says about it, "key": the
+    member's, "sockets": …}`.
+
+    Args:
+        kind: What the member has done.
+        member: Who.
+        sockets: How many members with its key are in the channel after that; without a key, 1 or 0.
+    """
+    id, key = json.dumps(member.id), json.dumps(member.key)
+    return f'{{"type":"{kind}","id":{id},"info":{member.info},"key":{key},"sockets":{sockets}}}'
+
+
+class Wishes(NamedTuple):
+    """What a publisher asks for besides publishing. The defaults ask for nothing."""
+
+    exclude: str | None = None
+    """See `Event.exclude`."""
+
+    idempotency_key: str | None = None
+    """If something was published to this channel with this key in the last five minutes, nothing is."""
+
+    history: int | None = None
+    """So many of the channel's events, this one included, are kept from now on; no more than the backend
+    keeps anyway."""
+
+    max_age: float | None = None
+    """Seconds that this event is kept, instead of those of the backend. Then it goes, with all before it."""
+
+
+def checked_text_key(name: str, value: object) -> str:
+    """A key of the app's choice.
+
+    Raises:
+        TypeError: Not a `str`.
+        ValueError: Empty, with a NUL at its beginning, or not to be encoded as UTF-8.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be str, got {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} must encode to UTF-8, got {value[:80]!r}") from None
+    if not value or value[0] == "\0":
+        raise ValueError(f"{name} must not be empty or start with a NUL, got {value[:80]!r}")
+    return value
+
+
+def checked_wishes(
+    exclude: str | None, idempotency_key: str | None, history: int | None, max_age: float | None
+) -> Wishes:
+    """What a publisher asks for.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: An argument out of range.
+    """
+    if exclude is None and idempotency_key is None and history is None and max_age is None:
+        return NO_WISHES
+    if exclude is not None and not (isinstance(exclude, str) and exclude[:1] == "\0"):  # an id of ours
+        checked_text_key("exclude", exclude)
+    if idempotency_key is not None:
+        checked_text_key("idempotency_key", idempotency_key)
+    return Wishes(
+        exclude,
+        idempotency_key,
+        None if history is None else checked_count("history", history),
+        None if max_age is None else checked_number("max_age", max_age),
+    )
+
+
+NO_WISHES: Final = Wishes()
+WINDOW: Final = 300.0
+"""Seconds for which the key of a publish is known."""
 
 
 _ID: Final = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,17})-([0-9a-f]{8})", re.ASCII).fullmatch
@@ -258,8 +330,17 @@ class Backend(ABC):
         """Disconnect. Nothing is called after it but `start`. A `read` was cancelled before."""
 
     @abstractmethod
-    async def publish(self, channel: str, data: str | bytes) -> str:
+    async def publish(self, channel: str, data: str | bytes, wishes: Wishes = NO_WISHES) -> str:
         """Append an event to a channel, and return its id. When it returns, the event is kept.
+
+        Args:
+            channel: The channel's name.
+            data: What is published.
+            wishes: What else the publisher asks for. `history` and `max_age` are about what `history` gives:
+                a reader that is behind gets every event all the same.
+
+        Returns:
+            The event's id. If its idempotency key is known, that of the event that was published with it.
 
         Raises:
             BrokerError: It could not be kept within the time limit.
@@ -366,13 +447,18 @@ class Backend(ABC):
             BrokerError: The broker does not answer within the time limit.
         """
 
-    async def count(self, channel: str) -> int:
+    async def count(self, channel: str, *, keys: bool = False) -> int:
         """How many are in a channel. Override it where that is cheaper than to list them.
+
+        Args:
+            channel: The channel's name.
+            keys: Count members with the same key as one.
 
         Raises:
             BrokerError: The broker does not answer within the time limit.
         """
-        return len(await self.members(channel))
+        members = await self.members(channel)
+        return len({member.key or f"\0{member.id}" for member in members} if keys else members)
 
     async def names(self) -> Collection[str]:
         """The channels that have events or members, for who looks into a broker. It may take long.

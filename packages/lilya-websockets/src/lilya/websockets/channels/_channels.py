@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import anyio
 from anyio.from_thread import BlockingPortal
@@ -15,7 +16,16 @@ from .._messages import checked_bytes, checked_close, checked_text, dumps, encod
 from .._options import checked_count, checked_number
 from .._websocket import WebSocket
 from ..exceptions import WebSocketRuntimeError
-from ._backend import CONTROL, Backend, Member, checked_name, json_text
+from ._backend import (
+    CONTROL,
+    NO_WISHES,
+    Backend,
+    Member,
+    checked_name,
+    checked_text_key,
+    checked_wishes,
+    json_text,
+)
 from ._hub import Hub
 from ._membership import Membership, Memberships, order_to_close
 from ._memory import MemoryBackend
@@ -151,7 +161,16 @@ class Channels:
 
     # Publishing
 
-    async def publish(self, channel: str, data: str | bytes | bytearray | memoryview) -> str:
+    async def publish(
+        self,
+        channel: str,
+        data: str | bytes | bytearray | memoryview,
+        *,
+        exclude: Membership | Subscription | str | None = None,
+        idempotency_key: str | None = None,
+        history: int | None = None,
+        max_age: float | None = None,
+    ) -> str:
         """Publish an event, to everybody who listens.
 
         Cancelled, it may have been published. When it returns, the event is kept.
@@ -159,9 +178,17 @@ class Channels:
         Args:
             channel: The channel's name: any text but one that is empty or starts with a NUL.
             data: Text that encodes to UTF-8, or bytes-like; receivers get `str` or `bytes`.
+            exclude: Who does not get it: a membership or a subscription, also by its `id`; or all that joined
+                with this `key`, in every process, also when they come back.
+            idempotency_key: If something was published to this channel with this key in the last five
+                minutes, nothing is published.
+            history: Events of the channel that are kept from now on, this one included; 0 or more, and no
+                more than `Channels` keeps.
+            max_age: Seconds that this event is kept, above 0, also longer than `Channels` keeps others. Then
+                it goes, and all before it.
 
         Returns:
-            The event's id.
+            The event's id; with an idempotency key, that of the event which was published with it first.
 
         Raises:
             TypeError: An argument of another type.
@@ -171,14 +198,21 @@ class Channels:
         """
         self._hub.check("publish")
         checked = checked_text(data) if isinstance(data, str) else checked_bytes(data)
-        return await self._hub.backend.publish(checked_name(channel), checked)
+        name = checked_name(channel)
+        if isinstance(exclude, (Membership, Subscription)):
+            exclude = exclude.id
+        wishes = checked_wishes(exclude, idempotency_key, history, max_age)
+        if wishes is NO_WISHES:
+            return await self._hub.backend.publish(name, checked)
+        return await self._hub.backend.publish(name, checked, wishes)
 
-    async def publish_json(self, channel: str, data: Any) -> str:
+    async def publish_json(self, channel: str, data: Any, **wishes: Any) -> str:
         """Publish a value as JSON text, as `WebSocket.send_json` encodes it; `Event.json` decodes it.
 
         Args:
             channel: See `publish`.
             data: What JSON can hold.
+            **wishes: What `publish` takes by name.
 
         Returns:
             The event's id.
@@ -188,9 +222,9 @@ class Channels:
             ValueError: `NaN`, an infinity, a reference cycle, or nesting too deep.
             Exception: Also what `publish` raises.
         """
-        return await self.publish(channel, encode_json(data, dumps))
+        return await self.publish(channel, encode_json(data, dumps), **wishes)
 
-    async def publish_message(self, channel: str, message: Any) -> str:
+    async def publish_message(self, channel: str, message: Any, **wishes: Any) -> str:
         """Publish a model as JSON text, encoded once by its library: pydantic or msgspec.
 
         A socket that has joined is sent this text. A `WebSocket[In, Out]` with another codec is sent the
@@ -199,6 +233,7 @@ class Channels:
         Args:
             channel: See `publish`.
             message: A model, a dataclass, or what JSON can hold.
+            **wishes: What `publish` takes by name.
 
         Returns:
             The event's id.
@@ -211,14 +246,17 @@ class Channels:
         """
         from ..typed._typed import encoded
 
-        return await self.publish(channel, encoded(message))
+        return await self.publish(channel, encoded(message), **wishes)
 
-    def publish_from_thread(self, channel: str, data: str | bytes | bytearray | memoryview) -> str:
+    def publish_from_thread(
+        self, channel: str, data: str | bytes | bytearray | memoryview, **wishes: Any
+    ) -> str:
         """`publish` for code in another thread than that of the event loop. It waits until the event is kept.
 
         Args:
             channel: See `publish`, as `data`.
             data: See `publish`.
+            **wishes: What `publish` takes by name.
 
         Returns:
             The event's id.
@@ -235,7 +273,7 @@ class Channels:
                 "cannot publish from the thread of the event loop, which would wait for itself. Use "
                 "`await channels.publish(...)` there"
             )
-        return portal.call(self.publish, channel, data)
+        return portal.call(partial(self.publish, channel, data, **wishes))
 
     async def _serve_threads(self) -> None:
         async with BlockingPortal() as portal:
@@ -252,7 +290,8 @@ class Channels:
         *names: str,
         history: int = 0,
         since: str | Mapping[str, str] | None = None,
-        presence: bool = False,
+        latest: bool = False,
+        presence: bool | Literal["keys"] = False,
         policy: Policy = "close",
         max_messages: int = 256,
         max_bytes: int = 1_048_576,
@@ -269,7 +308,10 @@ class Channels:
             history: Events of each channel's history to begin with, the newest ones, 0 or more.
             since: Begin after this position instead, the id of an event: of the channel, or by name for some
                 of the channels. If history does not reach back to it, the first item is a `Gap`.
-            presence: Whether to get a `Presence` for everybody who joins or leaves, too.
+            latest: Begin with the newest event of each channel, and no others: for channels whose events
+                replace each other. With `since`, only if it is newer than that, and without a `Gap`.
+            presence: Whether to get a `Presence` for everybody who joins or leaves, too. `"keys"`: only for
+                the first socket of a person and for the last one, see `join`.
             policy: What happens when `max_messages` or `max_bytes` wait. `"close"`: the iteration ends by an
                 `OutboxFull`. `"drop_oldest"`, `"drop_newest"`: they are dropped, and a `Dropped` stands in
                 their place.
@@ -290,8 +332,9 @@ class Channels:
         return Subscription(
             self._hub,
             checked,
-            presence=bool(presence),
-            history=checked_count("history", history),
+            presence=_checked_presence(presence),
+            history=_checked_history(history, latest),
+            latest=bool(latest),
             since=_checked_since(checked, since),
             policy=checked_policy(policy),
             max_messages=checked_count("max_messages", max_messages, least=1),
@@ -304,9 +347,11 @@ class Channels:
         websocket: Any,
         *,
         member: Any = None,
+        key: str | None = None,
         history: int = 0,
         since: str | Mapping[str, str] | None = None,
-        presence: bool = False,
+        latest: bool = False,
+        presence: bool | Literal["keys"] = False,
         encode: Encode | None = None,
         cancel_on_disconnect: bool = True,
         policy: Policy = "close",
@@ -332,8 +377,12 @@ class Channels:
             websocket: An accepted one, in a block of its own or by hand; also the object of a framework, see
                 `WebSocket.wrap`.
             member: What `members` says about it, anything that JSON can hold. `None`: it is no member.
-            history: See `subscribe`, as `since`.
-            presence: Whether joins and leaves are given to `encode`, too.
+            key: Who it is, if somebody may have several sockets: those with the same key are one person, see
+                `Presence.of_person`, and `publish` can exclude them.
+            history: See `subscribe`, as `since` and `latest`.
+            since: The position to begin after.
+            latest: Begin with the newest event only.
+            presence: Whether joins and leaves are given to `encode`, too; `"keys"`: those of persons only.
             encode: Called with an `Event`, `Gap`, `Dropped` or `Presence`: returns the message for the
                 client, `str` or `bytes`, or `None` for none. Called once for all sockets that have the same
                 function.
@@ -370,8 +419,10 @@ class Channels:
             encode=encode,
             cancel_on_disconnect=bool(cancel_on_disconnect),
             info=None if member is None else json_text(member),
-            presence=bool(presence),
-            history=checked_count("history", history),
+            key=None if key is None else checked_text_key("key", key),
+            presence=_checked_presence(presence),
+            history=_checked_history(history, latest),
+            latest=bool(latest),
             since=_checked_since(checked, since),
             policy=checked_policy(policy),
             max_messages=checked_count("max_messages", max_messages, least=1),
@@ -393,11 +444,12 @@ class Channels:
         self._hub.check("ask for members")
         return list(await self._hub.backend.members(checked_name(channel)))
 
-    async def count(self, channel: str) -> int:
+    async def count(self, channel: str, *, keys: bool = False) -> int:
         """How many members a channel has, across all processes.
 
         Args:
             channel: The channel's name.
+            keys: Count persons: members with the same `key` are one, and each without a key is one.
 
         Raises:
             TypeError: The name is no `str`.
@@ -406,7 +458,8 @@ class Channels:
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
         self._hub.check("count members")
-        return await self._hub.backend.count(checked_name(channel))
+        name = checked_name(channel)
+        return await (self._hub.backend.count(name, keys=True) if keys else self._hub.backend.count(name))
 
     async def close(
         self,
@@ -480,6 +533,20 @@ def _checked_names(names: object) -> list[str]:
     if not checked:
         raise ValueError("there must be the name of a channel, got none")
     return checked
+
+
+def _checked_presence(presence: object) -> bool | Literal["keys"]:
+    if isinstance(presence, str) and presence != "keys":
+        raise ValueError(f"presence must be True, False or 'keys', got {presence!r}")
+    return "keys" if presence == "keys" else bool(presence)
+
+
+def _checked_history(history: object, latest: bool) -> int:
+    """How many events of the history to begin with."""
+    count = checked_count("history", history)
+    if latest and count:
+        raise ValueError(f"latest is the newest event alone: leave out history, got {count}")
+    return 1 if latest else count
 
 
 def _checked_since(names: Sequence[str], since: object) -> dict[str, str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from ._backend import Event, Gap, Id
+from ._backend import Event, Gap, Id, Wishes
 
-__all__ = ["Standing", "decoded", "event_of", "items_after"]
+__all__ = ["Standing", "decoded", "encoded", "event_of", "floor_of", "items_after"]
+
+# How a payload begins, for text and for bytes; with wishes it is a capital.
+_TEXT: Final = (b"s", b"S")
+_BYTES: Final = (b"b", b"B")
 
 
 class Standing(NamedTuple):
@@ -67,17 +72,74 @@ def _id_of(raw: bytes, epoch: str) -> Id | None:
     return Id(int(ms), int(seq), epoch)
 
 
+def encoded(data: str | bytes, wishes: Wishes) -> tuple[bytes, bytes]:
+    """The kind of an event, and its payload: its data, behind what its readers have to know."""
+    payload = data.encode() if isinstance(data, str) else data
+    told = {
+        name: value
+        for name, value in zip(
+            ("exclude", "history", "max_age"), (wishes.exclude, wishes.history, wishes.max_age), strict=True
+        )
+        if value is not None
+    }
+    kind = (_TEXT if isinstance(data, str) else _BYTES)[bool(told)]
+    if not told:
+        return kind, payload
+    head = json.dumps(told).encode()
+    return kind, b"%d %b%b" % (len(head), head, payload)
+
+
+def _parted(kind: bytes, payload: bytes) -> tuple[dict[str, Any], bytes]:
+    """What stands before the data, and the data.
+
+    Raises:
+        ValueError: It is no payload of this kind.
+    """
+    if kind in (b"s", b"b"):
+        return {}, payload
+    if kind not in (b"S", b"B"):
+        raise ValueError("an unknown kind")
+    size, _, rest = payload.partition(b" ")
+    told = json.loads(rest[: int(size)])
+    if not isinstance(told, dict) or len(rest) < int(size):
+        raise ValueError("not an object of this length")
+    return told, rest[int(size) :]
+
+
+def _event(channel: str, id: Id, kind: bytes, payload: bytes) -> tuple[Id, Event]:
+    told, data = _parted(kind, payload)
+    exclude = told.get("exclude")
+    return id, Event(channel, str(id), data.decode() if kind in _TEXT else data, exclude)
+
+
 def event_of(channel: str, pushed: bytes) -> tuple[Id, Event] | None:
-    """A pushed message, `<id> <kind><data>`, as the event that it holds, if it does."""
+    """A pushed message, `<id> <kind><payload>`, as the event that it holds, if it does."""
     try:
         text, _, rest = pushed.partition(b" ")
-        id = Id.parse(text.decode())
-        kind = rest[:1]
-        if kind == b"s":
-            return id, Event(channel, str(id), rest[1:].decode())
-        return (id, Event(channel, str(id), rest[1:])) if kind == b"b" else None
+        return _event(channel, Id.parse(text.decode()), rest[:1], rest[1:])
     except ValueError:
         return None
+
+
+def floor_of(raw: bytes, fields: Any, now: int, max_age: float | None) -> int:
+    """The newest event that history does not give any more, as far as one entry of a stream says; 0 for none.
+
+    Args:
+        raw: The entry's id.
+        fields: Its fields.
+        now: The server's time, in milliseconds.
+        max_age: Milliseconds for which an event is kept that says nothing else, if there is a limit.
+    """
+    ms, seq = map(int, raw.split(b"-"))
+    told: dict[str, Any] = {}
+    try:
+        if fields[1][8:9] in (b"S", b"B"):
+            told, _ = _parted(fields[1][8:9], fields[3])
+        age = told["max_age"] * 1000 if "max_age" in told else max_age
+        floor = seq - int(told["history"]) if "history" in told else 0
+    except (IndexError, TypeError, ValueError):  # no event of ours
+        return 0
+    return seq if age is not None and ms < now - age else max(floor, 0)
 
 
 def decoded(channel: str, raw: bytes, fields: Any) -> tuple[Id, Event] | None:
@@ -85,10 +147,9 @@ def decoded(channel: str, raw: bytes, fields: Any) -> tuple[Id, Event] | None:
     try:
         header_name, header, data_name, data = fields
         id = Id.parse(f"{raw.decode()}-{header[:8].decode()}")
-        kind = header[8:9]
-        if (header_name, data_name) != (b"h", b"d") or kind not in (b"s", b"b"):
+        if (header_name, data_name) != (b"h", b"d"):
             return None
-        return id, Event(channel, str(id), data.decode() if kind == b"s" else data)
+        return _event(channel, id, header[8:9], data)
     except (TypeError, ValueError):
         return None
 

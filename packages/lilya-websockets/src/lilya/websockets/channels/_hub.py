@@ -25,7 +25,7 @@ from anyio.abc import TaskGroup
 
 from ..exceptions import WebSocketRuntimeError
 from ._backend import CONTROL, Backend, Event, Gap, channel_of, is_presence
-from ._outbox import Entry, Outbox, Presence
+from ._outbox import Entry, Item, Outbox, Presence
 from ._recent import Recent
 from ._roster import Roster
 from ._writers import SocketOutbox, Writers
@@ -243,15 +243,19 @@ class Hub:
                 if floor is not None:
                     channel.settled(outbox)
         self._positions[name] = item.id
-        # A copy, because a full outbox may be taken away.
-        for outbox in list(channel.outboxes):
+        # Copies, because a full outbox may be taken away.
+        outboxes, sockets = list(channel.outboxes), list(channel.sockets)
+        if not _is_for_all(entry.item):
+            outboxes = [outbox for outbox in outboxes if outbox.takes(entry.item)]
+            sockets = [outbox for outbox in sockets if outbox.takes(entry.item)]
+        for outbox in outboxes:
             outbox.put(entry)
-        if channel.sockets:
-            self.writers.ready.append((entry, iter(list(channel.sockets))))
+        if sockets:
+            self.writers.ready.append((entry, iter(sockets)))
         if channel.joining:
             order = self.backend.order_of(item.id)
             for outbox, floor in list(channel.joining.items()):
-                if floor is None or order > floor:
+                if (floor is None or order > floor) and outbox.takes(entry.item):
                     outbox.put(entry)
                 # Whoever is at the floor, or above it, has the same before it as everybody else. It may also
                 # have ended just now.
@@ -277,7 +281,13 @@ class Hub:
     # Outboxes
 
     async def attach(
-        self, outbox: Outbox, names: Sequence[str], *, history: int, since: Mapping[str, str]
+        self,
+        outbox: Outbox,
+        names: Sequence[str],
+        *,
+        history: int,
+        since: Mapping[str, str],
+        latest: bool,
     ) -> dict[str, str]:
         """Put into an outbox what is published from now on, behind what the history has.
 
@@ -286,6 +296,7 @@ class Hub:
             names: The channels, and the companions of those whose joins and leaves are wanted.
             history: Events of the history to begin with.
             since: By name, the position to go on from instead.
+            latest: Of what the history has after that, only the newest event is wanted, without a gap.
 
         Returns:
             By name, the position at which the outbox begins. A channel that begins with events of `history`
@@ -307,13 +318,16 @@ class Hub:
                 # The companion of a channel has events, too, but nobody asked for those of the past.
                 last = 0 if name.startswith("\0") else history
                 found = await self.recent.history(name, last=last, since=at)
+                entries = [entry for entry in found.entries if outbox.takes(entry.item)]
+                if latest:
+                    del entries[:-1]
                 self._take_out(outbox, name, found.position)
-                if not name.startswith("\0") and (at is not None or not found.entries):
+                if not name.startswith("\0") and (at is not None or not entries):
                     positions[name] = at or found.position
-                if at is not None and not found.complete:
+                if at is not None and not found.complete and not (latest and entries):
                     # If there is nothing left, there is nothing more to be missed either.
                     outbox.backlog.append(Entry(Gap(name, at, at if found.entries else found.position)))
-                outbox.backlog.extend(found.entries)
+                outbox.backlog.extend(entries)
                 outbox.more = True
                 self._settle(outbox, name, found.position)
         except BaseException:
@@ -377,3 +391,9 @@ class Hub:
     def _with_presence(self) -> set[str]:
         """The channels of which somebody here wants to know who comes and goes."""
         return {channel_of(name) for name in self._channels if is_presence(name)}
+
+
+def _is_for_all(item: Item) -> bool:
+    """Whether an item is for everybody who receives its channel: nearly all are."""
+    kind = type(item)
+    return (kind is not Event or item.exclude is None) and (kind is not Presence or item.of_person)  # type: ignore[union-attr]  # just looked at

@@ -59,6 +59,10 @@ class Keys:
         """What a channel's events are pushed on."""
         return self._of(channel)[0] + self.push
 
+    def once(self, channel: str, key: str) -> bytes:
+        """What holds the id of the event that was published with an idempotency key."""
+        return self._of(channel)[0] + b":once:" + quote(key, safe="").encode()
+
     def script(self, name: str, keys: Sequence[bytes], *arguments: bytes) -> tuple[bytes, ...]:
         """The parts of the command that runs a script."""
         return (b"EVALSHA", SCRIPTS[name].sha, b"%d" % len(keys), *keys, *arguments)

@@ -156,10 +156,6 @@ class _Outbox(SocketOutbox):
         if self.owner is not None:
             self.owner._end("full")
 
-    def stopped(self) -> None:
-        if self.owner is not None:
-            self.owner._end("stopped")
-
     def lost(self, count: int) -> None:
         if self.owner is not None:
             self.owner._tell_dropped(count)
@@ -189,6 +185,7 @@ class Membership(AsyncIterator["Gap | Dropped"]):
         "_history",
         "_hub",
         "_info",
+        "_latest",
         "_memberships",
         "_names",
         "_outbox",
@@ -227,10 +224,12 @@ class Membership(AsyncIterator["Gap | Dropped"]):
         *,
         encode: Encode | None,
         info: str | None,
+        key: str | None,
         cancel_on_disconnect: bool,
-        presence: bool,
+        presence: bool | Literal["keys"],
         history: int,
         since: Mapping[str, str],
+        latest: bool,
         policy: Policy,
         max_messages: int,
         max_bytes: int,
@@ -241,7 +240,10 @@ class Membership(AsyncIterator["Gap | Dropped"]):
         self._watched = (*names, *(map(presence_of, names) if presence else ()), CONTROL)
         self._history = history
         self._since = since
+        self._latest = latest
         self._outbox = _Outbox(hub, self, websocket, policy, max_messages, max_bytes)
+        self._outbox.by_key = presence == "keys"
+        self._outbox.key = key
         self._cancels = cancel_on_disconnect
         self._encode = encode_for(websocket._typed) if encode is None else encode
         self._info = info
@@ -256,6 +258,11 @@ class Membership(AsyncIterator["Gap | Dropped"]):
         self._untold = 0
         self._untold_gaps: dict[str, Gap] = {}
         self._failure: Exception | None = None
+
+    @property
+    def id(self) -> str:
+        """What `publish` takes as `exclude`, in every process. It begins with a NUL, and is unique."""
+        return self._outbox.id
 
     @property
     def pending(self) -> int:
@@ -283,9 +290,11 @@ class Membership(AsyncIterator["Gap | Dropped"]):
         hub.writers.entered(outbox, self._encode)
         self._memberships.add(self)
         try:
-            self.positions = await hub.attach(outbox, self._watched, history=self._history, since=self._since)
+            self.positions = await hub.attach(
+                outbox, self._watched, history=self._history, since=self._since, latest=self._latest
+            )
             if self._info is not None:
-                self.members = tuple(hub.roster.member(name, self._info) for name in self._names)
+                self.members = tuple(hub.roster.member(name, self._info, outbox.key) for name in self._names)
                 await hub.roster.appear(self.members)
         except BaseException:
             await self._leave()

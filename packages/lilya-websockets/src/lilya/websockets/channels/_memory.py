@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import Final, Literal
@@ -12,7 +12,19 @@ from typing import Final, Literal
 import anyio
 import anyio.lowlevel
 
-from ._backend import Backend, Event, Gap, History, Id, Member, presence_event, presence_of
+from ._backend import (
+    NO_WISHES,
+    WINDOW,
+    Backend,
+    Event,
+    Gap,
+    History,
+    Id,
+    Member,
+    Wishes,
+    presence_event,
+    presence_of,
+)
 
 __all__ = ["MemoryBackend"]
 
@@ -24,13 +36,18 @@ _AHEAD: Final = 64
 class _Log:
     """The events of one channel."""
 
-    __slots__ = ("epoch", "events", "ms", "seq")
+    __slots__ = ("ages", "epoch", "events", "floor", "max_age", "ms", "seq")
 
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
         self.seq = 0  # of the newest event, kept or not
         self.ms = 0
         self.events: deque[Event] = deque()
+        self.floor = 0  # the newest event that history does not give any more
+        # By number, until when an event is kept that was published with a `max_age`; and the last one of
+        # these ages, so that the channel is not forgotten before.
+        self.ages: dict[int, float] = {}
+        self.max_age: float | None = None
 
     @property
     def position(self) -> Id:
@@ -65,6 +82,9 @@ class MemoryBackend(Backend):
         self._epoch = secrets.token_hex(4)  # of the channels that had no event yet
         self._logs: OrderedDict[str, _Log] = OrderedDict()  # the one that was published to last is the last
         self._members: dict[str, dict[str, tuple[Member, float]]] = {}
+        self._keys: dict[str, Counter[str]] = {}  # by channel, the members with each key
+        # By channel and idempotency key, the event and until when the key is known; the oldest is the first.
+        self._once: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._watched: set[str] = set()
         self._positions: Mapping[str, str] = {}
         # Watched channels that have events which were not read, or have them before they have a position.
@@ -85,15 +105,25 @@ class MemoryBackend(Backend):
 
     # Events
 
-    async def publish(self, channel: str, data: str | bytes) -> str:
+    async def publish(self, channel: str, data: str | bytes, wishes: Wishes = NO_WISHES) -> str:
         await anyio.lowlevel.checkpoint()
         while self._unread >= self._ahead and channel in self._positions:
             if self._room is None:
                 self._room = anyio.Event()
             await self._room.wait()
-        return self._append(channel, data)
+        if wishes.idempotency_key is None:
+            return self._append(channel, data, wishes)
+        now = anyio.current_time()
+        while self._once and next(iter(self._once.values()))[1] <= now:
+            self._once.popitem(last=False)
+        known = self._once.get((channel, wishes.idempotency_key))
+        if known is not None:
+            return known[0]
+        id = self._append(channel, data, wishes)
+        self._once[channel, wishes.idempotency_key] = id, now + WINDOW
+        return id
 
-    def _append(self, channel: str, data: str | bytes) -> str:
+    def _append(self, channel: str, data: str | bytes, wishes: Wishes = NO_WISHES) -> str:
         now = time.time_ns() // 1_000_000
         log = self._logs.get(channel)
         if log is None:
@@ -102,10 +132,15 @@ class MemoryBackend(Backend):
             self._logs.move_to_end(channel)
         log.seq += 1
         log.ms = max(log.ms, now)
-        event = Event(channel, f"{log.ms}-{log.seq}-{log.epoch}", data)
+        event = Event(channel, f"{log.ms}-{log.seq}-{log.epoch}", data, wishes.exclude)
         log.events.append(event)
         if len(log.events) > self._history:
             log.events.popleft()
+        if wishes.history is not None:
+            log.floor = max(log.floor, log.seq - wishes.history)
+        if wishes.max_age is not None:
+            log.max_age = wishes.max_age
+            log.ages[log.seq] = log.ms + wishes.max_age * 1000
         self._forget(now)
         if channel in self._watched:
             self._fresh[channel] = None
@@ -124,6 +159,9 @@ class MemoryBackend(Backend):
             channel, log = next(iter(self._logs.items()))
             if log.ms >= oldest:
                 return
+            if log.max_age is not None and log.ms >= now - log.max_age * 1000:
+                self._logs.move_to_end(channel)  # kept for longer than others
+                continue
             if channel in self._positions:  # being read: it goes on where it was
                 log.events.clear()
                 log.ms = now
@@ -132,12 +170,22 @@ class MemoryBackend(Backend):
             del self._logs[channel]
             self._epoch = secrets.token_hex(4)  # what comes back is not taken for what was
 
-    def _trim(self, log: _Log) -> None:
-        if self._max_age is None:
-            return
-        oldest = time.time_ns() // 1_000_000 - self._max_age * 1000
-        while log.events and Id.parse(log.events[0].id).ms < oldest:
-            log.events.popleft()
+    def _trim(self, channel: str, log: _Log) -> None:
+        """Let go what is too old. Each event takes with it what is before it."""
+        now = time.time_ns() // 1_000_000
+        floor = max((seq for seq, until in log.ages.items() if until < now), default=0)
+        oldest = 0 if self._max_age is None else now - self._max_age * 1000
+        for seq, event in enumerate(log.events, log.seq - len(log.events) + 1):
+            if seq not in log.ages:
+                if Id.parse(event.id).ms >= oldest:
+                    break
+                floor = max(floor, seq)
+        log.floor = max(log.floor, floor)
+        for seq in [seq for seq in log.ages if seq <= log.floor]:
+            del log.ages[seq]
+        if channel not in self._fresh:  # else the reader is still to get them
+            while log.events and log.seq - len(log.events) < log.floor:
+                log.events.popleft()
 
     async def history(self, channel: str, *, last: int = 0, since: str | None = None) -> History:
         position = None if since is None else Id.parse(since)
@@ -145,14 +193,15 @@ class MemoryBackend(Backend):
         log = self._logs.get(channel)
         if log is None:
             log = _Log(self._epoch)
-        self._trim(log)
+        self._trim(channel, log)
         if position is None:
-            events, _ = log.after(log.seq - last)
+            events, _ = log.after(max(log.seq - last, log.floor))
             return History(events, True, str(log.position))
         # A number that was never given out belongs to another life, too.
         known = position.epoch == log.epoch and position.seq <= log.seq
-        events, complete = log.after(position.seq if known else 0)
-        return History(events, complete and known, str(log.position))
+        seq = position.seq if known else 0
+        events, complete = log.after(max(seq, log.floor))
+        return History(events, complete and known and seq >= log.floor, str(log.position))
 
     async def read(self, positions: Mapping[str, str]) -> Sequence[Event | Gap]:
         await anyio.lowlevel.checkpoint()
@@ -214,7 +263,7 @@ class MemoryBackend(Backend):
         for member in members:
             present = self._members.setdefault(member.channel, {})
             if member.id not in present:
-                self._tell("join", member)
+                self._tell("join", member, self._counted(member, 1))
             present[member.id] = (member, deadline)
 
     async def vanish(self, members: Collection[Member]) -> None:
@@ -227,10 +276,14 @@ class MemoryBackend(Backend):
         self._reap(channel)
         return [member for member, _ in self._members.get(channel, {}).values()]
 
-    async def count(self, channel: str) -> int:
+    async def count(self, channel: str, *, keys: bool = False) -> int:
         await anyio.lowlevel.checkpoint()
         self._reap(channel)
-        return len(self._members.get(channel, ()))
+        count = len(self._members.get(channel, ()))
+        if keys and channel in self._keys:
+            by_key = self._keys[channel]
+            count += len(by_key) - by_key.total()
+        return count
 
     async def names(self) -> Collection[str]:
         await anyio.lowlevel.checkpoint()
@@ -253,7 +306,20 @@ class MemoryBackend(Backend):
             return
         if not present:
             del self._members[member.channel]
-        self._tell("leave", member)
+        self._tell("leave", member, self._counted(member, -1))
 
-    def _tell(self, kind: Literal["join", "leave"], member: Member) -> None:
-        self._append(presence_of(member.channel), presence_event(kind, member))
+    def _counted(self, member: Member, more: int) -> int:
+        """How many there are with the key of a member who has come or gone."""
+        if member.key is None:
+            return max(more, 0)
+        by_key = self._keys.setdefault(member.channel, Counter())
+        by_key[member.key] += more
+        sockets = by_key[member.key]
+        if not sockets:
+            del by_key[member.key]
+            if not by_key:
+                del self._keys[member.channel]
+        return sockets
+
+    def _tell(self, kind: Literal["join", "leave"], member: Member, sockets: int) -> None:
+        self._append(presence_of(member.channel), presence_event(kind, member, sockets))

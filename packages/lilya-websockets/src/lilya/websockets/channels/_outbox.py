@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
+from uuid import uuid4
 
 from .._messages import PreparedMessage
 from ._backend import ChannelsError, Event, Gap, Member, channel_of, json_text
@@ -47,15 +48,23 @@ class Presence:
     Args:
         type: Which of the two.
         member: Who.
+        sockets: How many members with the same `key` are in the channel after that. A member without a key
+            is alone.
     """
 
     type: Literal["join", "leave"]
     member: Member
+    sockets: int
 
     @property
     def channel(self) -> str:
         """The channel's name."""
         return self.member.channel
+
+    @property
+    def of_person(self) -> bool:
+        """Whether the person has come or gone: this was the first socket with its key, or the last one."""
+        return self.sockets == (1 if self.type == "join" else 0)
 
     @classmethod
     def of(cls, event: Event) -> Presence:
@@ -68,7 +77,10 @@ class Presence:
         kind, id = told["type"], told["id"]
         if kind not in ("join", "leave") or not isinstance(id, str):
             raise ValueError(f"neither a join nor a leave: {str(event.data)[:80]}")
-        return cls(kind, Member(channel_of(event.channel), id, json_text(told["info"])))
+        key, sockets = told["key"], told["sockets"]
+        if not (key is None or isinstance(key, str)) or not isinstance(sockets, int):
+            raise ValueError(f"neither a key nor a count: {str(event.data)[:80]}")
+        return cls(kind, Member(channel_of(event.channel), id, json_text(told["info"]), key), sockets)
 
 
 Item: TypeAlias = Event | Gap | Dropped | Presence
@@ -140,10 +152,13 @@ class Outbox:
 
     __slots__ = (
         "backlog",
+        "by_key",
         "dropped",
         "entries",
         "held",
+        "id",
         "idle",
+        "key",
         "max_bytes",
         "max_messages",
         "more",
@@ -163,8 +178,19 @@ class Outbox:
         self.idle = False  # somebody waits to be told of the next entry
         self.more = False  # something may wait; if not, nothing does, and that is cheaper to see here
         self.over = False  # nothing is put into it any more
+        # What publishers exclude it by: one that is nobody else's, and one of the app's choice.
+        self.id = f"\0{uuid4().hex}"
+        self.key: str | None = None
+        self.by_key = False  # of joins and leaves it gets only those of persons
         self.dropped = 0
         self.sent = 0
+
+    def takes(self, item: Item) -> bool:
+        """Whether an item is for this one."""
+        if isinstance(item, Presence):
+            return not self.by_key or item.of_person
+        exclude = item.exclude if isinstance(item, Event) else None
+        return exclude is None or exclude not in (self.id, self.key)
 
     @property
     def pending(self) -> int:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from .._messages import checked_bytes, checked_text, dumps, encode_json
-from ._backend import BrokerError, checked_name
+from ._backend import BrokerError, checked_name, checked_wishes
 
 if TYPE_CHECKING:
     from ._redis import RedisBackend
@@ -80,12 +80,25 @@ class Publisher:
     ) -> None:
         self.close()
 
-    def publish(self, channel: str, data: str | bytes | bytearray | memoryview) -> str:
+    def publish(
+        self,
+        channel: str,
+        data: str | bytes | bytearray | memoryview,
+        *,
+        exclude: str | None = None,
+        idempotency_key: str | None = None,
+        history: int | None = None,
+        max_age: float | None = None,
+    ) -> str:
         """Publish an event. When it returns, the event is kept.
 
         Args:
             channel: The channel's name.
             data: Text that encodes to UTF-8, or bytes-like.
+            exclude: Who does not get it: those that joined with this `key`, or the `id` of one receiver.
+            idempotency_key: See `Channels.publish`, as `history` and `max_age`.
+            history: Events of the channel that are kept from now on.
+            max_age: Seconds that this event is kept.
 
         Returns:
             The event's id.
@@ -97,19 +110,25 @@ class Publisher:
                 event may have been kept; it is never kept twice.
         """
         checked = checked_text(data) if isinstance(data, str) else checked_bytes(data)
-        parts = self._backend.publish_parts(checked_name(channel), checked, self._publisher)
+        wishes = checked_wishes(exclude, idempotency_key, history, max_age)
+        parts = self._backend.publish_parts(checked_name(channel), checked, wishes, self._publisher)
         with self._lock:
             self._number += 1
             return self._ask(channel, (*parts, b"%d" % self._number))
 
-    def publish_json(self, channel: str, data: Any) -> str:
+    def publish_json(self, channel: str, data: Any, **wishes: Any) -> str:
         """Publish a value as JSON text; see `Channels.publish_json`.
+
+        Args:
+            channel: The channel's name.
+            data: What JSON can hold.
+            **wishes: What `publish` takes by name.
 
         Raises:
             TypeError: The data, or a value in it, has no JSON form.
             Exception: Also what `publish` raises.
         """
-        return self.publish(channel, encode_json(data, dumps))
+        return self.publish(channel, encode_json(data, dumps), **wishes)
 
     def close(self) -> None:
         """Disconnect. Publishing again connects again."""
@@ -135,7 +154,8 @@ class Publisher:
                 try:
                     answer = self._client.execute_command(*parts)
                 except NoScriptError:
-                    self._client.script_load(SCRIPTS["publish"].source)
+                    for script in (SCRIPTS["publish"], SCRIPTS["wished"]):
+                        self._client.script_load(script.source)
                     answer = self._client.execute_command(*parts)
                 return published(answer)
             except ResponseError as error:

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, Literal, TypeVar
+from urllib.parse import quote, unquote
 
 import anyio
 from redis import Redis
@@ -24,6 +25,7 @@ from redis.retry import Retry as SynchronousRetry
 
 from .._options import checked_number
 from ._backend import (
+    NO_WISHES,
     Backend,
     BrokerError,
     Event,
@@ -31,11 +33,12 @@ from ._backend import (
     History,
     Id,
     Member,
+    Wishes,
     channel_of,
     presence_event,
     presence_of,
 )
-from ._entries import Standing, decoded
+from ._entries import Standing, decoded, encoded, floor_of
 from ._feed import Feed
 from ._keys import Keys, epoch
 from ._link import Link, Pipe, ask, from_url, new_connection, reason
@@ -62,6 +65,7 @@ _ATTEMPTS: Final = {
     "reap": "remove members of",
     "members": "list the members of",
     "count": "count the members of",
+    "count keys": "count the members of",
 }
 
 # Milliseconds: a thousand years, so that no sum of times overflows.
@@ -179,27 +183,41 @@ class RedisBackend(Backend):
 
     # Events
 
-    async def publish(self, channel: str, data: str | bytes) -> str:
+    async def publish(self, channel: str, data: str | bytes, wishes: Wishes = NO_WISHES) -> str:
         """Append an event; see `Backend.publish`."""
-        parts = self.publish_parts(channel, data, self._publisher)
+        parts = self.publish_parts(channel, data, wishes, self._publisher)
         return await self._ask(
             self._publishing, f"publish to {channel!r}", parts, self._published, numbered=True
         )
 
-    def publish_parts(self, channel: str, data: str | bytes, publisher: bytes) -> tuple[bytes, ...]:
+    def publish_parts(
+        self, channel: str, data: str | bytes, wishes: Wishes, publisher: bytes
+    ) -> tuple[bytes, ...]:
         """The command that publishes, less the number that the publisher gives it."""
-        kind, payload = (b"s", data.encode()) if isinstance(data, str) else (b"b", data)
+        kind, payload = encoded(data, wishes)
+        name, kept = "publish", self._kept
+        keys: tuple[bytes, ...] = self._keys.of(channel)
+        wished: tuple[bytes, ...] = ()
+        if wishes.history is not None:
+            kept = b"%d" % max(min(wishes.history, self._history), _KEPT)
+        if wishes.idempotency_key is not None or wishes.max_age is not None:
+            # Only these need more of the server than to keep the event and to push it.
+            name = "wished"
+            wished = (b"" if wishes.max_age is None else b"%d" % _milliseconds(wishes.max_age),)
+        if wishes.idempotency_key is not None:
+            keys = (*keys, self._keys.once(channel, wishes.idempotency_key))
         return self._keys.script(
-            "publish",
-            self._keys.of(channel),
+            name,
+            keys,
             epoch(),
             self._keys.push,
-            self._kept,
+            kept,
             self._age,
             self._expire,
             kind,
             payload,
             publisher,
+            *wished,
         )
 
     def _published(self, answer: Any) -> str:
@@ -234,6 +252,8 @@ class RedisBackend(Backend):
         found: list[tuple[Id, Event]] = []  # the newest first
         end: Id | None = None
         before, given = b"+", 0
+        floor = 0  # what is not above it is kept no longer
+        max_age = None if self._max_age is None else _milliseconds(self._max_age)
         same = after is not None
         while True:
             parts = self._keys.script(
@@ -252,6 +272,7 @@ class RedisBackend(Backend):
                 break  # it is empty; or it began anew between two pages
             page = (decoded(channel, raw, fields) for raw, fields in standing.entries)
             found += [pair for pair in page if pair is not None]
+            floor = max(floor, *(floor_of(raw, fields, now, max_age) for raw, fields in standing.entries), 0)
             given += len(standing.entries)
             if same and after is not None:
                 if not _is_in(after, end, found):
@@ -261,7 +282,7 @@ class RedisBackend(Backend):
             if standing.ended or given >= most:
                 break
             before = b"(" + standing.entries[-1][0]
-        return self._history_of(after, same, memory, now, end, found)
+        return self._history_of(after, same, memory, now, end, found, floor)
 
     def _history_of(
         self,
@@ -271,19 +292,15 @@ class RedisBackend(Backend):
         now: int,
         end: Id | None,
         found: list[tuple[Id, Event]],
+        floor: int,
     ) -> History:
         """What was found, without what is too old or not after the position; and whether that is all."""
         position = end or Id(now, 0, self._feed.memory)
         # Nothing is known of what was in an empty channel that has expired since.
         was_empty = after is not None and not after.seq and after.epoch == memory
         was_empty = was_empty and after is not None and now - after.ms < int(self._expire)
-        first = after.seq + 1 if after is not None and same else 0
-        oldest = 0 if self._max_age is None else now - _milliseconds(self._max_age)
-        kept = [
-            event
-            for id, event in reversed(found)
-            if id.epoch == position.epoch and id.ms >= oldest and id.seq >= first
-        ]
+        first = max(floor, after.seq if after is not None and same else 0) + 1
+        kept = [event for id, event in reversed(found) if id.epoch == position.epoch and id.seq >= first]
         kept = kept[max(len(kept) - self._history, 0) :]
         if after is None:
             complete = True
@@ -334,19 +351,21 @@ class RedisBackend(Backend):
             members = []
             _listed(found)
             for id, value in zip(found[::2], found[1::2], strict=True):
-                joined, _, text = value.partition(b" ")
-                member = Member(channel, id.decode(), "")
-                # What stands around the info in the event that it is kept as.
-                info = text.decode()[len(presence_event("leave", member)) - 1 : -1]
-                members.append((self.order_of(joined.decode()), dataclasses.replace(member, info=info)))
+                joined, quoted, left = value.decode().split(" ", 2)
+                member = Member(channel, id.decode(), "", unquote(quoted) or None)
+                # What stands around the info in the event that it is kept as; no name of ours has its quotes.
+                around = _begun("leave", member)
+                before = around.index('"info":') + len('"info":')
+                info = left[before : len(left) - (len(around) - before)]
+                members.append((self.order_of(joined), dataclasses.replace(member, info=info)))
             return [member for _, member in sorted(members, key=lambda pair: pair[0])]
 
         found: list[Member] = await self._about_members("members", channel, then=members_of)
         return found
 
-    async def count(self, channel: str) -> int:
+    async def count(self, channel: str, *, keys: bool = False) -> int:
         """How many are in a channel; see `Backend.count`."""
-        return int(await self._about_members("count", channel, then=int))
+        return int(await self._about_members("count keys" if keys else "count", channel, then=int))
 
     async def names(self) -> Collection[str]:
         """The channels that there are; see `Backend.names`."""
@@ -374,7 +393,8 @@ class RedisBackend(Backend):
         for member in members:
             arguments = [member.id.encode()]
             if action == "appear":
-                arguments += (presence_event(kind, member).encode() for kind in _KINDS)
+                arguments += (_begun(kind, member).encode() for kind in _KINDS)
+                arguments.append(quote(member.key or "", safe="").encode())
             per_channel.setdefault(member.channel, []).append(tuple(arguments))
         await _all(
             self._about_members(action, channel, *chain(*found[at : at + _MEMBERS]), ttl=ttl)
@@ -402,7 +422,7 @@ class RedisBackend(Backend):
                 f"{_ATTEMPTS[action]} {channel!r}",
                 self._keys.script(
                     "presence",
-                    (events, state, events + b":members", events + b":deadlines"),
+                    (events, state, *(events + b":" + name for name in (b"members", b"deadlines", b"keys"))),
                     epoch(),
                     self._keys.push,
                     self._kept,
@@ -433,6 +453,11 @@ class RedisBackend(Backend):
             # It may be the answer to something else.
             self._lose(RedisError(f"it has answered {str(answer)[:80]!r} to a request to {attempted}"))
             raise BrokerError(f"cannot {attempted}: Redis has answered {str(answer)[:80]!r}") from error
+
+
+def _begun(kind: Literal["join", "leave"], member: Member) -> str:
+    """The event of a member, up to the number of sockets, which the server counts."""
+    return presence_event(kind, member, 0)[: -len("0}")]
 
 
 def published(answer: Any) -> str:

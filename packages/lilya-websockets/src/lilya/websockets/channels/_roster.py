@@ -64,9 +64,9 @@ class Roster:
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
 
-    def member(self, channel: str, info: str) -> Member:
+    def member(self, channel: str, info: str, key: str | None = None) -> Member:
         """A new member of a channel, who is not there yet."""
-        return Member(channel, uuid4().hex, info)
+        return Member(channel, uuid4().hex, info, key)
 
     async def appear(self, members: Collection[Member]) -> None:
         """Say that somebody is there, until `vanish`.

@@ -75,6 +75,11 @@ end
 
 -- Events go when they are too old. What the channel has counted to is kept for longer.
 local function tidy(events, state, stands, age, expire)
+  -- What a publisher has asked for, if that is longer.
+  local own = redis.call('HGET', state, 'age')
+  if own and age ~= '0' and tonumber(own) > tonumber(age) then
+    age, expire = own, math.max(expire, own + 60000)
+  end
   local until_gone = expire + 1000
   if age ~= '0' then
     redis.call('XTRIM', events, 'MINID', '~', text(math.max(stands.ms - age, 0)))
@@ -101,34 +106,8 @@ local function page(command, events, from, to, count)
 end
 """
 
-# Before the functions is what nearly every publish comes to: the channel and the publisher are known, and
-# nothing has to be tidied. The rest would do the same, and takes a sixth more.
-_PUBLISH: Final = (
-    """
-local events, state = KEYS[1], KEYS[2]
-local epoch, push, kept, age, expire, header, data, publisher, number = unpack(ARGV)
-local found, time = redis.call('HMGET', state, 'epoch', 'ms', 'seq', publisher), redis.call('TIME')
-local before, seq = found[2], tonumber(found[3] or '')
-local last = tonumber(found[4] and string.match(found[4], '^%d+') or '')
-if found[1] and before and seq and last and last < tonumber(number)
-  and string.sub(before, 1, -4) == time[1] then
-  local ms = time[1] .. string.sub('00000' .. time[2], -6, -4)
-  if ms < before then ms = before end
-  seq = string.format('%.0f', seq + 1)
-  local id = ms .. '-' .. seq
-  local added = redis.pcall('XADD', events, 'MAXLEN', '~', kept, id,
-    'h', found[1] .. header .. publisher .. ':' .. number, 'd', data)
-  if type(added) == 'string' then
-    redis.call('HSET', state, 'ms', ms, 'seq', seq, publisher, number .. ' ' .. ms)
-    id = id .. '-' .. found[1]
-    local pushed = redis.pcall('PUBLISH', events .. push, id .. ' ' .. header .. data)
-    if type(pushed) == 'table' then return {id, pushed.err} end
-    return id
-  end
-end
-"""
-    + _COMMON
-    + """
+# Keeps an event that is not kept yet, and pushes it.
+_KEEP: Final = """
 local stands = standing(events, state, epoch, publisher)
 last = stands.field and tonumber(string.match(stands.field, '^%d+'))
 if last and tonumber(number) <= last then
@@ -168,6 +147,60 @@ end
 if stands.untidy then tidy(events, state, stands, age, expire) end
 if stands.refused then return {id, stands.refused} end
 return id
+"""
+
+# Before the functions is what nearly every publish comes to: the channel and the publisher are known, and
+# nothing has to be tidied. The rest would do the same, and takes a sixth more.
+_PUBLISH: Final = (
+    """
+local events, state = KEYS[1], KEYS[2]
+local epoch, push, kept, age, expire, header, data, publisher, number = unpack(ARGV)
+local found, time = redis.call('HMGET', state, 'epoch', 'ms', 'seq', publisher), redis.call('TIME')
+local before, seq = found[2], tonumber(found[3] or '')
+local last = tonumber(found[4] and string.match(found[4], '^%d+') or '')
+if found[1] and before and seq and last and last < tonumber(number)
+  and string.sub(before, 1, -4) == time[1] then
+  local ms = time[1] .. string.sub('00000' .. time[2], -6, -4)
+  if ms < before then ms = before end
+  seq = string.format('%.0f', seq + 1)
+  local id = ms .. '-' .. seq
+  local added = redis.pcall('XADD', events, 'MAXLEN', '~', kept, id,
+    'h', found[1] .. header .. publisher .. ':' .. number, 'd', data)
+  if type(added) == 'string' then
+    redis.call('HSET', state, 'ms', ms, 'seq', seq, publisher, number .. ' ' .. ms)
+    id = id .. '-' .. found[1]
+    local pushed = redis.pcall('PUBLISH', events .. push, id .. ' ' .. header .. data)
+    if type(pushed) == 'table' then return {id, pushed.err} end
+    return id
+  end
+end
+"""
+    + _COMMON
+    + _KEEP
+)
+
+# With an idempotency key, or with an age of its own.
+_WISHED: Final = (
+    """
+local events, state, once = unpack(KEYS)
+local epoch, push, kept, age, expire, header, data, publisher, own, number = unpack(ARGV)
+if once then
+  local known = redis.call('GET', once)
+  if known then return known end
+end
+if own ~= '' then redis.call('HSET', state, 'age', own) end
+local found, last
+"""
+    + _COMMON
+    + "local function publish()\n"
+    + _KEEP
+    + """
+end
+local answer = publish()
+local id = type(answer) == 'table' and answer[1] or answer
+if once then redis.call('SET', once, id, 'PX', 300000) end
+if own ~= '' then tidy(events, state, {ms = string.match(id, '^%d+')}, age, expire) end
+return answer
 """
 )
 
@@ -221,9 +254,9 @@ _STANDINGS: Final = """
 local age, expire = unpack(ARGV)
 local all = {}
 for i, state in ipairs(KEYS) do
-  local found = redis.pcall('HMGET', state, 'ms', 'seq', 'epoch')
+  local found = redis.pcall('HMGET', state, 'ms', 'seq', 'epoch', 'age')
   if found[1] and found[2] and found[3] then
-    redis.call('PEXPIRE', state, expire)
+    redis.call('PEXPIRE', state, found[4] and math.max(expire, found[4] + 60000) or expire)
     if age == '0' then redis.call('PEXPIRE', string.sub(state, 1, -7), expire) end
     all[i] = found[1] .. '-' .. found[2] .. '-' .. found[3]
   else
@@ -242,8 +275,8 @@ return redis.call('GET', KEYS[1])
 _PRESENCE: Final = (
     _COMMON
     + """
-local events, state, members, deadlines = unpack(KEYS)
--- Not all of them: Lua has room for some 8,000 values, and there are three for each member.
+local events, state, members, deadlines, keys = unpack(KEYS)
+-- Not all of them: Lua has room for some 8,000 values, and there are four for each member.
 local epoch, push, kept, age, expire, action, ttl = unpack(ARGV, 1, 7)
 local stands = nil
 local now = clock()
@@ -253,11 +286,21 @@ local function tell(data)
   return append(events, state, stands, epoch, push, 's', data, kept)
 end
 
+-- How many there are with a key, after one has come or gone. The empty key has the sum of all.
+local function counted(key, more)
+  if key == '' then return more > 0 and 1 or 0 end
+  redis.call('HINCRBY', keys, '', more)
+  local sockets = redis.call('HINCRBY', keys, key, more)
+  if sockets < 1 then redis.call('HDEL', keys, key) end
+  return math.max(sockets, 0)
+end
+
 local function leave(id)
   if redis.call('ZREM', deadlines, id) == 1 then
     local member = redis.call('HGET', members, id)
     redis.call('HDEL', members, id)
-    if member then tell(string.match(member, ' (.*)$')) end
+    local key, left = string.match(member or '', '^%S+ (%S*) (.*)$')
+    if key then tell(left .. text(counted(key, -1)) .. '}') end
   end
 end
 
@@ -265,13 +308,16 @@ end
 local over = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, 500)
 for _, id in ipairs(over) do leave(id) end
 if action == 'appear' then
-  for i = 8, #ARGV, 3 do
-    if not redis.call('ZSCORE', deadlines, ARGV[i]) then
-      redis.call('HSET', members, ARGV[i], tell(ARGV[i + 1]) .. ' ' .. ARGV[i + 2])
+  for i = 8, #ARGV, 4 do
+    local id, joins, leaves, key = unpack(ARGV, i, i + 3)
+    if not redis.call('ZSCORE', deadlines, id) then
+      local joined = tell(joins .. text(counted(key, 1)) .. '}')
+      redis.call('HSET', members, id, joined .. ' ' .. key .. ' ' .. leaves)
     end
-    redis.call('ZADD', deadlines, text(now + ttl), ARGV[i])
+    redis.call('ZADD', deadlines, text(now + ttl), id)
   end
   redis.call('PEXPIRE', members, text(expire + ttl))
+  redis.call('PEXPIRE', keys, text(expire + ttl))
   redis.call('PEXPIRE', deadlines, text(expire + ttl))
 elseif action == 'vanish' then
   for i = 8, #ARGV do leave(ARGV[i]) end
@@ -282,6 +328,9 @@ if action == 'members' then
   found = redis.call('HGETALL', members)
 elseif action == 'count' then
   found = redis.call('ZCARD', deadlines)
+elseif action == 'count keys' then
+  local keyed = tonumber(redis.call('HGET', keys, '') or '0')
+  found = redis.call('ZCARD', deadlines) - keyed + math.max(redis.call('HLEN', keys) - 1, 0)
 end
 return {#over, found}
 """
@@ -300,6 +349,7 @@ SCRIPTS: Final = {
     name: Script(source)
     for name, source in (
         ("publish", _PUBLISH),
+        ("wished", _WISHED),
         ("history", _HISTORY),
         ("read", _READ),
         ("standings", _STANDINGS),

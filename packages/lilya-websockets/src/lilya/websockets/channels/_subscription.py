@@ -54,6 +54,7 @@ class Subscription(AsyncIterator[Item]):
     __slots__ = (
         "_history",
         "_hub",
+        "_latest",
         "_outbox",
         "_row",
         "_since",
@@ -73,9 +74,10 @@ class Subscription(AsyncIterator[Item]):
         hub: Hub,
         names: Sequence[str],
         *,
-        presence: bool,
+        presence: bool | Literal["keys"],
         history: int,
         since: Mapping[str, str],
+        latest: bool,
         policy: Policy,
         max_messages: int,
         max_bytes: int,
@@ -85,10 +87,17 @@ class Subscription(AsyncIterator[Item]):
         self._watched = (*names, *map(presence_of, names)) if presence else tuple(names)
         self._history = history
         self._since = since
+        self._latest = latest
+        self._outbox.by_key = presence == "keys"
         self._used = False
         self._waiting = False
         self._row = 0  # items that were taken without a turn for the others
         self.positions = {}
+
+    @property
+    def id(self) -> str:
+        """What `publish` takes as `exclude`, in every process. It begins with a NUL, and is unique."""
+        return self._outbox.id
 
     @property
     def pending(self) -> int:
@@ -113,7 +122,7 @@ class Subscription(AsyncIterator[Item]):
         self._hub.check("subscribe")
         self._used = True
         self.positions = await self._hub.attach(
-            self._outbox, self._watched, history=self._history, since=self._since
+            self._outbox, self._watched, history=self._history, since=self._since, latest=self._latest
         )
         return self
 

@@ -1,0 +1,478 @@
+"""What a publisher can ask for, persons with several sockets, and the latest value; over every backend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import pytest
+
+from lilya.websockets.channels import Channels, Event, Gap, Presence, Publisher
+from lilya.websockets.channels._entries import event_of, floor_of
+from lilya.websockets.channels._memory import MemoryBackend
+from lilya.websockets.channels.backends import Backend, Id, Wishes, presence_of
+
+from .redis_server import RedisServer
+from .server import Server
+from .test_channels import data_of, take, until
+from .test_channels_sockets import sent
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[..., Channels]
+
+
+@pytest.fixture
+def make(make_channels: Make) -> Make:
+    return make_channels
+
+
+async def history_of(channels: Channels, name: str = "a", since: str | None = None) -> list[Any]:
+    """What somebody gets who comes now."""
+    options: Any = {"history": 99} if since is None else {"since": since}
+    async with channels.subscribe(name, **options) as subscription:
+        return [await anext(subscription) for _ in range(subscription.pending)]
+
+
+# Excluding
+
+
+async def test_excluding_one_receiver(make: Make) -> None:
+    async with make() as channels, channels.subscribe("a") as one, channels.subscribe("a") as other:
+        server, second = Server(), Server()
+        async with (
+            channels.join("a", await server.accepted()) as member,
+            channels.join("a", await second.accepted()) as third,
+        ):
+            await channels.publish("a", "1", exclude=one)
+            await channels.publish("a", b"2", exclude=member)
+            await channels.publish_json("a", 3, exclude=third.id)
+            await channels.publish("a", "4")
+            assert data_of(await take(one, 3)) == [b"2", "3", "4"]
+            events = await take(other, 4)
+            assert data_of(events) == ["1", b"2", "3", "4"]
+            assert [event.exclude for event in events] == [one.id, member.id, third.id, None]
+            await until(lambda: len(server.sent) == len(second.sent) == 3)
+            assert (sent(server), sent(second)) == (["1", "3", "4"], ["1", b"2", "4"])
+            assert one.positions == other.positions
+
+
+async def test_excluding_a_person_also_from_the_history(make: Make) -> None:
+    async with make() as channels, AsyncExitStack() as stack:
+        servers = [Server() for _ in range(3)]
+        for server, key in zip(servers, ["ada", "ada", "bob"], strict=True):
+            await stack.enter_async_context(channels.join("a", await server.accepted(), key=key))
+        ids = [await channels.publish("a", data, exclude=who) for data, who in (("1", None), ("2", "ada"))]
+        await until(lambda: len(servers[2].sent) == 2)
+        await channels.publish("a", "3")
+        await until(lambda: all("3" in sent(server) for server in servers))
+        assert [sent(server) for server in servers] == [["1", "3"], ["1", "3"], ["1", "2", "3"]]
+        # Who comes back with the same key is still excluded.
+        for key, expected in (("ada", ["3"]), ("bob", ["2", "3"])):
+            again = Server()
+            websocket = await again.accepted()
+            async with channels.join("a", websocket, key=key, since=ids[0]):
+                await until(lambda: len(again.sent) == len(expected))  # noqa: B023
+                assert sent(again) == expected
+
+
+async def test_excluding_one_that_is_joining() -> None:
+    """What comes while it waits for the history is not for it either."""
+
+    class Slow(MemoryBackend):
+        gate: anyio.Event | None = None
+
+        async def history(self, channel: str, *, last: int = 0, since: str | None = None) -> Any:
+            found = await super().history(channel, last=last, since=since)
+            if self.gate is not None:
+                await self.gate.wait()
+            return found
+
+    backend = Slow(history=100, max_age=None)
+    async with Channels(backend) as channels, channels.subscribe("a") as other:
+        late = channels.subscribe("a")
+        received: list[Any] = []
+
+        async def enter() -> None:
+            async with late:
+                received.extend(await take(late, 1))
+
+        async with anyio.create_task_group() as tasks:
+            backend.gate = anyio.Event()
+            tasks.start_soon(enter)
+            await until(lambda: len(channels._hub._outboxes) == 2)
+            await channels.publish("a", "not for it", exclude=late)
+            await channels.publish("a", "for it")
+            await take(other, 2)
+            backend.gate.set()
+        assert data_of(received) == ["for it"]
+
+
+# Once
+
+
+async def test_a_publish_is_kept_once(make: Make) -> None:
+    async with make() as channels, channels.subscribe("a", "b") as subscription:
+        first = await channels.publish("a", "1", idempotency_key="order 7: ü")
+        assert await channels.publish("a", "again", idempotency_key="order 7: ü") == first
+        other = await channels.publish("a", "2", idempotency_key="order 8")
+        elsewhere = await channels.publish("b", "3", idempotency_key="order 7: ü")
+        last = await channels.publish("a", "4")
+        events = await take(subscription, 4)
+        assert sorted(str(event.data) for event in events) == ["1", "2", "3", "4"]
+        assert {event.id for event in events} == {first, other, elsewhere, last}
+        assert subscription.pending == 0
+
+
+async def test_many_publish_the_same_at_once(make: Make) -> None:
+    async with make() as one, make() as two:
+        ids: list[str] = []
+
+        async def publish(channels: Channels) -> None:
+            ids.append(await channels.publish("a", "x", idempotency_key="k"))
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(
+                    publish, one if number % 2 or one.backend.__class__ is MemoryBackend else two
+                )
+        assert len(set(ids)) == 1
+        assert len(await history_of(one)) == 1
+
+
+async def test_a_key_is_forgotten_after_a_while(
+    make: Make, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
+) -> None:
+    async with make() as channels:
+        first = await channels.publish("a", "1", idempotency_key="k")
+        if isinstance(channels.backend, MemoryBackend):
+            ((name, (id, until)),) = channels.backend._once.items()
+            assert 290 < until - anyio.current_time() <= 300
+            channels.backend._once[name] = id, anyio.current_time()
+        else:
+            key = "{lilya:a}:once:k"
+            assert 290_000 < int(redis_server.ask("PTTL", key)[1:]) <= 300_000
+            redis_server.ask("DEL", key)
+        assert await channels.publish("a", "2", idempotency_key="k") != first
+        assert data_of(await history_of(channels)) == ["1", "2"]
+
+
+# How much is kept, and for how long
+
+
+async def test_length_of_history_by_publish(make: Make) -> None:
+    async with make(history=10) as channels, channels.subscribe("a") as subscription:
+        ids = [await channels.publish("a", str(number)) for number in range(5)]
+        await channels.publish("a", "5", history=3)
+        assert data_of(await history_of(channels)) == ["3", "4", "5"]
+        await channels.publish("a", "6")
+        assert data_of(await history_of(channels)) == ["3", "4", "5", "6"]
+        # What is left out is missing, and that is told.
+        assert data_of(await history_of(channels, since=ids[2])) == ["3", "4", "5", "6"]
+        gap, *rest = await history_of(channels, since=ids[1])
+        assert (gap, data_of(rest)) == (Gap("a", ids[1], ids[1]), ["3", "4", "5", "6"])
+        # None at all is kept for those who come later; who listens gets everything.
+        last = await channels.publish("a", "typing", history=0)
+        assert await history_of(channels) == []
+        assert await history_of(channels, since=last) == []
+        assert await history_of(channels, since=ids[4]) == [Gap("a", ids[4], last)]
+        assert data_of(await take(subscription, 8)) == [*map(str, range(7)), "typing"]
+        await channels.publish("a", "7", history=1000)  # not more than is kept anyway
+        assert data_of(await history_of(channels)) == ["7"]
+
+
+async def test_expiry_by_publish(make: Make) -> None:
+    async with make() as channels, channels.subscribe("a") as subscription:
+        first = await channels.publish("a", "1")
+        second = await channels.publish("a", "2", max_age=0.3)
+        await channels.publish("a", "3", max_age=60)
+        assert data_of(await history_of(channels)) == ["1", "2", "3"]
+        while len(await history_of(channels)) == 3:  # noqa: ASYNC110 - the time must pass
+            await anyio.sleep(0.01)
+        # It has taken with it what was before it, so nothing is missing in the middle.
+        assert data_of(await history_of(channels)) == ["3"]
+        assert data_of(await history_of(channels, since=second)) == ["3"]
+        gap, event = await history_of(channels, since=first)
+        assert (gap, event.data) == (Gap("a", first, first), "3")
+        assert data_of(await take(subscription, 3)) == ["1", "2", "3"]
+
+
+async def test_one_event_is_kept_for_longer_than_others(make: Make) -> None:
+    async with make(max_age=0.3) as channels:
+        await channels.publish("short", "1")
+        await channels.publish("long", "2", max_age=600)
+        while await history_of(channels, "short"):  # noqa: ASYNC110 - the time must pass
+            await anyio.sleep(0.01)
+        assert data_of(await history_of(channels, "long")) == ["2"]
+        await channels.publish("other", "3")  # memory forgets what is silent, when something is published
+        assert data_of(await history_of(channels, "long")) == ["2"]
+        await channels.publish("long", "4")
+        assert data_of(await history_of(channels, "long")) == ["2", "4"]
+        while len(await history_of(channels, "long")) == 2:  # noqa: ASYNC110 - the time must pass
+            await anyio.sleep(0.01)
+        assert await history_of(channels, "long") == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_redis_keeps_what_is_to_be_kept_for_longer(redis_server: RedisServer) -> None:
+    """Neither a later publish, nor who reads, shortens the life of the stream and of its state."""
+    redis_server.ask("FLUSHALL")
+    async with Channels(redis_server.url, max_age=1, publish_timeout=5, expire=70) as channels:
+        await channels.publish("a", "1", max_age=1000)
+        async with channels.subscribe("a", history=1) as subscription:
+            assert data_of(await take(subscription, 1)) == ["1"]
+            feed = channels.backend._feed  # type: ignore[attr-defined]
+            (watched,) = (each for each in feed._watched.values() if each.name == "a")
+            await feed._compare([(watched, channels._hub._positions["a"])])
+            await channels.publish("a", "2")
+            for key in ("{lilya:a}", "{lilya:a}:state"):
+                assert int(redis_server.ask("PTTL", key)[1:]) > 900_000
+    assert redis_server.ask("HGET", "{lilya:a}:state", "age") == b"$7\r\n1000000\r\n"
+
+
+def test_memory_lets_go_what_was_read() -> None:
+    async def run() -> None:
+        backend = MemoryBackend(history=100, max_age=None)
+        await backend.start()
+        for _ in range(5):
+            await backend.publish("a", "x", Wishes(history=0))
+        assert await backend.history("a") == await backend.history("a", last=9)
+        assert not backend._logs["a"].events
+        await backend.watch(["a"])
+        await backend.publish("a", "unread", Wishes(history=0))
+        await backend.history("a")
+        assert len(backend._logs["a"].events) == 1  # the reader is still to get it
+
+    anyio.run(run)
+
+
+# The latest value
+
+
+async def test_the_latest_value(make: Make) -> None:
+    async with make(history=3) as channels:
+        async with channels.subscribe("a", latest=True) as empty:
+            assert (empty.pending, list(empty.positions)) == (0, ["a"])
+        ids = [await channels.publish("a", str(number)) for number in range(8)]
+        async with channels.subscribe("a", latest=True) as subscription:
+            assert subscription.pending == 1
+            await channels.publish("a", "8")
+            assert data_of(await take(subscription, 2)) == ["7", "8"]
+        # Whoever comes back is told the newest one, whatever was missed.
+        for since in (ids[0], ids[6]):
+            async with channels.subscribe("a", latest=True, since=since) as subscription:
+                assert data_of(await take(subscription, 1)) == ["8"]
+                assert subscription.pending == 0
+        last = subscription.positions["a"]
+        async with channels.subscribe("a", latest=True, since=last) as subscription:
+            assert subscription.pending == 0
+        # A position of a life that is over: what is known of it may be wrong, so that is told.
+        id = Id.parse(last)
+        lost = str(id._replace(epoch="00000000" if id.epoch != "00000000" else "11111111"))
+        await channels.publish("a", "gone", history=0)
+        async with channels.subscribe("a", latest=True, since=lost) as subscription:
+            (gap,) = await take(subscription, 1)
+            assert (gap.channel, gap.since) == ("a", lost)
+
+
+async def test_the_latest_value_for_a_socket(make: Make) -> None:
+    async with make() as channels:
+        for number in range(3):
+            await channels.publish("a", str(number))
+        server = Server()
+        async with channels.join("a", await server.accepted(), latest=True):
+            await channels.publish("a", "3")
+            await until(lambda: len(server.sent) == 2)
+    assert sent(server) == ["2", "3"]
+
+
+# Persons
+
+
+async def test_persons_with_several_sockets(make: Make) -> None:
+    async with (
+        make() as channels,
+        channels.subscribe("a", presence=True) as everything,
+        channels.subscribe("a", presence="keys") as persons,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def live(key: str | None, leaving: anyio.Event, *, task_status: Any) -> None:
+            websocket = await Server().accepted()
+            async with channels.join("a", websocket, member={"n": key}, key=key) as member:
+                task_status.started(member)
+                await leaving.wait()
+
+        leaving = {name: anyio.Event() for name in ("ada", "again", "bob", "nobody")}
+        ada = await tasks.start(live, "ada: ü %", leaving["ada"])
+        again = await tasks.start(live, "ada: ü %", leaving["again"])
+        await tasks.start(live, "bob", leaving["bob"])
+        nobody = await tasks.start(live, None, leaving["nobody"])
+        members = await channels.members("a")
+        assert [member.key for member in members] == ["ada: ü %", "ada: ü %", "bob", None]
+        assert [member.info for member in members][1:] == ['{"n":"ada: ü %"}', '{"n":"bob"}', '{"n":null}']
+        assert members[0] == ada.members[0]
+        assert [await channels.count("a"), await channels.count("a", keys=True)] == [4, 3]
+        for left, name in enumerate(["ada", "nobody", "again"]):
+            leaving[name].set()
+            while await channels.count("a") != 3 - left:  # noqa: ASYNC110 - until it is known
+                await anyio.sleep(0.001)
+        assert await channels.count("a", keys=True) == 1
+        told = [(item.type, item.member.key, item.sockets) for item in await take(everything, 7)]
+        assert told == [
+            ("join", "ada: ü %", 1), ("join", "ada: ü %", 2), ("join", "bob", 1), ("join", None, 1),
+            ("leave", "ada: ü %", 1), ("leave", None, 0), ("leave", "ada: ü %", 0),
+        ]  # fmt: skip
+        items = await take(persons, 5)
+        assert [(item.type, item.member) for item in items] == [
+            ("join", ada.members[0]), ("join", members[2]), ("join", nobody.members[0]),
+            ("leave", nobody.members[0]), ("leave", again.members[0]),
+        ]  # fmt: skip
+        assert all(item.of_person for item in items)
+        assert persons.pending == 0
+        leaving["bob"].set()
+
+
+async def test_sockets_are_told_of_persons_only(make: Make) -> None:
+    def encode(item: Any) -> str | None:
+        return f"{item.type} {item.member.key}" if isinstance(item, Presence) else item.data
+
+    async with make() as channels:
+        server = Server()
+        websocket = await server.accepted()
+        async with channels.join("a", websocket, presence="keys", encode=encode), AsyncExitStack() as stack:
+            for key in ("ada", "ada", "bob"):
+                await stack.enter_async_context(
+                    channels.join("a", await Server().accepted(), member=1, key=key)
+                )
+            await until(lambda: len(server.sent) == 2)
+            await channels.publish("a", "end")
+            await until(lambda: len(server.sent) == 3)
+            assert sent(server) == ["join ada", "join bob", "end"]
+
+
+async def test_a_person_that_is_not_heard_of_any_more_is_gone(make: Make) -> None:
+    async with make(presence_ttl=0.3) as channels, channels.subscribe("a", presence=True) as subscription:
+        roster = channels._hub.roster
+        crashed = [roster.member("a", "1", "ada"), roster.member("a", "2", "ada")]
+        alive = roster.member("a", "3", "bob")
+        await roster.appear([*crashed, alive])
+        roster.forget(crashed)
+        items = await take(subscription, 5)
+        assert [(item.type, item.member.key, item.sockets) for item in items[3:]] == [
+            ("leave", "ada", 1), ("leave", "ada", 0)
+        ]  # fmt: skip
+        assert await channels.count("a", keys=True) == 1
+
+
+async def test_a_backend_that_only_lists(make: Make) -> None:
+    async with make() as channels:
+        roster = channels._hub.roster
+        members = [roster.member("a", "1", key) for key in ("ada", "ada", None, None)]
+        await roster.appear(members)
+        for keys, count in ((False, 4), (True, 3)):
+            assert await Backend.count(channels.backend, "a", keys=keys) == count
+            assert await channels.count("a", keys=keys) == count
+        await roster.vanish(members)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"exclude": ""}, ValueError, "exclude must not be empty or start with a NUL"),
+        ({"exclude": 1}, TypeError, "exclude must be str, got int"),
+        ({"idempotency_key": "\0"}, ValueError, "idempotency_key must not be empty or start with a NUL"),
+        ({"idempotency_key": "\ud800"}, ValueError, "idempotency_key must encode to UTF-8"),
+        ({"history": -1}, ValueError, "history must be at least 0"),
+        ({"max_age": 0}, ValueError, "max_age must be above 0"),
+    ],
+)
+async def test_wishes_that_cannot_be_met(options: Any, error: type[Exception], words: str) -> None:
+    async with Channels() as channels:
+        with pytest.raises(error, match=words):
+            await channels.publish("a", "x", **options)
+        with pytest.raises(error, match=words):
+            await channels.publish_json("a", "x", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"latest": True, "history": 2}, ValueError, "latest is the newest event alone: leave out history"),
+        ({"presence": "key"}, ValueError, "presence must be True, False or 'keys', got 'key'"),
+    ],
+)
+async def test_receivers_that_cannot_be_made(options: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Channels().subscribe("a", **options)
+    with pytest.raises(error, match=words):
+        Channels().join("a", await Server().accepted(), **options)
+
+
+async def test_a_key_that_is_none() -> None:
+    with pytest.raises(ValueError, match="key must not be empty"):
+        Channels().join("a", await Server().accepted(), key="")
+
+
+# On Redis
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_publisher_without_an_event_loop_has_wishes(redis_server: RedisServer) -> None:
+    redis_server.ask("FLUSHALL")
+    async with Channels(redis_server.url) as channels, channels.subscribe("a") as subscription:
+
+        def publish() -> list[str]:
+            redis_server.ask("SCRIPT", "FLUSH")
+            with Publisher(redis_server.url) as publisher:
+                wishes: Any = {"exclude": subscription.id, "idempotency_key": "k", "max_age": 600}
+                ids = [publisher.publish("a", "1", **wishes) for _ in range(2)]
+                return [*ids, publisher.publish_json("a", 2, history=1)]
+
+        ids = await anyio.to_thread.run_sync(publish)
+        assert ids[0] == ids[1]
+        assert data_of(await take(subscription, 1)) == ["2"]
+        assert data_of(await history_of(channels)) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (b"S", b"no length"),
+        (b"S", b"9 {}"),
+        (b"B", b"2 []x"),
+        (b"S", b"2 {x}"),
+        (b"x", b"x"),
+        (b"s", b"\xff"),
+    ],
+)
+def test_payloads_that_are_none(kind: bytes, payload: bytes) -> None:
+    assert event_of("a", b"1-1-00000000 " + kind + payload) is None
+    assert floor_of(b"1-1", [b"h", b"00000000" + kind, b"d", payload], 9, None) == 0
+
+
+def test_what_is_before_the_data() -> None:
+    found = event_of("a", b'1-1-00000000 S17 {"exclude":"ada"}data')
+    assert found is not None
+    assert found[1] == Event("a", "1-1-00000000", "data", "ada")
+    now = time.time_ns() // 1_000_000
+    entry = [b"h", b"00000000S", b"d", b'22 {"history":2,"more":0}data']
+    assert floor_of(b"%d-9" % now, entry, now, None) == 7
+    assert floor_of(b"1-9", entry, now, 1000) == 9
+
+
+async def test_companions_are_not_excluded_from(make: Make) -> None:
+    """The events of presence have a data format of their own, and no wishes."""
+    async with make() as channels, channels.subscribe("a", presence=True) as subscription:
+        member = channels._hub.roster.member("a", "1", "ada")
+        await channels._hub.roster.appear([member])
+        assert await take(subscription, 1) == [Presence("join", member, 1)]
+        found = await channels.backend.history(presence_of("a"), last=1)
+        assert [event.exclude for event in found.events] == [None]
+        await channels._hub.roster.vanish([member])
