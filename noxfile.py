@@ -123,6 +123,10 @@ if nox is not None:
     nox.options.stop_on_first_error = True
     os.environ["UV_PYTHON_DOWNLOADS"] = "never"
     os.environ["NO_MKDOCS_2_WARNING"] = "1"  # an advertisement, printed at every build
+    # The tests start some thousand processes. If none of them wrote bytecode, each would compile all that it
+    # imports, which takes most of its time. So where none may lie beside the sources, it lies here.
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".nox" / "bytecode"))
 
     PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
     CORE = "packages/lilya-websockets"

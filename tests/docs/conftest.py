@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +17,42 @@ from tests.docs.places import pytest_configure, pytest_runtest_makereport
 
 __all__ = ["pytest_configure", "pytest_runtest_makereport"]
 
+LIMIT = 120.0  # seconds for a build of the site
+
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the built site; a warning of the build is an error."""
-    folder = tmp_path_factory.mktemp("site")
+def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of the built site, built once for all workers; a warning of the build is an error."""
+    # pytest-xdist gives its workers folders beside one another.
+    base = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    folder = base / "site"
+    try:
+        (base / "site-begun").mkdir()
+    except FileExistsError:  # another worker builds it, or has done so
+        return _built(folder, base / "site-done")
+    try:
+        said = build(folder)
+    except BaseException as error:
+        said = f"the build failed: {error!r}"
+        raise
+    finally:
+        (base / "site-said").write_text(said, encoding="utf-8")
+        (base / "site-said").rename(base / "site-done")
+    return _built(folder, base / "site-done")
+
+
+def _built(folder: Path, done: Path) -> Path:
+    deadline = time.monotonic() + 2 * LIMIT
+    while not done.exists():
+        assert time.monotonic() < deadline, "another worker has not built the site in time"
+        time.sleep(0.1)
+    said = done.read_text(encoding="utf-8")
+    assert said == "", said
+    return folder
+
+
+def build(folder: Path) -> str:
+    """Build the site; what is wrong, or an empty text."""
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT,
@@ -28,12 +60,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=LIMIT,
     )
     # Silenced, mkdocs would not see its own warnings.
     warnings = [line for line in done.stdout.splitlines() if line.startswith(("WARNING", "ERROR"))]
-    assert (done.returncode, warnings) == (0, []), done.stdout
-    return folder
+    return done.stdout if done.returncode or warnings else ""
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import posixpath
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -98,25 +100,35 @@ class Page(HTMLParser):
             self.scripts.append(data)
 
 
+# The same files are looked at for each planted fault, all but one as they were.
+page_of = cache(Page)
+
+
 def is_foreign(address: str) -> bool:
     """Whether an address names a host."""
     return bool(re.match(r"\s*(?:[a-z][a-z0-9+.-]*:)?//", address, re.IGNORECASE))
 
 
-def foreign_in_css(css: str) -> Iterator[str]:
+@cache
+def foreign_in_css(css: str) -> list[str]:
     """What a style sheet loads from elsewhere."""
     css = re.sub(r"/\*.*?\*/", "", css, flags=re.DOTALL)
     addresses = re.findall(r"url\(\s*[\"']?([^\"')]*)", css) + re.findall(r"@import\s+[\"']([^\"']*)", css)
-    yield from filter(is_foreign, addresses)
+    return list(filter(is_foreign, addresses))
+
+
+@cache
+def fetched(script: str) -> list[tuple[str, str]]:
+    """The addresses in a script, each as it stands there and without its scheme."""
+    return [(found[0], found["address"]) for found in _FETCHED.finditer(script)]
 
 
 def foreign_in_script(script: str, pages: str) -> Iterator[str]:
     """The addresses in a script that it may fetch; `pages` is the HTML of all pages together."""
-    for found in _FETCHED.finditer(script):
-        address = found["address"]
+    for shown, address in fetched(script):
         conditions = [condition for prefix, condition in _CONDITIONAL.items() if address.startswith(prefix)]
         if not conditions or any(re.search(condition, pages) for condition in conditions):
-            yield found[0]
+            yield shown
 
 
 def source(site: Path, built: Path, text: str) -> str:
@@ -136,7 +148,7 @@ def foreign(site: Path) -> list[str]:
     everything = "\n".join(html.values())
     problems = []
     for path, text in html.items():
-        page = Page(text)
+        page = page_of(text)
         found = [address for address in page.loads if is_foreign(address)]
         found += [address for style in page.styles for address in foreign_in_css(style)]
         found += [address for script in page.scripts for address in foreign_in_script(script, everything)]
@@ -155,7 +167,7 @@ def foreign(site: Path) -> list[str]:
 def broken_links(site: Path) -> list[str]:
     """The links within the site that lead nowhere, files and anchors."""
     pages = {
-        path.relative_to(site).as_posix(): Page(path.read_text(encoding="utf-8"))
+        path.relative_to(site).as_posix(): page_of(path.read_text(encoding="utf-8"))
         for path in sorted(site.rglob("*.html"))
     }
     problems = []
@@ -293,13 +305,22 @@ BROKEN = {
 }
 
 
+def copy_of(site: Path, folder: Path, changed: Path) -> Path:
+    """A copy of the site: links to its files, but for the one that will be changed."""
+    copy = folder / "site"
+    shutil.copytree(site, copy, copy_function=os.link)
+    if (copy / changed).is_file():
+        (copy / changed).unlink()
+        shutil.copy2(site / changed, copy / changed)
+    return copy
+
+
 @pytest.fixture
 def tampered(site: Path, tmp_path: Path) -> Callable[[Path, str], Path]:
     """Copies the site, with something added to one of its files."""
 
     def tamper(file: Path, addition: str) -> Path:
-        copy = tmp_path / "site"
-        shutil.copytree(site, copy)
+        copy = copy_of(site, tmp_path, file)
         text = (copy / file).read_text(encoding="utf-8") if (copy / file).is_file() else ""
         before, body_end, after = text.rpartition("</body>")
         (copy / file).write_text(f"{before}{addition}{body_end}{after}" if body_end else text + addition)
@@ -326,8 +347,7 @@ def test_planted_link(fault: str, tampered: Callable[[Path, str], Path]) -> None
 
 @pytest.mark.page("docs/websockets.md", "docs_src/websockets/websocket.py")
 def test_planted_block(site: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "site"
-    shutil.copytree(site, copy)
+    copy = copy_of(site, tmp_path, Path("websockets") / "index.html")
     page = copy / "websockets" / "index.html"
     html = page.read_text(encoding="utf-8")
     assert html.count("Hello, world!") > 1

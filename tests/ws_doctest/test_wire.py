@@ -13,7 +13,7 @@ import pytest
 
 from ws_doctest import _apps, _memory, _wire, transcript
 from ws_doctest._replay import verdict
-from ws_doctest._wire import IMPLEMENTATIONS, ServerError, UvicornProcess
+from ws_doctest._wire import IMPLEMENTATIONS, Replayer, ServerError, UvicornProcess
 
 APPS = {
     "echo": """
@@ -249,9 +249,17 @@ def test_an_app_that_cannot_be_loaded_is_a_failure(server: UvicornProcess) -> No
 )
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS[:1])
 def test_a_hang_is_a_time_out_that_says_where(
-    root: Path, implementation: str, name: str, text: str, waiting: str, place: str
+    root: Path,
+    implementation: str,
+    name: str,
+    text: str,
+    waiting: str,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = UvicornProcess(implementation, root)
+    # Half a minute is for a busy machine; a loop that is blocked is blocked for a minute.
+    monkeypatch.setattr(_wire, "START_LIMIT", 5.0)
     try:
         found = failure(server, name, text, limit=0.5) or ""
     finally:
@@ -281,6 +289,48 @@ def test_a_server_that_dies_is_a_failure_with_its_output(root: Path) -> None:
         server.stop()
 
 
+def children_of(process: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def test_a_process_that_replays(root: Path) -> None:
+    replayer = Replayer("wsproto", root)
+    try:
+        for text, problem in (
+            ("> connect /\n< accept\n< text 1\n< close 1000\n", None),
+            ("> connect /\n< accept\n< text 2\n< close 1000\n", "+< text 1\n"),
+        ):
+            script = transcript.parse(text, "counter.ws")
+            outcome = replayer.replay(script, root / "counter.py", limit=5, disconnect="error")
+            found = verdict(script, outcome, "uvicorn-wsproto")
+            assert (problem in (found or "")) if problem else found is None
+    finally:
+        replayer.stop()
+    assert replayer.process.exitcode == 0
+
+
+def test_a_process_that_replays_ends_with_a_handler_that_hangs(root: Path) -> None:
+    replayer = Replayer("wsproto", root)
+    try:
+        script = transcript.parse("> connect /\n< accept\n> text x\n< text x\n", "hang.ws")
+        outcome = replayer.replay(script, root / "hang.py", limit=0.5, disconnect="error")
+        assert outcome.broken_off
+        replayer.process.join(10)
+        assert replayer.process.exitcode == 0
+        with pytest.raises(ServerError, match="has ended"):
+            replayer.replay(script, root / "hang.py", limit=0.5, disconnect="error")
+    finally:
+        replayer.stop()
+
+
+def test_a_process_whose_server_does_not_start_says_so(root: Path) -> None:
+    replayer = Replayer("carrier-pigeon", root)
+    script = transcript.parse("> connect /\n< accept\n> close\n", "echo.ws")
+    with pytest.raises(ServerError, match="uvicorn with --ws carrier-pigeon is not running"):
+        replayer.replay(script, root / "echo.py", limit=5, disconnect="error")
+    replayer.stop()
+
+
 PARENT = """
 import signal
 import sys
@@ -294,11 +344,32 @@ print(server.process.pid, flush=True)
 sys.stdin.read()
 """
 
+# Its child is the process that replays, and the child's child is the server.
+REPLAYING = """
+import signal
+import sys
+from pathlib import Path
+from ws_doctest import transcript
+from ws_doctest._wire import Replayer
+from tests.ws_doctest.test_wire import children_of
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+replayer = Replayer("wsproto", Path(sys.argv[1]))
+script = transcript.parse("> connect /\\n< accept\\n> close\\n")
+replayer.replay(script, Path(sys.argv[1]) / "echo.py", limit=30, disconnect="error")
+print(*children_of(replayer.process.pid), flush=True)
+sys.stdin.read()
+"""
+
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_server_outlives_the_process_that_started_it(root: Path, end: signal.Signals) -> None:
+@pytest.mark.parametrize("program", [PARENT, REPLAYING], ids=["server", "replayer"])
+def test_no_server_outlives_the_process_that_started_it(
+    root: Path, program: str, end: signal.Signals
+) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(root)],
+        [sys.executable, "-c", program, str(root)],
+        cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -99,13 +99,14 @@ class Code:
         return app
 
 
-def imports_of(examples: Iterable[Path], root: Path) -> list[str]:
+def imports_of(examples: Iterable[Path | Code], root: Path) -> list[str]:
     """Return the modules that examples import, but for those of the project itself."""
     found: dict[str, None] = {}
     for example in examples:
         try:
-            tree = ast.parse(example.read_text(encoding="utf-8"))
-        except (SyntaxError, ValueError):
+            source = example.source if isinstance(example, Code) else example.read_text(encoding="utf-8")
+            tree = ast.parse(source)
+        except (OSError, SyntaxError, ValueError):
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):

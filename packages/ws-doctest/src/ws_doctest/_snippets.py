@@ -21,6 +21,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,16 +166,16 @@ class Sidecar:
     def __init__(self, path: Path, root: Path) -> None:
         self.path = path
         self.name = path.relative_to(root).as_posix()
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        self.text = path.read_text(encoding="utf-8") if path.is_file() else ""
         try:
-            self.document = tomlkit.parse(text)
+            self.content = _content_of(self.text)
         except tomlkit.exceptions.ParseError as exc:
             raise SnippetError(f"{self.name}:{exc.line}: {exc}") from None
         self.check()
 
     def check(self) -> None:
         """Refuse what is misspelt: an expectation that nobody reads cannot fail."""
-        content = self.document.unwrap()
+        content = self.content
         self._known(content, {"connection": dict, "snippets": dict}, "the file")
         self._known(content.get("connection", {}), _CONNECTION_KEYS, "[connection]")
         for key, section in content.get("snippets", {}).items():
@@ -201,17 +202,17 @@ class Sidecar:
     @property
     def keys(self) -> set[str]:
         """The headings for which there are expectations or connections."""
-        return set(self.document.unwrap().get("snippets", {}))
+        return set(self.content.get("snippets", {}))
 
     def connection(self, key: str) -> dict[str, Any]:
         """Return the connection of a snippet: the page's, with what its own section says instead."""
-        content = self.document.unwrap()
+        content = self.content
         own: dict[str, Any] = content.get("snippets", {}).get(key, {}).get("connection", {})
         return {**content.get("connection", {}), **own}
 
     def expected(self, key: str) -> list[tuple[str, str]]:
         """Return the expectations of a snippet, as expression and repr, in the file's order."""
-        values = self.document.unwrap().get("snippets", {}).get(key, {}).get("values", {})
+        values = self.content.get("snippets", {}).get(key, {}).get("values", {})
         return [
             (expression, shown)
             for expression, written in values.items()
@@ -254,10 +255,10 @@ class Sidecar:
             if not value.optional:
                 values.setdefault(value.expression, []).append(value.shown)
         new = {expression: shown[0] if len(shown) == 1 else shown for expression, shown in values.items()}
-        content = self.document.unwrap()
-        if new == content.get("snippets", {}).get(snippet.key, {}).get("values", {}):
+        if new == self.content.get("snippets", {}).get(snippet.key, {}).get("values", {}):
             return
-        snippets = self.document.setdefault("snippets", tomlkit.table(is_super_table=True))
+        document = tomlkit.parse(self.text)  # with its comments
+        snippets = document.setdefault("snippets", tomlkit.table(is_super_table=True))
         section = snippets.setdefault(snippet.key, tomlkit.table(is_super_table=True))
         assert isinstance(section, Table)  # check() refuses a file in which it is something else
         section.pop("values", None)
@@ -267,7 +268,13 @@ class Sidecar:
                 table.append(_literal_key(expression), _literal(reprs))
             section["values"] = table
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(tomlkit.dumps(self.document), encoding="utf-8")
+        self.path.write_text(tomlkit.dumps(document), encoding="utf-8")
+
+
+@cache
+def _content_of(text: str) -> dict[str, Any]:
+    """Return what a file says. Each snippet of a page asks for the same, and nobody changes it."""
+    return tomlkit.parse(text).unwrap()
 
 
 def sidecar_path(page: Path, pages: Path, examples: Path) -> Path:

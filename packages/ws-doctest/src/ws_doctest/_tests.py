@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
+
+from ws_doctest import _preload
 
 LIMIT = 60.0  # seconds for one file
 
@@ -37,28 +37,14 @@ def run(path: Path, root: Path, *, update: bool = False) -> str | None:
         update: rewrite the kept output to what is seen.
     """
     name = path.relative_to(root).as_posix()
-    options = ["-q", "--no-header", "--color=no", "-p", "no:cacheprovider"]
-    if "hypothesis" not in path.read_text(encoding="utf-8"):
-        options += ["-p", "no:hypothesispytest"]  # it is a second for each file, for nothing
-    # With one of these set, pytest does not cut its summary to the width: a reader's terminal has neither.
-    environment = {key: value for key, value in os.environ.items() if key not in ("CI", "BUILD_NUMBER")}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", name, *options],
-            cwd=root,
-            env={**environment, "COLUMNS": "80", "PYTEST_ADDOPTS": ""},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            timeout=LIMIT,
-        )
-    except subprocess.TimeoutExpired:
+    status, output = _pytest(["-q", "--no-header", "--color=no"], [path], root)
+    if status is None:
         return f"{name}: timed out after {LIMIT:g} s"
-    seen = normalized(done.stdout, root)
+    seen = normalized(output, root)
     kept = output_of(path)
     if not kept.is_file():
-        return f"{name} fails, and no {kept.name} says so:\n{seen}" if done.returncode else None
-    if done.returncode not in (0, 1):  # nothing collected, or an error of pytest's own
+        return f"{name} fails, and no {kept.name} says so:\n{seen}" if status else None
+    if status not in (0, 1):  # nothing collected, or an error of pytest's own
         return f"{name}: pytest could not run it:\n{seen}"
     if update:
         kept.write_text(seen, encoding="utf-8", newline="\n")
@@ -84,28 +70,47 @@ def passing(files: list[Path], root: Path) -> set[Path]:
         names = [file.relative_to(root).as_posix() for file in files]
         options = [
             "-q",
-            "-p",
-            "no:cacheprovider",
             "--continue-on-collection-errors",
             f"--junitxml={report}",
             "-o",
             "junit_family=xunit1",
         ]
         try:
-            subprocess.run(
-                [sys.executable, "-m", "pytest", *names, *options],
-                cwd=root,
-                env={**os.environ, "PYTEST_ADDOPTS": ""},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=LIMIT,
-            )
+            _pytest(options, files, root)
             cases = list(ElementTree.parse(report).iter("testcase"))
-        except (subprocess.TimeoutExpired, OSError, ElementTree.ParseError):
+        except (OSError, ElementTree.ParseError):
             return set()
     failed = {case.get("file") for case in cases if len(case)}
     passed = {case.get("file") for case in cases} - failed
     return {file for file, name in zip(files, names, strict=True) if name in passed}
+
+
+def _pytest(options: list[str], files: list[Path], root: Path) -> tuple[int | None, str]:
+    """Run pytest in a process of its own.
+
+    Returns:
+        Its exit status, or `None` if it takes too long; and what it printed.
+    """
+    names = [file.relative_to(root).as_posix() for file in files]
+    options = [*options, "-p", "no:cacheprovider"]
+    if not any("hypothesis" in file.read_text(encoding="utf-8") for file in files):
+        options += ["-p", "no:hypothesispytest"]  # it is a second, for nothing
+    # With one of these set, pytest does not cut its summary to the width: a reader's terminal has neither.
+    environment = {key: value for key, value in os.environ.items() if key not in ("CI", "BUILD_NUMBER")}
+    environment |= {"COLUMNS": "80", "PYTEST_ADDOPTS": ""}
+    with tempfile.TemporaryDirectory(prefix="ws-doctest-") as folder:
+        output = Path(folder) / "output"
+        _preload.preload()
+        process = _preload.PROCESSES.Process(
+            target=_preload.run_pytest, args=([*names, *options], str(root), str(output), environment)
+        )
+        process.start()
+        process.join(LIMIT)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            return None, ""
+        return process.exitcode, output.read_text(encoding="utf-8")
 
 
 def normalized(output: str, root: Path) -> str:

@@ -6,14 +6,13 @@ import atexit
 import contextlib
 import http.client
 import json
-import multiprocessing
 import os
 import queue
+import signal
 import socket
-import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,21 +51,6 @@ QUIET = 0.01
 START_LIMIT = 30.0  # seconds; a cold import on a busy machine, not a measure of anything
 
 
-# Forked, the processes share what is imported before. Elsewhere than on Linux that is not safe.
-_PROCESSES: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-
-
-def preload(modules: Iterable[str]) -> None:
-    """Have the processes find these modules imported; they are imported while other things are done."""
-    if sys.platform == "linux":
-        from multiprocessing import forkserver
-
-        os.environ[_preload.VARIABLE] = ",".join(["pytest", "ws_doctest._server", *modules])
-        multiprocessing.set_forkserver_preload(["ws_doctest._preload"])
-        forkserver.ensure_running()
-        del os.environ[_preload.VARIABLE]
-
-
 class ServerError(Exception):
     """The server process does not serve; the message has its output."""
 
@@ -92,7 +76,7 @@ class UvicornProcess:
         self.line: socket.socket | None = None
         with socket.create_server(("127.0.0.1", 0)) as listener:
             arguments = (implementation, str(listener.getsockname()[1]), str(root), str(self.output))
-            self.process: Any = _PROCESSES.Process(target=_preload.serve, args=arguments, daemon=True)
+            self.process: Any = _preload.PROCESSES.Process(target=_preload.serve, args=arguments, daemon=True)
             self.process.start()
             atexit.register(self.stop)
             try:
@@ -472,6 +456,71 @@ class WireStage:
             await anyio.to_thread.run_sync(self.server.at_rest, self.limit)
         except ServerError as exc:
             raise SessionError(str(exc)) from exc
+
+
+class Replayer:
+    """A process that replays over a server of its own, so that the gate can do other things meanwhile.
+
+    Args:
+        implementation: the value of uvicorn's ``--ws``.
+        root: the project's root.
+    """
+
+    def __init__(self, implementation: str, root: Path) -> None:
+        self.pipe, theirs = _preload.PROCESSES.Pipe()
+        self.process: Any = _preload.PROCESSES.Process(
+            target=_preload.replay, args=(theirs, implementation, str(root))
+        )
+        self.process.start()
+        theirs.close()
+        atexit.register(self.stop)
+
+    def replay(self, script: Transcript, example: Path | Code, *, limit: float, disconnect: str) -> Outcome:
+        """Replay a transcript.
+
+        Raises:
+            ServerError: The server does not start.
+        """
+        try:
+            self.pipe.send((script, example, limit, disconnect))
+            answer = self.pipe.recv()
+        except (EOFError, OSError) as exc:
+            raise ServerError(f"the process that replays over uvicorn has ended: {exc!r}") from None
+        if isinstance(answer, Outcome):
+            return answer
+        raise ServerError(str(answer))
+
+    def stop(self) -> None:
+        """End the process and its server, after the replay that is under way."""
+        atexit.unregister(self.stop)
+        with contextlib.suppress(OSError):
+            self.pipe.send(None)
+        self.process.join(5)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+
+
+def replay_for(pipe: Any, implementation: str, root: str) -> None:
+    """Be the process of a `Replayer`: replay what is asked for, until nobody asks, or a handler hangs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the terminal is the gate's to handle
+    server: UvicornProcess | None = None
+    try:
+        while (asked := pipe.recv()) is not None:
+            script, example, limit, disconnect = asked
+            if server is None:
+                server = UvicornProcess(implementation, Path(root))
+            outcome = run_replay(server, script, example, limit=limit, disconnect=disconnect)
+            pipe.send(outcome)
+            if outcome.broken_off:
+                break
+    except ServerError as exc:
+        pipe.send(str(exc))
+    except EOFError:
+        pass
+    finally:
+        if server is not None:
+            server.stop()
 
 
 def run_replay(

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from ws_doctest._apps import Code
     from ws_doctest._commands import Commands
     from ws_doctest._names import Names
     from ws_doctest._pages import Bullet, Fence, Page
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from ws_doctest._snippets import Snippet
     from ws_doctest._style import Source, Style
     from ws_doctest._watch import Reach
-    from ws_doctest._wire import UvicornProcess
+    from ws_doctest._wire import Replayer
     from ws_doctest.transcript import Transcript
 
 
@@ -199,9 +200,8 @@ class Gate:
             )
         self.modules: list[str] = config.getini("ws_doctest_names")
         self.implementations: list[str] = config.getini("ws_doctest_servers")
-        self.servers: dict[str, UvicornProcess | str] = {}
+        self.replayers: dict[str, Replayer | str] = {}
         self.begun: dict[pytest.Item, Future[str | None]] = {}  # before their turn
-        self.together: dict[object, list[GateItem]] = {}  # what may be run at the same time
         self.passed: Future[set[Path]] | None = None  # the test files that passed in one run
         self.counts: dict[str, int] = {}
         self.skipped: list[str] = []
@@ -290,23 +290,19 @@ class Gate:
             found[(root / folder).resolve()] = reason
         return found
 
-    def server(self, implementation: str) -> UvicornProcess:
-        """Return the running server with this implementation; it is started once per run."""
+    def replayer(self, implementation: str) -> Replayer:
+        """Return the process that replays over this implementation; it is started once per run."""
         try:
-            from ws_doctest._wire import ServerError, UvicornProcess
+            from ws_doctest._wire import Replayer
         except ModuleNotFoundError as exc:
             raise GateFailure(
                 f"replays over uvicorn need {exc.name}: install ws-doctest[wire], or set "
                 "ws_doctest_servers = []"
             ) from None
 
-        found = self.servers.get(implementation)
+        found = self.replayers.get(implementation)
         if found is None:
-            try:
-                found = UvicornProcess(implementation, self.project.root)
-            except ServerError as exc:
-                found = str(exc)  # kept: what does not start once is not waited for again
-            self.servers[implementation] = found
+            found = self.replayers[implementation] = Replayer(implementation, self.project.root)
         if isinstance(found, str):
             raise GateFailure(found)
         return found
@@ -325,9 +321,11 @@ class Gate:
         """Return why an example is not replayed on this event loop, or ``None`` if it is."""
         return None if backend == "asyncio" else _reason(self.asyncio_only, path)
 
-    def discard(self, implementation: str) -> None:
-        """Stop a server in which a handler hangs; the next replay gets a new one."""
-        found = self.servers.pop(implementation, None)
+    def discard(self, implementation: str, reason: str | None = None) -> None:
+        """Stop a process whose server hangs; the next replay gets a new one, unless it could not start."""
+        found = self.replayers.pop(implementation, None)
+        if reason is not None:
+            self.replayers[implementation] = reason  # what does not start once is not waited for again
         if found is not None and not isinstance(found, str):
             found.stop()
 
@@ -351,29 +349,38 @@ class Gate:
         return None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Begin to run test files and consoles: each is a process, and this one has other things to do."""
+        """Begin what other processes run: this one has other things to do meanwhile."""
         # A worker of pytest-xdist has collected what others run; an update writes one file at a time.
         if self.update or self.config.getoption("collectonly") or hasattr(self.config, "workerinput"):
             return
         ours = [item for item in session.items if isinstance(item, GateItem)]
+        hypothesis = self.config.pluginmanager.get_plugin("hypothesispytest")
+        if hypothesis is not None and len(ours) == len(session.items):
+            # At the end of a run it imports Hypothesis, for a second, whether a test has used it or not.
+            self.config.pluginmanager.unregister(hypothesis)
+        elsewhere: dict[str, list[GateItem]] = {}  # by what runs them, one after the other
         for item in ours:
-            if item.together is not None:
-                self.together.setdefault(item.together, []).append(item)
-        if self.together:
-            with suppress(ModuleNotFoundError):  # the replays say what is missing
-                from ws_doctest import _apps, _wire
-
-                shown = [path for path in self.project.shown if path.suffix == ".py"]
-                _wire.preload(_apps.imports_of([path for path in shown if path.is_file()], self.project.root))
-        items = [item for item in ours if item.is_process]
-        if len(items) > 1:
-            pool = ThreadPoolExecutor(1)
-            files = [item.file for item in items if item.file is not None]
-            if len(files) > 1:
+            if item.runs_in:
+                elsewhere.setdefault(item.runs_in, []).append(item)
+        if sum(map(len, elsewhere.values())) < 2:  # nothing would be done meanwhile
+            return
+        self.preload([item for items in elsewhere.values() for item in items])
+        files = [item.file for item in elsewhere.get(_PROCESS, ()) if item.file is not None]
+        for runs_in, items in elsewhere.items():
+            pool = ThreadPoolExecutor(1, thread_name_prefix="ws-doctest")
+            if runs_in == _PROCESS and len(files) > 1:
                 self.passed = pool.submit(_passing(), files, self.project.root)
             for item in items:
-                self.begun[item] = pool.submit(item.check)
+                self.begun[item] = pool.submit(item.outcome)
             pool.shutdown(wait=False)
+
+    def preload(self, items: list[GateItem]) -> None:
+        """Have what the examples import be imported, once for all processes."""
+        from ws_doctest import _apps, _preload
+
+        examples = dict.fromkeys(item.example for item in items if item.example is not None)
+        server = ["ws_doctest._server"] if any(item.runs_in != _PROCESS for item in items) else []
+        _preload.preload([*server, *_apps.imports_of(examples, self.project.root)])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep account."""
@@ -398,14 +405,15 @@ class Gate:
             terminalreporter.write_line(f"not reached {line}")
 
     def pytest_unconfigure(self) -> None:
-        """Leave no server behind, also when the run was interrupted."""
-        for implementation in list(self.servers):
-            self.discard(implementation)
+        """Leave no process behind, also when the run was interrupted."""
         for run in self.begun.values():
             run.cancel()
+        for implementation in list(self.replayers):
+            self.discard(implementation)
 
 
 _GATE = pytest.StashKey[Gate]()
+_PROCESS = "a process"  # of its own
 
 
 class GateItem(pytest.Item):
@@ -416,9 +424,9 @@ class GateItem(pytest.Item):
     ) -> None:
         super().__init__(**kwargs)
         self.check = check
-        self.is_process = False  # it runs another process, and can begin before its turn
+        self.runs_in = ""  # another process, and so it can begin before its turn
         self.file: Path | None = None  # of a test file
-        self.together: object = None  # the same for what may be run at the same time
+        self.example: Path | Code | None = None  # that another process runs
         self.line = line
         self.skip = skip
         self.user_properties.append(("ws_doctest", kind))
@@ -427,20 +435,19 @@ class GateItem(pytest.Item):
         """Run the check."""
         if self.skip is not None:
             raise pytest.skip.Exception(self.skip, _use_item_location=True)
-        from ws_doctest._pages import PageError
-
-        gate = _gate(self)
-        others = gate.together.pop(self.together, [])
-        if len(others) > 1:
-            with ThreadPoolExecutor(len(others)) as pool:
-                gate.begun |= {item: pool.submit(item.check) for item in others}
-        begun = gate.begun.pop(self, None)
-        try:
-            failure = begun.result() if begun else self.check()
-        except PageError as exc:
-            failure = str(exc)
+        begun = _gate(self).begun.pop(self, None)
+        failure = begun.result() if begun else self.outcome()
         if failure:
             raise GateFailure(failure)
+
+    def outcome(self) -> str | None:
+        """Check; return the failure."""
+        from ws_doctest._pages import PageError
+
+        try:
+            return self.check()
+        except PageError as exc:
+            return str(exc)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show the message alone; a traceback only of the gate's own faults."""
@@ -535,7 +542,7 @@ class DocPage(pytest.File):
                 fence.line,
                 partial(_consoles.run, fence, page, gate.project.root),
             )
-            console.is_process = True
+            console.runs_in = _PROCESS
             yield console
         sidecar = gate.project.sidecar(path)
         if sidecar is not None and sidecar.is_file():
@@ -695,8 +702,8 @@ class DocPage(pytest.File):
                 tests = self.item(
                     f"{name}[pytest]", "test files", line, lambda: self.run_tests(path), elsewhere
                 )
-                tests.is_process = elsewhere is None
-                tests.file = None if elsewhere else path
+                tests.runs_in = "" if elsewhere else _PROCESS
+                tests.file = tests.example = None if elsewhere else path
                 yield tests
             elif not _apps.has_app(path) or "#>" in path.read_text(encoding="utf-8"):
                 yield self.item(f"{name}[run]", "files run", line, lambda: self.run_file(path), elsewhere)
@@ -727,7 +734,8 @@ class DocPage(pytest.File):
                 line,
                 partial(self.replay_over_wire, session, implementation),
             )
-            item.together = (self.path, session)  # each server is a process of its own
+            item.runs_in = implementation
+            item.example = session.example
             yield item
 
     def replay_in_memory(self, session: Session, backend: str) -> str | None:
@@ -751,12 +759,14 @@ class DocPage(pytest.File):
 
         gate = _gate(self)
         script = session.read()
-        server = gate.server(implementation)
-        from ws_doctest import _wire  # it is there: the server says so
+        replayer = gate.replayer(implementation)
+        from ws_doctest._wire import ServerError  # it is there: the replayer says so
 
-        outcome = _wire.run_replay(
-            server, script, session.example, limit=gate.limit, disconnect=gate.disconnect
-        )
+        try:
+            outcome = replayer.replay(script, session.example, limit=gate.limit, disconnect=gate.disconnect)
+        except ServerError as exc:
+            gate.discard(implementation, str(exc))
+            return str(exc)
         gate.note_values(session, outcome)
         if outcome.broken_off:
             gate.discard(implementation)
