@@ -88,6 +88,17 @@ def _limited(function: Callable[..., Any], seconds: float) -> Callable[..., Any]
     return limited
 
 
+def lend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have servers in memory count as known, and whatever stands before them."""
+    monkeypatch.setattr("lilya.websockets._reader.waker_of", lambda receive: lambda: Server.made[-1].let_go())
+    monkeypatch.setattr("lilya.websockets._reader.ready_of", ready_of)
+
+
+def ready_of(send: Any) -> Callable[[], bool] | None:
+    server = getattr(send, "__self__", None)
+    return (lambda: server.is_ready) if isinstance(server, Server) else None
+
+
 @pytest.fixture(params=["reader", "lent", "direct"])
 def server_announces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks as they are on most servers, with a reader; on a server whose `receive` is lent to the app; and
@@ -95,7 +106,7 @@ def server_announces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     """
     monkeypatch.setattr(Server, "announces", request.param == "direct")
     if request.param == "lent":
-        monkeypatch.setattr("lilya.websockets._reader.is_lendable", lambda receive: True)
+        lend(monkeypatch)
 
 
 def _is_possible(item: pytest.Item) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import anyio
 
 from lilya.websockets import WebSocket
+from lilya.websockets._extensions import Counts
 
 DENIAL = "websocket.http.response"
 END = "lilya.websocket.end"
@@ -75,8 +76,10 @@ class Server:
             "client": ("192.0.2.1", 50000),
             "server": ("198.51.100.1", 8000),
             "subprotocols": [],
-            "extensions": {DENIAL: {}, END: {"watch": self.watch}} if self.announces else {DENIAL: {}},
+            "extensions": {DENIAL: {}},
         }
+        if self.announces:
+            self.scope["extensions"][END] = {"watch": self.watch, "connection": self}
         for key, value in scope.items():
             if value is ...:
                 del self.scope[key]
@@ -95,6 +98,7 @@ class Server:
         self.ended = False
         self.violations: list[str] = []
         self.watchers: list[Callable[[Message], object]] = []
+        self.counts: Counts | None = None
         self._changed = anyio.Event()
         self.waiting = anyio.Event()  # a receive has blocked
         self.holding = anyio.Event()  # a send has blocked
@@ -105,6 +109,7 @@ class Server:
     def push(self, *events: Message | BaseException) -> None:
         """The peer does something."""
         self.events.extend(events)
+        self._count(events)
         self.wake()
         self.tell()
 
@@ -115,6 +120,11 @@ class Server:
                 self.ended = True
                 while self.watchers:
                     self.watchers.pop()(event)
+
+    def let_go(self) -> None:
+        """Have a receive return that waits, with what no app should see."""
+        if not self.events:
+            self.push({"type": "for nobody"})
 
     def release(self) -> None:
         """Let held sends go on."""
@@ -152,6 +162,33 @@ class Server:
     def watch(self, callback: Callable[[Message], object]) -> None:
         self.watchers.append(callback)
         self.tell()
+
+    def count(self) -> Counts:
+        self.counts = Counts()
+        self._count(self.events)
+        return self.counts
+
+    def _count(self, events: Iterable[Any]) -> None:
+        for event in events:
+            payload = event.get("text", event.get("bytes")) if isinstance(event, dict) else None
+            if self.counts is not None and payload is not None:
+                self.counts.messages_received += 1
+                self.counts.bytes_received += len(payload.encode() if isinstance(payload, str) else payload)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a send would neither wait nor fail; one of a class derived from this one may do both."""
+        return (
+            type(self).send is Server.send
+            and self.state == "open"
+            and not (self.ended or self.client_left or self.held or self.sends in self.faults)
+        )
+
+    def is_open(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        raise AssertionError("there is nothing to abort")
 
     async def receive(self) -> Any:
         self._demand(not self.receiving, "two receives at the same time")

@@ -20,8 +20,9 @@ from websockets.asyncio.client import connect as client
 
 from lilya.websockets import WebSocket, WebSocketDisconnect
 from lilya.websockets._reader import Reader, _Turn
-from lilya.websockets._servers import is_lendable
+from lilya.websockets._servers import ready_of, waker_of
 
+from .conftest import lend
 from .examples import examples
 from .server import ClientDisconnected, Server, data, disconnect, text
 from .test_conversation import closes, until
@@ -38,7 +39,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def lends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lilya.websockets._reader.is_lendable", lambda receive: True)
+    lend(monkeypatch)
 
 
 class Noting(Server):
@@ -73,21 +74,76 @@ class OfAnApp(WebSocketsSansIOProtocol):
     """A class that somebody derived from a known one."""
 
 
+def made(cls: type[Any]) -> Any:
+    """A connection of uvicorn of which only what matters here was made."""
+    protocol = cls.__new__(cls)
+    protocol.queue = asyncio.Queue()
+    protocol.writable = asyncio.Event()
+    protocol.writable.set()
+    protocol.transport = Transport()
+    return protocol
+
+
+class Transport:
+    closing = False
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
 @pytest.mark.contract("block-lent")
 @pytest.mark.parametrize(
-    ("receive", "known"),
+    ("of", "known"),
     [
-        (WebSocketsSansIOProtocol.__new__(WebSocketsSansIOProtocol).receive, True),
-        (WSProtocol.__new__(WSProtocol).receive, True),
-        (OfAnApp.__new__(OfAnApp).receive, False),
-        (WebSocketsSansIOProtocol.__new__(WebSocketsSansIOProtocol).send, False),
-        (WebSocketsSansIOProtocol.receive, False),
-        (Server().receive, False),
-        (lambda: None, False),
+        (lambda: made(WebSocketsSansIOProtocol), True),
+        (lambda: made(WSProtocol), True),
+        (lambda: made(OfAnApp), False),
+        (lambda: WSProtocol.__new__(WSProtocol), False),  # as if a version had other names
+        (lambda: WSProtocol, False),
+        (Server, False),
     ],
 )
-async def test_what_is_lent(receive: Any, known: bool) -> None:
-    assert is_lendable(receive) is known
+async def test_what_is_lent(of: Callable[[], Any], known: bool) -> None:
+    connection = of()
+    assert (waker_of(connection.receive) is not None) is known
+    assert (ready_of(connection.send) is not None) is known
+    assert waker_of(connection.send) is ready_of(connection.receive) is None
+    assert (
+        waker_of(lambda: connection.receive()) is ready_of(lambda message: connection.send(message)) is None
+    )
+
+
+@pytest.mark.contract("block-lent")
+@pytest.mark.parametrize("cls", [WebSocketsSansIOProtocol, WSProtocol])
+async def test_what_makes_a_receive_return(cls: type[Any]) -> None:
+    """Not if a message has come in the same turn: nothing is left behind it."""
+    protocol = made(cls)
+    protocol.read_paused = False
+    wake = waker_of(protocol.receive)
+    assert wake is not None
+    for came in (text("a"), None):
+        waiting = asyncio.ensure_future(protocol.receive())
+        await turns(1)
+        if came is not None:
+            protocol.queue.put_nowait(came)
+        wake()
+        message = await waiting
+        assert message == came or (came is None and message["type"] == "websocket.disconnect")
+        assert protocol.queue.empty()
+
+
+@pytest.mark.contract("block-lent")
+@pytest.mark.parametrize("cls", [WebSocketsSansIOProtocol, WSProtocol])
+async def test_when_a_send_neither_waits_nor_fails(cls: type[Any]) -> None:
+    protocol = made(cls)
+    is_ready = ready_of(protocol.send)
+    assert is_ready is not None
+    assert is_ready()
+    protocol.writable.clear()
+    assert not is_ready()
+    protocol.writable.set()
+    protocol.transport.closing = True
+    assert not is_ready()
 
 
 @pytest.mark.contract("block-lent")
@@ -172,7 +228,7 @@ async def test_one_callback_a_turn_looks_at_all_connections(monkeypatch: pytest.
     look = _Turn._pass
 
     def noting(self: _Turn) -> None:
-        passed.append(len(self._readers))
+        passed.append(len(self.away))
         look(self)
 
     monkeypatch.setattr(_Turn, "_pass", noting)
@@ -384,9 +440,25 @@ async def test_what_is_counted() -> None:
 
 
 class Lending(Server):
-    """A server whose `receive` counts as known."""
+    """A server that counts as known: it has what is used of one, under the same names."""
 
     repeats = True
+
+    def __init__(self, *events: Any, **scope: Any) -> None:
+        super().__init__(*events, **scope)
+        self.queue = self.writable = self.transport = self
+
+    def empty(self) -> bool:
+        return not self.events
+
+    def put_nowait(self, message: Any) -> None:
+        self.let_go()
+
+    def is_set(self) -> bool:
+        return self.is_ready
+
+    def is_closing(self) -> bool:
+        return not self.is_ready
 
 
 Lending.__module__ = "uvicorn.protocols.websockets.wsproto_impl"
@@ -397,7 +469,8 @@ Lending.__module__ = "uvicorn.protocols.websockets.wsproto_impl"
 @pytest.mark.contract("block-lent", "block-nothing-lost", "block-closes", "exceptions-no-bare-error")
 @pytest.mark.quiet
 def test_a_random_session(actions: list[tuple[str, Any]], end: str, cancels: bool) -> None:
-    assert is_lendable(Lending().receive)
+    assert waker_of(Lending().receive) is not None
+    assert ready_of(Lending().send) is not None
     play(actions, end, {"cancel_on_disconnect": cancels}, backends=("asyncio",), server=Lending)
 
 
@@ -467,7 +540,7 @@ async def test_cancelled_receives_lose_nothing(around: Around | None, implementa
         websocket = WebSocket(scope, around(server_receive) if around else server_receive, send)
         async with websocket:
             source = websocket._conversation and websocket._conversation.source
-            lent += isinstance(source, Reader) and source._lends
+            lent += isinstance(source, Reader) and source._wake is not None
             while len(mine) < MESSAGES:
                 message = await receive(websocket)
                 if message is not None:

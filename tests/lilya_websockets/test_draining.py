@@ -33,7 +33,7 @@ from lilya.websockets.draining import close_all, drain
 from lilya.websockets.types import ASGIApp
 
 from .draining_app import BATCH, INTERVAL, WITHIN
-from .server import DENIAL, END, ClientDisconnected, Server, disconnect, text
+from .server import DENIAL, ClientDisconnected, Server, disconnect, text
 from .test_conversation import closes, until
 from .test_conversation_time import Clock, VirtualLoop
 
@@ -634,7 +634,6 @@ class Open(Server):
 
     def __init__(self, *events: Any, answers: float | None = None, **scope: Any) -> None:
         super().__init__(*events, **scope)
-        self.scope["extensions"][END]["connection"] = self
         self.answers = answers
         self.closed_at: float | None = None
         self.aborted_at: float | None = None

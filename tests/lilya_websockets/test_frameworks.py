@@ -28,6 +28,7 @@ from websockets.asyncio.client import connect as client
 from lilya.websockets import WebSocket, WebSocketClosed, WebSocketDisconnect, WebSocketState
 from lilya.websockets._frameworks import close_of, denial_of, end_of, is_handled, losses
 
+from .conftest import lend
 from .server import ClientDisconnected, Server, disconnect, text
 from .test_conversation import Boom, closes, until
 from .test_conversation_uvicorn import OLDEST, OURS, seen, serving
@@ -592,7 +593,8 @@ async def test_clients_that_leave_short_blocks_in_starlette(
 async def test_a_task_that_receives_is_told_when_the_end_is_left_to_others(
     lent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lilya.websockets._reader.is_lendable", lambda receive: lent)
+    if lent:
+        lend(monkeypatch)
     server = Server(**handlers_of(WebSocketException))
     websocket = server.websocket()
     told: list[Exception] = []

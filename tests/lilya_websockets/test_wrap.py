@@ -196,10 +196,14 @@ async def test_the_receive_below_it_is_lent(
     if patched:
         monkeypatch.setattr(StarlettesWebSocket, "receive", in_its_place)
     server = Server(text("a"), text("b"))
-    monkeypatch.setattr("lilya.websockets._reader.is_lendable", lambda receive: receive == server.receive)
+    monkeypatch.setattr(
+        "lilya.websockets._reader.waker_of",
+        lambda receive: server.let_go if receive == server.receive else None,
+    )
     async with WebSocket.wrap(cls(server.scope, server.receive, server.send)) as ours:
         assert ours._conversation is not None
-        assert cast(Any, ours._conversation.source)._lends is (lent and anyio_backend == "asyncio")
+        lends = cast(Any, ours._conversation.source)._wake is not None
+        assert lends is (lent and anyio_backend == "asyncio")
         assert [await ours.receive_text(), await ours.receive_text()] == ["a", "b"]
     assert server.types == ["websocket.accept", "websocket.close"]
 

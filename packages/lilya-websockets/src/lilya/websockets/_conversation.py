@@ -30,7 +30,7 @@ import anyio
 import anyio.lowlevel
 
 from ._direct import Direct
-from ._extensions import watch_of
+from ._extensions import counting_of
 from ._frameworks import close_of, denial_of, end_of, is_handled, losses
 from ._inbox import Breach
 from ._options import DEFAULTS, Options, checked_number
@@ -228,8 +228,8 @@ class Conversation(Generic[W]):
         receive, send = self._server = websocket._receive, websocket._send
         options = self._options
         limited = options is not DEFAULTS and options.need_reader
-        watch = None if limited else watch_of(websocket.scope, receive, send)
-        if left or watch is not None:
+        server = None if limited else counting_of(websocket.scope, receive, send)
+        if left or server is not None:
             self._source = Direct(proxy(self), receive, send)
         else:
             self._source = Reader(proxy(self), receive, send, options)
@@ -241,7 +241,7 @@ class Conversation(Generic[W]):
         if left:
             self._end(None)
         else:
-            self._source.start(watch)
+            self._source.start(server)
         return websocket
 
     async def _accept(self) -> bool:
@@ -404,6 +404,10 @@ class Conversation(Generic[W]):
         told, self._told = self._told, None
         for tell in told or ():
             tell()
+
+    def receive_by(self, receive: Receive) -> None:
+        """Have the app receive in another way from now on."""
+        self._websocket._use(receive, self._websocket._send)
 
     def tell_at_end(self, tell: Callable[[], None]) -> None:
         """Have something called as soon as the conversation has ended. It must neither wait nor raise."""

@@ -4,23 +4,26 @@ The rules of this file:
 
 - The server has the extension `lilya.websocket.end`: it tells the end the moment it knows of it, whoever made
   it; it keeps what was not received; and at the end its `receive` and its `send` end by themselves.
-- So there is nothing to do but count, and to find out what a send means that has failed.
+- So the app receives from the server itself, which counts what comes: the common message has no call of ours
+  in its way. There is nothing to do but to find out what a send means that has failed.
 - The one who tells the end must be the one who is received from and sent to: behind middleware with a
   `receive` of its own may be another conversation, and nobody would get those out who wait in its `send`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any, cast
 
 import anyio
 
-from ._frameworks import end_of, losses
+from ._extensions import Counting
+from ._frameworks import losses
 from ._inbox import Inbox, kind_of, size_of
 from ._options import DEFAULTS
-from ._reader import TURN, Source
+from ._reader import Source
 from ._servers import GRACE
-from .types import Message
+from .types import Message, Receive
 
 __all__ = ["Direct"]
 
@@ -36,14 +39,22 @@ class Direct(Source):
 
     closes_at_once = True  # the server's own `send` waits for nothing at a close
     _looking = False  # a send that has failed looks for the end
-    _inbox: Inbox | None = None  # what it has found before the end
+    _inbox: Inbox  # what it has found before the end
     _arrival: anyio.Event | None = None  # somebody waits for that
 
+    _connection: Any
     _block: Any
 
-    def start(self, watch: Any) -> None:
-        """Have the server tell the end. Its `receive` does so, too, after what came before."""
-        watch(self._block.learn)
+    @property
+    def receive(self) -> Receive:
+        """In place of the server's `receive`: just that."""
+        return self._server_receive
+
+    def start(self, server: Counting) -> None:
+        """Have the server count, and tell the end. Its `receive` does so, too, after what came before."""
+        self._connection = server.connection
+        self.counts = server.connection.count()
+        server.watch(self._block.learn)
 
     async def leave(self) -> None:
         """There is no task."""
@@ -65,50 +76,31 @@ class Direct(Source):
 
     go_on = stop_reading = hold
 
-    async def receive(self) -> Message:
-        """The next message, in order; in place of the server's `receive`. Cancelling it loses none."""
-        if self._inbox is not None:
-            while self._looking and not self._inbox.items:  # else messages would overtake one another
-                arrival = self._arrival = anyio.Event()
-                await arrival.wait()
-            if self._inbox.items:
-                return cast(Message, self._inbox.take())
-        try:
-            message = await self._server_receive()
-        except losses() as error:
-            self._block.learn(end_of(error))
-            raise
-        try:
-            text = message.get("text")
-        except AttributeError:
-            return message  # for the app's receive to refuse
-        if text is not None and text.isascii():  # what is most common has no call in its way
-            self._unyielded = 0
-            self.messages_received += 1
-            self.bytes_received += len(text)
-        elif text is None and type(payload := message.get("bytes")) is bytes:
-            self._unyielded = 0
-            self.messages_received += 1
-            self.bytes_received += len(payload)
-        else:
-            self._note(message)  # middleware may make a disconnect, of which the server knows nothing
-        return message
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send, or find that the conversation is over; in place of the server's `send`.
 
-    async def send(self, message: Message) -> None:
-        """Send, or find that the conversation is over; in place of the server's `send`."""
-        text = message.get("text")
-        if text is None and message["type"] == "websocket.close":
-            await self._block.close(message)
-            return
-        self._unyielded += 1
-        if self._unyielded >= TURN:
+        No coroutine: a send that neither waits nor fails is left to the server.
+        """
+        if message["type"] == "websocket.close":
+            return self._block.close(message)
+        counts = self.counts
+        sent = counts.messages_sent
+        if (sent < self._turn_at or self._has_turned()) and self._connection.is_ready:
+            text = message.get("text")
+            counts.messages_sent = sent + 1
+            counts.bytes_sent += len(text) if text is not None and text.isascii() else size_of(message)
+            return self._server_send(message)
+        return self._send_otherwise(message)
+
+    async def _send_otherwise(self, message: Message) -> None:
+        """Send what waits, or fails, or comes after a turn for the others."""
+        if self.counts.messages_sent >= self._turn_at:
             await self._give_turn()
         try:
             await self._server_send(message)
         except Exception as error:
             await self._failed(error)
-        self.messages_sent += 1
-        self.bytes_sent += len(text) if text is not None and text.isascii() else size_of(message)
+        self._have_sent(message)
 
     async def find_end(self, error: Exception) -> None:
         """Find what a failed send means: the true code lies behind what the server keeps."""
@@ -123,14 +115,14 @@ class Direct(Source):
         """Receive what the server keeps before the end: it tells the end when it comes to it."""
         inbox = self._inbox = Inbox(DEFAULTS.limits, anyio.current_time)
         self._looking = True
+        self._block.receive_by(self._receive_found)
         try:
             while not self._block.is_over:
                 message = await self._server_receive()
-                kind = kind_of(message)
-                inbox.keep(message, self._count(message) if kind == "websocket.receive" else 0)
+                inbox.keep(message)
                 if self._arrival is not None:
                     self._arrival.set()
-                if kind == "websocket.disconnect":
+                if kind_of(message) == "websocket.disconnect":
                     self._block.learn(message)
         except losses():
             pass  # that it is over is known
@@ -140,3 +132,11 @@ class Direct(Source):
             self._looking = False
             if self._arrival is not None:
                 self._arrival.set()
+
+    async def _receive_found(self) -> Message:
+        """The next message, in order, once a send has looked for the end."""
+        inbox = self._inbox
+        while self._looking and not inbox.items:  # else messages would overtake one another
+            arrival = self._arrival = anyio.Event()
+            await arrival.wait()
+        return cast(Message, inbox.take()) if inbox.items else await self._server_receive()

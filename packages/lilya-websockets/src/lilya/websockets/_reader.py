@@ -6,15 +6,14 @@ The rules of this file:
   receive loses nothing.
 - One at a time receives from the server: the reader, or the app's own task. Two tasks woken for each message
   are what a block costs most, so on asyncio the app receives by itself whenever the reader is not in the
-  server's `receive` and nothing waits. The reader stands aside then. After a message, one callback for all
-  connections of the loop looks, a turn later, who of the apps has come back, and sends the readers of the
-  others to watch for the end.
+  server's `receive` and nothing waits. The reader stands aside then. A turn after a message, one callback for
+  all connections of the loop sends the readers of those apps to watch for the end that have not come back.
 - A receive of the reader is never cancelled for that: the app waits at the inbox. The reader stands aside
   when it has handed a message over, and does so the less often the more often the app did not come back.
-- The app receives by itself only where `_servers.is_lendable` says that a cancelled receive loses nothing,
-  also where Starlette's object is between.
-- The end gets the app out of the server's `receive` by an exception of its own. A cancellation goes before
-  it, and is never taken for it.
+- The app receives by itself only where `_servers.waker_of` knows that a cancelled receive loses nothing, also
+  where Starlette's object is between.
+- The end gets the app out of the server's `receive` by a message that it makes the server give, and that goes
+  no further. A cancellation goes before it, and is never taken for it.
 """
 
 from __future__ import annotations
@@ -30,16 +29,15 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from ._extensions import Counts
 from ._frameworks import below, end_of, losses
 from ._inbox import Breach, Inbox, kind_of, size_of
 from ._options import Heartbeat, Options
-from ._servers import GRACE, is_lendable
+from ._servers import GRACE, ready_of, waker_of
 from .exceptions import WebSocketDisconnect
 from .types import Message, Receive, Send
 
 __all__ = ["TURN", "Reader", "Source", "Wait"]
-
-current_task: Final = asyncio.current_task
 
 logger: Final = logging.getLogger("lilya.websockets")
 
@@ -73,18 +71,28 @@ class Source:
     """
 
     # What most connections never change is on the class: an idle one costs the less.
-    messages_received = bytes_received = messages_sent = bytes_sent = 0
-    _unyielded = 0  # sends since the event loop had its turn
+    _turn_at = TURN  # messages sent by which the event loop should have had its turn
+    _seen = 0  # messages that had come when that was looked at
     _over = False  # the conversation has ended
 
     def __init__(self, block: Block, receive: Receive, send: Send) -> None:
         self._block = block
         self._server_receive = receive
         self._server_send = send
+        self.counts = Counts()
+        """Of what has come, and of what the server took."""
+
+    def _has_turned(self) -> bool:
+        """Whether a message has come since this was asked: then the event loop has had its turn."""
+        before, self._seen = self._seen, self.counts.messages_received
+        if before == self._seen:
+            return False
+        self._turn_at = self.counts.messages_sent + TURN
+        return True
 
     async def _give_turn(self) -> None:
         """Let the others have their turn of the event loop: a send may wait for nothing."""
-        self._unyielded = 0
+        self._turn_at = self.counts.messages_sent + TURN
         await anyio.lowlevel.checkpoint()
         if self._over:
             raise self._block.tell()
@@ -95,20 +103,15 @@ class Source:
             raise self._block.tell() from error
         raise error
 
-    def _note(self, message: Message) -> None:
-        """Count a message that the app has received by itself, or learn of the end."""
-        kind = kind_of(message)
-        if kind == "websocket.receive":
-            self._unyielded = 0  # it has waited, or will when it has taken what the server keeps
-            self._count(message)
-        elif kind == "websocket.disconnect" and not self._over:
-            self._block.learn(message, None)
-
-    def _count(self, message: Message) -> int:
+    def _have_received(self, message: Message) -> int:
         size = size_of(message)
-        self.messages_received += 1
-        self.bytes_received += size
+        self.counts.messages_received += 1
+        self.counts.bytes_received += size
         return size
+
+    def _have_sent(self, message: Message) -> None:
+        self.counts.messages_sent += 1
+        self.counts.bytes_sent += size_of(message)
 
 
 class Reader(Source):
@@ -130,10 +133,9 @@ class Reader(Source):
     _answer: anyio.Event | None = None  # the heartbeat waits for any message
     # Who receives
     _reads = False  # the reader
-    lent_to: asyncio.Task[Any] | None = None  # the app's task
+    is_lent = False  # the app's task
     _aside = False  # the reader is to leave that to the app
     _called: _FutureEvent | None = None  # the reader stands aside
-    is_listed = False  # it will be looked at a turn later
     shyness = 0  # handovers without standing aside, after the next failure
     _skips = 0  # of which so many are left
 
@@ -146,6 +148,8 @@ class Reader(Source):
     ) -> None:
         super().__init__(block, receive, send)
         self._turn = _Turn.of_this_loop() if _on_asyncio() else None  # on asyncio only
+        self._wake: Callable[[], None] | None = None  # gets the app out of the server's `receive`
+        self._is_ready: Callable[[], bool] = _is_not_known  # whether a send neither waits nor fails
         self._options = options
         self._limits = options.limits
         self._unlimited = not options.need_reader
@@ -155,7 +159,6 @@ class Reader(Source):
         self._reading: anyio.CancelScope
         self._inbox: Inbox
         self._event: Callable[[], anyio.Event | _FutureEvent]
-        self._lends: bool
 
     # Beginning and end
 
@@ -169,9 +172,12 @@ class Reader(Source):
 
     def start(self, watch: object) -> None:
         """Start the tasks. Nobody tells the end."""
-        on_asyncio = self._turn is not None
-        self._event = _FutureEvent if on_asyncio else type(anyio.Event())
-        self._lends = on_asyncio and self._unlimited and is_lendable(below(self._server_receive))
+        self._event = type(anyio.Event())
+        if self._turn is not None:
+            self._event = _FutureEvent
+            self._is_ready = ready_of(self._server_send) or _is_not_known
+            if self._unlimited:
+                self._wake = waker_of(below(self._server_receive))
         self._reading = anyio.CancelScope()
         self._inbox = Inbox(self._limits, anyio.current_time)
         self._group.start_soon(self._read)
@@ -267,9 +273,10 @@ class Reader(Source):
                 return
             kind = kind_of(message)
             if kind == "websocket.receive":
-                size = self._count(message)
+                size = self._have_received(message)
                 if self._unlimited:
-                    awaited = self._lends and self._arrival is not None and not self._arrival.is_set()
+                    arrival = self._arrival
+                    awaited = self._wake is not None and arrival is not None and not arrival.is_set()
                     self._put(message, size)
                     if awaited:
                         self._stand_aside()  # the app goes on first, and is looked at after that
@@ -318,125 +325,108 @@ class Reader(Source):
             self._skips -= 1
         else:
             self._aside = True
-            cast(_Turn, self._turn).look_at(self)
+            turn = cast(_Turn, self._turn)
+            if not turn.away:
+                turn.come()
+            turn.away.append(self)
 
     def watch_again(self) -> None:
         """The turn has passed, and the app has not come back for the next message."""
+        if not self._aside:
+            return  # it was away more than once
         self._skips = self.shyness = min(2 * self.shyness + 1, _SHYEST)
         self._call()
 
     def _call(self) -> None:
         """Have the reader receive."""
-        if self.lent_to is None:
+        if not self.is_lent:
             self._aside = False
             if self._called is not None:
                 self._called.set()
 
     def _release(self) -> None:
-        """Get the app's task out of the server's `receive`, unless it is about to come out by itself."""
-        if self.lent_to is not None:
-            awaited: Any = getattr(self.lent_to, "_fut_waiter", None)
-            if awaited is not None and not awaited.done():
-                awaited.set_exception(_Released())
+        """Get the app out of the server's `receive`: what it receives there now is for nobody."""
+        if self.is_lent:
+            cast("Callable[[], None]", self._wake)()
         self._call()
 
     # The app's side
 
     async def receive(self) -> Message:
         """The next message, in order; in place of the server's `receive`. Cancelling it loses none."""
-        inbox = self._inbox
-        items = inbox.items
-        turn: Any = self._turn
+        items = self._inbox.items
         while not items:
-            if self._reads or not self._lends or self._over:
-                arrival = self._arrival = self._event()
-                await arrival.wait()
-                self._unyielded = 0
-                continue
-            self._aside = True
-            self.lent_to = current_task(turn.loop)
+            if not self._aside:
+                if self._reads or self._wake is None or self._over:
+                    arrival = self._arrival = self._event()
+                    await arrival.wait()
+                    continue
+                self._aside = True
+            turn: Any = self._turn
+            self.is_lent = True
             try:
                 message = await self._server_receive()
-            except _Released:
-                continue
-            except losses() as error:
-                self._learn(end_of(error), None)
-                raise
             finally:
-                self.lent_to = None
-                turn.look_at(self)
+                self.is_lent = False
+                if not turn.away:
+                    turn.come()
+                turn.away.append(self)
             if self._over:
+                self._aside = False
                 continue  # it ended otherwise meanwhile: that is what waits
             try:
                 text = message.get("text")
             except AttributeError:
                 return message  # for the app's receive to refuse
             if text is not None and text.isascii():  # what is most common has no call in its way
-                self._unyielded = 0
-                self.messages_received += 1
-                self.bytes_received += len(text)
-            elif text is None and type(payload := message.get("bytes")) is bytes:
-                self._unyielded = 0
-                self.messages_received += 1
-                self.bytes_received += len(payload)
-            else:
-                self._note(message)
+                counts = self.counts
+                counts.messages_received += 1
+                counts.bytes_received += len(text)
+            elif kind_of(message) == "websocket.receive":
+                self._have_received(message)
             return message
         if self._room is not None:
             self._room.set()
-        return cast(Message, inbox.take())
+        return cast(Message, self._inbox.take())
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send, or find that the conversation is over; in place of the server's `send`.
 
-        No coroutine: on asyncio a send is begun by hand, because nearly all wait for nothing.
+        No coroutine: where it is known that a send neither waits nor fails, that of the server will do.
         """
-        text = message.get("text")
-        if text is None and message["type"] == "websocket.close":
+        if message["type"] == "websocket.close":
             return self._block.close(message)
-        self._unyielded += 1
-        turn = self._turn
-        if turn is None or self._unyielded >= TURN:
-            return self._send_otherwise(message)
-        try:
-            sending = self._server_send(message).__await__()
-            awaited = next(sending)
-        except StopIteration:
-            self.messages_sent += 1
-            self.bytes_sent += len(text) if text is not None and text.isascii() else size_of(message)
-            return turn.done
-        except Exception as error:
-            return self._failed(error)
-        return self._send_rest(message, sending, awaited)
+        counts = self.counts
+        sent = counts.messages_sent
+        if (sent < self._turn_at or self._has_turned()) and self._is_ready():
+            text = message.get("text")
+            counts.messages_sent = sent + 1
+            counts.bytes_sent += len(text) if text is not None and text.isascii() else size_of(message)
+            return self._server_send(message)
+        return self._send_otherwise(message)
 
     async def _send_otherwise(self, message: Message) -> None:
-        """Send on trio, or after a turn for the others."""
-        if self._unyielded >= TURN:
+        """Send what may wait, or fail, or comes after a turn for the others."""
+        if self.counts.messages_sent >= self._turn_at:
             await self._give_turn()
-        if self._turn is not None:
-            await self.send(message)
-            return
         try:
-            sent = await self._hand_over(message)
+            sent = True
+            if self._turn is None:
+                sent = await self._hand_over(message)
+            else:
+                # Begun by hand: also of those that may wait, nearly all do not.
+                sending = self._server_send(message).__await__()
+                try:
+                    awaited = next(sending)
+                except StopIteration:
+                    pass
+                else:
+                    sent = await self._wait_to_send(sending, awaited)
         except Exception as error:
             await self._failed(error)
-        else:
-            self._have_sent(message, sent)
-
-    async def _send_rest(self, message: Message, sending: Generator[Any, Any, Any], awaited: Any) -> None:
-        """Wait for a send that has begun."""
-        try:
-            sent = await self._wait_to_send(sending, awaited)
-        except Exception as error:
-            await self._failed(error)
-        else:
-            self._have_sent(message, sent)
-
-    def _have_sent(self, message: Message, sent: bool) -> None:
         if not sent:  # the end came first
             raise self._block.tell()
-        self.messages_sent += 1
-        self.bytes_sent += size_of(message)
+        self._have_sent(message)
 
     async def _wait_to_send(self, sending: Generator[Any, Any, Any], awaited: Any) -> bool:
         """Wait for a send that has begun; whether it has ended before the conversation did."""
@@ -496,8 +486,7 @@ class Reader(Source):
             with anyio.move_on_after(heartbeat.limit):
                 try:
                     await self._server_send(dict(heartbeat.message))
-                    self.messages_sent += 1
-                    self.bytes_sent += size_of(heartbeat.message)
+                    self._have_sent(heartbeat.message)
                 except Exception as error:
                     if not await self._block.has_ended(error):  # then the silence will tell
                         logger.debug("the server refused a heartbeat", exc_info=error)
@@ -508,10 +497,6 @@ class Reader(Source):
                 await self._block.enforce(breach)
 
 
-class _Released(BaseException):
-    """To the app's task in the server's `receive`: the conversation has ended. It goes no further."""
-
-
 class _Turn:
     """What the blocks of one event loop of asyncio share: who is to be looked at when its turn has passed."""
 
@@ -519,12 +504,10 @@ class _Turn:
     _of: ClassVar[WeakValueDictionary[asyncio.AbstractEventLoop, _Turn]] = WeakValueDictionary()
 
     def __init__(self) -> None:
-        self._readers: list[Reader] = []
+        self.away: list[Reader] = []
+        """Those whose app has received in this turn; it may be back."""
         # Kept, because asking for it is a call of the system before Python 3.12.
-        self.loop = asyncio.get_running_loop()
-        self.done: asyncio.Future[None] = asyncio.Future()
-        """For who has waited for nothing."""
-        self.done.set_result(None)
+        self._loop = asyncio.get_running_loop()
 
     @classmethod
     def of_this_loop(cls) -> _Turn:
@@ -535,23 +518,22 @@ class _Turn:
             turn = cls._of[loop] = cls()
         return turn
 
-    def look_at(self, reader: Reader) -> None:
-        """See a turn later whether its app has come back."""
-        if not reader.is_listed:
-            reader.is_listed = True
-            readers = self._readers
-            readers.append(reader)
-            if len(readers) == 1:
-                self.loop.call_soon(self._pass)
+    def come(self) -> None:
+        """Look a turn later at those who will be away."""
+        self._loop.call_soon(self._pass)
 
     def _pass(self) -> None:
-        readers, self._readers = self._readers, []
-        for reader in readers:
-            reader.is_listed = False
-            if reader.lent_to is None:
+        away, self.away = self.away, []
+        for reader in away:
+            if not reader.is_lent:
                 reader.watch_again()
             elif reader.shyness:
                 reader.shyness = 0
+
+
+def _is_not_known() -> bool:
+    """Whether a send would neither wait nor fail, on a server of which nothing is known."""
+    return False
 
 
 class _FutureEvent:

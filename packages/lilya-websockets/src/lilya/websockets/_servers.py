@@ -14,7 +14,16 @@ from typing import Any, Final, NamedTuple
 
 from .types import Message, Receive, Scope, Send
 
-__all__ = ["GRACE", "Line", "is_lendable", "is_loss", "is_stop", "line_of", "warn_of_dropped_headers"]
+__all__ = [
+    "GRACE",
+    "Line",
+    "is_loss",
+    "is_stop",
+    "line_of",
+    "ready_of",
+    "waker_of",
+    "warn_of_dropped_headers",
+]
 
 # Seconds for finding out what a failed send means. Servers have the disconnect at hand by then.
 GRACE: Final = 0.2
@@ -122,13 +131,47 @@ def is_stop(interruption: BaseException, send: Send) -> bool:
 
 
 # Modules of servers on asyncio whose `receive`, cancelled anywhere, loses no message and can be called again.
-_LOSSLESS: Final = {
+# It waits for nothing but the protocol's `queue`, and `send` for nothing but its `writable`.
+_KNOWN: Final = {
     "uvicorn.protocols.websockets.websockets_sansio_impl",
     "uvicorn.protocols.websockets.wsproto_impl",
 }
 
 
-def is_lendable(receive: Receive) -> bool:
-    """Whether a `receive` is known to lose nothing when it is cancelled. That of middleware may lose."""
-    server = getattr(receive, "__self__", None)
-    return type(server).__module__ in _LOSSLESS and getattr(receive, "__name__", "") == "receive"
+def waker_of(receive: Receive) -> Callable[[], None] | None:
+    """What makes a `receive` return that waits, if this one is known to lose nothing when it is cancelled.
+
+    It returns a `websocket.disconnect` then, unless a message has just come. `None` for every other, that of
+    middleware too, which may lose one.
+    """
+    protocol = _known(receive, "receive")
+    queue = getattr(protocol, "queue", None)
+    if queue is None:
+        return None
+
+    def wake() -> None:
+        if queue.empty():
+            queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+
+    return wake
+
+
+def ready_of(send: Send) -> Callable[[], bool] | None:
+    """What tells whether a `websocket.send` would be written at once now, and raise nothing.
+
+    `None` if that is not known of this `send`.
+    """
+    protocol = _known(send, "send")
+    writable = getattr(protocol, "writable", None)
+    transport = getattr(protocol, "transport", None)
+    if writable is None or transport is None:
+        return None
+    # However these servers end, they close the transport at once.
+    return lambda: writable.is_set() and not transport.is_closing()
+
+
+def _known(method: object, name: str) -> object:
+    """The server's side of a connection, if the method is its own, and it is one of those that are known."""
+    protocol = getattr(method, "__self__", None)
+    known = type(protocol).__module__ in _KNOWN and getattr(method, "__name__", "") == name
+    return protocol if known else None

@@ -537,7 +537,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
     def _counted(self, what: str) -> int:
         source = None if self._conversation is None else self._conversation.source
-        return 0 if source is None else getattr(source, what)
+        return 0 if source is None else getattr(source.counts, what)
 
     # Receiving
 
@@ -1401,7 +1401,13 @@ class WebSocket(Connection, Generic[In, Out]):
         self._unseen = False
         if self._ended is None:
             self._record_end(message)
+        self._inform(message)
         return True
+
+    def _inform(self, end: Message) -> None:
+        """Tell the block of an end that the app has found by itself."""
+        if (block := self._block) is not None:
+            block.learn(end)
 
     def _record_end(self, message: Message) -> None:
         code, reason = message.get("code"), message.get("reason")
@@ -1437,6 +1443,7 @@ class WebSocket(Connection, Generic[In, Out]):
         self._unseen = False
         if self._ended is None:
             self._record_end(end_of(error))
+        self._inform(end_of(error))
         await self._run_cleanups()
         raise self._disconnect() from error
 

@@ -43,7 +43,7 @@ from uvicorn.protocols.utils import (
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from .._extensions import DENIAL, END, PREPARED
+from .._extensions import DENIAL, END, PREPARED, Counts
 from ._deflate import Deflate
 from ._frames import (
     BINARY,
@@ -127,6 +127,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_app_state",
         "_by_app",
         "_config",
+        "_counts",
         "_deflate",
         "_denial",
         "_drained",
@@ -147,7 +148,6 @@ class WebSocketProtocol(asyncio.Protocol):
         "_plain",
         "_pong",
         "_reader",
-        "_ready",
         "_response",
         "_server",
         "_size",
@@ -157,6 +157,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_traced",
         "_transport",
         "_watchers",
+        "is_ready",
         "scope",
     )
 
@@ -191,6 +192,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._later: list[dict[str, Any]] = []  # the others: for one, a list would allocate and free
         self._max_later = config.ws_max_queue - 1
         self._size = 0  # bytes in both, since they were empty
+        self._counts: Counts | None = None  # of what comes, if somebody wants to know
         self._stopped = 0  # whether frames wait in the reader: FULL or SHARED
         self._paused = False  # and the transport knows
         self._reader: asyncio.Future[None] | None = None  # the last call of `receive` that waits
@@ -199,7 +201,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._told = False  # whether a call of `receive` has returned it
         # To the client
         self._plain = False  # whether frames are made here, and not compressed
-        self._ready = False  # whether the next message can be written: open, and nobody waits
+        self.is_ready = False
+        """Whether a message would be written at once: it is open, and nobody waits to send."""
         self._drained: asyncio.Event | None = None  # for which `send` waits
         self._owed = b""  # the last pong that waits for it, too
         self._timer: asyncio.TimerHandle | None = None  # of the next ping, or of a pong, or of the end
@@ -279,7 +282,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Let senders wait: the client does not read as fast as the app writes."""
         if self._phase is OPEN:
             self._drained = asyncio.Event()
-            self._ready = False
+            self.is_ready = False
 
     def resume_writing(self) -> None:
         """Let senders go on."""
@@ -362,7 +365,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """
         if message["type"] != "websocket.send":
             return self._answer(message)
-        if not self._ready:
+        if not self.is_ready:
             while self._drained is not None:
                 await self._drained.wait()
             if self._phase is not OPEN:
@@ -402,6 +405,19 @@ class WebSocketProtocol(asyncio.Protocol):
             self._watchers = [callback]
         else:
             self._watchers.append(callback)
+
+    def count(self) -> Counts:
+        """Count the messages that come from now on, and those that the app has not received yet.
+
+        Returns:
+            The counts, which go on. What the app sends is not in them.
+        """
+        counts = self._counts = Counts()
+        for message in (self._next, *self._later):
+            if message is not None and message["type"] == "websocket.receive":
+                counts.messages_received += 1
+                counts.bytes_received += len(payload_of(message)[1])
+        return counts
 
     def is_open(self) -> bool:
         """Whether the connection is still there, also after the end of the conversation."""
@@ -657,6 +673,9 @@ class WebSocketProtocol(asyncio.Protocol):
     def _deliver(self, kind: str, payload: str | bytes, size: int) -> None:
         """Hand a message to the app, and stop when it has enough."""
         message = {"type": "websocket.receive", kind: payload}
+        if (counts := self._counts) is not None:
+            counts.messages_received += 1
+            counts.bytes_received += size
         if self._next is None:
             self._next = message
             self._size = size
@@ -701,7 +720,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._drained is not None:
             self._drained.set()
             self._drained = None
-        self._ready = self._phase is OPEN and self._ending is None
+        self.is_ready = self._phase is OPEN and self._ending is None
 
     # Frames to the client
 
