@@ -15,6 +15,7 @@ import pytest
 from lilya.websockets import WebSocket, WebSocketClosed, WebSocketDisconnect, WebSocketRuntimeError
 from lilya.websockets.draining import drain
 
+from .conftest import lend
 from .server import ClientDisconnected, Message, Server, data, disconnect, text
 from .test_conversation import closes
 
@@ -378,6 +379,47 @@ async def test_a_body_that_only_sends_lets_the_server_tell() -> None:
     assert websocket.close_code == 4001
 
 
+@pytest.mark.contract("block-direct", "block-fair")
+@pytest.mark.parametrize("answers", [0, 1, 20])
+async def test_a_body_that_receives_gives_no_turn(answers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it sends many messages for each that it receives, or none is received."""
+    turns = 0
+
+    async def checkpoint() -> None:
+        nonlocal turns
+        turns += 1
+
+    server = Announcing()
+    async with server.websocket() as websocket:
+        with monkeypatch.context() as patched:
+            patched.setattr(anyio.lowlevel, "checkpoint", checkpoint)
+            for _ in range(64):
+                if answers:
+                    server.push(text("1"))
+                    await websocket.receive_text()
+                for _ in range(answers or 1):
+                    await websocket.send_text("a")
+    # It is asked before every 16th send but the first. Of five times in the last case, four messages come.
+    assert turns == {0: 3, 1: 0, 20: 15}[answers]
+
+
+@pytest.mark.contract("block-direct", "block-lent", "block-blocked-send")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("of", [Announcing, Server])
+async def test_a_send_that_neither_waits_nor_fails_is_the_servers_own(
+    of: type[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lend(monkeypatch)
+    server = of()
+    async with server.websocket() as websocket:
+        for held in (False, True):
+            if held:
+                server.held.add("websocket.send")
+            sending: Any = websocket._send({"type": "websocket.send", "text": "a"})
+            assert (sending.cr_code is Server.send.__code__) is not held
+            sending.close()
+
+
 @pytest.mark.contract("block-direct", "block-closes")
 async def test_the_app_closes_while_another_task_receives() -> None:
     server = Announcing()
@@ -449,6 +491,16 @@ async def test_a_receive_of_middleware_brings_the_reader() -> None:
 async def test_a_watch_that_belongs_to_nobody_brings_the_reader() -> None:
     server = Announcing(text("1"))
     server.scope["extensions"]["lilya.websocket.end"] = {"watch": lambda callback: server.watch(callback)}
+    async with server.websocket() as websocket:
+        await anyio.wait_all_tasks_blocked()
+        assert server.receives == 3
+        assert websocket.messages_received == 1
+
+
+@pytest.mark.contract("block-direct")
+async def test_a_server_that_does_not_count_brings_the_reader() -> None:
+    server = Announcing(text("1"))
+    del server.scope["extensions"]["lilya.websocket.end"]["connection"]
     async with server.websocket() as websocket:
         await anyio.wait_all_tasks_blocked()
         assert server.receives == 3

@@ -255,8 +255,8 @@ LAYERS = {
     "_frameworks": {"_messages", "exceptions", "types"},
     "_inbox": {"types"},
     "_options": {"_inbox", "_messages", "types"},
-    "_reader": {"_frameworks", "_inbox", "_options", "_servers", "exceptions", "types"},
-    "_direct": {"_frameworks", "_inbox", "_options", "_reader", "_servers", "types"},
+    "_reader": {"_extensions", "_frameworks", "_inbox", "_options", "_servers", "exceptions", "types"},
+    "_direct": {"_extensions", "_frameworks", "_inbox", "_options", "_reader", "_servers", "types"},
     "_conversation": {
         *("_direct", "_extensions", "_frameworks", "_inbox", "_options", "_reader", "_servers"),
         *("_state", "exceptions", "types"),

@@ -881,6 +881,54 @@ async def accepted(request: bytes = REQUEST % b"", **options: Any) -> AsyncItera
         task.cancel()
 
 
+@pytest.mark.contract("block-direct", "block-counts")
+def test_what_comes_is_counted_when_it_comes() -> None:
+    """And what waits for the app already, but not what it has received."""
+    texts = [Sent(0x81, "é".encode()), Sent(0x82, b"123"), Sent(0x81, b"x" * 70000), Sent(0x81, b"")]
+
+    async def main() -> None:
+        async with accepted() as protocol:
+            connection = protocol.scope["extensions"]["lilya.websocket.end"]["connection"]
+            protocol.data_received(encoded([texts[0]], False))
+            await protocol.receive()
+            protocol.data_received(encoded([texts[0]], False))
+            protocol.data_received(encoded([texts[1]], False))
+            counts = connection.count()
+            assert (counts.messages_received, counts.bytes_received) == (2, 5)
+            for sent in texts:
+                protocol.data_received(encoded([sent], False))
+            assert (counts.messages_received, counts.bytes_received) == (6, 70010)
+            for _ in range(6):
+                await protocol.receive()
+            assert (counts.messages_received, counts.bytes_received) == (6, 70010)
+            assert (counts.messages_sent, counts.bytes_sent) == (0, 0)
+
+    run(main())
+
+
+@pytest.mark.contract("block-direct")
+@pytest.mark.parametrize("how", ["full", "shutdown", "closed", "left"])
+def test_when_a_message_is_written_at_once(how: str) -> None:
+    async def main() -> None:
+        async with accepted() as protocol:
+            assert protocol.is_ready
+            if how == "full":
+                protocol.pause_writing()
+                assert not protocol.is_ready
+                protocol.resume_writing()
+                assert protocol.is_ready
+                return
+            if how == "shutdown":
+                protocol.shutdown()
+            elif how == "closed":
+                await protocol.send({"type": "websocket.close", "code": 1000, "reason": ""})
+            else:
+                protocol.data_received(encoded([GOODBYE], False))
+            assert not protocol.is_ready
+
+    run(main())
+
+
 MESSAGE, GOODBYE = Sent(0x81, b"a"), Sent(0x88, b"\x0f\xa0bye")
 LEFT = {"type": "websocket.disconnect", "code": 4000, "reason": "bye"}
 

@@ -228,7 +228,7 @@ class Conversation(Generic[W]):
         receive, send = self._server = websocket._receive, websocket._send
         options = self._options
         limited = options is not DEFAULTS and options.need_reader
-        server = None if limited else counting_of(websocket.scope, receive, send)
+        server: Any = None if limited else counting_of(websocket.scope, receive, send)
         if left or server is not None:
             self._source = Direct(proxy(self), receive, send)
         else:

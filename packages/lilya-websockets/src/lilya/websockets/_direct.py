@@ -43,7 +43,6 @@ class Direct(Source):
     _arrival: anyio.Event | None = None  # somebody waits for that
 
     _connection: Any
-    _block: Any
 
     @property
     def receive(self) -> Receive:

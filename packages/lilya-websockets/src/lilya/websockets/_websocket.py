@@ -514,10 +514,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
     @property
     def messages_received(self) -> int:
-        """Messages that came from the client in the block; 0 without a block.
-
-        Without a reader, see `open`, they are those that the app has received.
-        """
+        """Messages that came from the client in the block, also those not received yet; 0 without a block."""
         return self._counted("messages_received")
 
     @property
