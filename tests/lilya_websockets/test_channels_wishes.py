@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from lilya.websockets.channels import Channels, Event, Gap, Presence, Publisher
-from lilya.websockets.channels._entries import event_of, floor_of
+from lilya.websockets.channels._entries import decoded, event_of, floor_of
 from lilya.websockets.channels._memory import MemoryBackend
 from lilya.websockets.channels.backends import Backend, Id, Wishes, presence_of
 
@@ -455,6 +455,12 @@ async def test_a_publisher_without_an_event_loop_has_wishes(redis_server: RedisS
 def test_payloads_that_are_none(kind: bytes, payload: bytes) -> None:
     assert event_of("a", b"1-1-00000000 " + kind + payload) is None
     assert floor_of(b"1-1", [b"h", b"00000000" + kind, b"d", payload], 9, None) == 0
+
+
+def test_fields_that_are_none_of_ours() -> None:
+    assert decoded("a", b"1-1", [b"h", b"00000000s", b"d", b"x"]) is not None
+    assert decoded("a", b"1-1", [b"x", b"00000000s", b"d", b"x"]) is None
+    assert decoded("a", b"1-1", [b"h", b"00000000s", b"x", b"x"]) is None
 
 
 def test_what_is_before_the_data() -> None:

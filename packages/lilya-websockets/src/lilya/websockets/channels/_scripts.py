@@ -76,7 +76,7 @@ end
 -- Events go when they are too old. What the channel has counted to is kept for longer.
 local function tidy(events, state, stands, age, expire)
   -- What a publisher has asked for, if that is longer.
-  local own = redis.call('HGET', state, 'age')
+  local own = redis.call('HMGET', state, 'age')[1]
   if own and age ~= '0' and tonumber(own) > tonumber(age) then
     age, expire = own, math.max(expire, own + 60000)
   end
@@ -329,7 +329,7 @@ if action == 'members' then
 elseif action == 'count' then
   found = redis.call('ZCARD', deadlines)
 elseif action == 'count keys' then
-  local keyed = tonumber(redis.call('HGET', keys, '') or '0')
+  local keyed = tonumber(redis.call('HMGET', keys, '')[1] or '0')
   found = redis.call('ZCARD', deadlines) - keyed + math.max(redis.call('HLEN', keys) - 1, 0)
 end
 return {#over, found}
