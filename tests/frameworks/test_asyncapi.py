@@ -19,7 +19,17 @@ if importlib.util.find_spec("litestar") is None:
 from fastapi import APIRouter, Cookie, Depends, FastAPI, Header, Path, Query, Security
 from fastapi.security import APIKeyCookie, APIKeyQuery, HTTPBearer, OAuth2PasswordBearer, OpenIdConnect
 from litestar import Controller, Litestar, Router, asgi, get
+from litestar.di import NamedDependency, Provide
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, Reference, SecurityScheme
+from litestar.params import (
+    CookieParameter,
+    FromQuery,
+    HeaderParameter,
+    Parameter,
+    PathParameter,
+    QueryParameter,
+)
 
 from lilya.websockets import fastapi, litestar
 from tests.lilya_websockets.documents import problems
@@ -341,6 +351,89 @@ def test_litestar() -> None:
     assert channels["v1_described"]["tags"] == [{"name": "first"}, {"name": "own"}]
     for channel in channels.values():
         assert channel["messages"].keys() == {"Say", "Said"}
+
+
+class Unknown:
+    """A type that has no JSON Schema."""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the older of the two ways
+@pytest.mark.parametrize("way", ["as of Litestar 2.23", "before"])
+def test_parameters_of_litestar(way: str) -> None:
+    def of_place(place: str, name: str, **said: Any) -> Any:
+        if way == "before":
+            return Parameter(**{place: name}, **said)
+        kinds = {"query": QueryParameter, "header": HeaderParameter, "cookie": CookieParameter}
+        return kinds[place](name=name, **said)
+
+    def depends(limit: Annotated[int, QueryParameter(le=100)], key: Any) -> int:
+        return limit
+
+    depends.__annotations__["key"] = Annotated[str, of_place("header", "X-Key")]
+
+    async def room(
+        socket: litestar.WebSocket,
+        room: Annotated[int, PathParameter(description="Its number.")],
+        page: NamedDependency[int],
+        since: Any = None,
+        session: Any = "",
+        missing: NamedDependency[int] = 1,
+        hidden: Annotated[str, QueryParameter(include_in_schema=False)] = "",
+        plain: FromQuery[int] = 1,
+        unknown: FromQuery[Unknown | None] = None,
+    ) -> None: ...
+
+    room.__annotations__["since"] = Annotated[str | None, of_place("query", "from", description="A date.")]
+    room.__annotations__["session"] = Annotated[str, of_place("cookie", "session-id")]
+    dependencies = {"page": Provide(depends, sync_to_thread=False)}
+    handler = litestar.websocket("/rooms/{room:int}", dependencies=dependencies)(room)
+    (channel,) = made(Litestar([handler]))["channels"].values()
+    assert channel["parameters"] == {"room": {"description": "Its number."}}
+    binding = channel["bindings"]["ws"]
+    query, headers = binding["query"], binding["headers"]
+    assert query["properties"].keys() == {"from", "plain", "unknown", "limit"}
+    assert query["required"] == ["limit"]
+    assert query["properties"]["from"]["description"] == "A date."
+    assert query["properties"]["limit"] == {"type": "integer", "maximum": 100}
+    assert query["properties"]["unknown"] == {}
+    assert headers == {
+        "type": "object",
+        "properties": {
+            "X-Key": {"type": "string"},
+            "Cookie": {"type": "string", "description": "Cookies: `session-id`"},
+        },
+        "required": ["X-Key"],
+    }
+
+
+def test_security_of_litestar() -> None:
+    schemes = {
+        "Token": SecurityScheme("http", scheme="Bearer", bearer_format="JWT"),
+        "Key": SecurityScheme("apiKey", name="key", security_scheme_in="query"),
+        "Elsewhere": Reference("#/components/securitySchemes/Key"),
+    }
+
+    @litestar.websocket("/")
+    async def handler(socket: litestar.WebSocket) -> None: ...
+
+    def document(security: list[dict[str, list[str]]], as_list: bool = False) -> Any:
+        components = Components(security_schemes=schemes)  # type: ignore[arg-type]
+        config = OpenAPIConfig("", "", security=security, components=[components] if as_list else components)
+        return made(Litestar([handler], openapi_config=config))
+
+    token, key = ({"$ref": f"#/components/securitySchemes/{name}"} for name in ("Token", "Key"))
+    found = document([{"Token": []}, {"Key": []}])
+    assert found["operations"]["send_root"]["security"] == [token, key]
+    assert found["components"]["securitySchemes"] == {
+        "Key": {"type": "httpApiKey", "name": "key", "in": "query"},
+        "Token": {"type": "http", "scheme": "Bearer", "bearerFormat": "JWT"},
+    }
+    (both,) = document([{"Token": [], "Key": []}], as_list=True)["operations"]["send_root"]["security"]
+    assert both["x-required-with"] == [key]
+    # What is not declared as a scheme says nothing.
+    for name in ("Other", "Elsewhere"):
+        assert "security" not in document([{name: []}])["operations"]["send_root"]
+    assert "security" not in document([])["operations"]["send_root"]
 
 
 # Lilya

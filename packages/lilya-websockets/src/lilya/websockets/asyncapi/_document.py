@@ -7,11 +7,12 @@ message of the other direction has a `ReplyTo`. Requests have an operation of th
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ..typed._kinds import (
@@ -28,7 +29,7 @@ from ..typed._kinds import (
     unwrapped,
 )
 from ..typed._typed import Typed
-from ._handlers import Conversation
+from ._handlers import Conversation, Parameter, Scheme
 from ._schemas import Asked, Schema, component_of, schemas_of
 
 __all__ = ["Channel", "Message", "channels_of", "document_of", "server_of"]
@@ -141,10 +142,7 @@ def channels_of(conversations: Iterable[Conversation]) -> tuple[list[Channel], d
     ]
     asked = [
         *(message.asked for message in waiting),
-        *(
-            Asked(Annotated[field.field_info.annotation, field.field_info], "pydantic", False)
-            for _, field in fields
-        ),
+        *(Asked(field.type, field.library, False) for _, field in fields),
     ]
     schemas, components = schemas_of(asked)
     for message, schema in zip(waiting, schemas, strict=False):
@@ -238,17 +236,17 @@ def _channel(channel: Channel, components: dict[str, Schema]) -> dict[str, Any]:
     )
 
 
-def _parameters(fields: list[Any], schemas: list[Schema], components: dict[str, Schema]) -> Schema:
+def _parameters(fields: list[Parameter], schemas: list[Schema], components: dict[str, Schema]) -> Schema:
     """The parameters in the query, or in the headers, as an object."""
     if not fields:
         return None
-    if len(fields) == 1 and is_model(fields[0].field_info.annotation):  # FastAPI's models of parameters
+    if len(fields) == 1 and is_model(model := unwrapped(fields[0].type)):  # FastAPI's models of parameters
         (schema,) = schemas
-        if getattr(fields[0].field_info, "convert_underscores", False):
-            return _as_headers(components.get(component_of(schema) or "", schema), fields[0])
+        if fields[0].reads_as_header:
+            return _as_headers(components.get(component_of(schema) or "", schema), model)
         return schema
-    names = [field.alias for field in fields]
-    required = [field.alias for field in fields if field.field_info.is_required()]
+    names = [field.name for field in fields]
+    required = [field.name for field in fields if field.required]
     return {
         "type": "object",
         "properties": dict(zip(names, schemas, strict=True)),
@@ -256,27 +254,26 @@ def _parameters(fields: list[Any], schemas: list[Schema], components: dict[str, 
     }
 
 
-def _with_cookies(headers: Schema, cookies: list[Any]) -> Schema:
+def _with_cookies(headers: Schema, cookies: list[Parameter]) -> Schema:
     """The headers, and the one that has the cookies: AsyncAPI has no other place for them."""
     if not cookies:
         return headers
     named = [
-        f"`{field.alias}`{' (required)' if field.field_info.is_required() else ''}"
-        + (f": {field.field_info.description}" if field.field_info.description else "")
-        for field in cookies
+        f"`{each.name}`{' (required)' if each.required else ''}"
+        + (f": {each.description}" if each.description else "")
+        for each in cookies
     ]
     made = headers or {"type": "object"}
     cookie = {"type": "string", "description": f"Cookies: {'; '.join(named)}"}
     made = {**made, "properties": {**made.get("properties", {}), "Cookie": cookie}}
-    if any(field.field_info.is_required() for field in cookies):
+    if any(each.required for each in cookies):
         made["required"] = [*made.get("required", ()), "Cookie"]
     return made
 
 
-def _as_headers(schema: Schema, field: Any) -> Schema:
+def _as_headers(schema: Schema, model: Any) -> Schema:
     """The schema of a model of headers: FastAPI reads `x-token` for a field `x_token` without an alias."""
-    fields = field.field_info.annotation.model_fields
-    names = {name: name.replace("_", "-") for name, each in fields.items() if each.alias is None}
+    names = {name: name.replace("_", "-") for name, each in model.model_fields.items() if each.alias is None}
     made = {**schema, "properties": {names.get(key, key): each for key, each in schema["properties"].items()}}
     if "required" in schema:
         made["required"] = [names.get(name, name) for name in schema["required"]]
@@ -340,44 +337,45 @@ def _operations(channel: Channel, security: list[dict[str, Any]]) -> dict[str, A
 
 
 class _SecuritySchemes:
-    """The security schemes of FastAPI, in the words of AsyncAPI."""
+    """The security schemes of an app, in the words of AsyncAPI."""
 
     def __init__(self) -> None:
         self.found: dict[str, Any] = {}
 
     def of(self, conversation: Conversation) -> list[dict[str, Any]]:
-        """What the operations of a conversation say; the scopes that are needed are in the scheme there.
+        """What the operations of a conversation say: alternatives."""
+        said: list[dict[str, Any]] = []
+        for needed in conversation.security:
+            entry = self._together([self._one(scheme) for scheme in needed])
+            if entry not in said:
+                said.append(entry)
+        return said
 
-        The list has alternatives. Schemes that FastAPI requires are no alternatives, and AsyncAPI has no word
-        for that: the first one names the others.
-        """
-        required: list[tuple[str, dict[str, Any]]] = []
-        optional: list[tuple[str, dict[str, Any]]] = []
-        for scheme, scopes in conversation.security:
-            described = _scheme(scheme.model)
-            name = re.sub(r"[^\w.-]", "_", scheme.scheme_name)
-            if self.found.setdefault(name, described) != described:
-                name = _unlike(name, self.found)
-                self.found[name] = described
-            if scopes and described["type"] in ("oauth2", "openIdConnect"):
-                entry = {**described, "scopes": list(scopes)}
-            else:
-                entry = {"$ref": f"#/components/securitySchemes/{name}"}
-            listed = required if getattr(scheme, "auto_error", True) else optional
-            if (name, entry) not in listed:
-                listed.append((name, entry))
-        if len(required) < 2:
-            return [entry for _, entry in required or optional]
-        (first, entry), *others = required
-        together = f"Required together with {' and '.join(name for name, _ in others)}."
-        described = {**self.found[first], **({} if "$ref" in entry else entry)}
+    def _one(self, scheme: Scheme) -> tuple[str, dict[str, Any]]:
+        """Its name, and what refers to it; the scopes that are needed are in the scheme there."""
+        described = _scheme(scheme.described)
+        name = re.sub(r"[^\w.-]", "_", scheme.name)
+        if self.found.setdefault(name, described) != described:
+            name = _unlike(name, self.found)
+            self.found[name] = described
+        if scheme.scopes and described["type"] in ("oauth2", "openIdConnect"):
+            return name, {**described, "scopes": list(scheme.scopes)}
+        return name, {"$ref": f"#/components/securitySchemes/{name}"}
+
+    def _together(self, needed: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+        """Schemes that are all needed. AsyncAPI has no word for that: the first one names the others."""
+        (name, entry), *others = needed
+        if not others:
+            return entry
+        described = {**self.found[name], **({} if "$ref" in entry else entry)}
+        together = f"Required together with {' and '.join(other for other, _ in others)}."
         description = " ".join(filter(None, (described.get("description"), together)))
-        return [{**described, "description": description, "x-required-with": [each for _, each in others]}]
+        return {**described, "description": description, "x-required-with": [each for _, each in others]}
 
 
-def _scheme(model: Any) -> dict[str, Any]:
+def _scheme(described: dict[str, Any]) -> dict[str, Any]:
     """A security scheme of OpenAPI as one of AsyncAPI."""
-    scheme: dict[str, Any] = model.model_dump(by_alias=True, exclude_none=True, mode="json")
+    scheme = copy.deepcopy(described)
     if scheme["type"] == "apiKey":
         scheme["type"] = "httpApiKey"
     for flow in scheme.get("flows", {}).values():

@@ -12,14 +12,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from types import GenericAlias
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from .._routes import Route, websocket_routes
 from .._websocket import WebSocket
-from ..typed._kinds import unwrapped
+from ..typed._kinds import Library, unwrapped
 from ..typed._typed import Typed
 
-__all__ = ["Conversation", "conversations_of", "describe"]
+__all__ = ["Conversation", "Parameter", "Scheme", "conversations_of", "describe"]
 
 T = TypeVar("T")
 
@@ -89,6 +89,29 @@ def describe(
     return decorate
 
 
+class Parameter(NamedTuple):
+    """A parameter of the handshake: in the query, a header or a cookie."""
+
+    name: str
+    type: Any
+    """The annotation, with constraints and the description in it."""
+    library: Library
+    """The one that knows its schema."""
+    required: bool
+    description: str = ""
+    reads_as_header: bool = False
+    """Whether the fields of a model are headers: FastAPI reads `x-token` for `x_token` then."""
+
+
+class Scheme(NamedTuple):
+    """A security scheme that is needed."""
+
+    name: str
+    described: dict[str, Any]
+    """As OpenAPI has it."""
+    scopes: tuple[str, ...] = ()
+
+
 @dataclasses.dataclass
 class Conversation:
     """What is known of one WebSocket of an app."""
@@ -101,12 +124,11 @@ class Conversation:
     deprecated: str | None = None
     """Why clients should no longer use it; empty if that is all that is said."""
     parameters: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    query: list[Any] = dataclasses.field(default_factory=list)
-    """Parameters of FastAPI in the query."""
-    headers: list[Any] = dataclasses.field(default_factory=list)
-    cookies: list[Any] = dataclasses.field(default_factory=list)
-    security: list[tuple[Any, tuple[str, ...]]] = dataclasses.field(default_factory=list)
-    """Security schemes of FastAPI, with the scopes that are needed."""
+    query: list[Parameter] = dataclasses.field(default_factory=list)
+    headers: list[Parameter] = dataclasses.field(default_factory=list)
+    cookies: list[Parameter] = dataclasses.field(default_factory=list)
+    security: list[list[Scheme]] = dataclasses.field(default_factory=list)
+    """Alternatives, each of which is all that is needed."""
 
 
 def conversations_of(app: Any) -> list[Conversation]:
@@ -177,12 +199,15 @@ def _conversation(path: str, handler: Any, route: Route | None) -> Conversation:
         query=_shown(field for each in dependants for field in each.query_params),
         headers=_shown(field for each in dependants for field in each.header_params),
         cookies=_shown(field for each in dependants for field in each.cookie_params),
-        security=list(_security(dependants)),
+        security=_security(dependants),
     )
     fields = {field.alias: field.field_info for each in dependants for field in each.path_params}
+    if route is not None and (of_litestar := getattr(route.around[-1], "route_handler", None)) is not None:
+        fields |= _add_of_litestar(conversation, of_litestar, {name for name, _ in _PARAMETER.findall(path)})
+        conversation.security = _security_of_litestar(route.around)
     for name, converter in _PARAMETER.findall(path):
         field = fields.get(name)
-        annotation = hints.get(name) if field is None else field.annotation
+        annotation = getattr(field, "annotation", None) if name not in hints else hints[name]
         conversation.parameters[name] = _parameter(annotation, converter, field)
     return conversation
 
@@ -292,14 +317,29 @@ def _dependants(dependant: Any) -> Iterator[Any]:
             yield from _dependants(each)
 
 
-def _shown(fields: Iterable[Any]) -> list[Any]:
+def _shown(fields: Iterable[Any]) -> list[Parameter]:
     """Parameters, each once, without those that are not to be in a schema."""
     by_name = {field.alias: field for field in fields if field.field_info.include_in_schema}
-    return list(by_name.values())
+    return [
+        Parameter(
+            name,
+            Annotated[field.field_info.annotation, field.field_info],
+            "pydantic",
+            field.field_info.is_required(),
+            field.field_info.description or "",
+            getattr(field.field_info, "convert_underscores", False) is True,
+        )
+        for name, field in by_name.items()
+    ]
 
 
-def _security(dependants: list[Any]) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """Security schemes of FastAPI, also those that are called for nothing but the check."""
+def _security(dependants: list[Any]) -> list[list[Scheme]]:
+    """Security schemes of FastAPI, also those that are called for nothing but the check.
+
+    One that does not raise by itself is an alternative. One that does is needed, whatever else there is.
+    """
+    needed: list[Scheme] = []
+    either: list[Scheme] = []
     for each in dependants:
         scheme = each.call
         if hasattr(scheme, "scheme_name") and hasattr(scheme, "model"):
@@ -307,4 +347,102 @@ def _security(dependants: list[Any]) -> Iterator[tuple[Any, tuple[str, ...]]]:
                 *(getattr(each, "parent_oauth_scopes", None) or ()),
                 *(getattr(each, "own_oauth_scopes", None) or getattr(each, "security_scopes", None) or ()),
             )
-            yield scheme, tuple(dict.fromkeys(scopes))
+            described = scheme.model.model_dump(by_alias=True, exclude_none=True, mode="json")
+            found = Scheme(scheme.scheme_name, described, tuple(dict.fromkeys(scopes)))
+            listed = needed if getattr(scheme, "auto_error", True) else either
+            if found not in listed:
+                listed.append(found)
+    return [needed] if needed else [[scheme] for scheme in either]
+
+
+# Litestar
+
+# What its handlers can take that is no parameter.
+_RESERVED: Final = {"socket", "state", "headers", "cookies", "query", "scope", "request", "body", "data"}
+# What Litestar's `Parameter` says of values that msgspec has in its `Meta`, too.
+_CONSTRAINTS: Final = (
+    "gt",
+    "ge",
+    "lt",
+    "le",
+    "multiple_of",
+    "min_length",
+    "max_length",
+    "pattern",
+    "description",
+)
+
+
+def _add_of_litestar(conversation: Conversation, handler: Any, in_path: set[str]) -> dict[str, Any]:
+    """Add the parameters of a handler, and of the dependencies that it uses.
+
+    Returns:
+        What is said of those in the path, by name.
+    """
+    provided: dict[str, Any] = {}
+    for layer in handler.ownership_layers:
+        provided |= getattr(layer, "dependencies", None) or {}
+    said: dict[str, Any] = {}
+    seen = set(_RESERVED)
+    waiting = [handler.parsed_fn_signature]
+    while waiting:
+        for name, field in waiting.pop().parameters.items():
+            if name in seen:
+                continue
+            seen.add(name)
+            told = field.kwarg_definition
+            if name in in_path:
+                said[name] = told
+            elif name in provided:
+                waiting.append(provided[name].parsed_fn_signature)
+            elif getattr(told, "include_in_schema", told is None) and not any(
+                map(_is_dependency, field.metadata)
+            ):
+                _add_parameter(conversation, name, field, told)
+    return said
+
+
+def _is_dependency(mark: Any) -> bool:
+    """Whether Litestar's mark says that it is a dependency, here one that nobody provides."""
+    return type(mark).__name__ == "Dependency"
+
+
+def _add_parameter(conversation: Conversation, name: str, field: Any, told: Any) -> None:
+    kind = type(told).__name__
+    listed, name = conversation.query, getattr(told, "query", None) or getattr(told, "name", None) or name
+    for place, parameters in (("header", conversation.headers), ("cookie", conversation.cookies)):
+        # The name of Litestar's older `Parameter`, or the class that tells the place.
+        if (alias := getattr(told, place, None)) or kind == f"{place.title()}Parameter":
+            listed, name = parameters, alias or name
+    description = getattr(told, "description", None) or ""
+    type_ = _with_meta(field.annotation, told)
+    listed.append(Parameter(name, type_, "msgspec", field.is_required, description))
+
+
+def _with_meta(annotation: Any, told: Any) -> Any:
+    """A type with what Litestar's `Parameter` says of it; anything, if msgspec does not know it."""
+    import msgspec  # Litestar needs it
+
+    meta = {name: value for name in _CONSTRAINTS if (value := getattr(told, name, None)) is not None}
+    for type_ in (Annotated[annotation, msgspec.Meta(**meta)], annotation):
+        try:
+            msgspec.json.schema(type_)
+        except Exception:  # whatever it raises for a type of somebody else
+            continue
+        return type_
+    return Any
+
+
+def _security_of_litestar(around: tuple[Any, ...]) -> list[list[Scheme]]:
+    """What the app's configuration of OpenAPI says, which authentication middleware of Litestar adds to."""
+    config = next(filter(None, (getattr(node, "openapi_config", None) for node in around)), None)
+    described: dict[str, Any] = {}
+    components = getattr(config, "components", None) or ()
+    for each in components if isinstance(components, list) else [components]:
+        for name, scheme in (getattr(each, "security_schemes", None) or {}).items():
+            described[name] = scheme.to_schema()
+    return [
+        [Scheme(name, described[name], tuple(scopes)) for name, scopes in each.items()]
+        for each in getattr(config, "security", None) or ()
+        if all("type" in described.get(name, ()) for name in each)  # and is no reference
+    ]
