@@ -362,7 +362,8 @@ class Unknown:
 def test_parameters_of_litestar(way: str) -> None:
     def of_place(place: str, name: str, **said: Any) -> Any:
         if way == "before":
-            return Parameter(**{place: name}, **said)
+            named: dict[str, Any] = {place: name}
+            return Parameter(**named, **said)
         kinds = {"query": QueryParameter, "header": HeaderParameter, "cookie": CookieParameter}
         return kinds[place](name=name, **said)
 

@@ -344,12 +344,7 @@ class _SecuritySchemes:
 
     def of(self, conversation: Conversation) -> list[dict[str, Any]]:
         """What the operations of a conversation say: alternatives."""
-        said: list[dict[str, Any]] = []
-        for needed in conversation.security:
-            entry = self._together([self._one(scheme) for scheme in needed])
-            if entry not in said:
-                said.append(entry)
-        return said
+        return [self._together([self._one(each) for each in needed]) for needed in conversation.security]
 
     def _one(self, scheme: Scheme) -> tuple[str, dict[str, Any]]:
         """Its name, and what refers to it; the scopes that are needed are in the scheme there."""
