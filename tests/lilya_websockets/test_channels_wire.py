@@ -76,7 +76,7 @@ async def test_node_reads(redis_server: RedisServer) -> None:
                     ("with wishes", {"exclude": "ada", "history": 9}),
                     (b"1 {}", {"max_age": 60}),
                 ):
-                    id = await channels.publish(name, data, **wishes)  # type: ignore[arg-type]
+                    id = await channels.publish(name, data, **wishes)
                     text = data if isinstance(data, str) else base64.b64encode(data).decode()
                     expected.append({"id": id, "data": text, **wishes})
 

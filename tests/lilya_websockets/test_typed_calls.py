@@ -361,7 +361,8 @@ class AskLouderStruct(AskStruct):
 )
 async def test_a_request_of_a_subclass(request_: Any, answers: Any) -> None:
     server = Server(answer("1"))
-    cls: Any = WebSocket[answers, type(request_).__mro__[1]]
+    asked: Any = type(request_).__mro__[1]
+    cls: Any = WebSocket[answers, asked]
     websocket: Any = await server.accepted(cls)
     assert (await websocket.call(request_)).text == "yes"
     assert json.loads(server.sent[0]["text"]) == {"type": "ask", "id": "1", "question": ""}
