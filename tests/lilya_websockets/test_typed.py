@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import re
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, Generic, Literal, NewType, TypeVar, Union
@@ -47,6 +48,11 @@ T = TypeVar("T")
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
+
+
+def named(value: object) -> str:
+    """An id of a test: the same in each of pytest's workers, without the addresses in what is printed."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 def of(kind: Kind, **options: Any) -> Any:
@@ -454,7 +460,7 @@ class Nested(pydantic.BaseModel):
         (list[Say | Leave], '[{"type": "leave"}, {"type": "say", "text": 5}]', [1, "text"]),
         (list[Say | Leave] | str, '[{"type": "leave"}, {"text": 5}]', [1]),
     ],
-    ids=str,
+    ids=named,
 )
 async def test_places_are_those_in_the_message(types: Any, payload: str, place: list[Any]) -> None:
     websocket, server = await opened(WebSocket[types], text(payload), disconnect())
@@ -658,7 +664,7 @@ UNTOLD = [
 ]
 
 
-@pytest.mark.parametrize("types", UNTOLD, ids=str)
+@pytest.mark.parametrize("types", UNTOLD, ids=named)
 def test_a_union_of_models_that_nothing_tells_apart(types: Any) -> None:
     with pytest.raises(TypeError, match=r"nothing tells the members of .* apart") as raised:
         WebSocket[types]
@@ -677,7 +683,7 @@ def test_a_union_of_models_that_nothing_tells_apart(types: Any) -> None:
         (NamelessStruct | TaggedSay, "msgspec cannot make messages of NamelessStruct | TaggedSay"),
         (ArrayStruct | TaggedSay, "msgspec cannot make messages of ArrayStruct | TaggedSay"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_types_of_which_no_messages_can_be_made(types: Any, words: str) -> None:
     with pytest.raises(TypeError) as raised:
@@ -837,7 +843,7 @@ Tree = TypeAliasType("Tree", "list[Tree] | int")
         (ArrayStruct | None, "[1]", ArrayStruct(1)),
         (Any | None, '{"a": [1]}', {"a": [1]}),
     ],
-    ids=str,
+    ids=named,
 )
 async def test_types_of_which_messages_can_be_made(types: Any, payload: str, value: Any) -> None:
     cls: Any = WebSocket[types]
@@ -859,7 +865,7 @@ async def test_types_of_which_messages_can_be_made(types: Any, payload: str, val
         (Told, '{"kind": "up"}', "Input tag 'up' does not match any of the expected tags: 'left', 'right'"),
         (Told, "5", "Unable to extract tag"),
     ],
-    ids=str,
+    ids=named,
 )
 async def test_no_text_of_an_answer_names_an_enum_or_a_function(types: Any, payload: str, words: str) -> None:
     websocket, server = await opened(WebSocket[types], text(payload), disconnect())
@@ -880,7 +886,7 @@ async def test_no_text_of_an_answer_names_an_enum_or_a_function(types: Any, payl
         (Literal["a"], "b"),
         (Say | str, 5),
     ],
-    ids=str,
+    ids=named,
 )
 async def test_values_that_are_not_of_the_type(types: Any, value: Any) -> None:
     cls: Any = WebSocket[types]
