@@ -140,9 +140,9 @@ async def test_the_keys_are_those_of_the_page(redis_server: RedisServer) -> None
             await take(listening, 2)
             answer = redis_server.ask("KEYS", "*") + redis_server.ask("PUBSUB", "CHANNELS")
             for name in re.findall(r"^\{.*$", answer.decode(), re.MULTILINE):
-                companion, suffix = re.fullmatch(
-                    r"\{lilya:(%00presence:|%00control)?a?\}(.*?)\r?", name
-                ).groups("")  # type: ignore[union-attr]  # each name is one of ours
+                parts = re.fullmatch(r"\{lilya:(%00presence:|%00control)?a?\}(.*?)\r?", name)
+                assert parts is not None, name
+                companion, suffix = parts.groups("")
                 if companion != "%00control":
                     found.add(f"{companion}{suffix}".replace(":once:k", ":once:key"))
     page = PAGE.read_text(encoding="utf-8")

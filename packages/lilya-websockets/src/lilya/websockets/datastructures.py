@@ -30,7 +30,7 @@ class Address(NamedTuple):
 
     @classmethod
     def of(cls, value: Iterable[Any] | None) -> Address | None:
-        """An address as a scope has it: a pair, or a longer tuple as the `socket` module has for IPv6."""
+        """An address as a scope has it: a pair, or a longer tuple, as Python has for IPv6."""
         return cls(*(*value, None, None)[:2]) if value else None
 
 
