@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any, cast
 
 from litestar.connection import WebSocket as LitestarWebSocket
@@ -261,16 +261,23 @@ class Peer:
     """The server of one connection, on an event loop.
 
     Args:
-        tells: Whether it tells the end.
+        tells: Whether it tells the end, and counts what comes.
+        payload: What the client sends when it has seen the accept and after each echo. Default: nothing.
     """
 
-    def __init__(self, *, tells: bool) -> None:
+    is_ready = True
+
+    def __init__(self, *, tells: bool, payload: Scope | None = None) -> None:
+        self._message = None if payload is None else {"type": "websocket.receive", **payload}
+        self._left = MESSAGES
+        self._counts: Any = None
+        self._call_soon = asyncio.get_running_loop().call_soon
         self.watchers: list[Callable[[Any], object]] = []
         self.scope = new_scope()
         if tells:
             self.scope["extensions"] = {
                 **self.scope["extensions"],
-                "lilya.websocket.end": {"watch": self.watch},
+                "lilya.websocket.end": {"watch": self.watch, "connection": self},
             }
         self._arrived: asyncio.Queue[Any] = asyncio.Queue()
         self.put = self._arrived.put_nowait
@@ -279,11 +286,23 @@ class Peer:
     def watch(self, callback: Callable[[Any], object]) -> None:
         self.watchers.append(callback)
 
+    def count(self) -> Any:
+        self._counts = SimpleNamespace(messages_received=0, bytes_received=0, messages_sent=0, bytes_sent=0)
+        return self._counts
+
     async def receive(self) -> Any:
         return await self._arrived.get()
 
     async def send(self, message: Any) -> None:
-        pass
+        if self._message is not None and message["type"] != "websocket.close":
+            self._left -= 1
+            self._call_soon(self.speak if self._left >= 0 else self.leave)
+
+    def speak(self) -> None:
+        if self._counts is not None:
+            self._counts.messages_received += 1
+            self._counts.bytes_received += 32
+        self.put(self._message)
 
     def leave(self) -> None:
         end = {"type": "websocket.disconnect"}
@@ -294,22 +313,9 @@ class Peer:
 
 def per_message_on_a_loop(app: App, payload: Scope, *, tells: bool = False) -> float:
     async def serve() -> float:
-        call_soon = asyncio.get_running_loop().call_soon
-        peer = Peer(tells=tells)
-        message = {"type": "websocket.receive", **payload}
-        left = MESSAGES
-
-        async def send(sent: Any) -> None:
-            nonlocal left
-            if sent["type"] != "websocket.close":  # then the client has seen the accept, or an echo
-                left -= 1
-                if left >= 0:
-                    call_soon(peer.put, message)
-                else:
-                    call_soon(peer.leave)
-
+        peer = Peer(tells=tells, payload=payload)
         start = time.perf_counter_ns()
-        await app(peer.scope, peer.receive, send)
+        await app(peer.scope, peer.receive, peer.send)
         return (time.perf_counter_ns() - start) / MESSAGES
 
     return asyncio.run(serve())
