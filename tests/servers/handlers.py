@@ -11,6 +11,7 @@ import socket
 import warnings
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -18,6 +19,7 @@ import anyio
 
 from lilya.websockets import WebSocket, WebSocketDisconnect, _servers
 from lilya.websockets.observing import End, ObservedConnection, Observer, Refusal, observe
+from lilya.websockets.origins import OriginGuard
 from lilya.websockets.types import Receive, Scope, Send
 
 SECRET = "xyzzy-what-no-peer-may-see"
@@ -226,6 +228,21 @@ async def accepting(name: str, number: str, websocket: WebSocket) -> None:
             say(number, f"warned by {', '.join(warning.category.__name__ for warning in caught)}")
 
 
+async def let_in(scope: Scope, receive: Receive, send: Send) -> None:
+    websocket = WebSocket(scope, receive, send)
+    await websocket.accept()
+    await websocket.close()
+
+
+CASES = Path(__file__).parents[1] / "lilya_websockets" / "origin_cases.json"
+# By the case's number: its guard, and the scheme of its server.
+guards = {
+    str(case["id"]): (OriginGuard(let_in, **case["config"]), case["scheme"])
+    for case in json.loads(CASES.read_text(encoding="utf-8"))["cases"]
+    if case["expect"] != "error"
+}
+
+
 def number_of(scope: Scope) -> str:
     number: str
     (number,) = parse_qs(scope["query_string"].decode())["number"]
@@ -271,6 +288,11 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 async def handle(scope: Scope, receive: Receive, send: Send) -> None:
     number = number_of(scope)
     _, way, name = scope["path"].split("/")
+    if way == "origin":
+        # None of the servers here has TLS; the scheme is said as uvicorn says that of a proxy.
+        guard, scheme = guards[name]
+        await guard({**scope, "scheme": scheme}, receive, send)
+        return
     websocket = WebSocket(scope, receive, send)
     if way == "release":
         gates.setdefault(number, anyio.Event()).set()
