@@ -280,6 +280,23 @@ def test_security_schemes_that_are_alternatives() -> None:
     assert scheme["description"] == "A token. Required together with APIKeyQuery_2."
 
 
+def test_names_that_are_there_for_type_checkers_only() -> None:
+    from .unresolved import app, types
+
+    for unresolved, said in (
+        (
+            types,
+            r"cannot resolve the annotation 'WebSocket\[int\]' of with_types: name 'WebSocket' is not",
+        ),
+        (
+            app,
+            "cannot resolve the annotation 'WebSocket', so FastAPI takes 'websocket' for a parameter of the",
+        ),
+    ):
+        with pytest.raises(TypeError, match=said):
+            AsyncAPI(unresolved).to_json()
+
+
 def test_cookies_of_fastapi() -> None:
     app = FastAPI()
 

@@ -15,3 +15,11 @@ app = FastAPI()
 @app.websocket("/")
 async def handler(websocket: WebSocket) -> None:
     raise AssertionError("not reached")
+
+
+types = FastAPI()
+
+
+@types.websocket("/")
+async def with_types(websocket: WebSocket[int]) -> None:
+    raise AssertionError("not reached")

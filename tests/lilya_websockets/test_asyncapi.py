@@ -594,7 +594,12 @@ def test_annotations_that_cannot_be_resolved() -> None:
     with pytest.raises(TypeError, match=r"cannot resolve the annotation 'WebSocket\[Nowhere\]' of .*handler"):
         AsyncAPI({"/": handler}).to_json()
 
-    async def other(websocket: WebSocket[Say, Any], more: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+    async def renamed(socket: "Socket[Say]", more: "list[Nowhere]") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(TypeError, match=r"cannot resolve the annotation 'Socket\[Say\]' of .*renamed"):
+        AsyncAPI({"/": renamed}).to_json()
+
+    async def other(websocket: WebSocket[Say, Any], more: "Nowhere", most: "list[Nowhere]") -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
     assert operations(of(other))["receive_root"] == ("receive", ["Say"])
 

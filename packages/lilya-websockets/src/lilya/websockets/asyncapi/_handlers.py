@@ -12,7 +12,18 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from types import GenericAlias
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    ForwardRef,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from .._routes import Route, websocket_routes
 from .._websocket import WebSocket
@@ -295,10 +306,11 @@ def _hints(handler: Any, *, wanted: bool) -> dict[str, Any]:
         return get_type_hints(handler, include_extras=True)
     except Exception as error:  # whatever an annotation raises
         found = {}
-        for name, annotation in handler.__annotations__.items():
+        for number, (name, annotation) in enumerate(handler.__annotations__.items()):
             if not isinstance(annotation, str):
                 found[name] = annotation
-            elif wanted and "WebSocket[" in annotation:
+            # The first one is the WebSocket's, whatever the class is called there.
+            elif wanted and ("WebSocket[" in annotation or (number == 0 and "[" in annotation)):
                 raise TypeError(
                     f"cannot resolve the annotation {annotation!r} of {handler.__qualname__}: {error}. "
                     "Import its names outside of TYPE_CHECKING, or use describe(WebSocket[In, Out])"
@@ -318,8 +330,18 @@ def _dependants(dependant: Any) -> Iterator[Any]:
 
 
 def _shown(fields: Iterable[Any]) -> list[Parameter]:
-    """Parameters, each once, without those that are not to be in a schema."""
+    """Parameters, each once, without those that are not to be in a schema.
+
+    Raises:
+        TypeError: FastAPI has taken an annotation that it cannot resolve for a parameter.
+    """
     by_name = {field.alias: field for field in fields if field.field_info.include_in_schema}
+    for name, field in by_name.items():
+        if isinstance(unresolved := field.field_info.annotation, ForwardRef):
+            raise TypeError(
+                f"cannot resolve the annotation {unresolved.__forward_arg__!r}, so FastAPI takes {name!r} "
+                "for a parameter of the query. Import its names outside of TYPE_CHECKING"
+            )
     return [
         Parameter(
             name,
