@@ -424,6 +424,18 @@ FAULTS: dict[str, tuple[Plant, list[str]]] = {
         both(NAMED, add(PAGE, "\n| call | |\n| --- | --- |\n| `channel.accept(protocol=None)` | x |\n")),
         ["docs/talk.md:32: `channel.accept(protocol=None)`: channel.accept has no argument protocol*"],
     ),
+    "class in a fence of text": (
+        both(NAMED, add(PAGE, "\n```text\nraise Chanel('why')\n```\n")),
+        ["docs/talk.md:31: `Chanel('why')`: there is no Chanel; it is close to Channel"],
+    ),
+    "argument in a fence that is skipped": (
+        both(NAMED, change(PAGE, "channel.fly(\n", "open_all([channel],\n         limits=4)\n")),
+        ["docs/talk.md:27: `open_all([[]channel], limits=4)`: open_all has no argument limits*"],
+    ),
+    "argument of a middleware in a fence that is skipped": (
+        both(NAMED, change(PAGE, "channel.fly(\n", "app.add_middleware(Channel, modes=4)\n")),
+        ["docs/talk.md:27: `Channel(modes=4)`: Channel has no argument modes*"],
+    ),
     "option that is almost one": (
         both(NAMED, add(PAGE, "\nSet `subprotocols=None`.\n")),
         ["docs/talk.md:30: `subprotocols=None`: there is no subprotocols; it is close to subprotocol"],
@@ -976,6 +988,8 @@ def test_a_name_that_stands_for_a_constant(project: Project) -> None:
     result = project.run()
     result.assert_outcomes(passed=15, skipped=1, failed=1)
     result.stdout.fnmatch_lines(["docs_src/talk/echo.ws:5: $shout is 'HELLO' each time: write that"])
+    # In one process, what differs from process to process is the same.
+    project.run("-k", "memory or names").assert_outcomes(passed=3, deselected=14)
 
 
 def test_no_pages_at_all_is_a_failure(project: Project) -> None:

@@ -12,7 +12,7 @@ import importlib
 import inspect
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -24,8 +24,13 @@ _OPTION = re.compile(r"(?P<name>[a-z_]\w*)=(?P<value>[^=].*|)")
 CLOSE = 0.85  # of two names, from which on one is taken for a slip of the other
 
 
-def defined_in(page: Page) -> set[str]:
-    """Return the names that the code on a page defines or imports: they are no slips of others."""
+def defined_in(page: Page, documented: Collection[str] = ()) -> set[str]:
+    """Return the names that the code on a page defines or imports: they are no slips of others.
+
+    Args:
+        page: the page.
+        documented: modules whose names are looked up all the same.
+    """
     found: set[str] = set()
     for fence in page.fences:
         if fence.language in PYTHON:
@@ -33,9 +38,32 @@ def defined_in(page: Page) -> set[str]:
                 for node in ast.walk(ast.parse(fence.expanded())):
                     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                         found.add(node.name)
+                    elif isinstance(node, ast.ImportFrom) and node.module in documented:
+                        continue
                     elif isinstance(node, ast.Import | ast.ImportFrom):
                         found |= {alias.asname or alias.name for alias in node.names}
     return found
+
+
+def calls_in(page: Page) -> Iterator[tuple[int, str]]:
+    """Yield the calls in code that is not run: in Python that is skipped, and in fences of text."""
+    for fence in page.fences:
+        if fence.includes or not (fence.language == "text" or (fence.language in PYTHON and fence.skip)):
+            continue
+        try:
+            tree = ast.parse(fence.source)
+        except (SyntaxError, ValueError):  # of text, most is no code; of code, a part of something
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                yield fence.line + node.lineno, ast.unparse(_made_by(node))
+
+
+def _made_by(call: ast.Call) -> ast.Call:
+    """Return the call that a call comes to: `add_middleware(Guard, rate=1)` makes a `Guard(rate=1)`."""
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "add_middleware" and call.args:
+        return ast.Call(call.args[0], call.args[1:], call.keywords)
+    return call
 
 
 class Names:

@@ -208,6 +208,7 @@ class Gate:
         self.unreached: list[str] = []
         self.traced: set[Session] = set()
         self.values: dict[tuple[Path, int | None], dict[str, list[Any]]] = {}
+        self.in_others: set[Session] = set()  # replayed in other processes, too
 
     @cached_property
     def names(self) -> Names:
@@ -512,7 +513,7 @@ class DocPage(pytest.File):
             if fence.skip is not None:
                 yield self.item(f"fence:{fence.line}", "skipped", fence.line, lambda: None, fence.skip)
         yield from self.commands(page)
-        if gate.modules and page.spans:
+        if gate.modules:
             yield self.item("names", "pages with names", 1, partial(self.check_names, page))
         for bullet in page.bullets:
             if not bullet.receiver and bullet.skip is None and bullet.method not in gate.names.objects:
@@ -570,13 +571,13 @@ class DocPage(pytest.File):
 
     def check_names(self, page: Page) -> str | None:
         """Tell which names in the text of a page are none."""
-        from ws_doctest._names import defined_in
+        from ws_doctest._names import calls_in, defined_in
 
         gate = _gate(self)
-        own = defined_in(page)
+        own = defined_in(page, gate.modules)
         problems = [
             f"{page.name}:{number}: {problem}"
-            for number, code in page.spans
+            for number, code in [*page.spans, *calls_in(page)]
             if code.partition("(")[0] not in own and (problem := self.problem_of_span(gate, code)) is not None
         ]
         return "\n".join(problems) or None
@@ -768,6 +769,7 @@ class DocPage(pytest.File):
             gate.discard(implementation, str(exc))
             return str(exc)
         gate.note_values(session, outcome)
+        gate.in_others.add(session)
         if outcome.broken_off:
             gate.discard(implementation)
         return self.hint(verdict(script, outcome, f"uvicorn-{implementation}", session.shown_at))
@@ -812,7 +814,7 @@ class DocPage(pytest.File):
         """Tell which names stand for what is the same each time."""
         gate = _gate(self)
         script = session.read()
-        if not gate.implementations:  # what differs from process to process is the same in this one
+        if session not in gate.in_others:  # what differs from process to process is the same in this one
             return None
         constant = {
             name: values[0]
