@@ -326,6 +326,13 @@ if nox is not None:
         )
 
     @nox.session
+    def planted(session: nox.Session) -> None:
+        """How many planted changes of behaviour, and faults in the docs, the checks of the docs notice."""
+        install(session, CORE, DOCTEST, groups=("tests", "docs"))
+        for name in session.posargs[:1] or ("behaviours", "faults"):
+            session.run("python", "-m", "tests.planted", name, *session.posargs[1:])
+
+    @nox.session
     def conformance(session: nox.Session) -> None:
         """The protocol for uvicorn: every case however its bytes are cut, Autobahn, and uvicorn's tests."""
         install(session, CORE, DOCTEST, groups=("conformance",))

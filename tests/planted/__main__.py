@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from tests.docs.places import PLACE
 from tests.planted.behaviours import BEHAVIOURS, MORE_BEHAVIOURS
 from tests.planted.faults import FAULTS
-from tests.planted.planting import Fault, copy
+from tests.planted.planting import ROOT, Fault, copy
 
 LIMIT = 900.0  # seconds for one run of pytest
 TOGETHER = 12  # faults at a time
@@ -72,7 +72,7 @@ def place_of(failure: str) -> str:
     return found[0] if found else ""
 
 
-def is_about(failure: str, fault: Fault) -> bool:
+def is_about(failure: str, fault: Fault, clean: Path = ROOT) -> bool:
     """Whether a failure is about a fault, of several that were planted."""
     failure = re.sub(r"shown on [\w./:, -]+", "", failure)
     for plant in fault.plants:
@@ -83,7 +83,7 @@ def is_about(failure: str, fault: Fault) -> bool:
                 return True
             continue
         lines = [int(line) for line in re.findall(rf"(?<![\w/.-]){re.escape(plant.file)}:(\d+)", failure)]
-        if any(abs(line - plant.line) <= NEAR for line in lines):
+        if any(abs(line - plant.line(clean)) <= NEAR for line in lines):
             return True
     return fault.alone
 
@@ -112,7 +112,9 @@ def written(faults: list[Fault], clean: Path, folder: Path) -> Iterator[tuple[Fa
             keep(folder, f"{batch[0].name} {name.partition('/')[0]}", output)
             for fault in list(left):
                 about = (
-                    [failure for failure in failures(output) if is_about(failure, fault)] if status else []
+                    [failure for failure in failures(output) if is_about(failure, fault, clean)]
+                    if status
+                    else []
                 )
                 if about:
                     left.remove(fault)

@@ -27,10 +27,9 @@ class Plant:
     file: str
     edit: Callable[[str | None], str | None]
 
-    @property
-    def line(self) -> int:
-        """The first line that it changes."""
-        path = ROOT / self.file
+    def line(self, root: Path = ROOT) -> int:
+        """The first line that it changes in a repository without it."""
+        path = root / self.file
         before = path.read_text(encoding="utf-8") if path.is_file() else ""
         after = self.edit(before if path.is_file() else None) or ""
         lines = list(zip(before.split("\n"), after.split("\n"), strict=False))
