@@ -333,6 +333,19 @@ if nox is not None:
             session.run("python", "-m", "tests.planted", name, *session.posargs[1:])
 
     @nox.session
+    def cluster(session: nox.Session) -> None:
+        """Channels in a cluster of Redis, under more faults than in `tests`: for a night."""
+        install(session, CORE, DOCTEST, groups=("matrix",))
+        session.run(
+            "pytest",
+            "tests/lilya_websockets/test_channels_cluster.py",
+            "-p",
+            "no:cacheprovider",
+            *session.posargs,
+            env={"LILYA_CLUSTER_FAULTS": "40x40"},
+        )
+
+    @nox.session
     def conformance(session: nox.Session) -> None:
         """The protocol for uvicorn: every case however its bytes are cut, Autobahn, and uvicorn's tests."""
         install(session, CORE, DOCTEST, groups=("conformance",))

@@ -20,7 +20,8 @@ pytest.importorskip("redis", reason="the client of Redis is not installed: the e
 
 from lilya.websockets.channels import _feed, _link
 from lilya.websockets.channels._entries import event_of
-from lilya.websockets.channels._feed import Feed, _Watched
+from lilya.websockets.channels._feed import Feed
+from lilya.websockets.channels._listening import Listener, Watched
 from lilya.websockets.channels._redis import RedisBackend
 from lilya.websockets.channels._scripts import SCRIPTS
 
@@ -59,7 +60,7 @@ def no_filling(patch: pytest.MonkeyPatch) -> None:
     """What does not follow the position is taken as if it did."""
     original = Feed._next
 
-    def take(feed: Feed, watched: _Watched, pushed: bytes, positions: Any, reached: Any) -> Any:
+    def take(feed: Feed, watched: Watched, pushed: bytes, positions: Any, reached: Any) -> Any:
         found = event_of(watched.name, pushed)
         if found is None or watched.looking:
             return original(feed, watched, pushed, positions, reached)
@@ -70,13 +71,13 @@ def no_filling(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_looking_after_an_outage(patch: pytest.MonkeyPatch) -> None:
-    original = Feed._confirm
+    original = Listener._confirm
 
-    def confirm(feed: Feed, kind: bytes) -> None:
-        feed._commands[0][1][0].known = False
-        original(feed, kind)
+    def confirm(listener: Listener, kind: bytes, name: bytes) -> None:
+        listener._commands[0][1][0].known = False
+        original(listener, kind, name)
 
-    patch.setattr(Feed, "_confirm", confirm)
+    patch.setattr(Listener, "_confirm", confirm)
 
 
 def no_comparing(patch: pytest.MonkeyPatch) -> None:
@@ -439,7 +440,7 @@ async def test_limits_are_for_progress(
 async def test_much_to_send(redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sent together is no more than a megabyte or one event, and goes in pieces."""
     async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
-        pipe = backend._publishing
+        pipe: Any = backend._publishing
         sizes: list[int] = []
         send = pipe._send
 
@@ -637,17 +638,18 @@ async def test_a_line_that_is_silent(
 ) -> None:
     monkeypatch.setattr(_link, "IDLE", 0.02)
     async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
-        feed = backend._feed
-        line = feed.line.connection
+        listener = backend._listener
+        assert listener is not None
+        line = listener.line.connection
         await anyio.sleep(0.1)  # it is tried, and answers
-        assert feed.line.connection is line
+        assert listener.line.connection is line
         reader.remove("room")
         await anyio.sleep(0.1)  # also when it is subscribed to nothing
-        assert feed.line.connection is line
+        assert listener.line.connection is line
         await reader.add("room")
-        feed._is_tried = True
-        feed._quiet()
-        await until(lambda: feed.line.connection not in (line, None))
+        listener._is_tried = True
+        listener._quiet()
+        await until(lambda: listener.line.connection not in (line, None))
         await backend.publish("room", "one")
         assert await reader.data(1) == ["one"]
 

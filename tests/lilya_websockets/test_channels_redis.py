@@ -734,7 +734,7 @@ async def test_a_name_that_nobody_publishes_to_leaves_nothing(
         await backend.members("other")
         backend.wake()
         await until(lambda: at_rest(backend))
-    assert keys_of(redis_server, f"*{prefix}*") == [backend._keys.memory]
+    assert keys_of(redis_server, f"*{prefix}*") == [backend._keys.memory_of(0)]
 
 
 async def test_the_position_of_an_empty_channel(
@@ -837,7 +837,7 @@ async def test_a_primary_that_becomes_a_replica(prefix: str, caplog: pytest.LogC
                 await backend.publish("room", "one")
             with pytest.raises(BrokerError, match="it is a replica, which cannot be published to"):
                 await RedisBackend(server.url).start()
-            await until(lambda: cast(Any, backend._link).attempts > 2)
+            await until(lambda: cast(Any, backend._servers).attempts > 2)
             server.ask("REPLICAOF", "NO", "ONE")
             await backend.ready.wait()
             await backend.publish("room", "two")
@@ -1012,7 +1012,7 @@ async def test_a_lost_answer_about_an_event_that_is_trimmed(
 async def test_an_answer_that_is_lost_with_the_scripts(redis_server: RedisServer, prefix: str) -> None:
     """What was refused cannot be sent again in its place, so it fails."""
     async with Proxy(redis_server.port) as proxy, started(proxy.url, prefix=prefix) as backend:
-        connection = backend._publishing.line.connection
+        connection = cast(Any, backend._publishing).line.connection
         assert connection is not None
         read, count = connection.read_response, 0
 
@@ -1023,7 +1023,7 @@ async def test_an_answer_that_is_lost_with_the_scripts(redis_server: RedisServer
                 raise ConnectionResetError("planted")
             return await read()
 
-        connection.read_response = read_response  # type: ignore[method-assign, assignment]
+        connection.read_response = read_response
         redis_server.ask("SCRIPT", "FLUSH")
         results = await asyncio.gather(
             *(backend.publish("room", letter) for letter in "ab"), return_exceptions=True
@@ -1150,7 +1150,7 @@ async def test_answers_that_nobody_waits_for(prefix: str) -> None:
             async with anyio.create_task_group() as group:
                 group.start_soon(backend.publish, "room", "one")
                 group.start_soon(backend.publish, "wrong", "two")
-                await until(lambda: len(backend._publishing.sent) == 2)
+                await until(lambda: len(cast(Any, backend._publishing).sent) == 2)
                 group.cancel_scope.cancel()
             server.go_on()
             await backend.publish("room", "three")
@@ -1215,7 +1215,7 @@ async def test_one_connection_takes_the_others_with_it(redis_server: RedisServer
         started(proxy.url, prefix=prefix) as backend,
         reading(backend, "room") as reader,
     ):
-        lines = cast(Any, backend._link).lines
+        lines = cast(Any, backend._servers).lines
         before = [line.connection for line in lines]
         proxy.lose = SCRIPTS["publish"].sha
         await backend.publish("room", "one")

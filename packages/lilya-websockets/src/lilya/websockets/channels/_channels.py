@@ -38,8 +38,12 @@ __all__ = ["Channels"]
 _REDIS: Final = ("._redis", "RedisBackend", "redis")
 _BACKENDS: Final = {
     "memory": ("._memory", "MemoryBackend", "channels"),
-    "redis": _REDIS,
-    "rediss": _REDIS,
+    **{
+        f"{name}{tls}{many}": _REDIS
+        for name in ("redis", "valkey")
+        for tls in ("", "s")
+        for many in ("", "+sentinel", "+cluster")
+    },
     "unix": _REDIS,
 }
 

@@ -23,17 +23,16 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Final
 
-from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
-from . import _link
 from ._backend import BrokerError, Event, Gap, Id
 from ._entries import Standing, event_of, items_after
-from ._keys import Keys
-from ._link import Limit, Line, Link, Pipe, packed, reason
+from ._keys import Keys, epoch
+from ._link import Asking, reason
+from ._listening import Listener, Watched
 
 __all__ = ["Feed"]
 
@@ -51,98 +50,63 @@ _GIVEN: Final = 500
 # `read` before the server has to keep them.
 _HELD: Final = 256
 _WAITING: Final = (10_000, 16_777_216)
-# Names in one command.
-_NAMES: Final = 256
-# Messages in a row after which everybody else on the event loop has a turn.
-_TURN: Final = 64
 # Events that were given lately, of all channels: among them is looked for the place where branches part.
 _LATELY: Final = 4096
-
-
-class _Watched:
-    """A channel that is watched, from `watch` to `unwatch`."""
-
-    __slots__ = (
-        "again",
-        "confirmed",
-        "early",
-        "filled",
-        "held",
-        "known",
-        "looking",
-        "name",
-        "pushed",
-        "refused",
-        "suspected",
-        "unreadable",
-        "waiters",
-    )
-
-    def __init__(self, name: str, pushed: bytes) -> None:
-        self.name = name
-        self.pushed = pushed  # what its events are pushed on
-        self.confirmed = False  # the subscription, on the connection that there is
-        self.known = False  # it was confirmed before, on this connection or another
-        self.refused: ResponseError | None = None
-        self.waiters: list[asyncio.Future[None]] = []
-        self.early = False  # something was pushed while there was no position
-        self.looking = False
-        self.again = False  # more than could be held was pushed meanwhile
-        self.held: deque[bytes] = deque()
-        self.filled: Id | None = None  # what was read from the stream goes so far
-        self.suspected = ""  # the position that was behind the channel's end when that was compared
-        self.unreadable = False
 
 
 class Feed:
     """The channels that are watched, and what comes in them.
 
     Args:
-        link: The link to the server.
         pipe: For what is read from streams.
         keys: What channels are called at the server.
+        place: Who listens to a slot, if anybody can now.
+        astray: Is told the slot of a channel that is elsewhere now, and how the server has said so.
         age: Milliseconds that events are kept, `b"0"` without a limit.
         expire: Milliseconds after which a channel that nobody watches is forgotten.
     """
 
-    def __init__(self, link: Link, pipe: Pipe, keys: Keys, *, age: bytes, expire: bytes) -> None:
+    def __init__(
+        self,
+        pipe: Asking,
+        keys: Keys,
+        *,
+        place: Callable[[int], Listener | None],
+        astray: Callable[[int, ResponseError | None], None] = lambda slot, error: None,
+        age: bytes,
+        expire: bytes,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._link = link
         self._pipe = pipe
         self._keys = keys
+        self._place = place
+        self._astray = astray
         self._age = age
         self._expire = expire
-        self.memory = ""  # which memory of the server this is; of whoever makes the pipe's connection
-        self.line = Line(link, "reading", self._serve, self._came)
-        link.add(self.line)
-        self._watched: dict[str, _Watched] = {}
-        self._by_pushed: dict[bytes, _Watched] = {}
-        self._changes: deque[tuple[bytes, _Watched]] = deque()
-        self._changed = asyncio.Event()
-        # The commands that were sent, with those of whom each has still to be confirmed.
-        self._commands: deque[tuple[bytes, deque[_Watched]]] = deque()
-        self._arrived: deque[tuple[_Watched, bytes]] = deque()
+        # Which memory of the server this is, by slot; none where it has to be asked.
+        self._memories: dict[int, str] = {}
+        self._lives = 0  # of memories: one that was asked for before is another one's
+        self._watched: dict[str, Watched] = {}
+        self._arrived: deque[tuple[Watched, bytes]] = deque()
         self._size = 0
         self._room = asyncio.Event()
         self._news = asyncio.Event()
         self._positions: Mapping[str, str] = {}
-        self._noticed: dict[_Watched, None] = {}  # to be looked at, when what was given has its effect
-        self._to_look: dict[_Watched, None] = {}
+        self._noticed: dict[Watched, None] = {}  # to be looked at, when what was given has its effect
+        self._to_look: dict[Watched, None] = {}
         self._look_at = asyncio.Event()
-        self._suspects: dict[_Watched, None] = {}
-        self._found: deque[tuple[_Watched, str, list[Event | Gap], Id, bool]] = deque()
+        self._suspects: dict[Watched, None] = {}
+        self._found: deque[tuple[Watched, str, list[Event | Gap], Id, bool]] = deque()
         self._lately: deque[tuple[str, str]] = deque(maxlen=_LATELY)
-        self._limit = Limit(self._quiet)
-        self._is_tried = False  # a ping is under way
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
-        """End what was started. The line is the link's."""
-        self._limit.stop()
-        for task in self._tasks:
+        """End what was started. The listeners are whoever's has made them."""
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks)
         for watched in self._watched.values():
             for waiter in watched.waiters:
                 if not waiter.done():
@@ -156,19 +120,18 @@ class Feed:
         for channel in channels:
             watched = self._watched.get(channel)
             if watched is None:
-                watched = _Watched(channel, self._keys.pushed(channel))
-                self._watched[channel] = self._by_pushed[watched.pushed] = watched
-                self._change(b"SUBSCRIBE", watched)
-            elif watched.refused is not None:
-                watched.refused = None
-                self._change(b"SUBSCRIBE", watched)
+                pushed = self._keys.pushed(channel)
+                watched = self._watched[channel] = Watched(channel, pushed, self._keys.slot_of(pushed))
+                self._settle(watched)
+            elif watched.refused is not None and watched.listener is not None:
+                watched.listener.again(watched)
             if not watched.confirmed:
                 waiter: asyncio.Future[None] = self._loop.create_future()
                 watched.waiters.append(waiter)
                 waiters.append(waiter)
         if not self._tasks:
-            self.line.start()
-            self._tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._check())]
+            self._spawn(self._look())
+            self._spawn(self._check())
         if not waiters:
             return
         attempted = f"listen to {', '.join(map(repr, channels))}"
@@ -188,124 +151,72 @@ class Feed:
         """Watch some channels no longer; see `Backend.unwatch`."""
         for channel in channels:
             watched = self._watched.pop(channel, None)
-            if watched is not None:
-                del self._by_pushed[watched.pushed]
-                self._change(b"UNSUBSCRIBE", watched)
+            if watched is not None and watched.listener is not None:
+                watched.listener.remove(watched)
 
-    def _change(self, command: bytes, watched: _Watched) -> None:
-        self._changes.append((command, watched))
-        self._changed.set()
-
-    def _came(self) -> None:
-        """Something has come from the server, so it is there."""
-        self._is_tried = False
-        self._limit.set(_link.IDLE)
-
-    def _quiet(self) -> None:
-        """Nothing has come for a while."""
-        if self._is_tried:
-            self.line.use.late()
-        else:
-            self._is_tried = True
-            self._limit.set(_link.PATIENCE)
-            self._changed.set()
-
-    async def _serve(self, connection: Connection) -> None:
-        """Subscribe to what is watched, and take what comes."""
-        self._commands.clear()
-        self._changes = deque((b"SUBSCRIBE", watched) for watched in self._watched.values())
+    def settle(self) -> None:
+        """Listen to each channel where its slot is now."""
         for watched in self._watched.values():
-            watched.confirmed = False
-        self._came()
-        receiving = asyncio.create_task(self._receive(connection))
-        receiving.add_done_callback(lambda _: self._changed.set())
-        try:
-            if not self._changes:
-                self._link.found(self.line.name)
-            while True:
-                self._changed.clear()
-                if receiving.done():
-                    receiving.result()
-                while self._changes:
-                    command, those = self._next_command()
-                    self._commands.append((command, deque(those)))
-                    await connection.send_packed_command(
-                        [packed(command, *(watched.pushed for watched in those))], False
-                    )
-                if self._is_tried:
-                    await connection.send_packed_command([packed(b"PING")], False)
-                await self._changed.wait()
-        finally:
-            self._limit.lift()
-            receiving.cancel()
-            await asyncio.wait([receiving])
+            self._settle(watched)
 
-    def _next_command(self) -> tuple[bytes, list[_Watched]]:
-        """What is to be sent next, for as many channels as follow each other."""
-        command, watched = self._changes.popleft()
-        those = [watched]
-        while self._changes and self._changes[0][0] == command and len(those) < _NAMES:
-            those.append(self._changes.popleft()[1])
-        return command, those
+    def _settle(self, watched: Watched) -> None:
+        listener = self._place(watched.slot)
+        if listener is watched.listener:
+            return
+        if watched.listener is not None:
+            watched.listener.forget(watched)
+        if listener is not None:
+            listener.add(watched)
 
-    async def _receive(self, connection: Connection) -> None:
-        row = 0
-        while True:
-            try:
-                message = await connection.read_response()
-            except ResponseError as error:
-                self._refuse(error)
-                continue
-            if type(message) is list and len(message) == 3:
-                kind, name, what = message
-                if kind == b"message":
-                    watched = self._by_pushed.get(name)
-                    if watched is not None:
-                        self._arrived.append((watched, what))
-                        self._size += len(what)
-                        self._news.set()
-                else:
-                    self._confirm(kind)
-            row += 1
-            if row % _TURN == 0:
-                await asyncio.sleep(0)
-                most, bytes_at_most = _WAITING
-                while len(self._arrived) > most or self._size > bytes_at_most:
-                    # The server keeps the rest, and when that is too much, it ends the connection.
-                    self._limit.lift()
-                    self._room.clear()
-                    await self._room.wait()
-                    self._came()
+    # What a listener hears
 
-    def _confirm(self, kind: bytes) -> None:
-        """The server has done the oldest part of what it was sent."""
-        command, those = self._commands[0]
-        watched = those.popleft()
-        if not those:
-            self._commands.popleft()
-        if command == b"SUBSCRIBE" and kind == b"subscribe":
-            watched.confirmed = True
-            if watched.known:
-                self._notice(watched)
-            watched.known = True
-            _tell(watched, None)
-        self._see_whether_all_is_done()
+    def heard(self, watched: Watched, message: bytes) -> None:
+        """Something was pushed."""
+        self._arrived.append((watched, message))
+        self._size += len(message)
+        self._news.set()
 
-    def _see_whether_all_is_done(self) -> None:
-        if not self._commands and not self._changes:
-            self._link.found(self.line.name)
+    async def room(self) -> None:
+        """Wait until there is room for more."""
+        most, bytes_at_most = _WAITING
+        while len(self._arrived) > most or self._size > bytes_at_most:
+            self._room.clear()
+            await self._room.wait()
 
-    def _refuse(self, error: ResponseError) -> None:
-        """The server refuses a command, for all channels in it."""
-        command, those = self._commands.popleft()
-        if command == b"UNSUBSCRIBE":
-            raise error
-        for watched in those:
-            watched.refused = error
-            if not watched.waiters:
-                logger.error("channel %r cannot be listened to: %s", watched.name, reason(error))
-            _tell(watched, error)
-        self._see_whether_all_is_done()
+    def confirmed(self, watched: Watched) -> None:
+        """A channel is subscribed to again: what was pushed meanwhile is lost."""
+        self._notice(watched)
+
+    def astray(self, watched: Watched, error: ResponseError | None) -> None:
+        """A channel is subscribed to no longer: its slot is elsewhere."""
+        self._astray(watched.slot, error)
+
+    # Memories
+
+    def remember(self, memory: str, slot: int = 0) -> None:
+        """It is known which memory a slot is in."""
+        self._memories[slot] = memory
+
+    def forget(self) -> None:
+        """It is not known any more: a connection was lost, or a slot is elsewhere."""
+        self._lives += 1
+        self._memories.clear()
+
+    def known_memory(self, slot: int) -> str:
+        """In which memory a slot is, or nothing."""
+        return self._memories.get(slot, "")
+
+    async def memory_of(self, channel: str) -> str:
+        """In which memory of the server a channel is."""
+        slot = self._keys.slot_of(self._keys.pushed(channel))
+        memory = self._memories.get(slot)
+        if memory is None:
+            life = self._lives
+            request = self._pipe.request(self._keys.script("memory", [self._keys.memory_of(slot)], epoch()))
+            memory = (await request.future).decode()
+            if life == self._lives:
+                self._memories[slot] = memory
+        return memory
 
     # Reading
 
@@ -332,7 +243,7 @@ class Feed:
                 self._notice(watched)
         self._news.set()
 
-    def _notice(self, watched: _Watched) -> None:
+    def _notice(self, watched: Watched) -> None:
         """Have a channel looked at, as soon as what was given has its effect on the positions."""
         watched.looking = True
         self._noticed[watched] = None
@@ -358,7 +269,7 @@ class Feed:
         return taken
 
     def _next(
-        self, watched: _Watched, pushed: bytes, positions: Mapping[str, str], reached: dict[str, Id]
+        self, watched: Watched, pushed: bytes, positions: Mapping[str, str], reached: dict[str, Id]
     ) -> Event | None:
         """The event that was pushed, if it is the one that comes next."""
         name = watched.name
@@ -380,7 +291,7 @@ class Feed:
             logger.error("what was pushed to channel %r is no event: %r", name, pushed[:80])
             return None
         id, event = found
-        if id.seq == at.seq + 1 and (id.epoch == at.epoch or self._was_empty(at)):
+        if id.seq == at.seq + 1 and (id.epoch == at.epoch or self._was_empty(watched, at)):
             if id.ms >= at.ms or not at.seq:
                 reached[name] = id
                 self._lately.append((name, event.id))
@@ -391,9 +302,9 @@ class Feed:
         self._notice(watched)
         return None
 
-    def _was_empty(self, at: Id) -> bool:
+    def _was_empty(self, watched: Watched, at: Id) -> bool:
         """Whether a position is that of a channel that had no event yet, in this memory."""
-        return at.seq == 0 and at.epoch == self.memory
+        return at.seq == 0 and at.epoch == self.known_memory(watched.slot)
 
     def _take_found(self, positions: Mapping[str, str], reached: dict[str, Id]) -> list[Event | Gap]:
         """What was read for one of the channels, if its position is the same still."""
@@ -423,41 +334,46 @@ class Feed:
     # Looking
 
     async def _look(self) -> None:
-        """Read what comes after positions, of some channels at a time."""
+        """Read what comes after positions. No channel waits for that of another one to be read."""
         while True:
             self._look_at.clear()
-            those = list(self._to_look)[:_TOGETHER]
-            if not those:
-                await self._look_at.wait()
-                continue
-            asked = []
-            for watched in those:
-                del self._to_look[watched]
-                position = self._positions.get(watched.name)
-                if self._watched.get(watched.name) is not watched:
-                    continue
-                if position is None:
-                    watched.looking = False
-                    watched.early = True
-                    continue
-                watched.suspected = ""
-                watched.held.clear()  # it is in the answer
-                request = self._pipe.request(self._read_after(watched.name, position))
-                asked.append((watched, position, request))
-            for watched, position, request in asked:
-                try:
-                    standing = Standing.of(await request.future)
-                    items, at, more = await self._after(watched, position, standing)
-                    watched.unreadable = False
-                except Exception as error:
-                    if not watched.unreadable:
-                        watched.unreadable = True
-                        logger.error("channel %r cannot be read: %s", watched.name, reason(error))
-                    watched.held.clear()
-                    watched.looking = False
-                    continue
-                self._found.append((watched, position, items, at, more))
-                self._news.set()
+            for watched in self._to_look:
+                self._spawn(self._look_into(watched))
+            self._to_look.clear()
+            await self._look_at.wait()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _look_into(self, watched: Watched) -> None:
+        """Read what comes after the position of a channel."""
+        position = self._positions.get(watched.name)
+        if self._watched.get(watched.name) is not watched:
+            return
+        if position is None:
+            watched.looking = False
+            watched.early = True
+            return
+        watched.suspected = ""
+        try:
+            if Id.parse(position).seq == 0:
+                await self.memory_of(watched.name)  # what is read then is of this one, or later
+            watched.held.clear()  # it is in the answer
+            request = self._pipe.request(self._read_after(watched.name, position))
+            standing = Standing.of(await request.future)
+            items, at, more = await self._after(watched, position, standing)
+            watched.unreadable = False
+        except Exception as error:
+            if not watched.unreadable:
+                watched.unreadable = True
+                logger.error("channel %r cannot be read: %s", watched.name, reason(error))
+            watched.held.clear()
+            watched.looking = False
+            return
+        self._found.append((watched, position, items, at, more))
+        self._news.set()
 
     def _read_after(self, name: str, position: str) -> tuple[bytes, ...]:
         at = Id.parse(position)
@@ -466,15 +382,17 @@ class Feed:
         )
 
     async def _after(
-        self, watched: _Watched, position: str, standing: Standing
+        self, watched: Watched, position: str, standing: Standing
     ) -> tuple[list[Event | Gap], Id, bool]:
         """What comes after a position, where it ends, and whether there is more."""
         at, name, end = Id.parse(position), watched.name, standing.end
-        was_empty = self._was_empty(at)
+        was_empty = self._was_empty(watched, at)
         if end is None:
             if was_empty:
                 return [], at, False
-            to = Id(standing.now, 0, self.memory)  # its life is over, and no other one has begun
+            to = Id(
+                standing.now, 0, await self.memory_of(name)
+            )  # its life is over, and no other one has begun
         elif at.epoch != end.epoch and not was_empty:
             to = standing.begin or end
         elif at.epoch == end.epoch and standing.is_elsewhere(at):
@@ -511,12 +429,12 @@ class Feed:
                     those = [
                         (watched, self._positions[watched.name])
                         for watched in part[start : start + _TOGETHER]
-                        if watched.name in self._positions and not watched.looking
+                        if watched.name in self._positions and not watched.looking and watched.is_heard
                     ]
-                    if those:
-                        await self._compare(those)
+                    for some in self._keys.together(those, lambda pair: pair[0].slot):
+                        self._spawn(self._compare(some))
 
-    def _parts(self) -> Iterator[list[_Watched]]:
+    def _parts(self) -> Iterator[list[Watched]]:
         """All that are watched, in so many parts, and in each those that are suspected."""
         everything = list(self._watched.values())
         size = math.ceil(len(everything) / _PARTS)
@@ -525,7 +443,7 @@ class Feed:
             part = everything[number * size : (number + 1) * size]
             yield list({**suspected, **dict.fromkeys(part)})
 
-    async def _compare(self, those: list[tuple[_Watched, str]]) -> None:
+    async def _compare(self, those: list[tuple[Watched, str]]) -> None:
         states = [self._keys.of(watched.name)[1] for watched, _ in those]
         try:
             ends = await self._pipe.request(
@@ -538,13 +456,12 @@ class Feed:
             now = self._positions.get(watched.name)
             if self._watched.get(watched.name) is not watched or now is None:
                 continue
-            if watched.refused is not None:
-                watched.refused = None
-                self._change(b"SUBSCRIBE", watched)  # it may be allowed now
+            if watched.refused is not None and watched.listener is not None:
+                watched.listener.again(watched)  # it may be allowed now
             if (
                 now != position
                 or end.decode() == position
-                or (not end and self._was_empty(Id.parse(position)))
+                or (not end and self._was_empty(watched, Id.parse(position)))
             ):
                 watched.suspected = ""
             elif watched.suspected == position:
@@ -556,15 +473,3 @@ class Feed:
 
 def _is_within(id: Id, end: Id) -> bool:
     return id.epoch == end.epoch and id.seq <= end.seq and id.ms <= end.ms
-
-
-def _tell(watched: _Watched, error: ResponseError | None) -> None:
-    """Tell those who wait for a channel to be watched."""
-    for waiter in watched.waiters:
-        if waiter.done():
-            continue
-        if error is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(error)
-    watched.waiters.clear()

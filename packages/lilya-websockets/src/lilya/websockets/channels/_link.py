@@ -17,28 +17,41 @@ The rules of this file:
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import random
 import re
+from abc import ABC, abstractmethod
 from asyncio import StreamReader
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final, Protocol
 
 import anyio
-from redis.asyncio.connection import Connection, DefaultParser, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.connection import Connection, DefaultParser
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from ._backend import BrokerError
-from ._scripts import SCRIPTS
+from ._places import Address
+from ._scripts import Script
 
-__all__ = ["Late", "Limit", "Line", "Link", "Pipe", "Request", "ask", "from_url", "packed", "reason"]
+__all__ = [
+    "Asking",
+    "Late",
+    "Limit",
+    "Line",
+    "Link",
+    "Pipe",
+    "Request",
+    "ask",
+    "fail",
+    "new_connection",
+    "packed",
+    "reason",
+]
 
 logger: Final = logging.getLogger("lilya.websockets")
 
@@ -260,6 +273,9 @@ class Link:
         arguments: Of the client's connection.
         where: Where that is, without a password.
         prepare: Sees on a new connection that everything is there that is used.
+        scripts: Are told to the server on each new connection.
+        find: Where the server is, if that can be another place after each outage.
+        changed: Called when an outage begins, when another try has failed, and when it ends.
     """
 
     def __init__(
@@ -267,8 +283,15 @@ class Link:
         arguments: dict[str, Any],
         where: str,
         prepare: Callable[[Connection, str], Awaitable[None]],
+        scripts: Collection[Script],
+        *,
+        find: Callable[[], Awaitable[Address]] | None = None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._arguments = arguments
+        self._arguments = dict(arguments)
+        self._scripts = scripts
+        self._find = find
+        self._changed = changed
         self.where = where
         self._prepare = prepare
         self.lines: list[Line] = []
@@ -286,18 +309,26 @@ class Link:
 
     async def connect(self, name: str, came: Callable[[], None] = lambda: None) -> Connection:
         """A connection on which everything is known that is used."""
+        if self._find is not None and name == self.lines[0].name:
+            # The others go where the first one has gone: what one publishes is pushed to another.
+            self._arguments["host"], self._arguments["port"] = await self._find()
         connection = new_connection(self._arguments, came)
         try:
             with anyio.fail_after(PATIENCE):
                 await connection.connect()  # type: ignore[no-untyped-call]
                 await self._prepare(connection, name)
-                await load_scripts(connection)
+                await self.load_scripts(connection)
         except BaseException as error:
             await connection.disconnect(nowait=True)
             if isinstance(error, TimeoutError):
                 raise TimeoutError(f"no answer within {PATIENCE:g} seconds") from error
             raise
         return connection
+
+    async def load_scripts(self, connection: Connection) -> None:
+        """Tell the server the scripts."""
+        for script in self._scripts:
+            await ask(connection, b"SCRIPT", b"LOAD", script.source)
 
     async def stop(self) -> None:
         for line in self.lines:
@@ -326,6 +357,7 @@ class Link:
             if line.is_started:
                 self.down.add(line.name)
                 line.use.leave()
+        self._changed()
 
     def found(self, name: str) -> None:
         """A line can be used again."""
@@ -337,66 +369,71 @@ class Link:
             self.ready.set()
             seconds = asyncio.get_running_loop().time() - self._lost_at
             logger.warning("Redis at %s is back after %.1f seconds", self.where, seconds)
+            self._changed()
 
 
 class Request:
     """What is asked of the server: the parts of a command, and who waits for the answer."""
 
-    __slots__ = ("future", "number", "parts", "until")
+    __slots__ = ("doubtful", "future", "number", "parts", "until")
+
+    asks = False
+    """Whether it is sent to a node that the slot is still on its way to."""
 
     def __init__(self, parts: Sequence[bytes], future: asyncio.Future[Any], number: int | None) -> None:
         self.parts = parts
         self.future = future
         self.until = math.inf  # when somebody stops to wait for the answer
         self.number = number  # of a publish, 0 until it is sent
+        self.doubtful = False  # it was sent, and may have been done: there was no answer
+
+    def redirected(self, error: ResponseError) -> bool:
+        """Whether an answer means that something else is to be asked. Then that has begun."""
+        return False
 
 
-class Pipe:
-    """Requests on a line of their own: many are under way at a time, and answered in their order.
+class Outage(Protocol):
+    """What is told of an outage to whoever waits in vain."""
+
+    where: str
+    reason: str
+
+    @property
+    def down(self) -> Collection[str]: ...
+
+
+class Asking(ABC):
+    """Where requests are handed in, and who waits for the answers.
 
     Args:
-        link: The link.
-        name: What the line is called.
-        most: Requests that are sent without waiting for an answer between them.
+        outage: Why there may be no answer.
         timeout: Seconds in which each must be answered.
         patient: Whether those seconds start again as long as something comes.
     """
 
-    def __init__(self, link: Link, name: str, *, most: int, timeout: float, patient: bool) -> None:
+    def __init__(self, outage: Outage, *, timeout: float, patient: bool) -> None:
         self._loop = asyncio.get_running_loop()
-        self._link = link
-        self._most = most
+        self._outage = outage
         self.timeout = timeout
         self._is_patient = patient
-        self.line = Line(link, name, self._serve, self._came)
-        link.add(self.line)
-        self._queue: deque[Request] = deque()
-        self.sent: deque[Request] = deque()  # and not answered yet
-        self._work = asyncio.Event()
-        self._number = 0
-        self._progress = Limit(self.line.use.late)
-        self._idling = Limit(self._ping)
         self._came_at = -math.inf
         # Whose answers somebody waits for, and not for ever. All wait equally long: so they are in order.
         self._awaited: deque[Request] = deque()
         self._give_up_at = Limit(self._give_up)
         self._is_stopped = False
 
-    def stop(self) -> None:
-        """Let nobody wait any longer. The line has ended."""
-        self._is_stopped = True
-        for limit in (self._progress, self._idling, self._give_up_at):
-            limit.stop()
-        for request in (*self.sent, *self._queue):
-            fail(request, BrokerError("the channels were stopped before Redis answered"))
-
+    @abstractmethod
     def request(self, parts: Sequence[bytes], *, numbered: bool = False) -> Request:
         """Have something asked."""
-        request = Request(parts, self._loop.create_future(), 0 if numbered else None)
-        self._queue.append(request)
-        self._work.set()
-        self.line.start()
-        return request
+
+    @abstractmethod
+    def pipes(self) -> Sequence[Pipe]:
+        """One for each server that has a part of the channels."""
+
+    def stop(self) -> None:
+        """Let nobody wait any longer."""
+        self._is_stopped = True
+        self._give_up_at.stop()
 
     async def answer(self, attempted: str, parts: Sequence[bytes], *, numbered: bool = False) -> Any:
         """What the server answers, within the time limit.
@@ -423,10 +460,10 @@ class Pipe:
 
     def too_late(self, attempted: str, *, sent: bool = False) -> BrokerError:
         """What is raised when there is no answer in time."""
-        why = f": {self._link.reason}" if self._link.down else ""
+        why = f": {self._outage.reason}" if self._outage.down else ""
         unknown = ". It was sent, and may have been kept" if sent else ""
         return BrokerError(
-            f"cannot {attempted}: no answer from Redis at {self._link.where} within {self.timeout:g} "
+            f"cannot {attempted}: no answer from Redis at {self._outage.where} within {self.timeout:g} "
             f"seconds{why}{unknown}"
         )
 
@@ -439,11 +476,82 @@ class Pipe:
         if awaited:
             self._give_up_at.set(max(awaited[0].until, since) - now)
 
+
+class Pipe(Asking):
+    """Requests on a line of their own: many are under way at a time, and answered in their order.
+
+    Args:
+        link: The link.
+        name: What the line is called.
+        most: Requests that are sent without waiting for an answer between them.
+        timeout: Seconds in which each must be answered.
+        patient: Whether those seconds start again as long as something comes.
+        numbers: Of publishes. Several pipes of one publisher share them.
+        came: Called when something has come.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        name: str,
+        *,
+        most: int,
+        timeout: float,
+        patient: bool,
+        numbers: Iterator[int] | None = None,
+        came: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(link, timeout=timeout, patient=patient)
+        self._link = link
+        self._most = most
+        self.line = Line(link, name, self._serve, self._came)
+        link.add(self.line)
+        self._queue: deque[Request] = deque()
+        self.sent: deque[Request] = deque()  # and not answered yet
+        self._work = asyncio.Event()
+        self._numbers = itertools.count(1) if numbers is None else numbers
+        self._tell = came
+        self._progress = Limit(self.line.use.late)
+        self._idling = Limit(self._ping)
+
+    def stop(self) -> None:
+        """Let nobody wait any longer. The line has ended."""
+        super().stop()
+        for limit in (self._progress, self._idling):
+            limit.stop()
+        for request in (*self.sent, *self._queue):
+            fail(request, BrokerError("the channels were stopped before Redis answered"))
+
+    def request(self, parts: Sequence[bytes], *, numbered: bool = False) -> Request:
+        """Have something asked."""
+        request = Request(parts, self._loop.create_future(), 0 if numbered else None)
+        self.put(request)
+        return request
+
+    def put(self, request: Request) -> None:
+        """Have something asked that is a request already."""
+        self._queue.append(request)
+        self._work.set()
+        self.line.start()
+
+    def withdraw(self, which: Callable[[Request], bool]) -> list[Request]:
+        """Take back some of what waits to be sent."""
+        found = [request for request in self._queue if which(request)]
+        if found:
+            self._queue = deque(request for request in self._queue if not which(request))
+        return found
+
+    def pipes(self) -> Sequence[Pipe]:
+        """This one."""
+        return (self,)
+
     def _came(self) -> None:
         """Something has come, or was taken: the server is there."""
         if self.sent:
             self._progress.set(PATIENCE)
             self._came_at = self._loop.time()
+            if self._tell is not None:
+                self._tell()
 
     async def _serve(self, connection: Connection) -> None:
         self._link.found(self.line.name)
@@ -481,21 +589,28 @@ class Pipe:
         if not batch:
             return
         refused: list[Request] = []  # for want of a script
+        passed = False  # by one that came after them
         failure: Exception | None = None
         try:
             self._progress.set(PATIENCE)
             await self._send(connection, pieces, size)
             while batch:
                 try:
+                    if batch[0].asks:
+                        await _read_past(connection)
                     answer = await connection.read_response()
                 except NoScriptError:
                     refused.append(batch.popleft())
                 except ResponseError as error:
-                    fail(batch.popleft(), error)
+                    request = batch.popleft()
+                    if request.redirected(error):
+                        continue
+                    fail(request, error)
                     if "READONLY" in str(error) or isinstance(error, ReadOnlyError):
                         failure = error  # what was the primary is no more
                 else:
                     request = batch.popleft()
+                    passed = bool(refused)
                     if not request.future.done():
                         request.future.set_result(answer)
                         if self._is_patient:
@@ -506,17 +621,23 @@ class Pipe:
                 # Sent again it would come behind what was sent after it, with a number that says otherwise.
                 for request in refused:
                     fail(request, ResponseError("its scripts were lost while the connection was"))
-                queue.extendleft(reversed(batch))
+                for request in batch:
+                    request.doubtful = True
+                self._queue.extendleft(reversed(batch))
                 batch.clear()
             else:
                 for request in refused:
-                    request.number = None if request.number is None else 0
-                queue.extendleft(reversed(refused))
+                    if not request.doubtful:
+                        request.number = None if request.number is None else 0
+                    elif passed and request.number:
+                        # Its number tells nothing any more, and with another one it could be kept twice.
+                        fail(request, ResponseError("its scripts were lost. It may have been kept before"))
+                self._queue.extendleft(reversed(refused))
         if failure is not None:
             raise failure
         if refused:
             with anyio.fail_after(PATIENCE):
-                await load_scripts(connection)
+                await self._link.load_scripts(connection)
 
     async def _send(self, connection: Connection, pieces: list[bytes], size: int) -> None:
         if size <= _PIECE:
@@ -528,44 +649,11 @@ class Pipe:
             self._came()
 
     def _packed(self, request: Request) -> bytes:
+        asking = packed(b"ASKING") if request.asks else b""
         if request.number is None:
-            return packed(*request.parts)
-        if not request.number:
-            self._number += 1
-            request.number = self._number
-        return packed(*request.parts, b"%d" % request.number)
-
-
-def from_url(url: str) -> tuple[dict[str, Any], str, int]:
-    """What the client's connection is made with, where that is without the password, and which database."""
-    expected = "redis://user:password@host:port/db, rediss://… or unix:///path"
-    try:
-        # What comes of a wrong URL may hold parts of the password.
-        arguments: dict[str, Any] = dict(parse_url(url))
-        path = urlsplit(url).path.strip("/")
-    except ValueError:
-        raise ValueError(
-            f"not a URL of Redis: expected {expected}, with `/`, `#`, `?` and `%` in a password encoded as "
-            "`%2F`, `%23`, `%3F` and `%25`"
-        ) from None
-    if "path" in arguments:
-        where = arguments["path"]
-    else:
-        if path and not path.isdecimal():
-            raise ValueError(f"not a URL of Redis: the database must be a number, got {path[:80]!r}")
-        where = f"{arguments.get('host', 'localhost')}:{arguments.get('port', 6379)}"
-    arguments.update(
-        decode_responses=False,
-        health_check_interval=0,
-        protocol=2,
-        # Time limits and trying again are ours.
-        retry=Retry(NoBackoff(), 0),
-        retry_on_error=[],
-        retry_on_timeout=False,
-        socket_connect_timeout=None,
-        socket_timeout=None,
-    )
-    return arguments, where, int(arguments.get("db") or 0)
+            return asking + packed(*request.parts)
+        request.number = request.number or next(self._numbers)
+        return asking + packed(*request.parts, b"%d" % request.number)
 
 
 def new_connection(arguments: dict[str, Any], came: Callable[[], None]) -> Connection:
@@ -592,10 +680,12 @@ async def ask(connection: Connection, *parts: bytes) -> Any:
     return await connection.read_response()
 
 
-async def load_scripts(connection: Connection) -> None:
-    """Tell the server the scripts."""
-    for script in SCRIPTS.values():
-        await ask(connection, b"SCRIPT", b"LOAD", script.source)
+async def _read_past(connection: Connection) -> None:
+    """Read an answer that tells nothing: the next one does."""
+    try:
+        await connection.read_response()
+    except ResponseError:
+        pass
 
 
 def fail(request: Request, error: Exception) -> None:

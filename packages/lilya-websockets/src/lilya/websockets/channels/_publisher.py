@@ -27,12 +27,13 @@ class Publisher:
     publishes for the first time. Use it by `with`, or call `close` in the end.
 
     Args:
-        url: `redis://…`, `rediss://…` or `unix://…`, as of `Channels`.
+        url: `redis://…`, `redis+cluster://…` or another URL of Redis, as of `Channels`.
         history: Events kept of each channel. Give the same value as to `Channels`; so, too, of the others.
         max_age: Seconds that an event is kept, or `None`.
         prefix: What the names of all keys start with.
         publish_timeout: Seconds in which Redis must have answered. `None` waits as long as it takes.
         expire: Seconds after which a channel that nobody publishes to or reads is forgotten.
+        credentials: A `CredentialProvider` of redis-py, instead of a password in the URL.
 
     Raises:
         ImportError: The extra `redis` is not installed.
@@ -49,6 +50,7 @@ class Publisher:
         prefix: str = "lilya",
         publish_timeout: float | None = 5.0,
         expire: float = 86_400.0,
+        credentials: Any = None,
     ) -> None:
         try:
             from ._redis import RedisBackend
@@ -63,6 +65,7 @@ class Publisher:
             prefix=prefix,
             publish_timeout=publish_timeout,
             expire=expire,
+            credentials=credentials,
         )
         self._lock = threading.Lock()
         self._publisher = b"p" + secrets.token_hex(6).encode()
@@ -143,8 +146,9 @@ class Publisher:
 
         from ._link import reason
         from ._redis import published
-        from ._scripts import SCRIPTS
 
+        name, *arguments = parts
+        command = (name.decode(), *arguments)  # in a cluster the client looks at it
         until = time.monotonic() + self._backend.timeout
         delay, most = _AGAIN
         while True:
@@ -152,11 +156,11 @@ class Publisher:
                 if self._client is None:
                     self._client = self._backend.synchronous_client()
                 try:
-                    answer = self._client.execute_command(*parts)
+                    answer = self._client.execute_command(*command)
                 except NoScriptError:
-                    for script in (SCRIPTS["publish"], SCRIPTS["wished"]):
-                        self._client.script_load(script.source)
-                    answer = self._client.execute_command(*parts)
+                    for source in self._backend.publish_scripts:
+                        self._client.script_load(source)
+                    answer = self._client.execute_command(*command)
                 return published(answer)
             except ResponseError as error:
                 raise BrokerError(f"cannot publish to {channel!r}: Redis refuses: {reason(error)}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import math
 import secrets
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -17,11 +18,8 @@ from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote, unquote
 
 import anyio
-from redis import Redis
 from redis.asyncio.connection import Connection
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
-from redis.retry import Retry as SynchronousRetry
+from redis.exceptions import AskError, ClusterDownError, RedisError, ResponseError
 
 from .._options import checked_number
 from ._backend import (
@@ -38,10 +36,14 @@ from ._backend import (
     presence_event,
     presence_of,
 )
+from ._cluster import Cluster, Node, Route
 from ._entries import Standing, decoded, encoded, floor_of
 from ._feed import Feed
 from ._keys import Keys, epoch
-from ._link import Link, Pipe, ask, from_url, new_connection, reason
+from ._link import Asking, Link, Pipe, ask, new_connection, reason
+from ._listening import Listener, Words
+from ._places import Place
+from ._sentinel import finder
 
 __all__ = ["RedisBackend"]
 
@@ -56,6 +58,9 @@ _PUBLISHES: Final = 256
 _QUESTIONS: Final = 64
 
 _OLDEST: Final = (6, 2)
+_OLDEST_IN_CLUSTER: Final = (7, 0)
+
+_SHARDED_WORDS: Final = Words(b"SSUBSCRIBE", b"SUNSUBSCRIBE", b"smessage")
 
 _KINDS: Final[tuple[Literal["join"], Literal["leave"]]] = ("join", "leave")
 
@@ -80,7 +85,9 @@ class RedisBackend(Backend):
 
     Args:
         url: `redis://user:password@host:port/db`, `rediss://` for TLS, or `unix:///path`; options of the
-            client's connection may follow, as in `rediss://host?ssl_ca_certs=/path`.
+            client's connection may follow, as in `rediss://host?ssl_ca_certs=/path`. `valkey://` and
+            `valkeys://` mean the same. `redis+sentinel://host:port,host:port/service/db` is the primary that
+            these sentinels name, and `redis+cluster://host:port,host:port` a cluster with these nodes.
         history: Events of a channel that can be asked for later, at least 1.
         max_age: Seconds for which they can; without a limit by default.
         prefix: What the keys start with. Two prefixes see nothing of each other.
@@ -88,6 +95,10 @@ class RedisBackend(Backend):
             `None` waits as long as it takes.
         expire: Seconds after which a channel that nobody publishes to or reads is forgotten. At least
             `max_age` and a minute.
+        credentials: A `CredentialProvider` of the client, which names the user and the password of each new
+            connection.
+        client: A `redis.asyncio.Redis`. Connections are made with its address and options, and it is not used
+            itself. The URL is `redis://`, alone.
     """
 
     def __init__(
@@ -99,6 +110,8 @@ class RedisBackend(Backend):
         prefix: str = "lilya",
         publish_timeout: float | None = 5.0,
         expire: float = 86_400.0,
+        credentials: Any = None,
+        client: Any = None,
     ) -> None:
         if isinstance(history, bool) or not isinstance(history, int):
             raise TypeError(f"history must be int, got {type(history).__name__}")
@@ -114,15 +127,19 @@ class RedisBackend(Backend):
         expire = checked_number("expire", expire)
         if self._max_age is not None:
             expire = max(expire, self._max_age + 60)
-        self._url = url
-        self._arguments, self.where, database = from_url(url)
-        new_connection(self._arguments, lambda: None)  # whether its options are any
-        self._keys = Keys(prefix, database)
+        self._place = (
+            Place.of(url, credentials) if client is None else Place.of_client(url, client, credentials)
+        )
+        self.where = self._place.where
+        new_connection(self._place.arguments, lambda: None)  # whether its options are any
+        self._in_cluster = self._place.kind == "cluster"
+        self._keys = Keys(prefix, self._place.database, in_cluster=self._in_cluster)
         # What the scripts are given: how many events are kept, for how long, and how long at all.
         self._kept = b"%d" % max(history, _KEPT)
         self._age = b"%d" % _milliseconds(self._max_age or 0)
         self._expire = b"%d" % _milliseconds(expire)
-        self._link: Link | None = None
+        self._servers: Link | Cluster | None = None
+        self._listener: Listener | None = None  # of the one server that there is
         self._ready = anyio.Event()  # as long as there is no link
 
     # Starting and stopping
@@ -130,7 +147,7 @@ class RedisBackend(Backend):
     @property
     def ready(self) -> anyio.Event:  # type: ignore[override]  # never set from outside
         """See `Backend.ready`."""
-        return self._ready if self._link is None else self._link.ready
+        return self._ready if self._servers is None else self._servers.ready
 
     async def start(self) -> None:
         """Connect; see `Backend.start`."""
@@ -141,45 +158,93 @@ class RedisBackend(Backend):
                 "channels on Redis need asyncio: its client does not run on trio. Run the app on asyncio, "
                 "or use memory://"
             ) from None
-        link = Link(self._arguments, self.where, self._prepare)
-        self._publishing = Pipe(link, "publishing", most=_PUBLISHES, timeout=self.timeout, patient=False)
-        self._asking = Pipe(link, "asking", most=_QUESTIONS, timeout=self.timeout, patient=True)
-        self._feed = Feed(link, self._asking, self._keys, age=self._age, expire=self._expire)
         self._publisher = b"p" + secrets.token_hex(6).encode()
         self._is_known = False
         try:
-            connection = await self._publishing.line.connect()
+            self._servers = await (self._start_cluster() if self._in_cluster else self._start_link())
         except _AWAY as error:
             raise BrokerError(f"cannot use Redis at {self.where}: {reason(error)}") from error
         self._is_known = True
-        self._publishing.line.start(connection)
-        self._link = link
+
+    async def _start_link(self) -> Link:
+        find = finder(self._place) if self._place.kind == "sentinel" else None
+        link = Link(self._place.arguments, self.where, self._prepare, self._keys.scripts, find=find)
+        publishing = self._publishing_pipe(link)
+        self._publishing: Asking = publishing
+        self._asking: Asking = self._asking_pipe(link)
+        listener: Listener
+        self._feed = self._feed_at(lambda slot: listener)
+        listener = Listener(link, self._feed, Words())
+        self._listener = listener
+        publishing.line.start(await publishing.line.connect())
+        return link
+
+    async def _start_cluster(self) -> Cluster:
+        numbers = itertools.count(1)
+
+        def make(link: Link) -> Node:
+            return Node(
+                link,
+                self._publishing_pipe(link, numbers=numbers),
+                self._asking_pipe(link, came=asking.came),
+                Listener(link, self._feed, _SHARDED_WORDS),
+            )
+
+        cluster = Cluster(self._place, make, self._prepare, self._keys.scripts)
+        asking = Route(cluster, "asking", timeout=self.timeout, patient=True)
+        self._publishing = Route(cluster, "publishing", timeout=self.timeout, patient=False)
+        self._asking = asking
+        self._feed = self._feed_at(cluster.listener, cluster.astray)
+        cluster.settled, cluster.lost = self._feed.settle, self._feed.forget
+        try:
+            await cluster.start()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await cluster.stop()
+            raise
+        return cluster
+
+    def _publishing_pipe(self, link: Link, **options: Any) -> Pipe:
+        return Pipe(link, "publishing", most=_PUBLISHES, timeout=self.timeout, patient=False, **options)
+
+    def _asking_pipe(self, link: Link, **options: Any) -> Pipe:
+        return Pipe(link, "asking", most=_QUESTIONS, timeout=self.timeout, patient=True, **options)
+
+    def _feed_at(
+        self,
+        place: Callable[[int], Listener | None],
+        astray: Callable[[int, ResponseError | None], None] = lambda slot, error: None,
+    ) -> Feed:
+        return Feed(self._asking, self._keys, place=place, astray=astray, age=self._age, expire=self._expire)
 
     async def stop(self) -> None:
         """Disconnect; see `Backend.stop`."""
-        link, self._link = self._link, None
-        if link is None:
+        servers, self._servers = self._servers, None
+        if servers is None:
             return
         with anyio.CancelScope(shield=True):
             await self._feed.stop()
-            await link.stop()
+            await servers.stop()
+            if self._listener is not None:
+                self._listener.stop()
             self._publishing.stop()
             self._asking.stop()
 
     async def _prepare(self, connection: Connection, line: str) -> None:
         """See that a connection can be used for what its line is for."""
         if not self._is_known:
-            await _check_server(connection)
+            await _check_server(connection, in_cluster=self._in_cluster)
         await _check_role(connection)
         if line == "publishing":
-            await _check_push(connection, self._keys)
-        elif line == "asking":
-            await ask(connection, b"SETNX", self._keys.memory, epoch())
-            self._feed.memory = (await ask(connection, b"GET", self._keys.memory)).decode()
+            await _check_push(connection, self._keys, in_cluster=self._in_cluster)
+        elif line == "asking" and not self._in_cluster:
+            key = self._keys.memory_of(0)
+            await ask(connection, b"SETNX", key, epoch())
+            self._feed.remember((await ask(connection, b"GET", key)).decode())
 
     def _lose(self, error: Exception) -> None:
-        if self._link is not None:
-            self._link.lose(error)
+        if self._servers is not None:
+            self._servers.lose(error)
 
     # Events
 
@@ -220,6 +285,11 @@ class RedisBackend(Backend):
             *wished,
         )
 
+    @property
+    def publish_scripts(self) -> list[bytes]:
+        """The sources of the scripts that publish."""
+        return [self._keys.source(name) for name in ("publish", "wished")]
+
     def _published(self, answer: Any) -> str:
         if isinstance(answer, list):
             # It is kept, and whoever reads finds it later. Why it is not pushed is told when connecting.
@@ -230,23 +300,16 @@ class RedisBackend(Backend):
 
     def synchronous_client(self) -> Any:
         """A client of the same server for who has no event loop; not connected yet."""
-        return Redis.from_url(
-            self._url,
-            decode_responses=False,
-            protocol=2,
-            retry=SynchronousRetry(NoBackoff(), 0),
-            retry_on_error=[],
-            socket_connect_timeout=self.timeout,
-            socket_timeout=self.timeout,
-        )
+        return self._place.synchronous_client(self.timeout)
 
     async def history(self, channel: str, *, last: int = 0, since: str | None = None) -> History:
         """What a channel has kept; see `Backend.history`."""
         after = None if since is None else Id.parse(since)
         attempted = f"read the history of {channel!r}"
         memory = ""
+        slot = self._keys.slot_of(self._keys.pushed(channel))
         if after is not None and after.seq == 0:  # of a channel that was empty, as a rule
-            script = self._keys.script("memory", [self._keys.memory], epoch())
+            script = self._keys.script("memory", [self._keys.memory_of(slot)], epoch())
             memory = await self._ask(self._asking, attempted, script, lambda answer: str(answer.decode()))
         most = min(last, self._history) if after is None else self._history + 1
         found: list[tuple[Id, Event]] = []  # the newest first
@@ -282,6 +345,12 @@ class RedisBackend(Backend):
             if standing.ended or given >= most:
                 break
             before = b"(" + standing.entries[-1][0]
+        if end is None and not memory:
+            memory = self._feed.known_memory(slot)
+            if not memory:
+                # It has to be known first: then what was read is of this memory, or of a later one.
+                await self._feed.memory_of(channel)
+                return await self.history(channel, last=last, since=since)
         return self._history_of(after, same, memory, now, end, found, floor)
 
     def _history_of(
@@ -295,7 +364,7 @@ class RedisBackend(Backend):
         floor: int,
     ) -> History:
         """What was found, without what is too old or not after the position; and whether that is all."""
-        position = end or Id(now, 0, self._feed.memory)
+        position = end or Id(now, 0, memory)
         # Nothing is known of what was in an empty channel that has expired since.
         was_empty = after is not None and not after.seq and after.epoch == memory
         was_empty = was_empty and after is not None and now - after.ms < int(self._expire)
@@ -312,7 +381,7 @@ class RedisBackend(Backend):
 
     async def watch(self, channels: Collection[str]) -> None:
         """See everything that is published from now on; see `Backend.watch`."""
-        if self._link is None:
+        if self._servers is None:
             raise BrokerError("cannot listen: the channels were stopped")
         await self._feed.watch(channels)
 
@@ -376,13 +445,15 @@ class RedisBackend(Backend):
             return bytes(at), [bytes(key) for key in _listed(keys)]
 
         found = set()
-        cursor = b"0"
-        while True:
-            parts = (b"SCAN", cursor, b"MATCH", self._keys.any_state, b"COUNT", b"1000")
-            cursor, keys = await self._ask(self._asking, attempted, parts, page)
-            found |= {channel_of(self._keys.channel_of(key)) for key in keys}
-            if cursor == b"0":
-                return {name for name in found if not name.startswith("\0")}
+        for pipe in self._asking.pipes():
+            cursor = b"0"
+            while True:
+                parts = (b"SCAN", cursor, b"MATCH", self._keys.any_state, b"COUNT", b"1000")
+                cursor, keys = await self._ask(pipe, attempted, parts, page)
+                found |= {channel_of(self._keys.channel_of(key)) for key in keys}
+                if cursor == b"0":
+                    break
+        return {name for name in found if not name.startswith("\0")}
 
     async def reap(self, channels: Collection[str]) -> None:
         """Remove the members whose time is over; see `Backend.reap`."""
@@ -438,7 +509,7 @@ class RedisBackend(Backend):
 
     async def _ask(
         self,
-        pipe: Pipe,
+        pipe: Asking,
         attempted: str,
         parts: Sequence[bytes],
         then: Callable[[Any], T],
@@ -467,7 +538,7 @@ def published(answer: Any) -> str:
     return str(Id.parse(answer.decode()))
 
 
-async def _check_server(connection: Connection) -> None:
+async def _check_server(connection: Connection, *, in_cluster: bool) -> None:
     """Whether this is a server that can be used."""
     try:
         answer: bytes = await ask(connection, b"INFO")
@@ -476,12 +547,12 @@ async def _check_server(connection: Connection) -> None:
     lines = (line.partition(":") for line in answer.decode("utf-8", "replace").splitlines())
     info = {name: value for name, _, value in lines}
     version = info.get("redis_version", "")
-    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
-        raise RedisError(f"it is version {version}, and channels need {_OLDEST[0]}.{_OLDEST[1]} or newer")
-    if info.get("cluster_enabled") == "1":
-        raise RedisError(
-            "it is a node of a cluster. Give each of several `Channels` a server of its own instead"
-        )
+    oldest = _OLDEST_IN_CLUSTER if in_cluster else _OLDEST
+    if tuple(int(part) for part in version.split(".")[:2]) < oldest:
+        what = "channels in a cluster" if in_cluster else "channels"
+        raise RedisError(f"it is version {version}, and {what} need {oldest[0]}.{oldest[1]} or newer")
+    if info.get("cluster_enabled") == "1" and not in_cluster:
+        raise RedisError("it is a node of a cluster: use a URL that starts with redis+cluster://")
 
 
 async def _check_role(connection: Connection) -> None:
@@ -494,10 +565,12 @@ async def _check_role(connection: Connection) -> None:
         raise RedisError("it is a replica, which cannot be published to: name the primary")
 
 
-async def _check_push(connection: Connection, keys: Keys) -> None:
+async def _check_push(connection: Connection, keys: Keys, *, in_cluster: bool) -> None:
     """Whether what is published can be pushed. Else it would be kept, and come half a minute later."""
     try:
-        await ask(connection, b"PUBLISH", keys.probe, b"")
+        await ask(connection, b"SPUBLISH" if in_cluster else b"PUBLISH", keys.probe, b"")
+    except (AskError, ClusterDownError):  # a node refuses what is not its own only after it has allowed it
+        pass
     except ResponseError as error:
         raise _refusal(reason(error), keys) from error
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-__all__ = ["SCRIPTS", "Script"]
+__all__ = ["SCRIPTS", "SHARDED", "Script"]
 
 _COMMON: Final = """
 local function text(number) return string.format('%.0f', number) end
@@ -356,4 +356,10 @@ SCRIPTS: Final = {
         ("memory", _MEMORY),
         ("presence", _PRESENCE),
     )
+}
+
+# In a cluster an event is pushed to who listens at the same node, and not to all nodes.
+SHARDED: Final = {
+    name: Script(script.source.decode().replace("'PUBLISH'", "'SPUBLISH'"))
+    for name, script in SCRIPTS.items()
 }

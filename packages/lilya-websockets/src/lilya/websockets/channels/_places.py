@@ -1,0 +1,216 @@
+"""Where channels are on Redis, by a URL or by a client: one server, one that sentinels name, or a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
+
+from redis import Redis, RedisCluster, Sentinel
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
+from redis.connection import parse_url as parse_url_synchronously
+from redis.retry import Retry as SynchronousRetry
+
+__all__ = ["Address", "Place"]
+
+Address = tuple[str, int]
+Kind = Literal["server", "sentinel", "cluster"]
+
+_EXPECTED: Final = (
+    "redis://user:password@host:port/db, rediss://… or unix:///path; "
+    "redis+sentinel://host:port,host:port/service/db; or redis+cluster://host:port,host:port"
+)
+# The ports that are meant where a URL names none.
+_PORTS: Final[dict[Kind, int]] = {"server": 6379, "sentinel": 26379, "cluster": 6379}
+# Options of a URL that are for sentinels: what they are called there, and in a connection.
+_OF_SENTINELS: Final = {"sentinel_username": "username", "sentinel_password": "password"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server, or several.
+
+    Args:
+        kind: How a server is found.
+        arguments: Of a connection of the client to a server, other than its address.
+        addresses: Of sentinels, or of some nodes of a cluster; or of the one server that there is.
+        where: The same as text, without the password.
+        database: The number of the database.
+        service: What sentinels call the primary.
+        url: The URL in a form that the client reads, with the first of the addresses. Empty for a client.
+        credentials: Names the user and the password instead of the URL.
+        sentinel_arguments: Of a connection to a sentinel.
+    """
+
+    kind: Kind
+    arguments: dict[str, Any]
+    addresses: tuple[Address, ...]
+    where: str
+    database: int
+    service: str = ""
+    url: str = ""
+    credentials: Any = None
+    sentinel_arguments: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, url: str, credentials: Any = None) -> Place:
+        """Where a URL points to.
+
+        Raises:
+            ValueError: It is not a URL of Redis, or the credentials are given twice.
+        """
+        try:
+            # What comes of a wrong URL may hold parts of the password.
+            kind, hosts, service, options, plain = _parts(url)
+            arguments: dict[str, Any] = dict(parse_url(plain))
+            path = urlsplit(plain).path.strip("/")
+            addresses = tuple(_address(host, _PORTS[kind]) for host in hosts)
+        except ValueError:
+            raise ValueError(
+                f"not a URL of Redis: expected {_EXPECTED}, with `/`, `#`, `?` and `%` in a password encoded "
+                "as `%2F`, `%23`, `%3F` and `%25`"
+            ) from None
+        if "path" not in arguments and path and not path.isdecimal():
+            raise ValueError(f"not a URL of Redis: the database must be a number, got {path[:80]!r}")
+        database = int(arguments.get("db") or 0)
+        if kind == "cluster" and database:
+            raise ValueError(f"a cluster of Redis has one database, 0: the URL names {database}")
+        if kind == "sentinel" and not service:
+            raise ValueError(
+                "the URL names no service: expected redis+sentinel://host:port,host:port/service, with the "
+                "name that the sentinels have for the primary"
+            )
+        if credentials is not None:
+            if arguments.keys() & {"username", "password"}:
+                raise ValueError("give the password in the URL or by `credentials`, not both")
+            arguments["credential_provider"] = credentials
+        if "path" in arguments:
+            where = arguments["path"]
+        else:
+            where = ",".join(f"{host}:{port}" for host, port in addresses) + (service and f"/{service}")
+            if kind == "server":
+                addresses = (_address_of(arguments),)
+        of_sentinels = {
+            key: value for key, value in arguments.items() if key.startswith(("ssl", "connection_class"))
+        }
+        return cls(
+            kind,
+            _ours(arguments),
+            addresses,
+            where,
+            database,
+            service,
+            plain,
+            credentials,
+            _ours({**of_sentinels, **options}),
+        )
+
+    @classmethod
+    def of_client(cls, url: str, client: Any, credentials: Any = None) -> Place:
+        """Where a client's connections go. The client itself is not used.
+
+        Raises:
+            TypeError: It is not a client of redis-py for asyncio, or one that sentinels or a cluster are for.
+            ValueError: The address is in the URL, too, or there are credentials.
+        """
+        if url not in ("redis://", "valkey://") or credentials is not None:
+            raise ValueError(
+                "with `client`, the URL is 'redis://' and there are no `credentials`: it has them"
+            )
+        pool = client.connection_pool if isinstance(client, AsyncRedis) else None
+        if pool is None or isinstance(pool, SentinelConnectionPool):
+            raise TypeError(
+                f"client must be a redis.asyncio.Redis of one server, got {type(client).__name__}. For "
+                "sentinels and clusters give a URL"
+            )
+        arguments = {**pool.connection_kwargs, "connection_class": pool.connection_class}
+        host, port = _address_of(arguments)
+        where = arguments.get("path") or f"{host}:{port}"
+        return cls("server", _ours(arguments), ((host, port),), where, int(arguments.get("db") or 0))
+
+    def synchronous_client(self, timeout: float) -> Any:
+        """A client of the same place for code without an event loop; not connected yet.
+
+        Args:
+            timeout: Seconds for connecting, and for each answer.
+        """
+        arguments: dict[str, Any] = {
+            "decode_responses": False,
+            "protocol": 2,
+            "retry": SynchronousRetry(NoBackoff(), 0),
+            "socket_connect_timeout": timeout,
+            "socket_timeout": timeout,
+        }
+        if self.credentials is not None:
+            arguments["credential_provider"] = self.credentials
+        if self.kind == "server":
+            return Redis.from_url(self.url, retry_on_error=[], **arguments)
+        arguments = {**parse_url_synchronously(self.url), **arguments}  # type: ignore[no-untyped-call]
+        for name in ("host", "port", "connection_class"):
+            arguments.pop(name, None)
+        arguments["ssl"] = self.url.startswith("rediss:")
+        if self.kind == "cluster":
+            arguments.pop("db", None)
+            nodes = [ClusterNode(*address) for address in self.addresses]  # type: ignore[no-untyped-call]
+            return RedisCluster(startup_nodes=nodes, **arguments)
+        of_sentinels = {
+            **{key: value for key, value in self.sentinel_arguments.items() if key in _OF_SENTINELS.values()},
+            **{key: value for key, value in arguments.items() if key.startswith(("ssl", "socket_"))},
+        }
+        sentinels: Any = Sentinel
+        return sentinels(list(self.addresses), sentinel_kwargs=of_sentinels, **arguments).master_for(
+            self.service
+        )
+
+
+def _parts(url: str) -> tuple[Kind, list[str], str, dict[str, str], str]:
+    """What kind of URL it is, its hosts, its service, what is for sentinels; and as a URL of the client."""
+    parts = urlsplit(url)
+    scheme, _, suffix = parts.scheme.partition("+")
+    scheme = {"valkey": "redis", "valkeys": "rediss"}.get(scheme, scheme)
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    path, query = parts.path, parts.query
+    if not suffix:
+        return "server", [hosts], "", {}, f"{scheme}{url[len(parts.scheme) :]}"
+    if suffix not in ("sentinel", "cluster"):
+        raise ValueError
+    kind: Kind = "sentinel" if suffix == "sentinel" else "cluster"
+    service = ""
+    options: dict[str, str] = {}
+    if kind == "sentinel":
+        service, _, path = path.strip("/").partition("/")
+        given = parse_qs(query)
+        options = {ours: given.pop(name)[0] for name, ours in _OF_SENTINELS.items() if name in given}
+        query = urlencode(given, doseq=True)
+    every = hosts.split(",")
+    plain = urlunsplit((scheme, f"{credentials}{at}{every[0]}", path, query, parts.fragment))
+    return kind, every, unquote(service), options, plain
+
+
+def _address(text: str, port: int) -> Address:
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "localhost", parts.port or port
+
+
+def _address_of(arguments: dict[str, Any]) -> Address:
+    return arguments.get("host", "localhost"), int(arguments.get("port", _PORTS["server"]))
+
+
+def _ours(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a connection, with time limits and trying again left to us."""
+    return {
+        **arguments,
+        "decode_responses": False,
+        "health_check_interval": 0,
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "retry_on_timeout": False,
+        "socket_connect_timeout": None,
+        "socket_timeout": None,
+    }
