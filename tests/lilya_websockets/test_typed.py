@@ -898,6 +898,22 @@ class Aliased(pydantic.BaseModel):
     said_by: str = pydantic.Field(alias="saidBy")
 
 
+@pytest.mark.parametrize("library", ["pydantic", "msgspec"])
+async def test_numbers_that_json_does_not_have(library: Any) -> None:
+    class Typed(WebSocket[list[float]], library=library):
+        pass
+
+    assert await sent(Typed, [float("nan"), float("-inf")]) == "[null,null]"
+    if library == "msgspec":
+        with pytest.raises(WebSocketDataError):
+            await received(Typed, text("[NaN]"))
+    else:
+        assert await received(Typed, text("[Infinity]")) == [float("inf")]
+    finite: Any = WebSocket[list[Annotated[float, pydantic.Field(allow_inf_nan=False)]]]
+    with pytest.raises(WebSocketDataError):
+        await received(finite, text("[Infinity]"))
+
+
 async def test_the_names_in_messages_are_the_aliases() -> None:
     message = await received(WebSocket[Aliased], text('{"saidBy": "ann"}'))
     assert await sent(WebSocket[Aliased], message) == '{"saidBy":"ann"}'
