@@ -281,7 +281,7 @@ def test_security_schemes_that_are_alternatives() -> None:
 
 
 def test_names_that_are_there_for_type_checkers_only() -> None:
-    from .unresolved import app, types
+    from tests.frameworks.unresolved import app, types
 
     for unresolved, said in (
         (
