@@ -10,7 +10,8 @@ import pytest
 
 from lilya.websockets.channels import Channels, Event, Gap, _recent
 from lilya.websockets.channels._memory import MemoryBackend
-from lilya.websockets.channels._recent import Recent
+from lilya.websockets.channels._outbox import Entry
+from lilya.websockets.channels._recent import Recalled, Recent, _Window
 
 pytestmark = pytest.mark.anyio
 
@@ -175,6 +176,22 @@ async def test_what_is_kept_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
         assert channels._hub.recent._windows == {}
         await resumed(channels, ids[0], 3)
         assert channels._hub.recent._windows == {}
+
+
+async def test_answers_that_overlap() -> None:
+    """Several ask for what is newer at the same time, and the later one may be answered first."""
+    entries = {id: Entry.of(Event("a", id, id)) for id in "1234"}
+
+    def recalled(*ids: str) -> Recalled:
+        return Recalled([entries[id] for id in ids], ids, True, ids[-1])
+
+    window = _Window("0", recalled("1"))
+    assert window.takes("1", recalled("2"))
+    assert window.takes("1", recalled("2", "3"))
+    assert window.takes("1", recalled("2"))  # it is there already
+    assert window.between("0", "3") == [entries[id] for id in "123"]
+    assert not window.takes("1", recalled("4"))  # what is between the two is not known
+    assert window.between("1", "3") == [entries[id] for id in "23"]
 
 
 async def test_it_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
