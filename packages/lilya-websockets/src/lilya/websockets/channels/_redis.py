@@ -264,6 +264,7 @@ class RedisBackend(Backend):
         keys: tuple[bytes, ...] = self._keys.of(channel)
         wished: tuple[bytes, ...] = ()
         if wishes.history is not None:
+            # The stream keeps more than is given to those who come, because readers fill holes from it.
             kept = b"%d" % max(min(wishes.history, self._history), _KEPT)
         if wishes.idempotency_key is not None or wishes.max_age is not None:
             # Only these need more of the server than to keep the event and to push it.
@@ -311,6 +312,7 @@ class RedisBackend(Backend):
         if after is not None and after.seq == 0:  # of a channel that was empty, as a rule
             script = self._keys.script("memory", [self._keys.memory_of(slot)], epoch())
             memory = await self._ask(self._asking, attempted, script, lambda answer: str(answer.decode()))
+        # One more than can be given: the event at the position, which shows whether it is the one meant.
         most = min(last, self._history) if after is None else self._history + 1
         found: list[tuple[Id, Event]] = []  # the newest first
         end: Id | None = None
@@ -318,6 +320,8 @@ class RedisBackend(Backend):
         floor = 0  # what is not above it is kept no longer
         max_age = None if self._max_age is None else _milliseconds(self._max_age)
         same = after is not None
+        # Pages, from the newest event back, so that no script runs for long. What is published meanwhile is
+        # after the end that the first page has told, and comes by the subscription.
         while True:
             parts = self._keys.script(
                 "history",
@@ -374,8 +378,10 @@ class RedisBackend(Backend):
         if after is None:
             complete = True
         elif same and end is not None:
+            # Numbers have no holes: so many there must be between the position and the end.
             complete = len(kept) == end.seq - after.seq
         else:
+            # Another life. Nothing is missing only if the channel was empty before, and all of it is here.
             complete = was_empty and len(kept) == position.seq
         return History(kept, complete, str(position))
 
