@@ -420,17 +420,17 @@ async def test_limits_are_for_progress(
     redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not for all of an answer: what is slow, but comes, is no outage."""
-    monkeypatch.setattr(_link, "PATIENCE", 0.3)
-    monkeypatch.setattr(_link, "IDLE", 0.3)
+    monkeypatch.setattr(_link, "PATIENCE", 1.0)
+    monkeypatch.setattr(_link, "IDLE", 1.0)
     async with (
-        SlowProxy(redis_server.port, 2_000_000) as proxy,
-        started(proxy.url, prefix=prefix, publish_timeout=0.5) as slow,
+        SlowProxy(redis_server.port, 1_000_000) as proxy,
+        started(proxy.url, prefix=prefix, publish_timeout=1.5) as slow,
         started(redis_server.url, prefix=prefix) as other,
         reading(slow, "room") as reader,
     ):
         begin = (await other.history("room")).position
         ids = [await other.publish("room", "x" * 200_000) for _ in range(15)]
-        history = await slow.history("room", since=begin)  # three megabytes, one and a half seconds
+        history = await slow.history("room", since=begin)  # three megabytes, three seconds
         assert history.complete
         assert [event.id for event in history.events] == ids
         assert [item.id for item in await reader.until(15)] == ids

@@ -796,7 +796,7 @@ async def test_a_broker_that_forgot_the_scripts(backend: RedisBackend, redis_ser
 
 
 async def test_a_short_history_keeps_little(redis_server: RedisServer, prefix: str) -> None:
-    async with started(redis_server.url, prefix=prefix, history=1) as backend:
+    async with started(redis_server.url, prefix=prefix, history=1, publish_timeout=30) as backend:
         await asyncio.gather(*(backend.publish("room", "x") for _ in range(3000)))
     # Redis trims whole nodes, of 100 entries.
     assert int(redis_server.ask("XLEN", f"{{{prefix}:room}}")[1:]) <= 300
