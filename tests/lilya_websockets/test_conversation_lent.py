@@ -269,6 +269,18 @@ async def test_an_app_that_comes_back_again_is_trusted_again() -> None:
         assert server.receivers[-1] is asyncio.current_task()
 
 
+@pytest.mark.contract("block-lent")
+@pytest.mark.usefixtures("lends")
+async def test_an_app_that_receives_many_in_a_turn_is_away_once() -> None:
+    server = Noting(*(text(str(number)) for number in range(5)))
+    async with server.websocket() as websocket:
+        for _ in range(5):
+            await websocket.receive_text()
+        assert reader_of(websocket).shyness == 0
+        await turns(3)
+        assert reader_of(websocket).shyness == 1
+
+
 @pytest.mark.contract("block-lent", "block-nothing-lost")
 @pytest.mark.usefixtures("lends")
 async def test_messages_that_are_there_at_once() -> None:

@@ -375,7 +375,6 @@ class Reader(Source):
                     turn.come()
                 turn.away.append(self)
             if self._over:
-                self._aside = False
                 continue  # it ended otherwise meanwhile: that is what waits
             try:
                 text = message.get("text")
