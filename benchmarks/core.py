@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from types import FunctionType, SimpleNamespace
+from types import FunctionType
 from typing import Any, cast
 
 from litestar.connection import WebSocket as LitestarWebSocket
@@ -257,6 +257,15 @@ def per_message(app: App, payload: Scope) -> float:
     return (time.perf_counter_ns() - start) / MESSAGES
 
 
+class Counts:
+    """What a server counts for a block."""
+
+    __slots__ = ("bytes_received", "bytes_sent", "messages_received", "messages_sent")
+
+    def __init__(self) -> None:
+        self.messages_received = self.bytes_received = self.messages_sent = self.bytes_sent = 0
+
+
 class Peer:
     """The server of one connection, on an event loop.
 
@@ -287,7 +296,7 @@ class Peer:
         self.watchers.append(callback)
 
     def count(self) -> Any:
-        self._counts = SimpleNamespace(messages_received=0, bytes_received=0, messages_sent=0, bytes_sent=0)
+        self._counts = Counts()
         return self._counts
 
     async def receive(self) -> Any:

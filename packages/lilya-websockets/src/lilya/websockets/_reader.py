@@ -108,13 +108,15 @@ class Source:
 
     def _have_received(self, message: Message) -> int:
         size = size_of(message)
-        self.counts.messages_received += 1
-        self.counts.bytes_received += size
+        counts = self.counts
+        counts.messages_received += 1
+        counts.bytes_received += size
         return size
 
     def _have_sent(self, message: Message) -> None:
-        self.counts.messages_sent += 1
-        self.counts.bytes_sent += size_of(message)
+        counts = self.counts
+        counts.messages_sent += 1
+        counts.bytes_sent += size_of(message)
 
 
 class Reader(Source):
@@ -152,7 +154,7 @@ class Reader(Source):
         super().__init__(block, receive, send)
         self._turn = _Turn.of_this_loop() if _on_asyncio() else None  # on asyncio only
         self._wake: Callable[[], None] | None = None  # gets the app out of the server's `receive`
-        self._is_ready: Callable[[], bool] = _is_not_known  # whether a send neither waits nor fails
+        self._is_ready: Callable[[], bool] | None = None  # whether a send neither waits nor fails
         self._options = options
         self._limits = options.limits
         self._unlimited = not options.need_reader
@@ -178,7 +180,7 @@ class Reader(Source):
         self._event = type(anyio.Event())
         if self._turn is not None:
             self._event = _FutureEvent
-            self._is_ready = ready_of(self._server_send) or _is_not_known
+            self._is_ready = ready_of(self._server_send)
             if self._unlimited:
                 self._wake = waker_of(below(self._server_receive))
         self._reading = anyio.CancelScope()
@@ -400,7 +402,8 @@ class Reader(Source):
             return self._block.close(message)
         counts = self.counts
         sent = counts.messages_sent
-        if (sent < self._turn_at or self._has_turned()) and self._is_ready():
+        turned = sent < self._turn_at or self._has_turned()
+        if turned and self._is_ready is not None and self._is_ready():
             text = message.get("text")
             counts.messages_sent = sent + 1
             counts.bytes_sent += len(text) if text is not None and text.isascii() else size_of(message)
@@ -531,11 +534,6 @@ class _Turn:
                 reader.watch_again()
             elif reader.shyness:
                 reader.shyness = 0
-
-
-def _is_not_known() -> bool:
-    """Whether a send would neither wait nor fail, on a server of which nothing is known."""
-    return False
 
 
 class _FutureEvent:
