@@ -694,6 +694,15 @@ async def test_rights_that_are_taken_away(
             assert await reader.data(3) == ["one", "two", "three"]
 
 
+async def test_a_channel_that_is_left_while_it_is_compared(redis_server: RedisServer, prefix: str) -> None:
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        watched, position = backend._feed._watched["room"], reader.positions["room"]
+        await publish_unpushed(backend, "room", "one")
+        reader.remove("room")
+        await backend._feed._compare([(watched, position)])
+        assert watched.suspected == ""  # though it is behind
+
+
 async def test_more_than_is_held(
     redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
