@@ -33,7 +33,7 @@ from lilya.websockets.channels._keys import slot_of
 from lilya.websockets.channels._places import Place
 from lilya.websockets.channels._redis import RedisBackend
 
-from .test_channels_redis import Reader, reading, started, until
+from .test_channels_redis import RULES, Reader, reading, started, until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -589,6 +589,25 @@ async def test_wrong_servers(cluster: RedisCluster, redis_server: RedisServer, p
         await cannot_start(url, words, prefix)
     with RedisServer("cluster-enabled yes", f"cluster-port {free_port()}") as alone:
         await cannot_start(alone.url.replace("redis://", "redis+cluster://"), "it knows no slots", prefix)
+
+
+async def test_users_with_few_rights(cluster: RedisCluster, prefix: str) -> None:
+    """Those that the page on channels names are enough, and what is missing is found out at the start."""
+    in_cluster = "+spublish +ssubscribe +sunsubscribe +cluster|slots +cluster|info +asking"
+    few = f"on >word ~{{{prefix}:* &{{{prefix}:* {RULES} {in_cluster}"
+    for server in cluster.primaries:
+        server.ask("ACL", "SETUSER", f"few-{prefix}", "resetchannels", *few.split())
+        server.ask("ACL", "SETUSER", f"mute-{prefix}", "resetchannels", "on", ">word", "~*", "+@all")
+    url = cluster.url.replace("://", f"://few-{prefix}:word@")
+    async with started(url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        number = slot(backend, "room")
+        to = another(cluster, cluster.owner(number))
+        await backend.publish("room", "one")
+        await anyio.to_thread.run_sync(cluster.move, number, to)
+        await backend.publish("room", "two")
+        assert await reader.data(2) == ["one", "two"]
+    words = r"may not push events: .*Allow it `\+spublish`, `\+ssubscribe` and `\+sunsubscribe`"
+    await cannot_start(cluster.url.replace("://", f"://mute-{prefix}:word@"), words, prefix)
 
 
 @pytest.mark.parametrize("name", ["", "?", None, b"", b"?"])

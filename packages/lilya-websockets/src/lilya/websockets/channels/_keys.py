@@ -31,7 +31,7 @@ class Keys:
 
     def __init__(self, prefix: str, database: int, *, in_cluster: bool = False) -> None:
         self._prefix = quote(prefix, safe="")
-        self._in_cluster = in_cluster
+        self.in_cluster = in_cluster
         self._scripts = SHARDED if in_cluster else SCRIPTS
         self._tags: dict[int, str] = {}  # by slot, as far as they are found
         self._numbers = itertools.count()
@@ -42,7 +42,7 @@ class Keys:
 
     def slot_of(self, key: bytes) -> int:
         """The slot of one of these keys. There is one if there is no cluster."""
-        return slot_of(key) if self._in_cluster else 0
+        return slot_of(key) if self.in_cluster else 0
 
     def memory_of(self, slot: int) -> bytes:
         """The key that only tells which memory a slot is in.
@@ -50,7 +50,7 @@ class Keys:
         In a cluster each slot has its own, because each can lose its memory alone. The name of one is as that
         of a channel that is called by a number and is in the slot.
         """
-        tag = self._tag_of(slot) if self._in_cluster else ""
+        tag = self._tag_of(slot) if self.in_cluster else ""
         return self._of(tag)[0] + b":memory"
 
     def _tag_of(self, slot: int) -> str:

@@ -582,9 +582,10 @@ async def _check_push(connection: Connection, keys: Keys, *, in_cluster: bool) -
 
 
 def _refusal(why: str, keys: Keys) -> RedisError:
+    s = "s" if keys.in_cluster else ""
     return RedisError(
-        f"this user may not push events: {why}. Allow it `+publish`, `+subscribe` and `+unsubscribe`, and "
-        f"the channels `&{keys.pattern}*`"
+        f"this user may not push events: {why}. Allow it `+{s}publish`, `+{s}subscribe` and "
+        f"`+{s}unsubscribe`, and the channels `&{keys.pattern}*`"
     )
 
 
