@@ -32,7 +32,17 @@ from typing import Any, Final, Protocol
 
 import anyio
 from redis.asyncio.connection import Connection, DefaultParser
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from ._backend import BrokerError
 from ._places import Address
@@ -188,7 +198,17 @@ class _Counted:
 
 
 class _Parser(DefaultParser):  # type: ignore[misc, valid-type]  # one of two, as what is installed allows
-    """The client's own parser, which tells of its progress."""
+    """The client's own parser, which tells of its progress, and knows what nodes of a cluster refuse."""
+
+    # Older versions of the client have these in another parser.
+    EXCEPTION_CLASSES = {  # noqa: RUF012 - it is so in the class above
+        **DefaultParser.EXCEPTION_CLASSES,
+        "ASK": AskError,
+        "CLUSTERDOWN": ClusterDownError,
+        "MASTERDOWN": MasterDownError,
+        "MOVED": MovedError,
+        "TRYAGAIN": TryAgainError,
+    }
 
     def __init__(self, came: Callable[[], None], socket_read_size: int) -> None:
         super().__init__(socket_read_size=socket_read_size)
