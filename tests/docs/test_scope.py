@@ -139,12 +139,13 @@ def test_no_less_is_run_than_was() -> None:
     few = [what for what, least in AT_LEAST.items() if found[what] < least]
     many = [what for what, most in AT_MOST.items() if found[what] > most]
     place = f"pyproject.toml:{_line_of('ws_doctest_pages')}"
-    assert [f"{place}: {found[what]} {what}, expected {AT_LEAST[what]} or more" for what in few] == []
-    assert [
+    problems = [f"{place}: {found[what]} {what}, expected {AT_LEAST[what]} or more" for what in few]
+    problems += [
         f"{page}: {reason}: {found[what]} {what}, expected {AT_MOST[what]} or fewer"
         for what in many
         for page, reason in left_out(ROOT, what)
-    ] == []
+    ]
+    assert not problems, "\n".join(problems)
 
 
 def test_what_is_left_out_has_a_place() -> None:

@@ -5,8 +5,8 @@
     python -m tests.planted faults "the limit of a reason"
 
 A change of behaviour is planted alone, and `pytest docs` alone has to notice it. Faults in what is written
-are planted together, one in a file, and `pytest docs` or `pytest tests/docs` has to notice each, with page
-and line. The exit status is 1 if too few are noticed.
+are planted together, one in a file. `pytest --ws-pages` (the docs and the READMEs) or `pytest tests/docs` has
+to notice each, with page and line. The exit status is 1 if too few are noticed.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def batches(faults: Iterable[Fault]) -> list[list[Fault]]:
                 break
         else:
             made.append([fault])
-    return made
+    return sorted(made, key=lambda batch: batch[0].alone)
 
 
 def planted(faults: list[Fault], clean: Path, folder: Path) -> Path:
