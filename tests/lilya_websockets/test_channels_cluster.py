@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -637,6 +638,23 @@ def test_urls(url: str, kind: str, where: str, first: tuple[str, int], database:
     place = Place.of(url)
     assert (place.kind, place.where, place.addresses[0], place.database) == (kind, where, first, database)
     assert (place.arguments.get("connection_class") is SSLConnection) == ("valkeys" in url)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_new"),
+    [("5.0.1", False), ("5.2.0", False), ("5.2.1", True), ("8.1.0b2", True)],
+)
+def test_a_client_that_is_too_old_for_a_cluster(
+    version: str, is_new: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("redis.__version__", version)
+    assert Place.of("redis://host").kind == "server"
+    if is_new:
+        assert Place.of("redis+cluster://host").kind == "cluster"
+        return
+    words = f"a cluster of Redis needs redis-py 5.2.1 or newer, and {version} is installed"
+    with pytest.raises(ImportError, match=re.escape(words)):
+        Place.of("redis+cluster://host")
 
 
 @pytest.mark.parametrize(
