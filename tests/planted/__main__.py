@@ -105,7 +105,7 @@ def written(faults: list[Fault], clean: Path, folder: Path) -> Iterator[tuple[Fa
     for batch in batches(faults):
         root = planted(batch, clean, folder)
         left = list(batch)
-        for name, arguments in (("docs", ["docs"]), ("tests/docs", ["tests/docs", "-n", "2"])):
+        for name, arguments in (("--ws-pages", ["--ws-pages"]), ("tests/docs", ["tests/docs", "-n", "2"])):
             if not left:
                 break
             status, output = run(root, *arguments)
