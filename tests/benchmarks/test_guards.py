@@ -80,7 +80,9 @@ def test_memory_on_redis(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         r"a key of a rate: (\d+) bytes; a connection: (\d+) bytes\n", capsys.readouterr().out
     )
     assert found is not None
-    assert 50 < int(found[1]) < int(found[2]) < 2000
+    # Which takes more differs from one server to another for so few.
+    assert 50 < int(found[1]) < 2000
+    assert 50 < int(found[2]) < 2000
 
 
 def test_the_other_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -290,7 +290,9 @@ def test_a_server_that_dies_is_a_failure_with_its_output(root: Path) -> None:
 
 
 def children_of(process: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    """Whichever of its threads has started them."""
+    threads = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(pid) for children in threads for pid in children.read_text().split()]
 
 
 def test_a_process_that_replays(root: Path) -> None:
