@@ -357,8 +357,9 @@ from tests.ws_doctest.test_wire import children_of
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 replayer = Replayer("wsproto", Path(sys.argv[1]))
-script = transcript.parse("> connect /\\n< accept\\n> close\\n")
-replayer.replay(script, Path(sys.argv[1]) / "echo.py", limit=30, disconnect="error")
+script = transcript.parse("> connect /\\n< accept\\n< text 1\\n< close 1000\\n")
+outcome = replayer.replay(script, Path(sys.argv[1]) / "counter.py", limit=30, disconnect="error")
+assert outcome.problem is None, outcome.problem
 print(*children_of(replayer.process.pid), flush=True)
 sys.stdin.read()
 """
