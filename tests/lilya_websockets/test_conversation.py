@@ -1599,6 +1599,20 @@ async def test_a_server_that_never_waits_does_not_starve_the_others(messages: in
                 assert await websocket.receive_text() == "a"
 
 
+@pytest.mark.contract("block-fair")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio starts tasks in no order
+async def test_a_turn_for_the_others_does_not_let_them_overtake() -> None:
+    """Many tasks send one message each, as by hand: in the order in which they began."""
+    server = Server()
+    numbers = [str(number) for number in range(100)]
+    async with server.websocket() as websocket:
+        async with anyio.create_task_group() as tasks:
+            for number in numbers:
+                tasks.start_soon(websocket.send_text, number)
+        assert websocket.messages_sent == 100
+    assert [message["text"] for message in server.sent if "text" in message] == numbers
+
+
 @pytest.mark.reader
 @pytest.mark.contract("block-fair")
 async def test_a_block_around_nothing_gives_others_a_turn() -> None:

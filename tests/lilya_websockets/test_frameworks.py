@@ -418,6 +418,63 @@ async def test_an_exception_that_is_handled_around_the_block_is_left_to_who_does
     assert closes(server) == [(4008, "later")]
 
 
+@pytest.mark.usefixtures("server_announces")
+@pytest.mark.contract("block-exceptions", "block-after")
+async def test_a_task_that_outlives_the_block_does_not_end_what_is_left_to_others() -> None:
+    """A handler that waits before it closes finds the connection open."""
+    server = Server(text("1"), **handlers_of(WebSocketException))
+    websocket = server.websocket()
+    told: list[int] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def receive() -> None:
+            with pytest.raises(WebSocketDisconnect) as caught:
+                await websocket.receive_text()
+            told.append(caught.value.code)
+
+        async def body() -> None:
+            async with websocket:
+                await websocket.receive_text()
+                tasks.start_soon(receive)
+                await anyio.wait_all_tasks_blocked()
+                raise WebSocketException(4007, "why")
+
+        with pytest.raises(WebSocketException):
+            await body()
+        await anyio.wait_all_tasks_blocked()
+        assert websocket.client_state is websocket.application_state is WebSocketState.CONNECTED
+        assert websocket.close_code is None
+        await websocket.close(4007, "why")
+        server.push(disconnect(4007, "why"))
+    assert len(told) == 1
+    assert closes(server) == [(4007, "why")]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.usefixtures("server_announces")
+@pytest.mark.contract("block-exceptions", "block-after")
+async def test_a_task_that_outlives_the_block_and_is_cancelled_leaves_nothing_behind() -> None:
+    """By a cleanup, as the last thing of the block: what gets a receive to return is for nobody else."""
+    server = Server(text("1"), **handlers_of(WebSocketException))
+    websocket = server.websocket()
+    receiving: list[asyncio.Future[str]] = []
+
+    async def body() -> None:
+        async with websocket:
+            await websocket.receive_text()
+            receiving.append(asyncio.ensure_future(websocket.receive_text()))
+            await anyio.wait_all_tasks_blocked()
+            websocket.add_cleanup(receiving[0].cancel)
+            raise WebSocketException(4007, "why")
+
+    with pytest.raises(WebSocketException):
+        await body()
+    await asyncio.wait(receiving)
+    server.push(text("2"))
+    assert await websocket.receive_text() == "2"
+    await websocket.close()
+
+
 # Over uvicorn, in Starlette
 
 

@@ -355,7 +355,7 @@ class Conversation(Generic[W]):
             websocket._learn({"code": 1006})
         self._step("give back")
         websocket._use(*self._server, over=over)
-        source.give_back(websocket.close_code)
+        source.give_back(websocket.close_code, over=over)
         if self._over is not None:
             self._over.set()
         # Its reference to this object stays: it is asked for the counts. A cycle of the two would keep the

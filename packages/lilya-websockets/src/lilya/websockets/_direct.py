@@ -67,7 +67,7 @@ class Direct(Source):
         """The end has come: the server's `receive` gives it, and its `send` ends."""
         self._over = True
 
-    def give_back(self, code: int | None) -> None:
+    def give_back(self, code: int | None, *, over: bool) -> None:
         """The server tells the end to who still waits."""
 
     def hold(self) -> None:
@@ -92,14 +92,15 @@ class Direct(Source):
         return self._send_otherwise(message)
 
     async def _send_otherwise(self, message: Message) -> None:
-        """Send what waits, or fails, or comes after a turn for the others."""
-        if self.counts.messages_sent >= self._turn_at:
-            await self._give_turn()
+        """Send what waits, or fails, or comes before a turn for the others."""
+        long = self._is_long()
         try:
             await self._server_send(message)
         except Exception as error:
             await self._failed(error)
         self._have_sent(message)
+        if long:
+            await anyio.lowlevel.checkpoint()
 
     async def find_end(self, error: Exception) -> None:
         """Find what a failed send means: the true code lies behind what the server keeps."""

@@ -93,12 +93,15 @@ class Source:
         self._turn_at = self.counts.messages_sent + TURN
         return True
 
-    async def _give_turn(self) -> None:
-        """Let the others have their turn of the event loop: a send may wait for nothing."""
+    def _is_long(self) -> bool:
+        """Whether the others should have their turn of the event loop: a send may wait for nothing.
+
+        They have it after the message: before it, those that other tasks send would overtake it.
+        """
+        if self.counts.messages_sent < self._turn_at:
+            return False
         self._turn_at = self.counts.messages_sent + TURN
-        await anyio.lowlevel.checkpoint()
-        if self._over:
-            raise self._block.tell()
+        return True
 
     async def _failed(self, error: Exception) -> NoReturn:
         """Raise what an error of the server means at a send."""
@@ -219,11 +222,17 @@ class Reader(Source):
             stop()
         self._release()
 
-    def give_back(self, code: int | None) -> None:
-        """Drop what was not received until now. A task that outlives the block is told of its end."""
-        self._over = True
+    def give_back(self, code: int | None, *, over: bool) -> None:
+        """Drop what was not received until now. A task that outlives the block is told of its end.
+
+        By no message if the conversation goes on: that would end it. Who is in the server's `receive` then
+        stays there.
+        """
         self._inbox.clear()
-        self._put({"type": "websocket.disconnect", "code": code})
+        if not over and self.is_lent:
+            return
+        self._over = True
+        self._put({"type": "websocket.disconnect", "code": code} if over else self._block.tell())
         self._release()
 
     def stop_reading(self) -> None:
@@ -411,9 +420,8 @@ class Reader(Source):
         return self._send_otherwise(message)
 
     async def _send_otherwise(self, message: Message) -> None:
-        """Send what may wait, or fail, or comes after a turn for the others."""
-        if self.counts.messages_sent >= self._turn_at:
-            await self._give_turn()
+        """Send what may wait, or fail, or comes before a turn for the others."""
+        long = self._is_long()
         try:
             sent = True
             if self._turn is None:
@@ -432,6 +440,8 @@ class Reader(Source):
         if not sent:  # the end came first
             raise self._block.tell()
         self._have_sent(message)
+        if long:
+            await anyio.lowlevel.checkpoint()
 
     async def _wait_to_send(self, sending: Generator[Any, Any, Any], awaited: Any) -> bool:
         """Wait for a send that has begun; whether it has ended before the conversation did."""
