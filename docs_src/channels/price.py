@@ -15,5 +15,6 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         return
     websocket = WebSocket(scope, receive, send)
     async with websocket, channels.join("price", websocket, latest=True):
-        async for price in websocket.iter_text():
-            await channels.publish("price", price, idempotency_key=price, history=1, max_age=86_400)
+        async for quote in websocket.iter_text():
+            number, _, price = quote.partition(" ")
+            await channels.publish("price", price, idempotency_key=number, history=1, max_age=86_400)

@@ -991,3 +991,16 @@ async def test_full_before_it_was_entered(make: Make) -> None:
                 await anyio.sleep_forever()
         assert sent(server) == [1013]
         assert is_clean(channels)
+
+
+async def test_who_could_not_join_is_not_kept() -> None:
+    """A client that sends an id which is none is no reason to keep its socket."""
+    async with Channels() as channels:
+        with pytest.raises(ValueError, match="an event's id"):
+            async with channels.join("a", await Server().accepted(), since="none"):
+                raise AssertionError
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            async with channels.join("a", await Server().accepted(), member=1):
+                raise AssertionError
+        assert not channels._memberships._those

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from lilya.websockets.channels import Channels, Event, Gap, Presence, Publisher
+from lilya.websockets.channels import BrokerError, Channels, Event, Gap, Presence, Publisher
 from lilya.websockets.channels._entries import decoded, event_of, floor_of
 from lilya.websockets.channels._memory import MemoryBackend
 from lilya.websockets.channels.backends import Backend, Id, Wishes, presence_of
@@ -249,6 +249,56 @@ def test_memory_lets_go_what_was_read() -> None:
     anyio.run(run)
 
 
+async def test_wishes_beyond_all_bounds(make: Make) -> None:
+    async with make() as channels:
+        for max_age in (float("inf"), 1e308, 10**400, 1e-9):
+            await channels.publish("b", "x", max_age=max_age)
+        await channels.publish("a", "1", history=10**5000, max_age=float("inf"))
+        assert data_of(await history_of(channels)) == ["1"]
+    Publisher("redis://localhost", max_age=float("inf")).close()
+
+
+async def test_what_is_over_is_given_to_nobody_who_comes_back(make: Make) -> None:
+    """Not from what those who came back a moment before have been given, either."""
+    async with make() as channels:
+        first = await channels.publish("a", "0")
+        for number in (1, 2):
+            await channels.publish("a", str(number))
+        assert data_of(await history_of(channels, since=first)) == ["1", "2"]
+        await channels.publish("a", "3", history=1)
+        gap, *events = await history_of(channels, since=first)
+        assert (gap.since, data_of(events)) == (first, ["3"])
+        before = await channels.publish("b", "0")
+        await channels.publish("b", "1", max_age=0.2)
+        assert data_of(await history_of(channels, "b", since=before)) == ["1"]
+        await anyio.sleep(0.4)
+        (gap,) = await history_of(channels, "b", since=before)
+        assert gap.since == before
+
+
+async def test_an_id_of_another_channel(make: Make) -> None:
+    async with make() as channels:
+        (_, other, _), _ = [[await channels.publish(name, str(n)) for n in range(3)] for name in "ab"]
+        gap, *events = await history_of(channels, "b", since=other)
+        assert (gap.since, data_of(events)) == (other, ["0", "1", "2"])
+
+
+async def test_memory_looks_at_few_channels_that_are_kept_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_764_106_141_000_000_000
+    monkeypatch.setattr("time.time_ns", lambda: now)
+    async with Channels(max_age=10) as channels:
+        for number in range(100):
+            await channels.publish(f"{number}", "x", max_age=1000)
+        await channels.publish("silent", "x")
+        now += 20_000_000_000
+        logs = channels.backend._logs  # type: ignore[attr-defined]
+        await channels.publish("other", "x")
+        assert next(iter(logs)) == "8"  # it has passed over that many
+        for _ in range(20):
+            await channels.publish("other", "x")
+        assert ("silent" in logs, len(logs)) == (False, 101)
+
+
 # The latest value
 
 
@@ -386,7 +436,7 @@ async def test_a_backend_that_only_lists(make: Make) -> None:
     ("options", "error", "words"),
     [
         ({"exclude": ""}, ValueError, "exclude must not be empty or start with a NUL"),
-        ({"exclude": 1}, TypeError, "exclude must be str, got int"),
+        ({"exclude": 1}, TypeError, "exclude must be a membership, a subscription or str, got int"),
         ({"idempotency_key": "\0"}, ValueError, "idempotency_key must not be empty or start with a NUL"),
         ({"idempotency_key": "\ud800"}, ValueError, "idempotency_key must encode to UTF-8"),
         ({"history": -1}, ValueError, "history must be at least 0"),
@@ -482,3 +532,42 @@ async def test_companions_are_not_excluded_from(make: Make) -> None:
         found = await channels.backend.history(presence_of("a"), last=1)
         assert [event.exclude for event in found.events] == [None]
         await channels._hub.roster.vanish([member])
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_members_from_before_there_were_keys(redis_server: RedisServer) -> None:
+    """They are of a process that is not updated yet: of its joins, its members, and its crash."""
+    redis_server.ask("FLUSHALL")
+    companion = "{lilya:%00presence:a}"
+    leave = '{"type":"leave","id":"old","info":{"name":"ann lee"}}'
+    join = leave.replace("leave", "join")
+    async with Channels(redis_server.url, presence_ttl=1) as channels:
+        roster = channels._hub.roster
+        async with channels.subscribe("a", presence=True) as subscription:
+            await channels.backend.publish(presence_of("a"), join)
+            (presence,) = await take(subscription, 1)
+            assert (presence.type, presence.sockets) == ("join", 1)
+            assert presence.member.json() == {"name": "ann lee"}
+            redis_server.ask("HSET", f"{companion}:members", "old", f"1764106141000-1-9f3c01d2 {leave}")
+            redis_server.ask("ZADD", f"{companion}:deadlines", "99999999999999", "old")
+            member = roster.member("a", "1", "ann")
+            await roster.appear([member])
+            assert [it.json() for it in await channels.members("a")] == [{"name": "ann lee"}, 1]
+            assert await channels.count("a", keys=True) == 2
+            await take(subscription, 1)
+            redis_server.ask("ZADD", f"{companion}:deadlines", "1", "old")
+            assert await channels.members("a") == [member]
+            (presence,) = await take(subscription, 1)
+            assert (presence.type, presence.member.id, presence.sockets) == ("leave", "old", 0)
+            assert (await channels.count("a", keys=True), await channels.count("a")) == (1, 1)
+            await roster.vanish([member])
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_nothing_is_left_beside_a_key_of_somebody_else(redis_server: RedisServer) -> None:
+    redis_server.ask("FLUSHALL")
+    redis_server.ask("SET", "{lilya:a}", "mine")
+    async with Channels(redis_server.url) as channels:
+        with pytest.raises(BrokerError, match="WRONGTYPE"):
+            await channels.publish("a", "x", max_age=5)
+    assert redis_server.ask("EXISTS", "{lilya:a}:state") == b":0\r\n"

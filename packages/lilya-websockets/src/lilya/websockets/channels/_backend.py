@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,10 @@ class History(NamedTuple):
 
     position: str
     """Where to read on: the id of the channel's newest event, in these events or not."""
+
+    lasting: bool = True
+    """Whether none of these events has asked for a `history` or a `max_age` of its own. What has may be over
+    at any time, so it is not given to others who ask a little later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +258,7 @@ def checked_wishes(
     return Wishes(
         exclude,
         idempotency_key,
-        None if history is None else checked_count("history", history),
+        None if history is None else min(checked_count("history", history), sys.maxsize),
         None if max_age is None else checked_number("max_age", max_age),
     )
 

@@ -205,6 +205,10 @@ class Channels:
         name = checked_name(channel)
         if isinstance(exclude, (Membership, Subscription)):
             exclude = exclude.id
+        elif exclude is not None and not isinstance(exclude, str):
+            raise TypeError(
+                f"exclude must be a membership, a subscription or str, got {type(exclude).__name__}"
+            )
         wishes = checked_wishes(exclude, idempotency_key, history, max_age)
         if wishes is NO_WISHES:
             return await self._hub.backend.publish(name, checked)
@@ -313,7 +317,8 @@ class Channels:
             since: Begin after this position instead, the id of an event: of the channel, or by name for some
                 of the channels. If history does not reach back to it, the first item is a `Gap`.
             latest: Begin with the newest event of each channel, and no others: for channels whose events
-                replace each other. With `since`, only if it is newer than that, and without a `Gap`.
+                replace each other. With `since`, only if it is newer than that, and without a `Gap` unless it
+                is not kept any more.
             presence: Whether to get a `Presence` for everybody who joins or leaves, too. `"keys"`: only for
                 the first socket of a person and for the last one, see `join`.
             policy: What happens when `max_messages` or `max_bytes` wait. `"close"`: the iteration ends by an

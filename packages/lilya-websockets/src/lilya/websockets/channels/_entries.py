@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from ._backend import Event, Gap, Id, Wishes
 
-__all__ = ["Standing", "decoded", "encoded", "event_of", "floor_of", "items_after"]
+__all__ = ["Standing", "decoded", "encoded", "event_of", "floor_of", "is_lasting", "items_after"]
 
 # How a payload begins, for text and for bytes; with wishes it is a capital.
 _TEXT: Final = (b"s", b"S")
@@ -140,6 +140,15 @@ def floor_of(raw: bytes, fields: Any, now: int, max_age: float | None) -> int:
     except (IndexError, TypeError, ValueError):  # no event of ours
         return 0
     return seq if age is not None and ms < now - age else max(floor, 0)
+
+
+def is_lasting(fields: Any) -> bool:
+    """Whether an entry of a stream sets no limit to what history gives, other than the usual ones."""
+    try:
+        told, _ = _parted(fields[1][8:9], fields[3])
+    except (IndexError, TypeError, ValueError):  # no event of ours
+        return True
+    return not told.keys() & {"history", "max_age"}
 
 
 def decoded(channel: str, raw: bytes, fields: Any) -> tuple[Id, Event] | None:

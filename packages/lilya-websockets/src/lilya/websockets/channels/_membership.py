@@ -467,10 +467,10 @@ class Membership(AsyncIterator["Gap | Dropped"]):
 
     def _stop(self, why: Ended) -> None:
         """Nothing is forwarded any more."""
+        self._memberships.remove(self)  # also if joining failed, and the outbox was taken away by that
         if self._outbox.over:
             return
         self.ended = why
-        self._memberships.remove(self)
         self._hub.detach(self._outbox)
         self._outbox.clear()
         self._tell()

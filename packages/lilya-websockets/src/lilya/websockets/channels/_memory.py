@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import Final, Literal
+from zlib import crc32
 
 import anyio
 import anyio.lowlevel
@@ -31,12 +32,14 @@ __all__ = ["MemoryBackend"]
 # Events that the reader may be behind, before a publisher waits for it. Not more than history, so that what
 # is trimmed was read.
 _AHEAD: Final = 64
+# Channels kept for longer than others that one publish passes over, looking for those to forget.
+_PASSED: Final = 8
 
 
 class _Log:
     """The events of one channel."""
 
-    __slots__ = ("ages", "epoch", "events", "floor", "max_age", "ms", "seq")
+    __slots__ = ("ages", "epoch", "events", "floor", "limited", "max_age", "ms", "seq")
 
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
@@ -44,6 +47,7 @@ class _Log:
         self.ms = 0
         self.events: deque[Event] = deque()
         self.floor = 0  # the newest event that history does not give any more
+        self.limited = 0  # the newest event that has asked for a `history` or a `max_age`
         # By number, until when an event is kept that was published with a `max_age`; and the last one of
         # these ages, so that the channel is not forgotten before.
         self.ages: dict[int, float] = {}
@@ -127,7 +131,7 @@ class MemoryBackend(Backend):
         now = time.time_ns() // 1_000_000
         log = self._logs.get(channel)
         if log is None:
-            log = self._logs[channel] = _Log(self._epoch)
+            log = self._logs[channel] = _Log(self._epoch_of(channel))
         else:
             self._logs.move_to_end(channel)
         log.seq += 1
@@ -136,6 +140,8 @@ class MemoryBackend(Backend):
         log.events.append(event)
         if len(log.events) > self._history:
             log.events.popleft()
+        if wishes.history is not None or wishes.max_age is not None:
+            log.limited = log.seq
         if wishes.history is not None:
             log.floor = max(log.floor, log.seq - wishes.history)
         if wishes.max_age is not None:
@@ -150,17 +156,23 @@ class MemoryBackend(Backend):
                 self._arrival.set()
         return event.id
 
+    def _epoch_of(self, channel: str) -> str:
+        """What a channel begins with: another one than other channels, so that their ids are none of its."""
+        return f"{crc32(channel.encode(), int(self._epoch, 16)):08x}"
+
     def _forget(self, now: int) -> None:
         """Drop the channels that are silent for longer than events are kept."""
         if self._max_age is None:
             return
         oldest = now - self._max_age * 1000
-        while True:  # one was published to just now
+        passed = 0
+        while passed < _PASSED:  # one was published to just now
             channel, log = next(iter(self._logs.items()))
             if log.ms >= oldest:
                 return
             if log.max_age is not None and log.ms >= now - log.max_age * 1000:
                 self._logs.move_to_end(channel)  # kept for longer than others
+                passed += 1
                 continue
             if channel in self._positions:  # being read: it goes on where it was
                 log.events.clear()
@@ -192,16 +204,17 @@ class MemoryBackend(Backend):
         await anyio.lowlevel.checkpoint()
         log = self._logs.get(channel)
         if log is None:
-            log = _Log(self._epoch)
+            log = _Log(self._epoch_of(channel))
         self._trim(channel, log)
         if position is None:
             events, _ = log.after(max(log.seq - last, log.floor))
-            return History(events, True, str(log.position))
+            return History(events, True, str(log.position), log.limited == 0)
         # A number that was never given out belongs to another life, too.
         known = position.epoch == log.epoch and position.seq <= log.seq
         seq = position.seq if known else 0
         events, complete = log.after(max(seq, log.floor))
-        return History(events, complete and known and seq >= log.floor, str(log.position))
+        complete = complete and known and seq >= log.floor
+        return History(events, complete, str(log.position), log.limited <= seq)
 
     async def read(self, positions: Mapping[str, str]) -> Sequence[Event | Gap]:
         await anyio.lowlevel.checkpoint()

@@ -77,7 +77,8 @@ class Presence:
         kind, id = told["type"], told["id"]
         if kind not in ("join", "leave") or not isinstance(id, str):
             raise ValueError(f"neither a join nor a leave: {str(event.data)[:80]}")
-        key, sockets = told["key"], told["sockets"]
+        # Processes from before there were keys tell neither.
+        key, sockets = told.get("key"), told.get("sockets", int(kind == "join"))
         if not (key is None or isinstance(key, str)) or not isinstance(sockets, int):
             raise ValueError(f"neither a key nor a count: {str(event.data)[:80]}")
         return cls(kind, Member(channel_of(event.channel), id, json_text(told["info"]), key), sockets)

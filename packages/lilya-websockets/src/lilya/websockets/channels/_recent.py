@@ -2,7 +2,8 @@
 
 After an outage, hundreds of clients come back to one channel, and each wants what it has missed. The history
 of the first one is kept for a while. The next ones are given the part that they want, and the backend is
-only asked for what is newer. All of them get the same objects, so each event is encoded once.
+only asked for what is newer. All of them get the same objects, so each event is encoded once. A history with
+events that have asked for a `history` or a `max_age` is not shared, because they may be over by then.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Recalled(NamedTuple):
     ids: Sequence[str]
     complete: bool
     position: str
+    lasting: bool = True
 
 
 class _Window:
@@ -92,7 +94,7 @@ class Recent:
         # It is of the same life and branch as the position. Whether that is still so, this answer shows.
         base = window.position
         newer = await self._ask(name, 0, base)
-        if not newer.complete or not window.takes(base, newer):
+        if not (newer.complete and newer.lasting) or not window.takes(base, newer):
             self._forget(name, window)
             return await self._ask(name, 0, since)
         if window.size > _LARGEST:
@@ -107,14 +109,14 @@ class Recent:
             del self._asking[name]
             asking.set()
         window = _Window(since if found.complete else None, found)
-        if window.entries and window.size <= _LARGEST:
+        if found.lasting and window.entries and window.size <= _LARGEST:
             self._windows[name] = window
         return found
 
     async def _ask(self, name: str, last: int, since: str | None) -> Recalled:
         found = await self._backend.history(name, last=last, since=since)
         ids = [event.id for event in found.events]
-        return Recalled(list(map(Entry.of, found.events)), ids, found.complete, found.position)
+        return Recalled(list(map(Entry.of, found.events)), ids, *found[1:])
 
     def _forget(self, name: str, window: _Window) -> None:
         if self._windows.get(name) is window:

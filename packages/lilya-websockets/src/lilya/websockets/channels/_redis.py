@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
+import json
 import math
 import secrets
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -33,11 +34,12 @@ from ._backend import (
     Member,
     Wishes,
     channel_of,
+    json_text,
     presence_event,
     presence_of,
 )
 from ._cluster import Cluster, Node, Route
-from ._entries import Standing, decoded, encoded, floor_of
+from ._entries import Standing, decoded, encoded, floor_of, is_lasting
 from ._feed import Feed
 from ._keys import Keys, epoch
 from ._link import Asking, Link, Pipe, ask, new_connection, reason
@@ -318,6 +320,7 @@ class RedisBackend(Backend):
         end: Id | None = None
         before, given = b"+", 0
         floor = 0  # what is not above it is kept no longer
+        lasting = True
         max_age = None if self._max_age is None else _milliseconds(self._max_age)
         same = after is not None
         # Pages, from the newest event back, so that no script runs for long. What is published meanwhile is
@@ -340,6 +343,7 @@ class RedisBackend(Backend):
             page = (decoded(channel, raw, fields) for raw, fields in standing.entries)
             found += [pair for pair in page if pair is not None]
             floor = max(floor, *(floor_of(raw, fields, now, max_age) for raw, fields in standing.entries), 0)
+            lasting = lasting and all(is_lasting(fields) for _, fields in standing.entries)
             given += len(standing.entries)
             if same and after is not None:
                 if not _is_in(after, end, found):
@@ -355,7 +359,8 @@ class RedisBackend(Backend):
                 # It has to be known first: then what was read is of this memory, or of a later one.
                 await self._feed.memory_of(channel)
                 return await self.history(channel, last=last, since=since)
-        return self._history_of(after, same, memory, now, end, found, floor)
+        history = self._history_of(after, same, memory, now, end, found, floor)
+        return history if lasting else history._replace(lasting=False)
 
     def _history_of(
         self,
@@ -426,7 +431,12 @@ class RedisBackend(Backend):
             members = []
             _listed(found)
             for id, value in zip(found[::2], found[1::2], strict=True):
-                joined, quoted, left = value.decode().split(" ", 2)
+                joined, rest = value.decode().split(" ", 1)
+                if rest.startswith("{"):  # from before there were keys: all of its leave
+                    member = Member(channel, id.decode(), json_text(json.loads(rest)["info"]))
+                    members.append((self.order_of(joined), member))
+                    continue
+                quoted, left = rest.split(" ", 1)
                 member = Member(channel, id.decode(), "", unquote(quoted) or None)
                 # What stands around the info in the event that it is kept as; no name of ours has its quotes.
                 around = _begun("leave", member)
@@ -615,4 +625,4 @@ def _listed(answer: Any) -> list[Any]:
 
 
 def _milliseconds(seconds: float) -> int:
-    return min(math.ceil(seconds * 1000), _LONGEST)
+    return math.ceil(min(seconds * 1000, _LONGEST))  # the product may be infinite

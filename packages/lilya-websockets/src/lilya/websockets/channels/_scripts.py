@@ -188,7 +188,10 @@ if once then
   local known = redis.call('GET', once)
   if known then return known end
 end
-if own ~= '' then redis.call('HSET', state, 'age', own) end
+if own ~= '' then
+  redis.call('XLEN', events)  -- fails on what is no stream: nothing is left beside it
+  redis.call('HSET', state, 'age', own)
+end
 local found, last
 """
     + _COMMON
@@ -299,8 +302,12 @@ local function leave(id)
   if redis.call('ZREM', deadlines, id) == 1 then
     local member = redis.call('HGET', members, id)
     redis.call('HDEL', members, id)
-    local key, left = string.match(member or '', '^%S+ (%S*) (.*)$')
-    if key then tell(left .. text(counted(key, -1)) .. '}') end
+    local key, left = string.match(member or '', '^%S+ ([^{%s]*) (.*)$')
+    if key then
+      tell(left .. text(counted(key, -1)) .. '}')
+    elseif member and string.find(member, '^%S+ {') then
+      tell(string.match(member, ' (.*)$'))  -- from before there were keys: all of its leave
+    end
   end
 end
 
