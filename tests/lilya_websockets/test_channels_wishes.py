@@ -571,3 +571,19 @@ async def test_nothing_is_left_beside_a_key_of_somebody_else(redis_server: Redis
         with pytest.raises(BrokerError, match="WRONGTYPE"):
             await channels.publish("a", "x", max_age=5)
     assert redis_server.ask("EXISTS", "{lilya:a}:state") == b":0\r\n"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_person_whom_an_older_process_has_removed(redis_server: RedisServer) -> None:
+    redis_server.ask("FLUSHALL")
+    companion = "{lilya:%00presence:a}"
+    channels = Channels(redis_server.url)
+    async with channels, channels.subscribe("a", presence="keys") as subscription:
+        roster = channels._hub.roster
+        await roster.appear([roster.member("a", "1", "ann")])
+        redis_server.ask("DEL", f"{companion}:members", f"{companion}:deadlines")
+        again = roster.member("a", "1", "ann")
+        await roster.appear([again])
+        first, second = await take(subscription, 2)
+        assert (first.sockets, second.sockets, second.member) == (1, 1, again)
+        assert await channels.count("a", keys=True) == 1

@@ -315,6 +315,8 @@ end
 local over = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, 500)
 for _, id in ipairs(over) do leave(id) end
 if action == 'appear' then
+  -- With nobody there, nobody has a key, even if a process from before there were keys has removed the last.
+  if redis.call('ZCARD', deadlines) == 0 then redis.call('DEL', keys) end
   for i = 8, #ARGV, 4 do
     local id, joins, leaves, key = unpack(ARGV, i, i + 3)
     if not redis.call('ZSCORE', deadlines, id) then
