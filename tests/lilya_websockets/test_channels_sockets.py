@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import json
 import logging
 import sys
@@ -182,6 +184,39 @@ async def test_a_body_that_only_sends_ends_with_its_client(
         assert ended == ["client"] * 20
         assert await channels.members("a") == []
         assert is_clean(channels)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # on trio all is done by tasks
+@pytest.mark.parametrize("body", [pytest.param("waits", marks=pytest.mark.quiet), "receives"])
+async def test_a_server_tells_the_end_outside_of_any_task(
+    body: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a transport does, in a context of its own: there AnyIO does not know the event loop."""
+    monkeypatch.setattr("lilya.websockets.channels._membership._GRACE", 0.01)
+    monkeypatch.setattr(Server, "announces", True)
+    entered: list[Any] = []
+    ended: list[Any] = []
+
+    async def app(channels: Channels, websocket: WebSocket) -> None:
+        async with websocket, channels.join("a", websocket) as membership:
+            entered.append(membership)
+            if body == "waits":
+                await anyio.sleep_forever()
+            async for _ in websocket.iter_text():
+                pass
+        ended.append(membership.ended)
+
+    loop = asyncio.get_running_loop()
+    async with Channels("memory://") as channels, anyio.create_task_group() as tasks:
+        for number in (1, 2):
+            server = Server()
+            tasks.start_soon(app, channels, server.websocket())
+            await until(lambda: len(entered) == number)  # noqa: B023 - awaited here
+            loop.call_soon(server.push, disconnect(), context=contextvars.Context())
+            await until(lambda: len(ended) == number)  # noqa: B023
+        assert ended == ["client"] * 2
+        assert is_clean(channels)
+    assert not caplog.records
 
 
 async def test_a_body_that_is_not_to_be_cancelled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

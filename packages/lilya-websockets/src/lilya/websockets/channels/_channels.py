@@ -114,7 +114,7 @@ class Channels:
 
     async def __aenter__(self) -> Channels:
         await self._hub.start(self._memberships.obey)
-        self._memberships.reset()
+        self._memberships.start()
         self._thread = threading.get_ident()
         self._hub.run(self._serve_threads)
         return self

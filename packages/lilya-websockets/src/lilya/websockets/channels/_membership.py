@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -50,12 +51,15 @@ class Memberships:
     def __init__(self, run: Callable[[Callable[[], Any]], None]) -> None:
         self._run = run
         self._those: dict[Membership, None] = {}
-        self._leaving: deque[tuple[float, Membership]] = deque()  # whose sockets have ended
+        self._ended: list[Membership] = []  # whose sockets have ended since the task looked
+        self._has_ended: anyio.Event
 
-    def reset(self) -> None:
-        """Begin anew, after the channels were stopped."""
+    def start(self) -> None:
+        """Begin, or begin anew after the channels were stopped."""
         self._those.clear()
-        self._leaving.clear()
+        self._ended.clear()
+        self._has_ended = anyio.Event()
+        self._run(self._cancel_bodies)
 
     def add(self, membership: Membership) -> None:
         """A socket is joining."""
@@ -99,17 +103,25 @@ class Memberships:
             self._run(partial(self.close, code, reason, why="closed", among=those))
 
     def cancel_soon(self, membership: Membership) -> None:
-        """Cancel a body whose socket has ended, if it has not ended by itself in a second."""
-        self._leaving.append((anyio.current_time() + _GRACE, membership))
-        if len(self._leaving) == 1:
-            self._run(self._cancel_bodies)
+        """Cancel a body whose socket has ended, if it has not ended by itself in a second.
+
+        A server may tell the end in a callback, outside of any task, where AnyIO knows neither the time nor
+        how to start a task. So one task does that for all of them.
+        """
+        self._ended.append(membership)
+        self._has_ended.set()
 
     async def _cancel_bodies(self) -> None:
-        while self._leaving:
-            due, membership = self._leaving[0]
-            await anyio.sleep_until(due)
-            self._leaving.popleft()
-            membership._cancel_body()
+        leaving: deque[tuple[float, Membership]] = deque()
+        while True:
+            now = anyio.current_time()
+            while leaving and leaving[0][0] <= now:
+                leaving.popleft()[1]._cancel_body()
+            self._has_ended = anyio.Event()
+            leaving.extend((now + _GRACE, membership) for membership in self._ended)
+            self._ended.clear()
+            with anyio.CancelScope(deadline=leaving[0][0] if leaving else math.inf):
+                await self._has_ended.wait()
 
 
 def order_to_close(channel: str, member: str | Mapping[str, Any] | None, code: int, reason: str) -> str:
