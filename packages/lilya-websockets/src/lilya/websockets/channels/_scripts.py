@@ -316,7 +316,8 @@ local over = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, 500
 for _, id in ipairs(over) do leave(id) end
 if action == 'appear' then
   -- With nobody there, nobody has a key, even if a process from before there were keys has removed the last.
-  if redis.call('ZCARD', deadlines) == 0 then redis.call('DEL', keys) end
+  -- Not more often than it must be: after a first write, a Redis without memory refuses no other one.
+  if redis.call('ZCARD', deadlines) == 0 and redis.call('EXISTS', keys) == 1 then redis.call('DEL', keys) end
   for i = 8, #ARGV, 4 do
     local id, joins, leaves, key = unpack(ARGV, i, i + 3)
     if not redis.call('ZSCORE', deadlines, id) then
