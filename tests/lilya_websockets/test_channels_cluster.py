@@ -160,10 +160,14 @@ class Session:
         return found
 
 
-# So many sessions, and so many faults in each: `nox -s cluster` runs more.
+# So many sessions, and so many faults in each: `nox -s cluster` runs them.
 SESSIONS, FAULTS = (int(part) for part in os.environ.get("LILYA_CLUSTER_FAULTS", "2x12").split("x"))
 
 
+@pytest.mark.skipif(
+    "LILYA_CLUSTER_FAULTS" not in os.environ,
+    reason="random faults are for `nox -s cluster`: on a busy machine a session had a gap, and lost nothing",
+)
 @pytest.mark.limit(60 + FAULTS)
 @pytest.mark.parametrize("seed", range(SESSIONS))
 async def test_nothing_is_lost(
