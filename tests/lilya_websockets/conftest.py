@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial, wraps
 from importlib.util import find_spec
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -36,7 +37,7 @@ settings.load_profile("lilya_websockets")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "contract(*rows): the rows of the contract that the test checks")
-    config.addinivalue_line("markers", "limit(seconds): the test starts processes, and has this time for all")
+    config.addinivalue_line("markers", "limit(seconds): the time that the test has, instead of a minute")
     config.addinivalue_line("markers", "quiet: the test wants a block to be cut short in silence")
     config.addinivalue_line("markers", "reader: the test is about what only a block's reader meets, or does")
     config.addinivalue_line("markers", "violations: the test wants the server to object")
@@ -67,6 +68,12 @@ def redis_server() -> Iterator[RedisServer]:
         pytest.skip(NO_SERVER)
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture
+def prefix() -> str:
+    """What the keys of a test start with on a server of Redis that it shares with others."""
+    return uuid4().hex
 
 
 @pytest.fixture(params=["memory", "redis"])

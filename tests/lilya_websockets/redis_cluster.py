@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from .redis_server import LIMIT, NO_SERVER, RedisServer, free_port, redis_binary
 
@@ -17,6 +18,8 @@ __all__ = ["NO_CLUSTER", "RedisCluster", "SentinelServers", "can_cluster"]
 NO_CLUSTER = f"no Redis 7 or newer, or Valkey: {NO_SERVER}"
 SLOTS = 16_384
 PONG = b"+PONG\r\n"
+
+S = TypeVar("S", bound="Servers")
 
 
 def can_cluster() -> bool:
@@ -44,11 +47,19 @@ def until(condition: Callable[[], Any], what: str) -> None:
         time.sleep(0.01)
 
 
-class Servers:
+class Servers(ABC):
     """Several servers that end together; a context manager."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
+
+    def __enter__(self: S) -> S:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
 
     def __exit__(
         self,
@@ -57,6 +68,10 @@ class Servers:
         traceback: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Start them, and wait until they know each other."""
 
     def enter(self, *options: str) -> RedisServer:
         return self._stack.enter_context(RedisServer(*options))
@@ -85,14 +100,6 @@ class RedisCluster(Servers):
     def url(self) -> str:
         hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
         return f"redis+cluster://{hosts}"
-
-    def __enter__(self) -> RedisCluster:
-        try:
-            self._start()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
 
     def _start(self) -> None:
         count, replicated, spare = self._counts
@@ -198,14 +205,6 @@ class SentinelServers(Servers):
     def url(self) -> str:
         hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.sentinels)
         return f"redis+sentinel://{hosts}/the-primary/0"
-
-    def __enter__(self) -> SentinelServers:
-        try:
-            self._start()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
 
     def _start(self) -> None:
         options = ["repl-diskless-sync-delay 0"]

@@ -9,7 +9,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
-from uuid import uuid4
 
 import anyio
 import pytest
@@ -38,7 +37,6 @@ from .test_channels_redis import RULES, Reader, reading, started, until
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.limit(60),
     pytest.mark.skipif(not can_cluster(), reason=NO_CLUSTER),
 ]
 
@@ -46,11 +44,6 @@ pytestmark = [
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"  # as the client of Redis
-
-
-@pytest.fixture
-def prefix() -> str:
-    return uuid4().hex
 
 
 @pytest.fixture(scope="module")

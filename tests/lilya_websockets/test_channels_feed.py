@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
 import anyio
 import pytest
@@ -29,7 +28,6 @@ from .test_channels_redis import Proxy, at_rest, reading, redis, started, until
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.limit(60),
     pytest.mark.skipif(redis_binary() is None, reason=NO_SERVER),
 ]
 
@@ -37,11 +35,6 @@ pytestmark = [
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"  # as the client of Redis
-
-
-@pytest.fixture
-def prefix() -> str:
-    return uuid4().hex
 
 
 async def publish_unpushed(backend: RedisBackend, channel: str, data: str) -> str:

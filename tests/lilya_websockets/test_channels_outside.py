@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
-from uuid import uuid4
 
 import anyio
 import anyio.to_thread
@@ -204,11 +203,6 @@ async def test_publishing_from_a_thread(make: Make) -> None:
             await anyio.to_thread.run_sync(channels.publish_from_thread, "", "1")
     with pytest.raises(WebSocketRuntimeError, match="not started, or were stopped"):
         channels.publish_from_thread("a", "1")
-
-
-@pytest.fixture
-def prefix() -> str:
-    return uuid4().hex
 
 
 @on_redis

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, cast
-from uuid import uuid4
 
 import anyio
 import pytest
@@ -33,7 +32,6 @@ from lilya.websockets.channels._scripts import SCRIPTS
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.limit(60),
     pytest.mark.skipif(redis_binary() is None, reason=NO_SERVER),
 ]
 
@@ -53,11 +51,6 @@ async def started(url: str, **options: Any) -> AsyncIterator[RedisBackend]:
         yield backend
     finally:
         await backend.stop()
-
-
-@pytest.fixture
-def prefix() -> str:
-    return uuid4().hex
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from .redis_server import NO_SERVER, RedisServer, free_port, redis_binary
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.limit(60),
     pytest.mark.skipif(redis_binary() is None, reason=NO_SERVER),
     pytest.mark.skipif(
         importlib.util.find_spec("redis") is None, reason="the client of Redis is not installed"

@@ -511,7 +511,6 @@ MESSAGES, CONNECTIONS = 400, 5
 @pytest.mark.parametrize(
     "implementation", ["websockets-sansio", "wsproto", "lilya.websockets.uvicorn:WebSocketProtocol"]
 )
-@pytest.mark.limit(60)
 async def test_cancelled_receives_lose_nothing(around: Around | None, implementation: str) -> None:
     """Thousands of receives are cancelled by a time limit, a scope or the task, at random moments."""
     cancelled = 0

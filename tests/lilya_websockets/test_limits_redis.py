@@ -154,7 +154,6 @@ async def test_whoever_enters_first(server: RedisServer) -> None:
     assert answers.count("") == 20
 
 
-@pytest.mark.limit(60)
 async def test_a_process_that_dies_counts_until_its_lease_ends(server: RedisServer) -> None:
     """And many dead ones are forgotten, some at each call."""
     work = f"""

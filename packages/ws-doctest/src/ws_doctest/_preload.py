@@ -41,9 +41,8 @@ def replay(pipe: Any, implementation: str, root: str) -> None:
 
     if sys.platform == "linux":
         global PROCESSES
-        PROCESSES = multiprocessing.get_context(
-            "fork"
-        )  # the server: here everything is imported, and no thread runs
+        # The server is forked from this process: everything is imported, and no thread runs.
+        PROCESSES = multiprocessing.get_context("fork")
     _wire.replay_for(pipe, implementation, root)
 
 
