@@ -447,6 +447,29 @@ async def test_much_to_send(redis_server: RedisServer, prefix: str, monkeypatch:
         assert max(sizes) < 1_500_000
 
 
+async def test_a_memory_that_is_forgotten_while_an_empty_channel_is_read(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a cluster, when some other slot is elsewhere: nothing is lost, and no gap says so."""
+    monkeypatch.setattr(_feed, "_CHECK", 0.1)
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        feed = backend._feed
+        asked: list[str] = []
+
+        def read_after(name: str, position: str) -> tuple[bytes, ...]:
+            asked.append(position)
+            if len(asked) < 3:
+                feed.forget()  # it was known, and what is read now has not come yet
+            return original(name, position)
+
+        original = feed._read_after
+        monkeypatch.setattr(feed, "_read_after", read_after)
+        await publish_unpushed(backend, "room", "one")
+        assert await reader.data(1) == ["one"]
+        assert len(asked) >= 3
+        assert set(asked[:3]) == {asked[0]}
+
+
 # What comes and is none of ours
 
 

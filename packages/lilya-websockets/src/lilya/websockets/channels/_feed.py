@@ -358,11 +358,7 @@ class Feed:
             return
         watched.suspected = ""
         try:
-            if Id.parse(position).seq == 0:
-                await self.memory_of(watched.name)  # what is read then is of this one, or later
-            watched.held.clear()  # it is in the answer
-            request = self._pipe.request(self._read_after(watched.name, position))
-            standing = Standing.of(await request.future)
+            standing = await self._standing_after(watched, position)
             items, at, more = await self._after(watched, position, standing)
             watched.unreadable = False
         except Exception as error:
@@ -374,6 +370,22 @@ class Feed:
             return
         self._found.append((watched, position, items, at, more))
         self._news.set()
+
+    async def _standing_after(self, watched: Watched, position: str) -> Standing:
+        """Ask what comes after a position; of an empty channel, with its memory known from before till after.
+
+        In a cluster the memories are forgotten whenever anything is elsewhere. A channel whose memory is not
+        known would look as if it had lost something, so both are asked again.
+        """
+        while True:
+            lives = self._lives
+            if Id.parse(position).seq == 0:
+                await self.memory_of(watched.name)  # what is read then is of this one, or later
+            watched.held.clear()  # it is in the answer
+            request = self._pipe.request(self._read_after(watched.name, position))
+            standing = Standing.of(await request.future)
+            if lives == self._lives or Id.parse(position).seq:
+                return standing
 
     def _read_after(self, name: str, position: str) -> tuple[bytes, ...]:
         at = Id.parse(position)
