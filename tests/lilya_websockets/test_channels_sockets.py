@@ -196,6 +196,14 @@ async def test_a_server_tells_the_end_outside_of_any_task(
     monkeypatch.setattr(Server, "announces", True)
     entered: list[Any] = []
     ended: list[Any] = []
+    looked_at: list[Any] = []
+    cancel_body = Membership._cancel_body
+
+    def looking(membership: Membership) -> None:
+        cancel_body(membership)
+        looked_at.append(membership)
+
+    monkeypatch.setattr(Membership, "_cancel_body", looking)
 
     async def app(channels: Channels, websocket: WebSocket) -> None:
         async with websocket, channels.join("a", websocket) as membership:
@@ -214,6 +222,8 @@ async def test_a_server_tells_the_end_outside_of_any_task(
             await until(lambda: len(entered) == number)  # noqa: B023 - awaited here
             loop.call_soon(server.push, disconnect(), context=contextvars.Context())
             await until(lambda: len(ended) == number)  # noqa: B023
+            # A body that receives has left by itself by then, and is left alone.
+            await until(lambda: len(looked_at) == number)  # noqa: B023
         assert ended == ["client"] * 2
         assert is_clean(channels)
     assert not caplog.records
