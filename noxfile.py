@@ -421,7 +421,7 @@ if nox is not None:
             env={"LILYA_SERVERS_WRITE": "1"} if writes else {},
         )
         if writes:
-            session.run("python", "docs/servers_tables.py")
+            session.run("python", "docs/concepts/servers_tables.py")
 
     @nox.session
     def bench(session: nox.Session) -> None:

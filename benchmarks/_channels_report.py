@@ -24,7 +24,7 @@ __all__ = [
     "write",
 ]
 
-PAGE = _report.ROOT / "docs" / "channels.md"
+PAGE = _report.ROOT / "docs" / "guides" / "channels.md"
 FILES = ("channels", "redis", "many")
 
 OURS = "channels"

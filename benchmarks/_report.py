@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "performance.md"
-FOLDER = ROOT / "docs" / "performance"  # the figures (JSON) and the plots (SVG)
+PAGE = ROOT / "docs" / "project" / "performance.md"
+FOLDER = ROOT / "docs" / "project" / "performance"  # the figures (JSON) and the plots (SVG)
 
 Results = dict[str, Any]
 Row = dict[str, Any]

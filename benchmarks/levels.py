@@ -32,7 +32,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 def prose(chance: random.Random, count: int) -> list[bytes]:
     """1 KiB of the documentation's text."""
-    text = b"\n".join(path.read_bytes() for path in sorted(DOCS.glob("*.md")))
+    text = b"\n".join(path.read_bytes() for path in sorted(DOCS.rglob("*.md")))
     starts = [chance.randrange(len(text) - 1024) for _ in range(count)]
     return [text[start : start + 1024] for start in starts]
 

@@ -23,7 +23,7 @@ from tests.lilya_websockets.redis_server import free_port
 
 __all__ = ["needs_nginx", "nginx", "shown_configuration"]
 
-PAGE = Path(__file__).parents[2] / "docs" / "deploying.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "deploying.md"
 # Debian has it where only root's PATH looks.
 BINARY = shutil.which("nginx", path=os.pathsep.join([*os.get_exec_path(), "/usr/sbin", "/usr/local/sbin"]))
 

@@ -74,6 +74,12 @@ def changes(path: Path, wanted: str, within: str | None = None) -> list[str]:
     return found
 
 
+def address_of(name: str) -> str:
+    """Where the built site has a page: `guides/open` at `guides/open/`, `reference/index` at `reference/`."""
+    folder, _, last = name.rpartition("/")
+    return f"{folder if last == 'index' else name}/".lstrip("/")
+
+
 def name_of(path: Path) -> str:
     """How a file is called in messages."""
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name

@@ -1,9 +1,9 @@
 """Every failure of this folder names the page and the line that it is about.
 
-A test says what it holds by a marker, `@pytest.mark.page("docs/errors.md", "a text of that page")`, on itself
-or on its module. What a test is given counts as well: a page, and a text that is on it. A test that a page
-names, as `tests/docs/test_x.py::test_y` or `test_y`, holds that line. `test_places.py` fails for a test
-without a place.
+A test says what it holds by a marker, `@pytest.mark.page("docs/concepts/errors.md", "a text of that page")`,
+on itself or on its module. What a test is given counts as well: a page, and a text that is on it. A test
+that a page names, as `tests/docs/test_x.py::test_y` or `test_y`, holds that line. `test_places.py` fails for
+a test without a place.
 """
 
 from __future__ import annotations

@@ -17,9 +17,7 @@ from benchmarks import _channels_report, _report, channels, redis
 from benchmarks._report import Results, number
 from tests.docs.pages import changes
 
-pytestmark = pytest.mark.page("docs/channels.md", "<!-- figures ")
-
-DOCS = Path(__file__).parents[2] / "docs"
+pytestmark = pytest.mark.page("docs/guides/channels.md", "<!-- figures ")
 
 
 @pytest.fixture
@@ -66,10 +64,10 @@ def test_what_the_page_promises_was_so(figures: dict[str, Results]) -> None:
             assert (held["messages"] - 1) * int(size) <= 1_048_576
 
 
-@pytest.mark.page("docs/channels.md", ".json")
+@pytest.mark.page("docs/guides/channels.md", ".json")
 def test_the_files_can_be_read_by_readers(site: Path) -> None:
     for name in _channels_report.FILES:
-        assert (site / "performance" / f"{name}.json").is_file()
+        assert (site / "project" / "performance" / f"{name}.json").is_file()
 
 
 # Planted faults
@@ -153,7 +151,7 @@ def test_planted_fault_in_the_restarts(name: str, said: str, figures: dict[str, 
 # How the estimate is made
 
 
-@pytest.mark.page("docs/channels.md", "figures on-paper")
+@pytest.mark.page("docs/guides/channels.md", "figures on-paper")
 def test_what_one_redis_carries() -> None:
     load = {
         processes: {"ours": {"full broker": {"value": value}}}

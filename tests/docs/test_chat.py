@@ -17,10 +17,10 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.docs.browser import LIMIT, Browser, Tab, Wire, needs_chromium, wait_for
 
-pytestmark = pytest.mark.page("docs/chat.md", "A test opens it in a headless Chromium")
+pytestmark = pytest.mark.page("docs/guides/chat.md", "A test opens it in a headless Chromium")
 
 ROOT = Path(__file__).parents[2]
-HTML = ROOT / "docs_src" / "chat" / "chat.html"
+HTML = ROOT / "docs_src" / "guides" / "chat" / "chat.html"
 
 TEXTS = "[...document.querySelectorAll('#log li:not(.pending) p')].map((text) => text.textContent)"
 PENDING = "[...document.querySelectorAll('#log .pending p')].map((text) => text.textContent)"
@@ -36,8 +36,8 @@ class Served:
         self.folder = folder
         (folder / "site").mkdir(parents=True)
         (folder / "site" / "index.html").write_text("<h1>The docs</h1>")
-        shutil.copytree(HTML.parent, folder / "docs_src" / "chat")
-        self.page = folder / "docs_src" / "chat" / "chat.html"
+        shutil.copytree(HTML.parent, folder / "docs_src" / "guides" / "chat")
+        self.page = folder / "docs_src" / "guides" / "chat" / "chat.html"
         self.port = 0
         self.start()
 
@@ -56,7 +56,7 @@ class Served:
         self.port = int(found[1])
 
     def address(self, host: str | None = None) -> str:
-        return f"http://{host or f'127.0.0.1:{self.port}'}/live/chat/chat"
+        return f"http://{host or f'127.0.0.1:{self.port}'}/live/guides/chat/chat"
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
@@ -177,7 +177,7 @@ def talk(room: Room) -> tuple[list[str], list[str], list[str]]:
 
 
 @needs_chromium
-@pytest.mark.page("docs/chat.md", "## Nothing is lost")
+@pytest.mark.page("docs/guides/chat.md", "## Nothing is lost")
 def test_nothing_is_lost_or_doubled_when_the_network_breaks(room: Room) -> None:
     ann, bob, wanted = talk(room)
     assert ann == wanted
@@ -198,7 +198,7 @@ def test_nothing_is_lost_or_doubled_when_the_network_breaks(room: Room) -> None:
         ("for (const [key, item] of unsent) transmit(key, item.dataset.text);", ""),
     ],
 )
-@pytest.mark.page("docs/chat.md", "## Nothing is lost")
+@pytest.mark.page("docs/guides/chat.md", "## Nothing is lost")
 def test_planted_fault(room: Room, old: str, new: str) -> None:
     text = room.served.page.read_text(encoding="utf-8")
     assert text.count(old) == 1
@@ -208,7 +208,7 @@ def test_planted_fault(room: Room, old: str, new: str) -> None:
 
 
 @needs_chromium
-@pytest.mark.page("docs/chat.md", "It was away longer than the room remembers")
+@pytest.mark.page("docs/guides/chat.md", "It was away longer than the room remembers")
 def test_a_restart_of_the_server_is_told(room: Room) -> None:
     """It ends every connection by 1012, and channels in memory forget what was said."""
     ann, bob = room.enter()
@@ -226,7 +226,7 @@ def test_a_restart_of_the_server_is_told(room: Room) -> None:
 
 
 @needs_chromium
-@pytest.mark.page("docs/chat.md", "The server refuses what the page sends")
+@pytest.mark.page("docs/guides/chat.md", "The server refuses what the page sends")
 def test_the_page_fits_every_screen_and_can_be_read_out_and_tells_a_refusal(room: Room) -> None:
     ann, bob = room.enter()
     bob.type("#text", "a-very-long-word-" * 20)
@@ -305,7 +305,7 @@ def contrasts(html: str) -> dict[tuple[str, str, str], float]:
     return found
 
 
-@pytest.mark.page("docs/chat.md", "## The page")
+@pytest.mark.page("docs/guides/chat.md", "## The page")
 def test_every_text_can_be_seen() -> None:
     html = HTML.read_text(encoding="utf-8")
     assert {pair: ratio for pair, ratio in contrasts(html).items() if ratio < 4.5} == {}

@@ -23,10 +23,12 @@ from tests.docs.browser import LIMIT, wait_for
 from tests.docs.nginx import configured, needs_nginx, nginx
 from tests.lilya_websockets.redis_server import NO_SERVER, RedisServer, free_port, redis_binary
 
-pytestmark = pytest.mark.page("docs/deploying.md", "The tests run the command and the nginx configuration")
+pytestmark = pytest.mark.page(
+    "docs/guides/deploying.md", "The tests run the command and the nginx configuration"
+)
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guides" / "deploying.md").read_text(encoding="utf-8")
 
 needs_redis = pytest.mark.skipif(redis_binary() is None, reason=NO_SERVER)
 
@@ -142,7 +144,7 @@ def shown_command() -> tuple[list[str], list[str]]:
 
 
 @needs_redis
-@pytest.mark.page("docs/deploying.md", "If a worker crashes")
+@pytest.mark.page("docs/guides/deploying.md", "If a worker crashes")
 def test_workers_hear_each_other_and_stop_in_an_orderly_way(run: Run, redis: str) -> None:
     arguments, variables = shown_command()
     assert variables == ["CHANNELS_URL"]
@@ -163,7 +165,7 @@ def test_workers_hear_each_other_and_stop_in_an_orderly_way(run: Run, redis: str
     server.ended()
 
 
-@pytest.mark.page("docs/deploying.md", "Without the variable")
+@pytest.mark.page("docs/guides/deploying.md", "Without the variable")
 def test_without_redis_each_worker_has_a_room_of_its_own(run: Run) -> None:
     arguments, _ = shown_command()
     server = run(arguments[0], WEB_CONCURRENCY="2")
@@ -209,10 +211,10 @@ def say(connection: ClientConnection, text: str) -> None:
 
 
 @needs_redis
-@pytest.mark.page("docs/deploying.md", "A client that receives 1012")
+@pytest.mark.page("docs/guides/deploying.md", "A client that receives 1012")
 def test_who_comes_back_at_another_machine_misses_nothing(run: Run, redis: str) -> None:
     variables = {"CHANNELS_URL": redis, "SECRET_KEY": "for this test"}
-    one, other = (run("docs_src.chat.chat:app", **variables) for _ in range(2))
+    one, other = (run("docs_src.guides.chat.chat:app", **variables) for _ in range(2))
     ticket(other.port, "nobody")  # it is there, and a ticket does not wait for it until it expires
     with at(one.port, f"/room?ticket={ticket(one.port, 'ann')}") as ann:
         with at(one.port, f"/room?ticket={ticket(one.port, 'bob')}") as bob:
@@ -237,7 +239,7 @@ def test_who_comes_back_at_another_machine_misses_nothing(run: Run, redis: str) 
 @needs_redis
 @needs_nginx
 @pytest.mark.parametrize(("interval", "ends"), [("0.3", False), ("60", True)])
-@pytest.mark.page("docs/deploying.md", "| Time-outs |")
+@pytest.mark.page("docs/guides/deploying.md", "| Time-outs |")
 def test_a_load_balancer(run: Run, redis: str, tmp_path: Path, interval: str, ends: bool) -> None:
     """It spreads the connections, and drops those that are silent; pings are no silence."""
     arguments, _ = shown_command()
@@ -310,7 +312,7 @@ def started(server: Server) -> Server:
 @needs_nginx
 @needs_loopback
 @pytest.mark.parametrize("protocol", ["websockets-sansio", "lilya.websockets.uvicorn:WebSocketProtocol"])
-@pytest.mark.page("docs/deploying.md", "A client can send headers")
+@pytest.mark.page("docs/guides/deploying.md", "A client can send headers")
 def test_the_proxy_says_who_the_client_is(run: Run, tmp_path: Path, protocol: str) -> None:
     """With the lines of the page no client can choose its address or scheme."""
     server = started(run(*SEEN, "--ws", protocol))
@@ -334,7 +336,7 @@ def test_the_proxy_says_who_the_client_is(run: Run, tmp_path: Path, protocol: st
 
 @needs_nginx
 @needs_loopback
-@pytest.mark.page("docs/deploying.md", "* `X-Forwarded-Proto $scheme`")
+@pytest.mark.page("docs/guides/deploying.md", "* `X-Forwarded-Proto $scheme`")
 def test_the_proxy_says_that_there_is_tls(run: Run, tmp_path: Path) -> None:
     server = started(run(*SEEN))
     file = ROOT / "tests" / "lilya_websockets" / "localhost.pem"
@@ -355,14 +357,14 @@ def test_the_proxy_says_that_there_is_tls(run: Run, tmp_path: Path) -> None:
         (("--forwarded-allow-ips", CLIENT, "--no-proxy-headers"), (CLIENT, "ws")),
     ],
 )
-@pytest.mark.page("docs/deploying.md", "| option of uvicorn |")
+@pytest.mark.page("docs/guides/deploying.md", "| option of uvicorn |")
 def test_whom_uvicorn_believes(run: Run, options: tuple[str, ...], seen: tuple[str, str]) -> None:
     """Who reaches uvicorn directly, from an address that it trusts, chooses its own."""
     server = started(run(*SEEN, *options))
     assert sees(seen_by_websocket(server.port)) == seen
 
 
-@pytest.mark.page("docs/deploying.md", "```nginx")
+@pytest.mark.page("docs/guides/deploying.md", "```nginx")
 def test_the_helper_says_when_the_page_has_changed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not contain 'listen 80;'"):
         configured(tmp_path, 1, [2], {"listen 80;": ""}, "")

@@ -10,10 +10,10 @@ import pytest
 
 from tests.docs.pages import at
 
-pytestmark = pytest.mark.page("docs/design.md", "| `types.py` |")
+pytestmark = pytest.mark.page("docs/project/design.md", "| `types.py` |")
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "design.md"
+PAGE = ROOT / "docs" / "project" / "design.md"
 CORE = ROOT / "packages" / "lilya-websockets" / "src" / "lilya" / "websockets"
 
 
@@ -85,4 +85,4 @@ def test_planted_fault(old: str, new: str) -> None:
     assert old in page
     found = faults(page.replace(old, new))
     assert found
-    assert all(re.match(r"docs/design\.md:\d+: ", each) for each in found)
+    assert all(re.match(r"docs/project/design\.md:\d+: ", each) for each in found)

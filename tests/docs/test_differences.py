@@ -29,10 +29,10 @@ from lilya.websockets.types import Message, Receive, Scope, Send
 from tests.docs.pages import at, name_of
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "differences.md"
+PAGE = ROOT / "docs" / "project" / "differences.md"
 CONNECT: Message = {"type": "websocket.connect"}
 
-pytestmark = [pytest.mark.anyio, pytest.mark.page("docs/differences.md", "# Differences")]
+pytestmark = [pytest.mark.anyio, pytest.mark.page("docs/project/differences.md", "# Differences")]
 
 
 class Connection:
@@ -137,7 +137,7 @@ def test_each_test_of_a_difference_is_named() -> None:
 def test_planted_fault(planted: str) -> None:
     found = unheld(planted, ROOT)
     assert found
-    assert all(re.match(r"docs/differences\.md:\d+: ", each) for each in found)
+    assert all(re.match(r"docs/project/differences\.md:\d+: ", each) for each in found)
 
 
 # Receiving

@@ -38,7 +38,7 @@ from ws_doctest._names import Names
 from ws_doctest._pages import read_page
 from ws_doctest._watch import FLAGS, Reach
 
-pytestmark = pytest.mark.page("docs/reference.md", "# Reference")
+pytestmark = pytest.mark.page("docs/reference/index.md", "# Reference")
 
 SOURCE = ROOT / "packages" / "lilya-websockets" / "src" / "lilya" / "websockets"
 # Modules of which users read the docstrings, in an editor and on the page *Reference*.
@@ -365,7 +365,7 @@ def differences(reference: str) -> list[str]:
 
 
 def test_the_names_of_channels() -> None:
-    reference = (Path(__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
+    reference = (Path(__file__).parents[2] / "docs" / "reference" / "index.md").read_text(encoding="utf-8")
     assert differences(reference) == []
     # Planted faults.
     for name in ("channels.Gap", "channels.backends.Id"):

@@ -33,7 +33,7 @@ from tests.uvicorn_suite.plugin import OTHERWISE
 from ws_doctest import transcript
 from ws_doctest.transcript import Close
 
-pytestmark = pytest.mark.page("docs/errors.md", "# ")
+pytestmark = pytest.mark.page("docs/concepts/errors.md", "# ")
 
 WORDS = {5.0: "Five", 10.0: "Ten", 11: "Eleven"}
 EXAMPLES = ROOT / "docs_src"
@@ -186,36 +186,40 @@ def autobahn() -> tuple[int, int, int]:
 def facts() -> Iterator[tuple[str, list[str], list[str]]]:
     """The page, the words that say what it is about, and what it states about that."""
     yield "websockets.md", ["a reason of at most"], [*sendable(), str(longest_reason())]
-    yield "errors.md", ["A close code that must not be sent"], [str(longest_reason()), "`ValueError`"]
-    yield "errors.md", ["status of a denial"], statuses()
-    yield "open.md", ["max_message_size"], [str(closes("open/limits.ws")[-1])]
-    yield "open.md", ["max_messages_per_second"], [str(closes("open/limits.rate.ws")[-1])]
-    yield "open.md", ["heartbeat_timeout"], [str(closes("open/heartbeat.ws")[-1])]
-    yield "uvicorn.md", ["`close_timeout`"], [f"{WebSocketProtocol.close_timeout:g}"]
-    yield "uvicorn.md", ["`compression_level`"], [f"{WebSocketProtocol.compression_level}"]
-    yield "uvicorn.md", ["`head_timeout`"], [f"{HTTPProtocol.head_timeout:g}"]
-    yield "uvicorn.md", ["| 408"], [f"{HTTPProtocol.head_timeout:g}"]
-    yield "uvicorn.md", ["| 431"], ["64", "414"]
+    yield (
+        "concepts/errors.md",
+        ["A close code that must not be sent"],
+        [str(longest_reason()), "`ValueError`"],
+    )
+    yield "concepts/errors.md", ["status of a denial"], statuses()
+    yield "guides/open.md", ["max_message_size"], [str(closes("guides/open/limits.ws")[-1])]
+    yield "guides/open.md", ["max_messages_per_second"], [str(closes("guides/open/limits.rate.ws")[-1])]
+    yield "guides/open.md", ["heartbeat_timeout"], [str(closes("guides/open/heartbeat.ws")[-1])]
+    yield "guides/uvicorn.md", ["`close_timeout`"], [f"{WebSocketProtocol.close_timeout:g}"]
+    yield "guides/uvicorn.md", ["`compression_level`"], [f"{WebSocketProtocol.compression_level}"]
+    yield "guides/uvicorn.md", ["`head_timeout`"], [f"{HTTPProtocol.head_timeout:g}"]
+    yield "guides/uvicorn.md", ["| 408"], [f"{HTTPProtocol.head_timeout:g}"]
+    yield "guides/uvicorn.md", ["| 431"], ["64", "414"]
     folder = Path(lilya.websockets.channels.__file__).parent
     full = {value for file in folder.glob("*.py") for value in constants(file) if value in (1008, 1013)}
-    yield "channels.md", ['`"close"`, the default'], [str(value) for value in full]
+    yield "guides/channels.md", ['`"close"`, the default'], [str(value) for value in full]
     code = inspect.signature(lilya.websockets.draining.close_all).parameters["code"].default
-    yield "draining.md", ["`closed_by`"], [str(code)]
-    yield "draining.md", ["Retry-After"], ["503"]
-    yield "testing.md", ["`timeout`", "`None` waits"], [WORDS[TIMEOUT]]
-    chat = constants(EXAMPLES / "chat" / "chat.py")
+    yield "guides/draining.md", ["`closed_by`"], [str(code)]
+    yield "guides/draining.md", ["Retry-After"], ["503"]
+    yield "guides/testing.md", ["`timeout`", "`None` waits"], [WORDS[TIMEOUT]]
+    chat = constants(EXAMPLES / "guides" / "chat" / "chat.py")
     assert 1008 in chat
-    yield "testing.md", ["a silent app"], [f"after {TIMEOUT:g} s"]
+    yield "guides/testing.md", ["a silent app"], [f"after {TIMEOUT:g} s"]
     total, late, reported = autobahn()
-    yield "uvicorn.md", ["cases none fails"], [str(total)]
-    yield "uvicorn.md", ["*non-strict*"], [str(total - late - reported), str(late), str(reported)]
-    yield "uvicorn.md", ["fail on purpose"], [WORDS[len(OTHERWISE)]]
-    yield "chat.md", ["The server refuses"], ["1008"]
-    script = (EXAMPLES / "chat" / "chat.html").read_text(encoding="utf-8")
+    yield "guides/uvicorn.md", ["cases none fails"], [str(total)]
+    yield "guides/uvicorn.md", ["*non-strict*"], [str(total - late - reported), str(late), str(reported)]
+    yield "guides/uvicorn.md", ["fail on purpose"], [WORDS[len(OTHERWISE)]]
+    yield "guides/chat.md", ["The server refuses"], ["1008"]
+    script = (EXAMPLES / "guides" / "chat" / "chat.html").read_text(encoding="utf-8")
     times = {
         name: int(value.replace("_", "")) for name, value in re.findall(r"\b(FIRST|MOST) = ([\d_]+)", script)
     }
-    yield "chat.md", ["It connects again"], [f"{times['FIRST'] / 1000:g}", f"{times['MOST'] / 1000:g}"]
+    yield "guides/chat.md", ["It connects again"], [f"{times['FIRST'] / 1000:g}", f"{times['MOST'] / 1000:g}"]
     project = tomlkit.parse((ROOT / "packages/lilya-websockets/pyproject.toml").read_text("utf-8")).unwrap()[
         "project"
     ]
@@ -242,19 +246,19 @@ def test_a_fact_in_words_or_a_row(page: str, anchors: list[str], stated: list[st
     [
         ("websockets.md", "1007–1014", "1007–1015"),
         ("websockets.md", "at most 123 bytes", "at most 125 bytes"),
-        ("errors.md", "below 200 or above 599", "below 200 or above 499"),
-        ("open.md", "closes with 1009. The", "closes with 1008. The"),
-        ("uvicorn.md", "`close_timeout`, 10 seconds", "`close_timeout`, 5 seconds"),
-        ("channels.md", "closed with 1013, its", "closed with 1008, its"),
-        ("draining.md", "with 503 and", "with 500 and"),
-        ("testing.md", "Five seconds", "Ten seconds"),
-        ("chat.md", "0.5 seconds, 1, 2, up to 15", "0.5 seconds, 1, 2, up to 30"),
-        ("chat.md", "sends, with 1008.", "sends, with 1003."),
+        ("concepts/errors.md", "below 200 or above 599", "below 200 or above 499"),
+        ("guides/open.md", "closes with 1009. The", "closes with 1008. The"),
+        ("guides/uvicorn.md", "`close_timeout`, 10 seconds", "`close_timeout`, 5 seconds"),
+        ("guides/channels.md", "closed with 1013, its", "closed with 1008, its"),
+        ("guides/draining.md", "with 503 and", "with 500 and"),
+        ("guides/testing.md", "Five seconds", "Ten seconds"),
+        ("guides/chat.md", "0.5 seconds, 1, 2, up to 15", "0.5 seconds, 1, 2, up to 30"),
+        ("guides/chat.md", "sends, with 1008.", "sends, with 1003."),
         ("index.md", "Python 3.10 or", "Python 3.8 or"),
-        ("testing.md", "after 5 s |", "after 6 s |"),
-        ("uvicorn.md", "its 517 cases", "its 571 cases"),
-        ("uvicorn.md", "504 OK", "505 OK"),
-        ("uvicorn.md", "Eleven of them", "Ten of them"),
+        ("guides/testing.md", "after 5 s |", "after 6 s |"),
+        ("guides/uvicorn.md", "its 517 cases", "its 571 cases"),
+        ("guides/uvicorn.md", "504 OK", "505 OK"),
+        ("guides/uvicorn.md", "Eleven of them", "Ten of them"),
         ("../README.md", "and multidict, nothing else", "and yarl, nothing else"),
         ("../packages/lilya-websockets/README.md", "multidict is the only", "AnyIO is the only"),
     ],
@@ -275,9 +279,9 @@ def test_planted_fact(page: str, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(("row", "old", "new"), [("| 408", "10", "30"), ("| 431", "64", "32")])
-@pytest.mark.page("docs/uvicorn.md", "| 408")
+@pytest.mark.page("docs/guides/uvicorn.md", "| 408")
 def test_planted_row(row: str, old: str, new: str) -> None:
-    page = DOCS / "uvicorn.md"
+    page = DOCS / "guides" / "uvicorn.md"
     lines = page.read_text(encoding="utf-8").split("\n")
     (number,) = [number for number, line in enumerate(lines) if row in line]
     assert old in lines[number]
@@ -285,10 +289,12 @@ def test_planted_row(row: str, old: str, new: str) -> None:
     found = [
         problem
         for name, anchors, stated in facts()
-        if name == "uvicorn.md"
+        if name == "guides/uvicorn.md"
         for problem in missing(page, anchors, stated, "\n".join(lines))
     ]
-    assert found == [f"docs/uvicorn.md:{number + 1}: of {row} it is " + found[0].partition(" it is ")[2]]
+    assert found == [
+        f"docs/guides/uvicorn.md:{number + 1}: of {row} it is " + found[0].partition(" it is ")[2]
+    ]
 
 
 # Tables
@@ -314,17 +320,17 @@ ERRORS = {
 }
 
 
-@pytest.mark.page("docs/errors.md", "| what was tried |")
+@pytest.mark.page("docs/concepts/errors.md", "| what was tried |")
 def test_the_tables_of_errors() -> None:
     for head, columns in ERRORS.items():
         for column, expected in columns:
-            assert wrong_rows(table_of(DOCS / "errors.md", *head), column, expected) == []
+            assert wrong_rows(table_of(DOCS / "concepts" / "errors.md", *head), column, expected) == []
 
 
 @pytest.mark.anyio
-@pytest.mark.page("docs/open.md", "| what happens in the block")
+@pytest.mark.page("docs/guides/open.md", "| what happens in the block")
 async def test_the_table_of_how_a_block_ends() -> None:
-    rows = table_of(DOCS / "open.md", "what happens in the block")
+    rows = table_of(DOCS / "guides" / "open.md", "what happens in the block")
     shown = {row.cells[0]: row for row in rows}
     for body, what in (
         (_returns, "It ends"),
@@ -343,17 +349,19 @@ async def test_the_table_of_how_a_block_ends() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.page("docs/open.md", "| `closed_by`")
+@pytest.mark.page("docs/guides/open.md", "| `closed_by`")
 async def test_the_tables_of_who_closed() -> None:
     codes = {"(1002)": 1002, "UTF-8 (1007)": 1007, "(1009)": 1009}
-    rows = {row.cells[0]: row for row in table_of(DOCS / "open.md", "`closed_by`")}
+    rows = {row.cells[0]: row for row in table_of(DOCS / "guides" / "open.md", "`closed_by`")}
     for words, code in codes.items():
         websocket = await ended_by({"type": "websocket.disconnect", "code": code})
         row = rows[f'`"{websocket.closed_by}"`']
         assert words in row.text, f"{row.place}: {words} is not there"
     ends: list[Message] = [{"code": 4000}, {}, {"code": 1002}, {"code": 1006}, {"code": 1012}]
     found = [await ended_by({"type": "websocket.disconnect", **end}) for end in ends]
-    rows_of_ends = table_of(DOCS / "lifecycle.md", "what happened", "`close_code`", "`closed_by`")
+    rows_of_ends = table_of(
+        DOCS / "concepts" / "lifecycle.md", "what happened", "`close_code`", "`closed_by`"
+    )
     said = [(str(each.close_code), f'`"{each.closed_by}"`') for each in found]
     # The app's own close and a denial are in the transcripts.
     wanted = [("", '`"server"`'), ("1005", said[0][1]), said[2], said[3], said[4], ("`None`", '`"server"`')]
@@ -362,10 +370,10 @@ async def test_the_tables_of_who_closed() -> None:
         assert who == row.cells[2], f"{row.place}: expected {who}"
 
 
-@pytest.mark.page("docs/uvicorn.md", "| option |")
+@pytest.mark.page("docs/guides/uvicorn.md", "| option |")
 def test_the_settings_of_the_protocol() -> None:
     defaults = inspect.signature(uvicorn.Config.__init__).parameters
-    for row in table_of(DOCS / "uvicorn.md", "option", "here"):
+    for row in table_of(DOCS / "guides" / "uvicorn.md", "option", "here"):
         option, _, shown = row.cells[0].partition(" ")
         name = option.strip("`").removeprefix("--").replace("-", "_")
         if name == "log_level":
@@ -381,7 +389,7 @@ def test_the_settings_of_the_protocol() -> None:
         assert shown == real, f"{row.place}: the default of {option} is {real}"
 
 
-@pytest.mark.page("docs/channels.md", "| option of `Channels`")
+@pytest.mark.page("docs/guides/channels.md", "| option of `Channels`")
 def test_the_options_of_channels() -> None:
     channels = lilya.websockets.channels.Channels
     tables: dict[str, list[Callable[..., Any]]] = {
@@ -389,7 +397,7 @@ def test_the_options_of_channels() -> None:
         "option of `subscribe` and `join`": [channels.subscribe, channels.join],
     }
     for head, functions in tables.items():
-        for row in table_of(DOCS / "channels.md", head, "default", "meaning"):
+        for row in table_of(DOCS / "guides" / "channels.md", head, "default", "meaning"):
             name = row.cells[0].strip("`")
             if not name.isidentifier():
                 continue
@@ -432,18 +440,18 @@ def test_what_is_beyond_the_limits() -> None:
         assert wanted.get(name, "429") in row.cells[2], f"{row.place}: it is {wanted.get(name, '429')}"
 
 
-@pytest.mark.page("docs/channels.md", "| what happened | error |")
+@pytest.mark.page("docs/guides/channels.md", "| what happened | error |")
 def test_the_errors_of_channels() -> None:
-    rows = table_of(DOCS / "channels.md", "what happened", "error")
+    rows = table_of(DOCS / "guides" / "channels.md", "what happened", "error")
     errors = ["`ValueError`", "`ImportError`", "`WebSocketRuntimeError`", "`BrokerError`", "`OutboxFull`", ""]
     assert wrong_rows(rows[:-1], 1, errors[:-1]) == []
     for name in ("BrokerError", "OutboxFull"):
         assert issubclass(getattr(lilya.websockets.channels, name), lilya.websockets.channels.ChannelsError)
 
 
-@pytest.mark.page("docs/testing.md", "| a silent app |")
+@pytest.mark.page("docs/guides/testing.md", "| a silent app |")
 def test_what_a_silent_app_is_for_each_client() -> None:
-    rows = table_of(DOCS / "testing.md", "", "here", "Starlette, Lilya")
+    rows = table_of(DOCS / "guides" / "testing.md", "", "here", "Starlette, Lilya")
     (row,) = [row for row in rows if row.cells[0] == "a silent app"]
     error = lilya.websockets.testing.WebSocketTimeout
     assert row.cells[1] == f"`{error.__name__}` after {TIMEOUT:g} s", f"{row.place}: {error.__name__}"
@@ -485,7 +493,7 @@ def unknown_values(path: Path, text: str, known: set[str], code: str) -> list[st
     return found
 
 
-@pytest.mark.page("docs/channels.md", '`"client"`')
+@pytest.mark.page("docs/guides/channels.md", '`"client"`')
 def test_values_in_code_style() -> None:
     known, code = strings_of_the_code()
     assert [
@@ -498,9 +506,9 @@ def test_values_in_code_style() -> None:
 @pytest.mark.parametrize(
     ("page", "old", "new"),
     [
-        ("channels.md", '`"client"`, `"closed"`', '`"peer"`, `"closed"`'),
-        ("deploying.md", "| `FORWARDED_ALLOW_IPS` |", "| `FORWARDED_ALLOWED_IPS` |"),
-        ("deploying.md", "| `CHANNELS_URL` |", "| `CHANNEL_URL` |"),
+        ("guides/channels.md", '`"client"`, `"closed"`', '`"peer"`, `"closed"`'),
+        ("guides/deploying.md", "| `FORWARDED_ALLOW_IPS` |", "| `FORWARDED_ALLOWED_IPS` |"),
+        ("guides/deploying.md", "| `CHANNELS_URL` |", "| `CHANNEL_URL` |"),
         ("guides/access.md", '| `"allow"` |', '| `"allowed_all"` |'),
     ],
 )
@@ -578,10 +586,10 @@ def test_options_in_words_have_their_defaults(page: Path) -> None:
 @pytest.mark.parametrize(
     ("page", "old", "new"),
     [
-        ("open.md", "`buffer_messages=64`", "`buffer_messages=32`"),
-        ("open.md", "`idle_code=1001`", "`idle_code=1000`"),
-        ("draining.md", "`batch=100`", "`batch=50`"),
-        ("draining.md", "`within=10`", "`within=20`"),
+        ("guides/open.md", "`buffer_messages=64`", "`buffer_messages=32`"),
+        ("guides/open.md", "`idle_code=1001`", "`idle_code=1000`"),
+        ("guides/draining.md", "`batch=100`", "`batch=50`"),
+        ("guides/draining.md", "`within=10`", "`within=20`"),
     ],
 )
 def test_planted_option(page: str, old: str, new: str) -> None:

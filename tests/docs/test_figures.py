@@ -126,14 +126,14 @@ def test_each_figure_is_recorded(request: pytest.FixtureRequest) -> None:
 @pytest.mark.parametrize(
     ("page", "old", "new"),
     [
-        ("uvicorn.md", "its 517 cases none fails", "its 571 cases none fails"),
-        ("uvicorn.md", "Eleven of them", "Twelve of them"),
-        ("performance.md", "Microseconds per connection.", "Milliseconds per connection."),
-        ("performance.md", "KiB per connection", "MiB per connection"),
-        ("performance.md", "| echo text | 7,166 |", "| echo text | 7,616 |"),
-        ("testing.md", "after 5 s |", "after 50 s |"),
+        ("guides/uvicorn.md", "its 517 cases none fails", "its 571 cases none fails"),
+        ("guides/uvicorn.md", "Eleven of them", "Twelve of them"),
+        ("project/performance.md", "Microseconds per connection.", "Milliseconds per connection."),
+        ("project/performance.md", "KiB per connection", "MiB per connection"),
+        ("project/performance.md", "| echo text | 7,166 |", "| echo text | 7,616 |"),
+        ("guides/testing.md", "after 5 s |", "after 50 s |"),
         ("guides/typed.md", "One message of 186 bytes", "One message of 168 bytes"),
-        ("deploying.md", "every 20 seconds", "every 20 minutes"),
+        ("guides/deploying.md", "every 20 seconds", "every 20 minutes"),
     ],
 )
 def test_planted_figure(page: str, old: str, new: str) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from tests.docs.pages import DOCS, Part, parts, table_of
 
-pytestmark = pytest.mark.page("docs/differences.md", "Word for word")
+pytestmark = pytest.mark.page("docs/project/differences.md", "Word for word")
 
 GIVEN = Path(__file__).parent / "given" / "websockets.md"
 OURS = DOCS / "websockets.md"
-DIFFERENCES = DOCS / "differences.md"
+DIFFERENCES = DOCS / "project" / "differences.md"
 
 
 def departures() -> list[tuple[str, str]]:
@@ -37,7 +37,7 @@ def problems(ours: str) -> list[str]:
     given = GIVEN.read_text(encoding="utf-8")
     for old, new in departures():
         if old not in given:
-            found.append(f"docs/differences.md:1: the given page does not say {old!r}")
+            found.append(f"docs/project/differences.md:1: the given page does not say {old!r}")
         given = given.replace(old, new)
     shown = parts(OURS, ours)
     position = 0

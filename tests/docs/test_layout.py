@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import re
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.docs.browser import Browser, Tab, needs_chromium
-from tests.docs.pages import at
+from tests.docs.pages import address_of, at
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md"))
@@ -40,28 +36,10 @@ LOOK = """(() => {
 })()"""
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def address(site: Path) -> Iterator[str]:
-    """Where the built site is served."""
-    handler = functools.partial(Quiet, directory=str(site))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
-
-
 @pytest.fixture
 def tab(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Tab]:
     """The page that the test names."""
-    page = request.param
-    tab = Tab(browser, address if page == "index" else f"{address}{page}/")
+    tab = Tab(browser, address + address_of(request.param))
     yield tab
     tab.close()
 
@@ -93,7 +71,7 @@ def test_a_page_fits_its_window(tab: Tab, request: pytest.FixtureRequest) -> Non
             " + 'too long '.repeat(40) + '</b>'",
             "wide",
         ),
-        ("performance", "document.querySelector('svg.figures').style.minWidth = '0'", "small"),
+        ("project/performance", "document.querySelector('svg.figures').style.minWidth = '0'", "small"),
     ],
     indirect=["tab"],
 )

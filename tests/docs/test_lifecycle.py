@@ -15,10 +15,9 @@ from lilya.websockets import WebSocketState
 from lilya.websockets._state import RECEIVE, SEND, after_send
 from tests.docs.pages import changes
 
-pytestmark = pytest.mark.page("docs/lifecycle.md", "| `client_state` |")
+pytestmark = pytest.mark.page("docs/concepts/lifecycle.md", "| `client_state` |")
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = DOCS / "lifecycle.md"
+PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "lifecycle.md"
 SVG = "{http://www.w3.org/2000/svg}"
 
 Table = dict[WebSocketState, dict[str, WebSocketState]]
@@ -29,7 +28,7 @@ DIAGRAMS: dict[str, Table] = {"lifecycle-receive.svg": RECEIVE, "lifecycle-send.
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     """The script that draws the diagrams."""
-    spec = importlib.util.spec_from_file_location("lifecycle_diagram", DOCS / "lifecycle_diagram.py")
+    spec = importlib.util.spec_from_file_location("lifecycle_diagram", PAGE.parent / "lifecycle_diagram.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -82,23 +81,23 @@ def shown(page: str, name: str) -> set[tuple[str, str, str]]:
     }
 
 
-@pytest.mark.page("docs/lifecycle.md", "lifecycle-receive.svg")
+@pytest.mark.page("docs/concepts/lifecycle.md", "lifecycle-receive.svg")
 def test_the_committed_diagrams_are_what_the_script_draws(script: ModuleType) -> None:
     drawn = script.diagrams()
-    assert {path.name for path in DOCS.glob("*.svg")} == {path.name for path in drawn}
+    assert {path.name for path in PAGE.parent.glob("*.svg")} == {path.name for path in drawn}
     assert [change for path, svg in drawn.items() for change in changes(path, svg)] == []
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
-@pytest.mark.page("docs/lifecycle.md", "lifecycle-receive.svg")
+@pytest.mark.page("docs/concepts/lifecycle.md", "lifecycle-receive.svg")
 def test_a_diagram_shows_every_step_and_no_other(name: str) -> None:
-    assert drawn((DOCS / name).read_text(encoding="utf-8")) == steps(DIAGRAMS[name])
+    assert drawn((PAGE.parent / name).read_text(encoding="utf-8")) == steps(DIAGRAMS[name])
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
-@pytest.mark.page("docs/lifecycle.md", "lifecycle-receive.svg")
+@pytest.mark.page("docs/concepts/lifecycle.md", "lifecycle-receive.svg")
 def test_a_diagram_can_be_read_aloud(name: str) -> None:
-    root = ElementTree.parse(DOCS / name).getroot()
+    root = ElementTree.parse(PAGE.parent / name).getroot()
     assert root.get("role") == "img"
     assert root.get("aria-label") == root.findtext(f"{SVG}title")
     description = root.findtext(f"{SVG}desc") or ""
@@ -107,9 +106,9 @@ def test_a_diagram_can_be_read_aloud(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
-@pytest.mark.page("docs/lifecycle.md", "lifecycle-receive.svg")
+@pytest.mark.page("docs/concepts/lifecycle.md", "lifecycle-receive.svg")
 def test_a_diagram_has_the_colours_of_the_page(name: str) -> None:
-    svg = (DOCS / name).read_text(encoding="utf-8")
+    svg = (PAGE.parent / name).read_text(encoding="utf-8")
     assert set(re.findall(r'\b(?:fill|stroke)="([^"]*)"', svg)) == {"currentColor"}
 
 
@@ -118,11 +117,11 @@ def test_a_table_of_the_page_is_that_of_the_code(name: str) -> None:
     assert shown(PAGE.read_text(encoding="utf-8"), name) == steps(TABLES[name])
 
 
-@pytest.mark.page("docs/lifecycle.md", "lifecycle-receive.svg")
+@pytest.mark.page("docs/concepts/lifecycle.md", "lifecycle-receive.svg")
 def test_the_diagrams_are_on_the_page(site: Path) -> None:
-    html = (site / "lifecycle" / "index.html").read_text(encoding="utf-8")
+    html = (site / "concepts" / "lifecycle" / "index.html").read_text(encoding="utf-8")
     for name in DIAGRAMS:
-        assert (DOCS / name).read_text(encoding="utf-8").strip() in html
+        assert (PAGE.parent / name).read_text(encoding="utf-8").strip() in html
 
 
 # Planted faults
@@ -135,15 +134,15 @@ def test_the_diagrams_are_on_the_page(site: Path) -> None:
         (' data-message="websocket.accept"', ""),
     ],
 )
-@pytest.mark.page("docs/lifecycle.md", "lifecycle-send.svg")
+@pytest.mark.page("docs/concepts/lifecycle.md", "lifecycle-send.svg")
 def test_planted_arrow(old: str, new: str) -> None:
-    svg = (DOCS / "lifecycle-send.svg").read_text(encoding="utf-8")
+    svg = (PAGE.parent / "lifecycle-send.svg").read_text(encoding="utf-8")
     assert drawn(svg.replace(old, new, 1)) != steps(SEND)
 
 
-@pytest.mark.page("docs/lifecycle.md", "lifecycle-send.svg")
+@pytest.mark.page("docs/concepts/lifecycle.md", "lifecycle-send.svg")
 def test_planted_label() -> None:
-    svg = (DOCS / "lifecycle-send.svg").read_text(encoding="utf-8")
+    svg = (PAGE.parent / "lifecycle-send.svg").read_text(encoding="utf-8")
     with pytest.raises(AssertionError):
         drawn(svg.replace(">accept<", ">accepted<", 1))
 
@@ -166,6 +165,6 @@ def test_planted_change_of_the_code(script: ModuleType, monkeypatch: pytest.Monk
     monkeypatch.setitem(
         SEND[WebSocketState.CONNECTED], "websocket.http.response.start", WebSocketState.RESPONSE
     )
-    written = {path: path.read_text(encoding="utf-8") for path in DOCS.glob("*.svg")}
+    written = {path: path.read_text(encoding="utf-8") for path in PAGE.parent.glob("*.svg")}
     assert written != script.diagrams()
-    assert drawn((DOCS / "lifecycle-send.svg").read_text(encoding="utf-8")) != steps(SEND)
+    assert drawn((PAGE.parent / "lifecycle-send.svg").read_text(encoding="utf-8")) != steps(SEND)

@@ -12,10 +12,10 @@ import pytest
 from tests.docs.pages import at
 from ws_doctest._pages import read_page
 
-pytestmark = pytest.mark.page("docs/lilya.md", "## What changes")
+pytestmark = pytest.mark.page("docs/guides/lilya.md", "## What changes")
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "lilya.md"
+PAGE = ROOT / "docs" / "guides" / "lilya.md"
 SUITE = ROOT / "tests" / "dropin"
 
 
@@ -64,7 +64,10 @@ def unrun(elsewhere: list[str], ini: str, default_sessions: list[str]) -> list[s
             problems.append(f"nobody runs {folder}")
         for page in sorted((ROOT / "docs").rglob("*.md")):
             shown = [include.path.relative_to(ROOT).as_posix() for include in read_page(page, ROOT).includes]
-            if any(path.startswith(f"{folder}/") for path in shown) and f"docs/{page.name}" not in pages:
+            if (
+                any(path.startswith(f"{folder}/") for path in shown)
+                and page.relative_to(ROOT).as_posix() not in pages
+            ):
                 problems.append(f"nobody runs what {page.name} shows of {folder}")
     return problems
 
@@ -115,15 +118,15 @@ def test_planted_line_without_a_test(old: str, new: str) -> None:
     assert old in page
     found = unheld(page.replace(old, new))
     assert found
-    assert all(re.match(r"docs/lilya\.md:\d+: ", each) for each in found)
+    assert all(re.match(r"docs/guides/lilya\.md:\d+: ", each) for each in found)
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("docs/lilya.md", "docs/index.md"),
-        ("docs_src/lilya", "docs_src/index"),
-        ("ws_doctest_examples", "ws_doctest_elsewhere = docs_src/lilya: nowhere\nws_doctest_examples"),
+        ("docs/guides/lilya.md", "docs/index.md"),
+        ("docs_src/guides/lilya", "docs_src/index"),
+        ("ws_doctest_examples", "ws_doctest_elsewhere = docs_src/guides/lilya: nowhere\nws_doctest_examples"),
     ],
 )
 @pytest.mark.page("pyproject.toml", "ws_doctest_elsewhere")

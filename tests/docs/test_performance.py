@@ -19,10 +19,10 @@ from benchmarks._peers import OURS
 from benchmarks._report import Results
 from tests.docs.pages import changes
 
-pytestmark = pytest.mark.page("docs/performance.md", "<!-- figures ")
+pytestmark = pytest.mark.page("docs/project/performance.md", "<!-- figures ")
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = DOCS / "performance.md"
+PAGE = Path(__file__).parents[2] / "docs" / "project" / "performance.md"
+FOLDER = PAGE.with_suffix("")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -77,7 +77,7 @@ def test_the_figures_reach_what_was_set(figures: dict[str, Results]) -> None:
 
 def test_the_plots_are_the_figures(figures: dict[str, Results]) -> None:
     drawn = _report.plots(figures)
-    assert {path: path.read_text(encoding="utf-8") for path in (DOCS / "performance").glob("*.svg")} == drawn
+    assert {path: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.svg")} == drawn
 
 
 def test_the_figures_are_of_what_is_measured_now(figures: dict[str, Results]) -> None:
@@ -142,26 +142,26 @@ def plotted(path: Path) -> dict[str, list[float]]:
 def test_bars(name: str, figures: dict[str, Results]) -> None:
     rows = figures["wire"]["cases"][name]["rows"]
     expected = {label: [row["value"]] for label, row in rows.items() if "missing" not in row}
-    assert plotted(DOCS / "performance" / f"{name}.svg") == expected
+    assert plotted(FOLDER / f"{name}.svg") == expected
 
 
 def test_lines(figures: dict[str, Results]) -> None:
     cases = [case for name, case in figures["wire"]["cases"].items() if name.startswith("growth-")]
-    for label, values in plotted(DOCS / "performance" / "growth.svg").items():
+    for label, values in plotted(FOLDER / "growth.svg").items():
         assert values == [case["rows"][label]["value"] for case in cases]
 
 
-@pytest.mark.parametrize("path", sorted((DOCS / "performance").glob("*.svg")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.svg")), ids=lambda path: path.stem)
 def test_the_plots_have_the_colours_of_the_page_and_are_on_it(path: Path, site: Path) -> None:
     svg = path.read_text(encoding="utf-8")
     assert set(re.findall(r'\b(?:fill|stroke)="([^"]*)"', svg)) <= {"currentColor", "none"}
-    assert svg.strip() in (site / "performance" / "index.html").read_text(encoding="utf-8")
+    assert svg.strip() in (site / "project" / "performance" / "index.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.page("docs/performance.md", ".json")
+@pytest.mark.page("docs/project/performance.md", ".json")
 def test_the_files_can_be_read_by_readers(site: Path) -> None:
     for name in _report.FILES:
-        assert (site / "performance" / f"{name}.json").is_file()
+        assert (site / "project" / "performance" / f"{name}.json").is_file()
 
 
 # Planted faults
@@ -179,7 +179,7 @@ def test_planted_figure_on_the_page(page: str, figures: dict[str, Results]) -> N
 )
 def test_planted_figure_in_the_file(name: str, page: str, figures: dict[str, Results]) -> None:
     faulty = copy.deepcopy(figures)
-    label = next(iter(plotted(DOCS / "performance" / "growth.svg"))) if name == "growth-1" else "uvicorn"
+    label = next(iter(plotted(FOLDER / "growth.svg"))) if name == "growth-1" else "uvicorn"
     faulty["wire"]["cases"][name]["rows"][label]["value"] = 12345.0
     assert _report.with_blocks(page, _report.blocks(faulty)) != page
     if name in ("echo", "frameworks", "idle", "growth-1"):
@@ -213,7 +213,7 @@ def test_planted_block_that_is_missing_or_unknown(page: str, figures: dict[str, 
 
 
 def test_planted_bar(tmp_path: Path) -> None:
-    svg = (DOCS / "performance" / "echo.svg").read_text(encoding="utf-8")
+    svg = (FOLDER / "echo.svg").read_text(encoding="utf-8")
     (width,) = re.findall(r'data-label="uvicorn" .*?width="([\d.]+)"', svg)
     path = tmp_path / "echo.svg"
     path.write_text(svg.replace(f'width="{width}"', f'width="{float(width) / 2:.1f}"', 1), encoding="utf-8")

@@ -36,17 +36,17 @@ def test_each_test_has_a_place(request: pytest.FixtureRequest) -> None:
 
 
 def test_where_a_test_finds_its_place() -> None:
-    errors = DOCS / "errors.md"
-    assert places(item("test_it", ("docs/errors.md", "| what was tried |"))) == [
+    errors = DOCS / "concepts" / "errors.md"
+    assert places(item("test_it", ("docs/concepts/errors.md", "| what was tried |"))) == [
         at(errors, "| what was tried |")
     ]
-    assert places(item(page="errors.md", old="| argument | raises |"))[0] == at(
+    assert places(item(page="concepts/errors.md", old="| argument | raises |"))[0] == at(
         errors, "| argument | raises |"
     )
-    assert places(item(page=errors)) == ["docs/errors.md:1"]
+    assert places(item(page=errors)) == ["docs/concepts/errors.md:1"]
     named = places(item("test_the_order_of_pairs"))
     assert len(named) == 1
-    assert named[0] == at(DOCS / "differences.md", "test_the_order_of_pairs")
+    assert named[0] == at(DOCS / "project" / "differences.md", "test_the_order_of_pairs")
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,13 @@ def test_where_a_test_finds_its_place() -> None:
     [
         (item(), "says of no page what it holds"),
         (
-            item("test_it", ("docs/errors.md", "what nobody says")),
-            "docs/errors.md:1: .*which is not on the page",
+            item("test_it", ("docs/concepts/errors.md", "what nobody says")),
+            "docs/concepts/errors.md:1: .*which is not on the page",
         ),
-        (item("test_it", ("docs/errors.md",)), "docs/errors.md:1: .*which is not on the page"),
+        (
+            item("test_it", ("docs/concepts/errors.md",)),
+            "docs/concepts/errors.md:1: .*which is not on the page",
+        ),
     ],
 )
 def test_planted_test_without_a_place(planted: Any, said: str) -> None:
@@ -68,7 +71,7 @@ def test_planted_test_without_a_place(planted: Any, said: str) -> None:
 FAILING = """
 import pytest
 
-pytestmark = pytest.mark.page("docs/errors.md", "| what was tried |")
+pytestmark = pytest.mark.page("docs/concepts/errors.md", "| what was tried |")
 
 def test_asserts():
     assert 1 == 2
@@ -80,7 +83,7 @@ def test_fails():
     pytest.fail("nothing came")
 
 def test_names_its_own():
-    assert ["docs/open.md:7: expected 1000"] == []
+    assert ["docs/guides/open.md:7: expected 1000"] == []
 
 @pytest.fixture
 def broken():
@@ -98,7 +101,7 @@ def test_each_failure_has_a_place(pytester: pytest.Pytester, monkeypatch: pytest
     result.assert_outcomes(failed=4, errors=1)
     said = [line for line in result.outlines if line.startswith(("FAILED", "ERROR "))]
     assert len(said) == 5
-    page = at(DOCS / "errors.md", "| what was tried |")
+    page = at(DOCS / "concepts" / "errors.md", "| what was tried |")
     for line in said:
         assert PLACE.search(line.partition(" - ")[2]) or "test_names_its_own" in line, line
     result.stdout.fnmatch_lines(["*on the page*", page])

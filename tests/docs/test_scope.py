@@ -68,9 +68,9 @@ def problems(options: dict[str, Any]) -> list[str]:
         f"pyproject.toml:{_line_of(key)}: {key} is not the default" for key in defaults if key in options
     ]
     elsewhere = [entry.partition(":")[0] for entry in options.get("ws_doctest_elsewhere", ())]
-    if elsewhere != ["docs_src/lilya"]:
+    if elsewhere != ["docs_src/guides/lilya"]:
         line = _line_of("ws_doctest_elsewhere")
-        found.append(f"pyproject.toml:{line}: only docs_src/lilya is run elsewhere, not {elsewhere}")
+        found.append(f"pyproject.toml:{line}: only docs_src/guides/lilya is run elsewhere, not {elsewhere}")
     return found
 
 
@@ -125,7 +125,7 @@ def test_the_gate_is_on() -> None:
         ("ws_doctest_receivers", []),
         ("ws_doctest_backends", ["asyncio"]),
         ("ws_doctest_disconnect", "normal"),
-        ("ws_doctest_elsewhere", ["docs_src/lilya: why", "docs_src/open: too slow"]),
+        ("ws_doctest_elsewhere", ["docs_src/guides/lilya: why", "docs_src/guides/open: too slow"]),
     ],
 )
 def test_planted_configuration(key: str, value: object) -> None:

@@ -13,15 +13,14 @@ import pytest
 
 from tests.docs.pages import changes
 
-pytestmark = pytest.mark.page("docs/servers.md", "<!-- servers ")
+pytestmark = pytest.mark.page("docs/concepts/servers.md", "<!-- servers ")
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = DOCS / "servers.md"
+PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "servers.md"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("servers_tables", DOCS / "servers_tables.py")
+    spec = importlib.util.spec_from_file_location("servers_tables", PAGE.parent / "servers_tables.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -59,15 +58,15 @@ def test_the_run_was_of_every_server(results: dict[str, Any]) -> None:
 
 
 def test_every_reason_can_be_found(script: ModuleType, results: dict[str, Any], site: Path) -> None:
-    built = (site / "servers" / "index.html").read_text(encoding="utf-8")
+    built = (site / "concepts" / "servers" / "index.html").read_text(encoding="utf-8")
     links = set(re.findall(r'href="#(why-\d+)"', built))
     assert links == set(re.findall(r'id="(why-\d+)"', built))
     assert len(links) == len(script.numbered(results))
 
 
-@pytest.mark.page("docs/servers.md", ".json")
+@pytest.mark.page("docs/concepts/servers.md", ".json")
 def test_the_file_can_be_read_by_readers(site: Path) -> None:
-    assert (site / "servers.json").is_file()
+    assert (site / "concepts" / "servers.json").is_file()
 
 
 # Planted faults

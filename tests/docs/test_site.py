@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import lilya.websockets
-from tests.docs.pages import at, line_of
+from tests.docs.pages import address_of, at, line_of
 from tests.docs.places import PLACE
 from ws_doctest.site import check_site
 
@@ -134,7 +134,8 @@ def foreign_in_script(script: str, pages: str) -> Iterator[str]:
 def source(site: Path, built: Path, text: str) -> str:
     """Where a text of a built file comes from: a line of its page, or the configuration of the site."""
     relative = built.relative_to(site)
-    page = DOCS / (relative.parent.with_suffix(".md") if relative.parts[1:] else "index.md")
+    address = f"{relative.parent.as_posix()}/" if relative.parts[1:] else ""
+    page = DOCS / f"{next((name for name in PAGES if address_of(name) == address), address)}.md"
     if built.suffix != ".html" or not page.is_file():
         file = DOCS / relative
         return at(file, text) if file.is_file() else f"{at(ROOT / 'mkdocs.yml', 'theme:')}: {relative}"
@@ -212,15 +213,14 @@ def missing_exceptions(errors: str) -> set[str]:
 def unsearchable(index: str) -> set[str]:
     """The pages of which the search knows no text."""
     entries = json.loads(index)["docs"]
-    return set(PAGES) - {
-        entry["location"].partition("#")[0].strip("/") or "index" for entry in entries if entry["text"]
-    }
+    found = {entry["location"].partition("#")[0] for entry in entries if entry["text"]}
+    return {name for name in PAGES if address_of(name) not in found}
 
 
 def unneeded(site: Path) -> list[Path]:
     """The files of the site that are made for writers only."""
     kinds = {".py", ".ws", ".toml", ".md"}
-    return [path for path in site.rglob("*") if path.suffix in kinds] + list(site.glob("*.svg"))
+    return [path for path in site.rglob("*") if path.suffix in kinds] + list(site.rglob("*.svg"))
 
 
 def missing_comforts(html: str) -> list[str]:
@@ -242,15 +242,15 @@ def test_the_site_shows_what_was_executed(site: Path) -> None:
     assert check_site(site, DOCS) == []
 
 
-@pytest.mark.page("docs/reference.md", "::: lilya.websockets")
+@pytest.mark.page("docs/reference/index.md", "::: lilya.websockets")
 def test_every_public_name_is_on_the_reference_page(site: Path) -> None:
     assert missing_names((site / "reference" / "index.html").read_text(encoding="utf-8")) == set()
 
 
-@pytest.mark.page("docs/errors.md", "`WebSocketDisconnect")
+@pytest.mark.page("docs/concepts/errors.md", "`WebSocketDisconnect")
 def test_every_exception_is_on_the_errors_page() -> None:
     assert len(exceptions()) >= 4
-    assert missing_exceptions((DOCS / "errors.md").read_text(encoding="utf-8")) == set()
+    assert missing_exceptions((DOCS / "concepts" / "errors.md").read_text(encoding="utf-8")) == set()
 
 
 @pytest.mark.page("mkdocs.yml", "- search")
@@ -270,7 +270,7 @@ def test_copy_buttons_and_colours(site: Path) -> None:
 
 # Planted faults: each check must catch each of its own
 
-LIFECYCLE = Path("lifecycle") / "index.html"
+LIFECYCLE = Path("concepts") / "lifecycle" / "index.html"
 
 FOREIGN = {
     "a script": (LIFECYCLE, '<script src="https://cdn.example/x.js"></script>'),
@@ -297,7 +297,7 @@ FOREIGN = {
 }
 
 BROKEN = {
-    "a page": '<a href="../websocket/">WebSocket</a>',
+    "a page": '<a href="../../websocket/">WebSocket</a>',
     "a file": '<a href="missing.png">image</a>',
     "an anchor on the page": '<a href="#nowhere">x</a>',
     "an anchor on another page": '<a href="../errors/#nowhere">x</a>',
@@ -330,7 +330,7 @@ def tampered(site: Path, tmp_path: Path) -> Callable[[Path, str], Path]:
 
 
 @pytest.mark.parametrize("fault", FOREIGN)
-@pytest.mark.page("docs/lifecycle.md", "# ")
+@pytest.mark.page("docs/concepts/lifecycle.md", "# ")
 def test_planted_request(fault: str, tampered: Callable[[Path, str], Path]) -> None:
     problems = foreign(tampered(*FOREIGN[fault]))
     assert problems, fault
@@ -338,11 +338,11 @@ def test_planted_request(fault: str, tampered: Callable[[Path, str], Path]) -> N
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-@pytest.mark.page("docs/lifecycle.md", "# ")
+@pytest.mark.page("docs/concepts/lifecycle.md", "# ")
 def test_planted_link(fault: str, tampered: Callable[[Path, str], Path]) -> None:
     problems = broken_links(tampered(LIFECYCLE, BROKEN[fault]))
     assert len(problems) == 1, fault
-    assert re.match(r"docs/lifecycle\.md:\d+: ", problems[0])
+    assert re.match(r"docs/concepts/lifecycle\.md:\d+: ", problems[0])
 
 
 @pytest.mark.page("docs/websockets.md", "docs_src/websockets/websocket.py")
@@ -355,22 +355,22 @@ def test_planted_block(site: Path, tmp_path: Path) -> None:
     assert any("docs/websockets.md" in problem for problem in check_site(copy, DOCS))
 
 
-@pytest.mark.page("docs/reference.md", "::: lilya.websockets")
+@pytest.mark.page("docs/reference/index.md", "::: lilya.websockets")
 def test_planted_missing_name(site: Path) -> None:
     reference = (site / "reference" / "index.html").read_text(encoding="utf-8")
     assert missing_names(reference.replace('id="lilya.websockets.URL"', "")) == {"URL"}
 
 
-@pytest.mark.page("docs/errors.md", "`WebSocketClosed`")
+@pytest.mark.page("docs/concepts/errors.md", "`WebSocketClosed`")
 def test_planted_missing_exception() -> None:
-    errors = (DOCS / "errors.md").read_text(encoding="utf-8")
+    errors = (DOCS / "concepts" / "errors.md").read_text(encoding="utf-8")
     assert missing_exceptions(errors.replace("`WebSocketClosed`", "this")) == {"WebSocketClosed"}
 
 
 @pytest.mark.page("mkdocs.yml", "- search")
 def test_planted_page_without_search(site: Path) -> None:
     index = (site / "search" / "search_index.json").read_text(encoding="utf-8")
-    assert unsearchable(index.replace('"errors/', '"elsewhere/')) == {"errors"}
+    assert unsearchable(index.replace('"concepts/errors/', '"elsewhere/')) == {"concepts/errors"}
 
 
 @pytest.mark.parametrize("file", ["lifecycle_diagram.py", "lifecycle.svg", "live/echo.ws", "x/snippets.toml"])

@@ -10,10 +10,10 @@ import pytest
 from tests.docs.pages import PAGES, at, parts
 from ws_doctest.transcript import TranscriptError, parse
 
-pytestmark = pytest.mark.page("docs/transcripts.md", "| `> connect")
+pytestmark = pytest.mark.page("docs/project/transcripts.md", "| `> connect")
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "transcripts.md"
+PAGE = ROOT / "docs" / "project" / "transcripts.md"
 TOLD = [*PAGES, ROOT / "CHANGELOG.md", *sorted(ROOT.glob("packages/*/README.md"))]
 PLACES = {  # what stands above a line that is no step of its own
     "> header": "> connect /",
@@ -102,10 +102,10 @@ def test_planted_fault(planted: str) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new"), [("room", "> json", "> jsn"), ("story", "bob > text", "carl > text")]
 )
-@pytest.mark.page("docs/transcripts.md", "docs_src/transcripts/room.ws:")
+@pytest.mark.page("docs/project/transcripts.md", "docs_src/project/transcripts/room.ws:")
 def test_the_errors_that_the_page_shows(name: str, old: str, new: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    file = ROOT / "docs_src" / "transcripts" / f"{name}.ws"
+    file = ROOT / "docs_src" / "project" / "transcripts" / f"{name}.ws"
     text = file.read_text(encoding="utf-8")
     assert old in text
     with pytest.raises(TranscriptError) as caught:

@@ -14,7 +14,7 @@ from lilya.websockets.testing import TestClient
 from ws_doctest import serve
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "lilya.md"
+PAGE = ROOT / "docs" / "guides" / "lilya.md"
 
 
 def test_the_command_that_shows_it() -> None:
@@ -37,7 +37,7 @@ def test_every_example_can_be_live_here(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["", "/"])
 def test_an_example_of_lilya_is_live(path: str, tmp_path: Path) -> None:
     site = serve.Site(tmp_path, serve.find_examples(ROOT / "docs_src"), ROOT)
-    with TestClient(site).websocket_connect(f"/live/lilya/pool{path}") as session:
+    with TestClient(site).websocket_connect(f"/live/guides/lilya/pool{path}") as session:
         assert session.receive_text() == "working with a session, 0 left"
 
 
@@ -45,7 +45,7 @@ def check(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """The gate, over a copy of what `nox -s dropin` looks at."""
     command = ["-m", "pytest", "-c", "tests/dropin/pytest.ini", "--rootdir=.", "-p", "no:cacheprovider"]
     return subprocess.run(
-        [sys.executable, *command, "docs/lilya.md", *options],
+        [sys.executable, *command, "docs/guides/lilya.md", *options],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -55,11 +55,13 @@ def check(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name in ("docs/lilya.md", "tests/dropin/pytest.ini", "pyproject.toml"):
+    for name in ("docs/guides/lilya.md", "tests/dropin/pytest.ini", "pyproject.toml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(
-        ROOT / "docs_src/lilya", tmp_path / "docs_src/lilya", ignore=shutil.ignore_patterns("__pycache__")
+        ROOT / "docs_src/guides/lilya",
+        tmp_path / "docs_src/guides/lilya",
+        ignore=shutil.ignore_patterns("__pycache__"),
     )
     # The root's configuration, which the test of an example runs with, names other folders, too.
     for name in re.findall(r'"(docs_src/[^:"]+): ', (ROOT / "pyproject.toml").read_text(encoding="utf-8")):
@@ -80,7 +82,7 @@ def test_the_copy_is_green(project: Path) -> None:
     ],
 )
 def test_a_planted_fault(file: str, old: str, new: str, said: str, project: Path) -> None:
-    path = project / "docs_src" / "lilya" / file
+    path = project / "docs_src" / "guides" / "lilya" / file
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")

@@ -32,7 +32,7 @@ NEAR = 40  # lines between a fault and what is said about it: it may be the tabl
 # Of thirty changes of behaviour, 28; of ten faults, nine.
 LEAST = {"behaviours": 28 / 30, "more": 9 / 10, "faults": 9 / 10}
 # What is noticed without a server is noticed sooner, and on the pages that are about the class soonest.
-SOON = ["docs/websockets.md", "docs/open.md", "docs/errors.md", "docs"]
+SOON = ["docs/websockets.md", "docs/guides/open.md", "docs/concepts/errors.md", "docs"]
 SOON += ["-k", "memory or snippet or page or signature"]
 
 

@@ -16,14 +16,14 @@ EVERYTHING = [*BEHAVIOURS, *MORE_BEHAVIOURS, *FAULTS]
 OUTPUT = """\
 F.
 =================================== FAILURES ===================================
-_____________________ docs_src/open/idle.ws[memory-asyncio] _____________________
-docs_src/open/idle.ws:6: the session differs from its transcript, shown on docs/open.md:301
+_____________________ docs_src/guides/open/idle.ws[memory-asyncio] _____________________
+docs_src/guides/open/idle.ws:6: the session differs from its transcript, shown on docs/guides/open.md:301
 ------------------------------ Captured log call -------------------------------
 INFO
 ___________________________________ test_it ____________________________________
-E   AssertionError: docs/chat.md:7: it is not so
+E   AssertionError: docs/guides/chat.md:7: it is not so
 =========================== short test summary info ============================
-FAILED docs/open.md::docs_src/open/idle.ws[memory-asyncio]
+FAILED docs/guides/open.md::docs_src/guides/open/idle.ws[memory-asyncio]
 """
 
 
@@ -67,14 +67,14 @@ def test_planting(tmp_path: Path) -> None:
 
 def test_a_failure_is_about_one_fault() -> None:
     session, text = failures(OUTPUT)
-    idle = Fault("idle", (change("docs_src/open/idle.py", "async def app", "def app"),))
-    shown = Fault("shown", (change("docs/open.md", "{!> ../docs_src/open/idle.ws !}", ""),))
-    chat = Fault("chat", (change("docs/chat.md", "# A chat room", "# Chat"),))
-    far = Fault("far", (add("docs/chat.md", "The end.\n"),))
+    idle = Fault("idle", (change("docs_src/guides/open/idle.py", "async def app", "def app"),))
+    shown = Fault("shown", (change("docs/guides/open.md", "{!> ../../docs_src/guides/open/idle.ws !}", ""),))
+    chat = Fault("chat", (change("docs/guides/chat.md", "# A chat room", "# Chat"),))
+    far = Fault("far", (add("docs/guides/chat.md", "The end.\n"),))
     assert [is_about(session, fault) for fault in (idle, shown, chat, far)] == [True, False, False, False]
     assert [is_about(text, fault) for fault in (idle, shown, chat, far)] == [False, False, True, False]
-    assert place_of(session) == "docs_src/open/idle.ws:6"
-    assert place_of(text) == "docs/chat.md:7"
+    assert place_of(session) == "docs_src/guides/open/idle.ws:6"
+    assert place_of(text) == "docs/guides/chat.md:7"
     assert place_of("E   assert False") == ""
     assert failures("INTERNALERROR") == ["INTERNALERROR"]
 

@@ -18,7 +18,7 @@ import pytest
 from .endings import ENDINGS, GIVE_UP, GROUPS, STOPS, Ending, difference
 from .running import KINDS, REQUIRED, Kind, Server, running
 
-FILE = Path(__file__).parents[2] / "docs" / "servers.json"
+FILE = Path(__file__).parents[2] / "docs" / "concepts" / "servers.json"
 
 found: dict[str, Any] = {}
 """What was seen: by table, row and server."""
