@@ -36,6 +36,10 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
+class Navigated(Exception):
+    """The page went to another address meanwhile."""
+
+
 class Browser:
     """A running Chromium, with nobody's profile."""
 
@@ -84,7 +88,10 @@ class Browser:
             if answer.get("id") == self.calls:
                 break
             self.events.append(answer)
-        assert "error" not in answer, (method, answer["error"])
+        error = answer.get("error")
+        if error and error["message"] == "Inspected target navigated or closed":
+            raise Navigated
+        assert not error, (method, error)
         result: dict[str, Any] = answer["result"]
         return result
 
@@ -128,8 +135,15 @@ class Tab:
 
     def wait(self, condition: str) -> None:
         """Wait for an expression to be true."""
+
+        def holds() -> Any:
+            try:
+                return self.run(condition)
+            except Navigated:  # by a redirect: ask the page that comes
+                return False
+
         try:
-            wait_for(lambda: self.run(condition))
+            wait_for(holds)
         except TimeoutError:
             text = self.run("document.body.innerText")
             raise TimeoutError(f"not within {LIMIT:g} s: {condition}\nThe page says:\n{text}") from None

@@ -351,32 +351,6 @@ def test_every_public_name_is_known() -> None:
     assert set(lilya.websockets.__all__) <= names().known
 
 
-# Channels: what is public is in the reference, and what is in the reference is public
-
-
-def differences(reference: str) -> list[str]:
-    """The names that only one of the two has."""
-    found = set()
-    for module in ("lilya.websockets.channels", "lilya.websockets.channels.backends"):
-        public = {f"{module}.{name}" for name in importlib.import_module(module).__all__}
-        shown = set(re.findall(rf"^::: ({re.escape(module)}\.\w+)$", reference, re.MULTILINE))
-        found |= public ^ shown
-    return sorted(found)
-
-
-def test_the_names_of_channels() -> None:
-    reference = (Path(__file__).parents[2] / "docs" / "reference" / "index.md").read_text(encoding="utf-8")
-    assert differences(reference) == []
-    # Planted faults.
-    for name in ("channels.Gap", "channels.backends.Id"):
-        assert differences(reference.replace(f"::: lilya.websockets.{name}\n", "")) == [
-            f"lilya.websockets.{name}"
-        ]
-    assert differences(reference + "\n::: lilya.websockets.channels.Nobody\n") == [
-        "lilya.websockets.channels.Nobody"
-    ]
-
-
 # What the Reference shows of each, besides what its class inherits from Python's own: what users call, and no
 # machinery.
 SHOWN = {

@@ -28,7 +28,7 @@ READMES = [
 ]
 # Less of anything is a hole in the gate. More is added here when it is there to stay.
 AT_LEAST = {
-    "pages": 38,
+    "pages": 59,
     "apps": 100,
     "transcripts": 131,
     "snippets": 44,

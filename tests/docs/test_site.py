@@ -242,9 +242,11 @@ def test_the_site_shows_what_was_executed(site: Path) -> None:
     assert check_site(site, DOCS) == []
 
 
-@pytest.mark.page("docs/reference/index.md", "::: lilya.websockets")
+@pytest.mark.page("docs/reference/websockets.md", "::: lilya.websockets")
 def test_every_public_name_is_on_the_reference_page(site: Path) -> None:
-    assert missing_names((site / "reference" / "index.html").read_text(encoding="utf-8")) == set()
+    assert (
+        missing_names((site / "reference" / "websockets" / "index.html").read_text(encoding="utf-8")) == set()
+    )
 
 
 @pytest.mark.page("docs/concepts/errors.md", "`WebSocketDisconnect")
@@ -355,9 +357,9 @@ def test_planted_block(site: Path, tmp_path: Path) -> None:
     assert any("docs/websockets.md" in problem for problem in check_site(copy, DOCS))
 
 
-@pytest.mark.page("docs/reference/index.md", "::: lilya.websockets")
+@pytest.mark.page("docs/reference/websockets.md", "::: lilya.websockets")
 def test_planted_missing_name(site: Path) -> None:
-    reference = (site / "reference" / "index.html").read_text(encoding="utf-8")
+    reference = (site / "reference" / "websockets" / "index.html").read_text(encoding="utf-8")
     assert missing_names(reference.replace('id="lilya.websockets.URL"', "")) == {"URL"}
 
 

@@ -304,7 +304,9 @@ fault(
 fault(
     SIGNATURES,
     "a public name is not in the reference",
-    change("docs/reference/index.md", "::: lilya.websockets.PreparedMessage", "::: lilya.websockets.URL"),
+    change(
+        "docs/reference/websockets.md", "::: lilya.websockets.PreparedMessage", "::: lilya.websockets.URL"
+    ),
     alone=True,
 )
 fault(
