@@ -193,7 +193,7 @@ if nox is not None:
     def types(session: nox.Session) -> None:
         """Types (mypy, strict), and what mypy and pyright make of `WebSocket[In, Out]`."""
         install(session, CORE, DOCTEST, groups=("types", "docs"))
-        session.run("mypy", "packages", "docs_src", "tests", "docs", "noxfile.py")
+        session.run("mypy", "packages", "docs_src", "tests", "docs", "noxfile.py", "release.py")
         session.run("pyright", "--project", "tests/typing/pyrightconfig.json")
 
     @nox.session
@@ -278,6 +278,34 @@ if nox is not None:
             "--examples",
             "docs_src",
             *session.posargs,
+        )
+
+    @nox.session
+    def release(session: nox.Session) -> None:
+        """A rehearsal of a release; `-- v0.1.0` builds what is published under that tag, in dist/."""
+        install(session, groups=("release",))
+        session.run("python", "release.py", "check", *session.posargs)
+        folder = Path(session.create_tmp()).resolve()
+        target = ROOT / "dist" if session.posargs else folder / "dist"
+        shutil.rmtree(target, ignore_errors=True)
+        session.run(
+            *("python", "release.py", "build", str(target)),
+            *(() if session.posargs else ("tests/owner.toml",)),
+        )
+        built = sorted(target.glob("*/*.whl"))
+        session.run("twine", "check", "--strict", *map(str, [*built, *target.glob("*/*.tar.gz")]))
+        # As users install it, and as they do until there is a release: from a folder of a repository.
+        for wheel in built:
+            name = wheel.parent.name
+            fetched = f"{name} @ git+{ROOT.as_uri()}#subdirectory=packages/{name}"
+            session.run(
+                "python", "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", fetched
+            )
+            session.run("python", "-m", "pip", "install", "--quiet", "--force-reinstall", str(wheel))
+        session.run(
+            "python",
+            "-c",
+            "import lilya.websockets, ws_doctest; print(lilya.websockets.__version__, ws_doctest.__version__)",
         )
 
     @nox.session

@@ -14,3 +14,5 @@ What ``__all__`` names, here and in these modules, is public. Modules that start
 from ws_doctest.transcript import Transcript, TranscriptError, parse
 
 __all__ = ["Transcript", "TranscriptError", "parse"]
+
+__version__ = "0.1.0"

@@ -26,3 +26,5 @@ __all__ = [
     "WebSocketRuntimeError",
     "WebSocketState",
 ]
+
+__version__ = "0.1.0"
