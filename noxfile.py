@@ -253,11 +253,36 @@ if nox is not None:
         script = shutil.copy(ROOT / "tests" / "pyodide" / "run.mjs", folder)
         session.run("node", script, str(ROOT), str(packages), *session.posargs, external=True)
 
+    def build_hosted(session: nox.Session, owner: str, site: str) -> None:
+        """Build the docs for the address that a file of settings has."""
+        session.run("python", "release.py", "owner", owner)
+        urls = nox.project.load_toml(ROOT / owner)["urls"]
+        addresses = {"DOCS_URL": urls["Documentation"], "DOCS_SOURCE": urls["Source"], "DOCS_LIVE": ""}
+        session.run("mkdocs", "build", "--strict", "--clean", f"--site-dir={site}", env=addresses)
+        session.run("python", "docs/hosted.py", site)
+
     @nox.session
     def docs(session: nox.Session) -> None:
-        """The built docs, in site/."""
-        install(session, CORE, DOCTEST, groups=("docs",))
-        session.run("mkdocs", "build", "--strict", "--clean")
+        """The built docs, in site/. `-- hosted` builds them for the address in owner.toml."""
+        install(session, CORE, DOCTEST, groups=("docs", "hosted"))
+        if "hosted" in session.posargs:
+            build_hosted(session, "owner.toml", "site")
+        else:
+            session.run("mkdocs", "build", "--strict", "--clean")
+
+    @nox.session
+    def hosted(session: nox.Session) -> None:
+        """The docs built to be served and to be hosted, and the hosted ones below a path, in Chromium."""
+        install(session, CORE, DOCTEST, groups=("tests", "docs", "hosted"))
+        folder = Path(session.create_tmp()).resolve()
+        served, hosted = str(folder / "served"), str(folder / "hosted")
+        session.run("mkdocs", "build", "--strict", "--clean", f"--site-dir={served}")
+        build_hosted(session, "tests/owner.toml", hosted)
+        session.run(
+            *("pytest", "-c", "tests/hosted/pytest.ini", "--rootdir=.", "-p", "no:cacheprovider"),
+            *session.posargs,
+            env={"SERVED_SITE": served, "HOSTED_SITE": hosted},
+        )
 
     @nox.session
     def serve(session: nox.Session) -> None:
@@ -302,11 +327,7 @@ if nox is not None:
                 "python", "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", fetched
             )
             session.run("python", "-m", "pip", "install", "--quiet", "--force-reinstall", str(wheel))
-        session.run(
-            "python",
-            "-c",
-            "import lilya.websockets, ws_doctest; print(lilya.websockets.__version__, ws_doctest.__version__)",
-        )
+        session.run("python", "-c", "import lilya.websockets as it, ws_doctest; print(it.__version__)")
 
     @nox.session
     def frameworks(session: nox.Session) -> None:

@@ -1,11 +1,11 @@
 """Checks whether this project can be released, and builds what is published.
 
-    python release.py owner                  is `owner.toml` filled in?
+    python release.py owner [OWNER]          is `owner.toml` filled in?
     python release.py check [TAG]            do all versions agree, and with a tag: can it be released?
     python release.py build FOLDER [OWNER]   the distributions, with `owner.toml` in their metadata
 
-It prints what is missing, one problem a line, and exits with 1. `nox -s release` runs all of it. OWNER is another file
-like `owner.toml`, for a rehearsal.
+It prints what is missing, one problem a line, and exits with 1. `nox -s release` runs all of it.
+OWNER is another file like `owner.toml`, for a rehearsal.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ def build(target: Path, owner: dict[str, dict[str, str]]) -> None:
 def main(arguments: list[str]) -> int:
     """Run a command; return the exit status."""
     match arguments:
-        case ["owner"]:
-            problems = missing(read_owner())
+        case ["owner", *file] if len(file) < 2:
+            problems = missing(read_owner(*map(Path, file)))
         case ["check", *tag] if len(tag) < 2:
             versions = {folder.name: version_of(folder) for folder in packages()}
             changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

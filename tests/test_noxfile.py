@@ -225,7 +225,7 @@ def test_options_keep_the_paths_of_a_session(noxfile: dict[str, Any], session: s
     assert with_option == [*alone, "-x"]
 
 
-@pytest.mark.parametrize("session", ["asyncapi", "dropin", "servers"])
+@pytest.mark.parametrize("session", ["asyncapi", "dropin", "hosted", "servers"])
 def test_the_paths_of_a_session_are_there(noxfile: dict[str, Any], session: str) -> None:
     """Without any in its configuration pytest would take the whole folder."""
     (command,) = (command for command in asked(noxfile, session) if command[0] == "pytest")
