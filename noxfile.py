@@ -148,11 +148,14 @@ if nox is not None:
     # Every Python with one multidict, both in turn, and not what `tests` runs anyway: half of the matrix, in
     # which each of either has its part. `-s matrix` runs the whole.
     MULTIDICTS = ("6", "7")
+    # Tests that try thousands of inputs, and take most of the time. What they see is the same on every Python
+    # and with every multidict: `tests` runs them.
     APART = (
-        *(f"test_uvicorn_{name}.py" for name in ("autobahn", "conformance", "fuzz")),
-        "test_channels*.py",
-        "test_draining.py",
+        *(f"uvicorn_{name}" for name in ("autobahn", "conformance", "frames", "fuzz", "handshake", "http")),
+        *("hostile", "properties", "testing_leaks", "typed_hostile"),
     )
+    # Tests of brokers and of many sockets: on the oldest Python, too, whose Redis is the oldest.
+    ONCE = ("channels*", "draining")
     HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
     HALF = [
         (version, multidict)
@@ -218,14 +221,13 @@ if nox is not None:
         """The core's tests on every Python that is found, with both major versions of multidict."""
         install(session, CORE, DOCTEST, groups=("matrix",))
         session.install(f"multidict=={multidict}.*")
-        # What takes minutes, and sees no multidict: on the oldest Python here, and on this one in `tests`.
-        apart = () if session.python == next(iter(PYTHONS)) else APART
+        apart = APART if session.python == next(iter(PYTHONS)) else (*APART, *ONCE)
         session.run(
             "pytest",
             "tests/lilya_websockets",
             "-p",
             "no:cacheprovider",
-            *(f"--ignore-glob=*/{pattern}" for pattern in apart),
+            *(f"--ignore-glob=*/test_{name}.py" for name in apart),
             *PARALLEL,
             *session.posargs,
         )

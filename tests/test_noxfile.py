@@ -189,6 +189,22 @@ def test_every_python_has_a_part_of_the_half_matrix(here: str, monkeypatch: pyte
     assert {multidict for _, multidict in names["HALF"]} == {"6", "7"}
 
 
+@pytest.mark.parametrize("python", ["3.10", "3.13"])
+def test_the_matrix_leaves_out_files_that_are_there(noxfile: dict[str, Any], python: str) -> None:
+    """A file that was renamed would be run on every Python without a word."""
+    commands: list[tuple[str, ...]] = []
+    session = MagicMock(posargs=[], python=python)
+    session.run = lambda *command, **options: commands.append(command)
+    noxfile["PYTHONS"].clear()
+    noxfile["PYTHONS"].update({"3.10": None, "3.13": None})
+    noxfile["matrix"](session, multidict="7")
+    patterns = [each.partition("=*/")[2] for each in commands[-1] if each.startswith("--ignore-glob=")]
+    folder = NOXFILE.parent / "tests" / "lilya_websockets"
+    left_out = {pattern: [file.name for file in folder.glob(pattern)] for pattern in patterns}
+    assert all(left_out.values()), left_out
+    assert ("test_channels_redis.py" in left_out.get("test_channels*.py", ())) is (python != "3.10")
+
+
 def test_pyodide_runs_the_newest_python(noxfile: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/somewhere/{name}")
     monkeypatch.setattr(shutil, "copy", lambda file, folder: f"{folder}/{Path(file).name}")

@@ -48,6 +48,13 @@ line-length = 100
 """
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not measure the coverage of processes that a test starts here: it takes a quarter of their time."""
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def build(folder: Path, kind: str, target: Path) -> Path:
     """Build a distribution; return its file."""
     subprocess.run(
