@@ -312,7 +312,7 @@ class Conversation(Generic[W]):
             del failure, exc, context
 
     async def _close(self, failure: BaseException | None) -> BaseException | None:
-        """Close if that has not been done, and run the cleanups; what is to be raised."""
+        """Close the connection if it is still open, and run the cleanups. Return what to raise."""
         try:
             if failure is None:
                 await self._close_with(1000)
@@ -320,7 +320,7 @@ class Conversation(Generic[W]):
                 self._raises = True
                 await self._close_for(failure)
             else:
-                # Whoever stops the task has limited patience, and the cleanups have a part of it.
+                # The task is being stopped, and a stop has a time limit. The cleanups get part of that time.
                 with anyio.move_on_after(2 * self._options.close_timeout, shield=True):
                     await self._close_with(1012 if is_stop(failure, self._server[1]) else 1011)
         except BaseException as error:
@@ -517,10 +517,10 @@ class Conversation(Generic[W]):
 
 
 async def limited(seconds: float, call: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    """Call and await, for so many seconds at most.
+    """Call and await, with a time limit in seconds.
 
     Raises:
-        TypeError: The seconds are no number.
+        TypeError: `seconds` is not a number.
         ValueError: They are negative, or no number at all.
         TimeoutError: It takes longer; it was cancelled.
     """

@@ -2,8 +2,7 @@
 
 The rules of this file:
 
-- The server has the extension `lilya.websocket.end`: it tells the end the moment it knows of it, whoever made
-  it; it keeps what was not received; and at the end its `receive` and its `send` end by themselves.
+- The server has the extension `lilya.websocket.end`: it reports the end at once, whichever side made it; it keeps what was not received; and at the end its `receive` and its `send` end by themselves.
 - So the app receives from the server itself, which counts what comes: the common message has no call of ours
   in its way. There is nothing to do but to find out what a send means that has failed.
 - The one who tells the end must be the one who is received from and sent to: behind middleware with a
@@ -105,7 +104,7 @@ class Direct(Source):
     async def find_end(self, error: Exception) -> None:
         """Find what a failed send means: the true code lies behind what the server keeps."""
         with anyio.move_on_after(GRACE):
-            # Whoever receives already comes to the end, too.
+            # A task that is already receiving gets the end, too.
             if isinstance(error, losses()) and not (self._looking or self._block.is_receiving):
                 await self._receive_until_over()
             else:

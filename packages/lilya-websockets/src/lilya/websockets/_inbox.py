@@ -73,7 +73,7 @@ class Inbox:
         return (len(self.items) >= limits.messages or self._held >= limits.bytes) and limits.messages > 0
 
     def admit(self, size: int) -> Breach | None:
-        """A message of so many bytes comes; the limit that it passes, if it passes one."""
+        """Count a message of this size. Return the limit that it exceeds, if any."""
         limits = self._limits
         elapsed = 0.0
         if self._timed:

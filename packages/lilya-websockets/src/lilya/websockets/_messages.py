@@ -204,7 +204,7 @@ def checked_headers(headers: object, *, of_handshake: bool) -> list[tuple[bytes,
 
     Raises:
         TypeError: Not pairs of `bytes` or `str`.
-        ValueError: A name that is no token (RFC 9110 section 5.1), a value with CR, LF or NUL, or a name
+        ValueError: A name that is not a token (RFC 9110 section 5.1), a value with CR, LF or NUL, or a name
             that is the server's to send.
     """
     if isinstance(headers, Mapping):

@@ -2,7 +2,7 @@
 
 The rules of this file:
 
-- `Options` are made by `checked_options` only, so whoever has them need not look again.
+- Only `checked_options` makes `Options`, so nothing has to check them again.
 - `DEFAULTS` are what `async with websocket` takes: a connection without options pays for no checks.
 """
 

@@ -145,7 +145,7 @@ class Reader(Source):
     _aside = False  # the reader is to leave that to the app
     _called: _FutureEvent | None = None  # the reader stands aside
     shyness = 0  # handovers without standing aside, after the next failure
-    _skips = 0  # of which so many are left
+    _skips = 0  # how many of them are left
 
     def __init__(
         self,
@@ -513,7 +513,7 @@ class Reader(Source):
 
 
 class _Turn:
-    """What the blocks of one event loop of asyncio share: who is to be looked at when its turn has passed."""
+    """What the blocks of one asyncio event loop share: the blocks to look at after this turn of the loop."""
 
     # The readers hold it, and it holds the loop: with the last of them it goes.
     _of: ClassVar[WeakValueDictionary[asyncio.AbstractEventLoop, _Turn]] = WeakValueDictionary()

@@ -4,7 +4,7 @@ The rules of this file:
 
 - The first object of ours over a connection holds the state. A further one is a second one: it is of its
   own class, and everything that is state leads to the first.
-- An object of another framework keeps a state of its own. What we send and receive goes through it, so its
+- An object of another framework keeps its own state. What we send and receive goes through it, so its
   state moves by its own code. What it sends and receives by itself goes through ours, see `Foreign`.
 - `Foreign` makes no reference cycle: the server's side of a connection must not wait for the garbage
   collector.
@@ -125,7 +125,7 @@ class Foreign:
                 # Methods of the object are held without it.
                 self._other, self._receive, self._send = ref(other), receive.__func__, send.__func__
             except TypeError:
-                pass  # an object with slots, to which there are no weak references
+                pass  # an object with slots has no weak references
 
     @property
     def websocket(self) -> Any:

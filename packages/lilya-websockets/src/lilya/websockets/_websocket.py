@@ -493,7 +493,7 @@ class WebSocket(Connection, Generic[In, Out]):
         return await self._conversation.__aexit__(exc_type, exc, traceback)
 
     async def wait_disconnected(self) -> None:
-        """Wait until the conversation has ended, whoever ended it; in a block only.
+        """Wait until the conversation has ended, whichever side ended it. Only in a block.
 
         It returns at once when the client leaves, also if messages that came before were not received yet.
         `close_code`, `close_reason` and `closed_by` say how it ended. Cancelling it changes nothing.

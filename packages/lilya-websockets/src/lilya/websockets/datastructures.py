@@ -278,7 +278,7 @@ class QueryParam(MultiDictProxy[str], _Pairs):
     """Query parameters: an immutable multidict of `str`, in wire order, duplicates kept.
 
     `query_params["name"]` is the first value, `query_params.getall("name")` all of them. Percent-escapes and
-    bytes that are not UTF-8 read as U+FFFD; an escape that is none (`%zz`) is kept as it is; blank values
+    bytes that are not UTF-8 read as U+FFFD; an invalid escape (`%zz`) is kept as it is; blank values
     are kept.
 
     Args:
@@ -430,7 +430,7 @@ _HOST: Final = re.compile(
 
 _HOST_LIMIT: Final = 255 + len(":65535")
 
-# What a server calls itself, if that is no path of a Unix socket.
+# A server's own address, unless it is the path of a Unix socket.
 _SERVER: Final = re.compile(
     r"[A-Za-z0-9._-]+|\[?(?P<ipv6>[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)(?:%(?P<zone>[A-Za-z0-9._~-]+))?\]?"
 ).fullmatch

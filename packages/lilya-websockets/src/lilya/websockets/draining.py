@@ -360,7 +360,7 @@ class _Drain:
         except (WebSocketDisconnect, _Drained):
             if not connection.closed:
                 raise
-            # The app was told of its end, and passed it on: that is no fault, and nothing for a log.
+            # The app was told that it must end, and passed that on. This is normal, and is not logged.
         finally:
             connection.leave()
             del self._connections[connection]
@@ -434,7 +434,7 @@ class _Drain:
                 self._untaken = [connection for connection in self._untaken if connection.is_held()]
 
     async def _drain(self) -> None:
-        """Close all, once; whoever comes second waits for the end of it."""
+        """Close all connections, once. A second caller waits until the first is done."""
         if self._until is not None:
             await self._over.wait()
             return

@@ -1,7 +1,7 @@
 """For Lilya: an error in a handler goes to the server, which logs it, and the connection ends once.
 
 `ErrorsToServer` is middleware, the first of an app: `Lilya(middleware=[DefineMiddleware(ErrorsToServer)])`.
-Everything else of this package works in Lilya without a module of its own: it takes the place of
+Everything else of this package works in Lilya without another module: it takes the place of
 `lilya.websockets`.
 """
 

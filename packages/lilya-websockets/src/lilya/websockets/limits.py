@@ -159,7 +159,7 @@ class Use(NamedTuple):
     """What a key wants to use of a rate."""
 
     limit: str
-    """The rate's name. Each key has an amount of its own in each rate."""
+    """The rate's name. Each key has its own amount in each rate."""
     key: str
     """Whose it is."""
     per_second: float
@@ -174,7 +174,7 @@ class Place(NamedTuple):
     """Where a connection wants to be one of some."""
 
     limit: str
-    """The limit's name. Each key has a number of its own in each limit."""
+    """The limit's name. Each key has its own number in each limit."""
     key: str
     """Whose it is; `""` for the connections of all."""
     most: int

@@ -122,10 +122,10 @@ class Observer:
         """It was not accepted, and the app has left it. Called in the app's task."""
 
     def received(self, connection: ObservedConnection, kind: Kind, size: int) -> None:
-        """A message has arrived, of so many bytes, of text as UTF-8."""
+        """A message has arrived. `size` is its length in bytes; for text, in UTF-8."""
 
     def sent(self, connection: ObservedConnection, kind: Kind, size: int) -> None:
-        """The server has taken a message of so many bytes, of text as UTF-8."""
+        """The server has taken a message. `size` is its length in bytes; for text, in UTF-8."""
 
     def dropped(self, connection: ObservedConnection, count: int) -> None:
         """So many events of a channel were dropped, because the client is slow."""

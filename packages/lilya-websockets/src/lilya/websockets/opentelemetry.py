@@ -128,7 +128,7 @@ class OpenTelemetryObserver(Observer):
                 parent = propagate.extract(scope, parent, _HEADERS)
             span = self._tracer.start_span("WS", parent, trace.SpanKind.SERVER, _PROTOCOL)
             token = context.attach(trace.set_span_in_context(span, parent))
-            # FastAPI would make another span, in a trace of its own, unless it finds this.
+            # Unless FastAPI finds this, it starts another span in another trace.
             scope.setdefault("fastapi.telemetry", None)
         span.set_attribute("lilya.websocket.connection.id", connection.id)
         self._spans[connection] = (span, token)

@@ -389,7 +389,7 @@ def server_of(url: Any, description: str = "") -> dict[str, Any]:
         raise TypeError(f"a server must be an address such as 'wss://example.com/api', got {url!r}")
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  # raises if it is no port
+        parts.port  # noqa: B018  # raises if the port is invalid
     except ValueError:
         parts = urlsplit("")
     host = parts.netloc.rpartition("@")[2]

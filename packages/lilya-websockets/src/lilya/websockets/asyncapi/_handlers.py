@@ -379,7 +379,7 @@ def _security(dependants: list[Any]) -> list[list[Scheme]]:
 
 # Litestar
 
-# What its handlers can take that is no parameter.
+# What its handlers can take besides parameters.
 _RESERVED: Final = {"socket", "state", "headers", "cookies", "query", "scope", "request", "body", "data"}
 # What Litestar's `Parameter` says of values that msgspec has in its `Meta`, too.
 _CONSTRAINTS: Final = (

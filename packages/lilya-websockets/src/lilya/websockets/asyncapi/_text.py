@@ -1,6 +1,6 @@
 """A document as text: JSON, and YAML without a library for it.
 
-JSON is valid YAML 1.2, but whoever asks for YAML wants to read it. This emitter uses a small subset that
+JSON is valid YAML 1.2, but people who ask for YAML want to read it. This emitter uses a small subset that
 parsers of YAML 1.1 and 1.2 read alike: block mappings and lists, the scalars of JSON, plain words that no
 version takes for another type, and literal blocks.
 """

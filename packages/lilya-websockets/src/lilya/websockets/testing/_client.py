@@ -1,6 +1,6 @@
 """Clients of one app, its lifespan around any number of sessions: in the test's event loop, or in a thread.
 
-The client for tests without an event loop is the other one, in a thread with a loop of its own. Each call of
+The client for tests without an event loop is the other one, in a thread with its own event loop. Each call of
 it runs a method of the session there.
 """
 
@@ -143,7 +143,7 @@ class AsyncTestClient:
 
 
 class TestClient:
-    """A client of an app for tests without an event loop: the app runs in a thread with a loop of its own.
+    """A client of an app for tests without an event loop: the app runs in a thread with its own event loop.
 
         with TestClient(app).websocket_connect("/chat") as session:
             session.send_text("hello")

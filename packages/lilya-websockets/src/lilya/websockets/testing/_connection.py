@@ -101,7 +101,7 @@ def websocket_scope(
         pairs.append((b"cookie", "; ".join(f"{name}={value}" for name, value in cookies.items()).encode()))
     names = {name for name, _ in own}
     pairs = [pair for pair in pairs if pair[0] not in names]
-    # A request begins with its host, whoever chose it.
+    # A request begins with its host, also if the test chose it.
     pairs = [pair for pair in own if pair[0] == b"host"] + pairs
     pairs += [pair for pair in own if pair[0] != b"host"]
     return {

@@ -17,7 +17,7 @@ __all__ = ["Lifespan"]
 class Lifespan:
     """Startup and shutdown of an app, as uvicorn does it.
 
-    An app that raises, or returns, before it has answered the startup has no lifespan, and that is no error.
+    An app that raises, or returns, before it has answered the startup has no lifespan, which is not an error.
 
     Args:
         app: The app.

@@ -30,7 +30,7 @@ MARGIN: Final = 2.0
 
 
 class LoopThread:
-    """An event loop in a thread of its own.
+    """An event loop in another thread.
 
     Not AnyIO's blocking portal: that hands over a call only when the loop takes it, so a loop that an app
     blocks would block the test.
@@ -207,8 +207,8 @@ def _poster() -> Callable[[Callable[[], Any]], Any]:
 
 
 async def _outcome(function: Callable[..., Awaitable[T]], *arguments: Any) -> _Outcome:
-    # Returned and not raised: an exception that is no `Exception`, such as that of `pytest.fail`, would end
-    # the whole loop.
+    # Returned and not raised: an exception such as that of `pytest.fail`, which is not an `Exception`, would
+    # end the whole loop.
     try:
         return await function(*arguments), None
     except anyio.get_cancelled_exc_class():

@@ -1,4 +1,4 @@
-"""One call of an app, in a task of its own that has ended when it is left."""
+"""One call of an app, in a task that has ended when the block is left."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Requests and answers over one connection.
 
-Whoever waits reads for everybody: a call that waits for its answer keeps other messages for a receive, and a
+The task that waits reads for all: a call that waits for its answer keeps other messages for a receive, and a
 receive hands an answer to its call. There is one reader at a time. When it is done, it wakes the others, and
 one of them reads on.
 """
@@ -88,7 +88,7 @@ class Calls:
             del self._answers[id]
 
     async def next(self) -> Any:
-        """The next message that is no answer."""
+        """The next message that does not answer a call."""
         if self._taking:
             raise WebSocketRuntimeError(
                 "cannot receive a message: another task is already receiving. Receive in one task, and hand "

@@ -126,7 +126,7 @@ class _Messages(AsyncIterator[Any]):
                 await self._respond(error)
 
     async def _respond(self, error: WebSocketDataError) -> None:
-        """Do what is to be done about a message that is wrong, and go on."""
+        """Raise, answer or close for an invalid message, as `on_error` says, and go on."""
         websocket = self._websocket
         try:
             if self._on_error == "close":

@@ -6,7 +6,7 @@ The rules of this file:
 
 - What is wrong with a frame is found as soon as the bytes that show it are here, and not when the frame is
   whole. So the most that a client can make the reader keep is one frame of a legal size and one message.
-- Every rule stands at one place, beside its section. What is rare has a method of its own, so that `next`
+- Every rule has one place, beside its section. Rare cases are separate methods, so that `next`
   shows how a frame is read.
 - Bytes are copied if they are kept beyond a read, but not once for each frame in them.
 - `websockets` is the oracle: tests read the same bytes with it, and compare the events, the faults and their
@@ -79,7 +79,7 @@ Event = tuple[int, Any, Any]
 
 
 class Fault(Exception):
-    """A client has broken a rule, and its connection is to be failed (section 7.1.7).
+    """A client has broken a rule: fail its connection (section 7.1.7).
 
     Args:
         code: What the close frame says (section 7.4.1).
@@ -238,7 +238,7 @@ class Reader:
         return self._wait(data, at, at)
 
     def keep(self, data: bytes | bytearray) -> None:
-        """Take bytes that are to be read later."""
+        """Keep bytes to read later."""
         kept, at = self._data, self._at
         if at or not isinstance(kept, bytearray):
             kept = self._data = bytearray(memoryview(kept)[at:])
@@ -356,7 +356,7 @@ class Reader:
         message, decoder = cast(bytearray, self._message), self._decoder
         message += payload
         if decoder is not None:
-            # A text that is none is failed at once, though it may go on for long (section 8.1). What is at
+            # Invalid text fails at once, even if the message goes on for long (section 8.1). What is at
             # the end of a fragment may be a part of a character.
             try:
                 decoder.decode(payload, first >= FINAL)

@@ -92,7 +92,7 @@ class Agreement(NamedTuple):
             root_path: uvicorn's setting.
             asgi_version: uvicorn's, for this app.
             ends: Of the connection.
-            rest: What else is to be in the scope.
+            rest: The other keys of the scope.
         """
         path = self.raw_path.decode()
         if "%" in path:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
 behind: type[Guarded] = H11
-"""What takes the requests that are no handshakes. uvicorn, too, prefers httptools where it is installed."""
+"""Handles requests that are not handshakes. Like uvicorn, it prefers httptools where it is installed."""
 try:
     from ._httptools import HttpTools
 except ImportError:
@@ -114,7 +114,7 @@ class HTTPProtocol(asyncio.Protocol):
         try:
             agreement = agreed(*read(data[:end]), config.ws_per_message_deflate)
         except Refusal:
-            return False  # whoever refuses, it is not done twice
+            return False  # refused already: do not refuse twice
         self._leave()
         protocol = cls(config, server_state, app_state, loop)
         protocol.connection_made(self._transport)

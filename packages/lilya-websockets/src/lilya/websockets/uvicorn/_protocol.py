@@ -81,7 +81,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("uvicorn.error")  # where uvicorn's own protocols write, access lines included
 
-# Under which a prepared message has its frame: it is no other server's.
+# The key of a prepared message's frame. No other server uses it.
 FRAME: Final = "lilya.websockets.uvicorn"
 
 MAX_QUEUE = 262144  # bytes of messages that wait for the app, which is what one read of a loop brings
@@ -393,7 +393,7 @@ class WebSocketProtocol(asyncio.Protocol):
             await asyncio.sleep(0)
 
     def watch(self, callback: Callable[[dict[str, Any]], object]) -> None:
-        """Have the end told at once, whoever makes it: what the app has not received yet does not delay it.
+        """Report the end at once, whichever side makes it, even before the app has received everything.
 
         Args:
             callback: Called once, in the thread of the event loop, with the `websocket.disconnect`. What it
