@@ -2,11 +2,12 @@
 
 The rules of this file:
 
-- The server has the extension `lilya.websocket.end`: it reports the end at once, whichever side made it; it keeps what was not received; and at the end its `receive` and its `send` end by themselves.
-- So the app receives from the server itself, which counts what comes: the common message has no call of ours
-  in its way. There is nothing to do but to find out what a send means that has failed.
-- The one who tells the end must be the one who is received from and sent to: behind middleware with a
-  `receive` of its own may be another conversation, and nobody would get those out who wait in its `send`.
+- The server has the extension `lilya.websocket.end`: it reports the end at once, whichever side made it. It
+  keeps what was not received. At the end, its `receive` and its `send` return by themselves.
+- So the app receives from the server itself, which counts the messages: nothing of ours slows down a
+  common message. What is left to do is to find out what a failed send means.
+- The object that reports the end must be the one that the app receives from and sends to. Behind middleware
+  with another `receive`, that may be another conversation, and tasks that wait in its `send` would hang.
 """
 
 from __future__ import annotations
