@@ -79,6 +79,34 @@ async def test_excluding_a_person_also_from_the_history(make: Make) -> None:
                 assert sent(again) == expected
 
 
+@pytest.mark.parametrize("others", [1, 3, 40])
+async def test_the_latest_that_is_for_somebody(make: Make, others: int) -> None:
+    """It is what a receiver that was here all the time was given last."""
+    async with make() as channels:
+        server = Server()
+        async with channels.join("a", await server.accepted(), key="ada"):
+            first = await channels.publish("a", "for all")
+            for number in range(others):
+                await channels.publish("a", f"not for ada: {number}", exclude="ada")
+            await channels.publish("b", "1", exclude="ada")
+            await until(lambda: sent(server) == ["for all"])
+        for key, expected in (("ada", "for all"), ("bob", f"not for ada: {others - 1}")):
+            again = Server()
+            async with channels.join("a", await again.accepted(), key=key, latest=True, presence=True):
+                await until(lambda: sent(again))  # noqa: B023
+                assert sent(again) == [expected]
+        await channels.publish("a", "next")
+        # With a position, only what is newer than that.
+        again = Server()
+        async with channels.join("b", await again.accepted(), key="ada", latest=True):
+            await channels.publish("b", "2")  # nothing in it is for ada
+            await until(lambda: sent(again) == ["2"])
+        again = Server()
+        since: Any = {"since": first, "latest": True, "key": "bob"}
+        async with channels.join("a", await again.accepted(), **since):
+            await until(lambda: sent(again) == ["next"])
+
+
 async def test_excluding_one_that_is_joining() -> None:
     """What comes while it waits for the history is not for it either."""
 
@@ -458,6 +486,10 @@ async def test_wishes_that_cannot_be_met(options: Any, error: type[Exception], w
     [
         ({"latest": True, "history": 2}, ValueError, "latest is the newest event alone: leave out history"),
         ({"presence": "key"}, ValueError, "presence must be True, False or 'keys', got 'key'"),
+        ({"presence": 3}, TypeError, "presence must be bool or 'keys', got int"),
+        ({"presence": None}, TypeError, "presence must be bool or 'keys', got NoneType"),
+        ({"latest": "no"}, TypeError, "latest must be bool, got str"),
+        ({"latest": 1, "history": 2}, TypeError, "latest must be bool, got int"),
     ],
 )
 async def test_receivers_that_cannot_be_made(options: Any, error: type[Exception], words: str) -> None:
@@ -465,6 +497,15 @@ async def test_receivers_that_cannot_be_made(options: Any, error: type[Exception
         Channels().subscribe("a", **options)
     with pytest.raises(error, match=words):
         Channels().join("a", await Server().accepted(), **options)
+
+
+async def test_flags_that_are_none() -> None:
+    server = Server()
+    with pytest.raises(TypeError, match="cancel_on_disconnect must be bool, got str"):
+        Channels().join("a", await server.accepted(), cancel_on_disconnect="x")  # type: ignore[arg-type]
+    async with Channels() as channels:
+        with pytest.raises(TypeError, match="keys must be bool, got str"):
+            await channels.count("a", keys="no")  # type: ignore[arg-type]
 
 
 async def test_a_key_that_is_none() -> None:

@@ -272,7 +272,7 @@ LAYERS = {
     "observing": {"_extensions", "_frameworks", "_inbox", "_servers", "types"},
     "prometheus": {"observing"},
     "opentelemetry": {"observing", "types"},
-    "origins": {"_websocket", "observing", "types"},
+    "origins": {"_options", "_websocket", "observing", "types"},
     "tokens": {"_websocket", "datastructures", "exceptions", "observing", "types"},
     "limits": {"_messages", "_options", "_websocket", "datastructures", "observing", "types"},
     "redis": {"_options", "limits"},
@@ -396,7 +396,7 @@ def test_the_layers_of_channels(path: Path) -> None:
 # By module of `typed/`: pydantic and msgspec are imported by their own modules, and these by name.
 TYPED_LAYERS = {
     "_errors": (set[str](), set[str]()),
-    "_codecs": (set[str](), {"_messages"}),
+    "_codecs": (set[str](), {"_messages", "_options"}),
     "_kinds": (set[str](), set[str]()),
     "_pydantic": ({"_codecs", "_errors", "_kinds"}, set[str]()),
     "_msgspec": ({"_codecs", "_errors", "_kinds"}, set[str]()),
@@ -432,7 +432,7 @@ ASYNCAPI_LAYERS = {
     "_schemas": (set[str](), {"typed._kinds"}),
     "_pydantic": ({"_schemas"}, {"typed._kinds", "typed._pydantic"}),
     "_msgspec": ({"_schemas"}, {"typed._kinds"}),
-    "_handlers": (set[str](), {"_routes", "_websocket", "typed._kinds", "typed._typed"}),
+    "_handlers": (set[str](), {"_options", "_routes", "_websocket", "typed._kinds", "typed._typed"}),
     "_document": ({"_handlers", "_schemas"}, {"typed._kinds", "typed._typed"}),
     "_examples": ({"_document", "_schemas"}, {"typed._kinds", "typed._typed"}),
     "_app": ({"_document", "_examples", "_handlers", "_text"}, {"_routes", "types"}),

@@ -15,7 +15,15 @@ from ._inbox import Limits
 from ._messages import checked_bytes, checked_close, checked_text
 from .types import Message
 
-__all__ = ["DEFAULTS", "Heartbeat", "Options", "checked_count", "checked_number", "checked_options"]
+__all__ = [
+    "DEFAULTS",
+    "Heartbeat",
+    "Options",
+    "checked_count",
+    "checked_flag",
+    "checked_number",
+    "checked_options",
+]
 
 
 class Heartbeat(NamedTuple):
@@ -67,8 +75,7 @@ def checked_options(
         TypeError: An argument of another type.
         ValueError: An argument out of range.
     """
-    if not isinstance(cancel_on_disconnect, bool):
-        raise TypeError(f"cancel_on_disconnect must be bool, got {type(cancel_on_disconnect).__name__}")
+    checked_flag("cancel_on_disconnect", cancel_on_disconnect)
     idle = _checked_period("idle_timeout", idle_timeout)
     idle_code, _ = checked_close(idle_code, None)
     period = _checked_period("heartbeat", heartbeat)
@@ -94,6 +101,13 @@ def checked_options(
         None if period is None else Heartbeat(period, message, period if answer is None else answer),
         checked_number("close_timeout", close_timeout),
     )
+
+
+def checked_flag(name: str, value: object) -> bool:
+    """`True` or `False`, and nothing that merely counts as one of them."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be bool, got {type(value).__name__}")
+    return value
 
 
 def checked_number(name: str, value: object, *, least: float | None = None) -> float:

@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Any, Final, Literal, NamedTuple
 
+from ._options import checked_flag
 from ._websocket import WebSocket
 from .observing import explain
 from .types import AnyASGIApp, Receive, Scope, Send
@@ -140,11 +141,11 @@ class OriginGuard:
             raise ValueError(f"missing must be 'allow' or 'deny', got {missing!r}")
         if scheme is not None and scheme not in _DEFAULT_PORTS:
             raise ValueError(f"scheme must be 'http', 'https' or None, got {scheme!r}")
-        self._same_origin = same_origin
+        self._same_origin = checked_flag("same_origin", same_origin)
         self._missing = missing
         self._scheme = scheme
-        self._forwarded_host = forwarded_host
-        self._forwarded_proto = forwarded_proto
+        self._forwarded_host = checked_flag("forwarded_host", forwarded_host)
+        self._forwarded_proto = checked_flag("forwarded_proto", forwarded_proto)
         self._logged: set[tuple[str, str]] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

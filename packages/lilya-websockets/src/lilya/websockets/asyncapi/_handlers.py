@@ -25,6 +25,7 @@ from typing import (
     get_type_hints,
 )
 
+from .._options import checked_flag
 from .._routes import Route, websocket_routes
 from .._websocket import WebSocket
 from ..typed._kinds import Library, unwrapped
@@ -91,7 +92,7 @@ def describe(
     typed = None if websocket is None else _typed_of(websocket)
     if websocket is not None and typed is None:
         raise TypeError(f"describe takes a WebSocket[In, Out], got {websocket!r}")
-    description = _Description(typed, title, tags, deprecated)
+    description = _Description(typed, title, tags, checked_flag("deprecated", deprecated))
 
     def decorate(handler: T) -> T:
         setattr(handler, _ATTRIBUTE, description)

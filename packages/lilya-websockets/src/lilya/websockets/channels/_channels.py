@@ -13,7 +13,7 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from .._messages import checked_bytes, checked_close, checked_text, dumps, encode_json
-from .._options import checked_count, checked_number
+from .._options import checked_count, checked_flag, checked_number
 from .._websocket import WebSocket
 from ..exceptions import WebSocketRuntimeError
 from ._backend import (
@@ -317,8 +317,8 @@ class Channels:
             since: Begin after this position instead, the id of an event: of the channel, or by name for some
                 of the channels. If history does not reach back to it, the first item is a `Gap`.
             latest: Begin with the newest event of each channel, and no others: for channels whose events
-                replace each other. With `since`, only if it is newer than that, and without a `Gap` unless it
-                is not kept any more.
+                replace each other. An event that excludes this receiver is passed over. With `since`, only if
+                it is newer than that, and without a `Gap` unless it is not kept any more.
             presence: Whether to get a `Presence` for everybody who joins or leaves, too. `"keys"`: only for
                 the first socket of a person and for the last one, see `join`.
             policy: What happens when `max_messages` or `max_bytes` wait. `"close"`: the iteration ends by an
@@ -342,8 +342,8 @@ class Channels:
             self._hub,
             checked,
             presence=_checked_presence(presence),
+            latest=checked_flag("latest", latest),
             history=_checked_history(history, latest),
-            latest=bool(latest),
             since=_checked_since(checked, since),
             policy=checked_policy(policy),
             max_messages=checked_count("max_messages", max_messages, least=1),
@@ -426,12 +426,12 @@ class Channels:
             checked,
             wrapped,
             encode=encode,
-            cancel_on_disconnect=bool(cancel_on_disconnect),
+            cancel_on_disconnect=checked_flag("cancel_on_disconnect", cancel_on_disconnect),
             info=None if member is None else json_text(member),
             key=None if key is None else checked_text_key("key", key),
             presence=_checked_presence(presence),
+            latest=checked_flag("latest", latest),
             history=_checked_history(history, latest),
-            latest=bool(latest),
             since=_checked_since(checked, since),
             policy=checked_policy(policy),
             max_messages=checked_count("max_messages", max_messages, least=1),
@@ -468,7 +468,8 @@ class Channels:
         """
         self._hub.check("count members")
         name = checked_name(channel)
-        return await (self._hub.backend.count(name, keys=True) if keys else self._hub.backend.count(name))
+        persons = checked_flag("keys", keys)
+        return await (self._hub.backend.count(name, keys=True) if persons else self._hub.backend.count(name))
 
     async def close(
         self,
@@ -545,9 +546,13 @@ def _checked_names(names: object) -> list[str]:
 
 
 def _checked_presence(presence: object) -> bool | Literal["keys"]:
-    if isinstance(presence, str) and presence != "keys":
-        raise ValueError(f"presence must be True, False or 'keys', got {presence!r}")
-    return "keys" if presence == "keys" else bool(presence)
+    if isinstance(presence, bool):
+        return presence
+    if not isinstance(presence, str):
+        raise TypeError(f"presence must be bool or 'keys', got {type(presence).__name__}")
+    if presence != "keys":
+        raise ValueError(f"presence must be True, False or 'keys', got {presence[:80]!r}")
+    return "keys"
 
 
 def _checked_history(history: object, latest: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._messages import dumps, encode_json, loads
+from .._options import checked_flag
 
 __all__ = ["JSON", "Codec", "MessagePack", "Undecodable"]
 
@@ -54,12 +55,15 @@ class JSON(Codec):
 
     Args:
         binary: Whether it is in binary messages.
+
+    Raises:
+        TypeError: `binary` is not a bool.
     """
 
     content_type = "application/json"
 
     def __init__(self, *, binary: bool = False) -> None:
-        self.binary = binary
+        self.binary = checked_flag("binary", binary)
 
     def decode(self, data: str | bytes) -> Any:
         return loads(data if isinstance(data, str) else str(data, "utf-8"))
