@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol
 
 import anyio
+from redis._parsers import _AsyncHiredisParser, _AsyncRESP2Parser
 from redis.asyncio.connection import Connection, DefaultParser
 from redis.exceptions import (
     AskError,
@@ -197,12 +198,17 @@ class _Counted:
         return b"".join(parts)
 
 
-class _Parser(DefaultParser):  # type: ignore[misc, valid-type]  # one of two, as what is installed allows
+# The client takes the parser of the protocol that is spoken, but only where the parser is one of its own. The
+# one of the newer protocol takes a missing value of the older one for text, and is lost from there on.
+_Base: Any = DefaultParser if DefaultParser is _AsyncHiredisParser else _AsyncRESP2Parser
+
+
+class _Parser(_Base):  # type: ignore[misc]  # one of two, as what is installed allows
     """The client's own parser, which tells of its progress, and knows what nodes of a cluster refuse."""
 
     # Older versions of the client have these in another parser.
     EXCEPTION_CLASSES = {  # noqa: RUF012 - it is so in the class above
-        **DefaultParser.EXCEPTION_CLASSES,
+        **_Base.EXCEPTION_CLASSES,
         "ASK": AskError,
         "CLUSTERDOWN": ClusterDownError,
         "MASTERDOWN": MasterDownError,

@@ -217,9 +217,12 @@ def _address_of(arguments: dict[str, Any]) -> Address:
 
 
 def _ours(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a connection, with time limits and trying again left to us."""
+    """The arguments of a connection, with time limits and trying again left to us.
+
+    What a client has for notices of maintenance is left out: they need a protocol that we do not speak.
+    """
     return {
-        **arguments,
+        **{name: value for name, value in arguments.items() if "maint_notifications" not in name},
         "decode_responses": False,
         "health_check_interval": 0,
         "protocol": 2,
