@@ -628,6 +628,14 @@ async def test_a_stream_that_tells_of_its_pieces() -> None:
         await counted.readexactly(5)
 
 
+async def test_an_answer_without_a_value(redis_server: RedisServer, prefix: str) -> None:
+    """With each parser of the client: one of them is for a protocol that writes it in another way."""
+    async with started(redis_server.url, prefix=prefix) as backend:
+        question = (b"HMGET", backend._keys.of("a")[0], b"one", b"two")
+        assert await backend._asking.answer("ask", question) == [None, None]
+        assert await backend._asking.answer("ask", (b"PING",)) == b"PONG"
+
+
 async def test_stopping_while_somebody_waits_for_a_subscription(
     redis_server: RedisServer, prefix: str
 ) -> None:
@@ -756,7 +764,7 @@ async def test_leaving_while_a_channel_is_looked_at(
             await publish_unpushed(other, name, "missed")
             await other.publish(name, "pushed")
         await proxy.held.wait()
-        await until(lambda: all(watched.looking for watched in feed._watched.values()))
+        await until(lambda: all(feed._watched[name].looking for name in reader.positions))
         reader.remove("left")
         # Joined again, as far as the backend can see: from another position.
         reader.positions["moved"] = (await other.history("moved")).position

@@ -312,8 +312,10 @@ async def test_the_command(
         monkeypatch.setattr(sys, "stdin", io.StringIO("from a pipe"))
         (line,) = await command(*where, "--json", "publish", "b", capsys=capsys)
         assert json.loads(line)["channel"] == "b"
-        assert await command(*where, "list", capsys=capsys) == ["a", "b"]
-        assert await command(*where, "--json", "list", "b", capsys=capsys) == ['{"channel": "b"}']
+        lines = await command(*where, "list", capsys=capsys)
+        assert [line.split()[-1] for line in lines] == ["CHANNEL", "a", "b"]
+        (line,) = await command(*where, "--json", "list", "b", capsys=capsys)
+        assert json.loads(line)["channel"] == "b"
         ann = joined.ids["ann"]
         assert await command(*where, "members", "a", capsys=capsys) == [f'{ann} {{"user":1}}']
         assert await command(*where, "members", "a", "--count", capsys=capsys) == ["1"]

@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from lilya.websockets.channels import Channels, Event
+from lilya.websockets.channels._status import ANSWERS
 
 from .redis_server import RedisServer
 from .server import Server
@@ -126,7 +127,9 @@ async def test_planted_faults_in_the_example(
 
 def keys_on_the_page(page: str) -> set[str]:
     """What follows the braces in the names of the page's table of keys, a companion's own marked as such."""
-    rows = re.findall(r"^\| `\{prefix:(%00presence:)?(?:channel)?\}([^`]*)` \|", page, re.MULTILINE)
+    rows = re.findall(
+        r"^\| `\{prefix:(%00presence:|%00ask|%00answer:word)?(?:channel)?\}([^`]*)` \|", page, re.MULTILINE
+    )
     return {f"{companion}{suffix}" for companion, suffix in rows}
 
 
@@ -138,9 +141,12 @@ async def test_the_keys_are_those_of_the_page(redis_server: RedisServer) -> None
         async with channels.join("a", await Server().accepted(), member=1, key="ada"):
             await channels.publish("a", "x", idempotency_key="k", max_age=60)
             await take(listening, 2)
+            await channels.backend._feed.hear(ANSWERS + "word", print)  # type: ignore[attr-defined]
             answer = redis_server.ask("KEYS", "*") + redis_server.ask("PUBSUB", "CHANNELS")
             for name in re.findall(r"^\{.*$", answer.decode(), re.MULTILINE):
-                parts = re.fullmatch(r"\{lilya:(%00presence:|%00control)?a?\}(.*?)\r?", name)
+                parts = re.fullmatch(
+                    r"\{lilya:(%00presence:|%00control|%00ask|%00answer:word)?a?\}(.*?)\r?", name
+                )
                 assert parts is not None, name
                 companion, suffix = parts.groups("")
                 if companion != "%00control":

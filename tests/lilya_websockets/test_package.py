@@ -300,11 +300,12 @@ CHANNEL_LAYERS = {
     "_sentinel": ({"_link", "_places"}, set[str]()),
     "_listening": ({"", "_backend", "_link"}, set[str]()),
     "_cluster": ({"_backend", "_keys", "_link", "_listening", "_places", "_scripts"}, set[str]()),
-    "_feed": ({"_backend", "_entries", "_keys", "_link", "_listening"}, set[str]()),
+    "_status": ({"_backend"}, set[str]()),
+    "_feed": ({"_backend", "_entries", "_keys", "_link", "_listening", "_status"}, set[str]()),
     "_redis": (
         {
             *("_backend", "_cluster", "_entries", "_feed", "_keys", "_link", "_listening", "_places"),
-            "_sentinel",
+            *("_sentinel", "_status"),
         },
         {"_options"},
     ),
@@ -323,7 +324,7 @@ CHANNEL_LAYERS = {
         {"_messages", "_options", "_websocket", "exceptions", "typed._typed"},
     ),
     "_publisher": ({"_backend", "_link", "_redis"}, {"_messages"}),
-    "_command": ({""}, set[str]()),
+    "_command": ({"", "backends"}, {"_options"}),
     "backends": ({"_backend"}, set[str]()),
     "__init__": (
         {"_backend", "_channels", "_membership", "_outbox", "_publisher", "_subscription"},

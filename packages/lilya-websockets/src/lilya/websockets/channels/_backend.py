@@ -33,7 +33,7 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 import anyio
@@ -50,6 +50,7 @@ __all__ = [
     "History",
     "Id",
     "Member",
+    "Status",
     "Wishes",
     "presence_event",
     "presence_of",
@@ -141,6 +142,44 @@ class Member:
     def json(self) -> Any:
         """What the app says about it, decoded."""
         return loads(self.info)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a channel is doing, for an operator. `None` is what the backend cannot tell.
+
+    Args:
+        channel: The channel's name.
+        members: How many members it has.
+        events: How many events are kept.
+        newest: The id of the newest event, kept or not.
+        age: Seconds since that event was published.
+        bytes: The memory that the channel takes.
+        listeners: How many processes listen to it.
+        lags: By name, the processes that have answered, and the seconds until each of them had handed out
+            everything that was published before it was asked. A listener that is missing here did not answer.
+        behind: How many events the slowest of them still has to fetch.
+    """
+
+    channel: str
+    members: int | None = None
+    events: int | None = None
+    newest: str | None = None
+    age: float | None = None
+    bytes: int | None = None
+    listeners: int | None = None
+    lags: Mapping[str, float] = field(default_factory=dict)
+    behind: int = 0
+
+    @property
+    def lag(self) -> float | None:
+        """Seconds that the slowest of the processes that have answered is behind; `None` if none has."""
+        return max(self.lags.values(), default=None)
+
+    @property
+    def silent(self) -> int:
+        """How many processes listen and have not answered."""
+        return max((self.listeners or 0) - len(self.lags), 0)
 
 
 _PRESENCE: Final = "\0presence:"
@@ -472,6 +511,20 @@ class Backend(ABC):
             BrokerError: The broker does not answer within the time limit; or this backend cannot tell.
         """
         raise BrokerError(f"{type(self).__name__} cannot tell which channels there are")
+
+    async def status(self, channels: Collection[str], within: float) -> Sequence[Status]:
+        """How channels are doing, in the order in which they are given. Override it where more can be told.
+
+        It changes nothing.
+
+        Args:
+            channels: Their names.
+            within: Seconds in which processes that listen must answer.
+
+        Raises:
+            BrokerError: The broker does not answer within the time limit.
+        """
+        return [Status(channel, await self.count(channel)) for channel in channels]
 
     def order_of(self, id: str) -> tuple[int, int]:
         """What orders the ids of a channel.

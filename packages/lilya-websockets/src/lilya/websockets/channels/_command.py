@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 import anyio
 
+from .._options import checked_number
 from . import Channels, ChannelsError, Event, Gap, Presence
+from .backends import Status
 
 __all__ = ["add_arguments", "run"]
 
@@ -24,8 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     publish = actions.add_parser("publish", help="publish an event; write its id")
     publish.add_argument("channel")
     publish.add_argument("data", nargs="?", help="the text; without it, what is on standard input")
-    listing = actions.add_parser("list", help="write the channels that have events, or members")
+    listing = actions.add_parser(
+        "list", help="write the channels that have events or members, with members, lag and memory"
+    )
     listing.add_argument("pattern", nargs="?", default="", help="only names that contain this")
+    listing.add_argument(
+        "--within",
+        type=float,
+        default=1.0,
+        help="seconds in which a process must answer how far it is (default: 1)",
+    )
     members = actions.add_parser("members", help="write who is in a channel")
     members.add_argument("channel")
     members.add_argument("--count", action="store_true", help="only how many they are")
@@ -77,9 +87,49 @@ async def _publish(channels: Channels, options: argparse.Namespace) -> None:
 
 
 async def _list(channels: Channels, options: argparse.Namespace) -> None:
-    for name in sorted(await channels.backend.names()):
-        if options.pattern in name:
-            _write(options, name, channel=name)
+    within = checked_number("within", options.within)
+    names = sorted(name for name in await channels.backend.names() if options.pattern in name)
+    found = await channels.backend.status(names, within)
+    rows = [_HEADS, *(_row(status, within) for status in found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if found and not options.json:
+        sys.stdout.write(f"{_line(_HEADS, widths)}\n")
+    for status, row in zip(found, rows[1:], strict=True):
+        _write(
+            options,
+            _line(row, widths),
+            channel=status.channel,
+            members=status.members,
+            processes=status.listeners,
+            lag=status.lag,
+            lags=dict(status.lags),
+            silent=status.silent,
+            behind=status.behind,
+            events=status.events,
+            newest=status.newest,
+            age=status.age,
+            bytes=status.bytes,
+        )
+
+
+_HEADS: Final = ("MEMBERS", "PROCESSES", "LAG", "BEHIND", "EVENTS", "AGE", "BYTES", "CHANNEL")
+
+
+def _row(status: Status, within: float) -> tuple[str, ...]:
+    """What stands in the table about a channel."""
+    lag = "" if status.lag is None else f"{status.lag:.3f}s"
+    if status.silent:
+        lag = f">{within:g}s ({status.silent} silent)"
+    cells = (status.members, status.listeners, lag, status.behind, status.events)
+    age = None if status.age is None else f"{status.age:.0f}s"
+    return tuple("" if cell is None else f"{cell}" for cell in (*cells, age, status.bytes, status.channel))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """A line of the table. The name is the last: names may have spaces, and be long."""
+    *columns, name = cells
+    aligned = (cell.rjust(width) for cell, width in zip(columns, widths, strict=False))
+    return f"{'  '.join(aligned)}  {name}"
 
 
 async def _members(channels: Channels, options: argparse.Namespace) -> None:

@@ -12,6 +12,8 @@ The rules of this file:
 - Each line to the server that is made anew has every channel looked at: what was pushed meanwhile is lost.
 - Each channel's end is compared with its position every half minute. That finds a last event that was
   never pushed, and keeps what is watched from expiring.
+- Questions of operators come as pushes, too. One is answered when everything before it was given, see
+  `_status`.
 - One life of a channel has one order, of times and of numbers. A position whose event is not in the stream,
   though that reaches as far, is of another branch: a replica that was behind has become the primary. The
   gap goes to the newest event that this process has given and that is still there.
@@ -22,6 +24,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
+import secrets
+import socket
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -33,6 +38,7 @@ from ._entries import Standing, event_of, items_after
 from ._keys import Keys, epoch
 from ._link import Asking, reason
 from ._listening import Listener, Watched
+from ._status import ANSWERS, QUESTIONS, answer_to
 
 __all__ = ["Feed"]
 
@@ -99,6 +105,10 @@ class Feed:
         self._found: deque[tuple[Watched, str, list[Event | Gap], Id, bool]] = deque()
         self._lately: deque[tuple[str, str]] = deque(maxlen=_LATELY)
         self._tasks: set[asyncio.Task[None]] = set()
+        # Who is given what is pushed on names that are no channels'.
+        self._hearers: dict[str, Callable[[bytes], None]] = {QUESTIONS: self._answer}
+        # What this process is called in answers. It may have several feeds.
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
 
     async def stop(self) -> None:
         """End what was started. The listeners are whoever's has made them."""
@@ -118,17 +128,12 @@ class Feed:
         """See everything that is published from now on; see `Backend.watch`."""
         waiters = []
         for channel in channels:
-            watched = self._watched.get(channel)
-            if watched is None:
-                pushed = self._keys.pushed(channel)
-                watched = self._watched[channel] = Watched(channel, pushed, self._keys.slot_of(pushed))
-                self._settle(watched)
-            elif watched.refused is not None and watched.listener is not None:
-                watched.listener.again(watched)
+            watched = self._watch(channel)
             if not watched.confirmed:
                 waiter: asyncio.Future[None] = self._loop.create_future()
                 watched.waiters.append(waiter)
                 waiters.append(waiter)
+        self._watch(QUESTIONS)  # nobody waits for that: without it, only operators know less
         if not self._tasks:
             self._spawn(self._look())
             self._spawn(self._check())
@@ -140,19 +145,33 @@ class Feed:
             waiter.cancel()
         if late:
             raise self._pipe.too_late(attempted)
-        for waiter in done:
-            error = waiter.exception()
+        for error in [waiter.exception() for waiter in done]:  # of each: asyncio complains about one unseen
             if isinstance(error, ResponseError):
                 raise BrokerError(f"cannot {attempted}: Redis refuses: {reason(error)}") from error
             if error is not None:
                 raise error
 
+    def _watch(self, channel: str) -> Watched:
+        watched = self._watched.get(channel)
+        if watched is None:
+            pushed, hear = self._keys.pushed(channel), self._hearers.get(channel)
+            watched = self._watched[channel] = Watched(channel, pushed, self._keys.slot_of(pushed), hear)
+            self._settle(watched)
+        elif watched.refused is not None and watched.listener is not None:
+            watched.listener.again(watched)
+        return watched
+
     def unwatch(self, channels: Collection[str]) -> None:
         """Watch some channels no longer; see `Backend.unwatch`."""
         for channel in channels:
-            watched = self._watched.pop(channel, None)
-            if watched is not None and watched.listener is not None:
-                watched.listener.remove(watched)
+            self._unwatch(channel)
+        if self._watched.keys() == {QUESTIONS}:
+            self._unwatch(QUESTIONS)
+
+    def _unwatch(self, channel: str) -> None:
+        watched = self._watched.pop(channel, None)
+        if watched is not None and watched.listener is not None:
+            watched.listener.remove(watched)
 
     def settle(self) -> None:
         """Listen to each channel where its slot is now."""
@@ -185,11 +204,41 @@ class Feed:
 
     def confirmed(self, watched: Watched) -> None:
         """A channel is subscribed to again: what was pushed meanwhile is lost."""
-        self._notice(watched)
+        if watched.hear is None:
+            self._notice(watched)
 
     def astray(self, watched: Watched, error: ResponseError | None) -> None:
         """A channel is subscribed to no longer: its slot is elsewhere."""
         self._astray(watched.slot, error)
+
+    # Questions
+
+    async def hear(self, name: str, hear: Callable[[bytes], None]) -> None:
+        """Have somebody given what is pushed on a name that is no channel's, until `unhear`.
+
+        Raises:
+            BrokerError: The broker refuses, or does not answer within the time limit.
+        """
+        self._hearers[name] = hear
+        await self.watch([name])
+
+    def unhear(self, name: str) -> None:
+        """Undo `hear`, also one that has failed."""
+        del self._hearers[name]
+        self.unwatch([name])
+
+    def _answer(self, question: bytes) -> None:
+        """Say how far this process is: it has given everything that was pushed before the question."""
+        answer = answer_to(question, self._name, self._positions)
+        if answer is not None:
+            word, said = answer
+            self._spawn(self._say(self._keys.pushed(ANSWERS + word), said))
+
+    async def _say(self, to: bytes, said: bytes) -> None:
+        try:
+            await self._pipe.request((self._keys.publish, to, said)).future
+        except Exception as error:
+            logger.warning("could not say how far this process is: %s", reason(error))
 
     # Memories
 
@@ -257,12 +306,19 @@ class Feed:
             if self._found:
                 taken += self._take_found(positions, reached)
             elif self._arrived:
-                watched, pushed = self._arrived.popleft()
+                watched, pushed = self._arrived[0]
+                if watched.hear is not None and taken:
+                    break  # what was taken has to be given first
+                self._arrived.popleft()
                 self._size -= len(pushed)
-                if self._watched.get(watched.name) is watched:
-                    event = self._next(watched, pushed, positions, reached)
-                    if event is not None:
-                        taken.append(event)
+                if self._watched.get(watched.name) is not watched:
+                    continue
+                if watched.hear is not None:
+                    watched.hear(pushed)
+                    continue
+                event = self._next(watched, pushed, positions, reached)
+                if event is not None:
+                    taken.append(event)
             else:
                 break
         self._room.set()

@@ -35,6 +35,8 @@ class Keys:
         self._scripts = SHARDED if in_cluster else SCRIPTS
         self._tags: dict[int, str] = {}  # by slot, as far as they are found
         self._numbers = itertools.count()
+        self.publish = b"SPUBLISH" if in_cluster else b"PUBLISH"
+        """The command that pushes."""
         self.push = b":push:%d" % database
         """What follows the key of a channel's events in the name of what they are pushed on."""
         self.of = functools.lru_cache(maxsize=_MOST)(self._of)

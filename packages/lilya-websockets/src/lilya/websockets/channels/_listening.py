@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from redis.asyncio.connection import Connection
@@ -50,6 +51,7 @@ class Watched:
         "confirmed",
         "early",
         "filled",
+        "hear",
         "held",
         "known",
         "listener",
@@ -63,8 +65,11 @@ class Watched:
         "waiters",
     )
 
-    def __init__(self, name: str, pushed: bytes, slot: int) -> None:
+    def __init__(
+        self, name: str, pushed: bytes, slot: int, hear: Callable[[bytes], None] | None = None
+    ) -> None:
         self.name = name
+        self.hear = hear  # is given what is pushed, where that is no event
         self.pushed = pushed  # what its events are pushed on
         self.slot = slot
         self.listener: Listener | None = None

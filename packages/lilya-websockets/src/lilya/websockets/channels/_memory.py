@@ -22,6 +22,7 @@ from ._backend import (
     History,
     Id,
     Member,
+    Status,
     Wishes,
     presence_event,
     presence_of,
@@ -301,6 +302,31 @@ class MemoryBackend(Backend):
     async def names(self) -> Collection[str]:
         await anyio.lowlevel.checkpoint()
         return {name for name in self._logs if not name.startswith("\0")} | self._members.keys()
+
+    async def status(self, channels: Collection[str], within: float) -> Sequence[Status]:
+        await anyio.lowlevel.checkpoint()
+        now = time.time_ns() // 1_000_000
+        found = []
+        for channel in channels:
+            self._reap(channel)
+            log = self._logs.get(channel) or _Log("00000000")
+            self._trim(channel, log)
+            size = sum(len(e.data if isinstance(e.data, bytes) else e.data.encode()) for e in log.events)
+            at = self._positions.get(channel)
+            found.append(
+                Status(
+                    channel,
+                    len(self._members.get(channel, ())),
+                    len(log.events),
+                    str(log.position) if log.seq else None,
+                    max(now - log.ms, 0) / 1000 if log.seq else None,
+                    size,
+                    1 if channel in self._watched else 0,
+                    {"this process": 0.0} if channel in self._watched else {},
+                    0 if at is None else max(log.seq - Id.parse(at).seq, 0),
+                )
+            )
+        return found
 
     async def reap(self, channels: Collection[str]) -> None:
         await anyio.lowlevel.checkpoint()

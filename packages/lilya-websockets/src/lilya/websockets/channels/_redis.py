@@ -32,6 +32,7 @@ from ._backend import (
     History,
     Id,
     Member,
+    Status,
     Wishes,
     channel_of,
     json_text,
@@ -46,6 +47,7 @@ from ._link import Asking, Link, Pipe, ask, new_connection, reason
 from ._listening import Listener, Words
 from ._places import Place
 from ._sentinel import finder
+from ._status import ANSWERS, QUESTIONS, Answers, question
 
 __all__ = ["RedisBackend"]
 
@@ -55,6 +57,8 @@ T = TypeVar("T")
 _MEMBERS: Final = 500
 # Events that are kept at least, for readers that have lost their connection.
 _KEPT: Final = 128
+# Channels that are looked at together, and that one question to the processes is about.
+_LOOKED_AT: Final = 256
 # Requests under way at a time: publishes and presence, and what has large answers.
 _PUBLISHES: Final = 256
 _QUESTIONS: Final = 64
@@ -64,6 +68,7 @@ _OLDEST_IN_CLUSTER: Final = (7, 0)
 
 _SHARDED_WORDS: Final = Words(b"SSUBSCRIBE", b"SUNSUBSCRIBE", b"smessage")
 
+_OF_MEMBERS: Final = (b"members", b"deadlines", b"keys")
 _KINDS: Final[tuple[Literal["join"], Literal["leave"]]] = ("join", "leave")
 
 _ATTEMPTS: Final = {
@@ -74,6 +79,9 @@ _ATTEMPTS: Final = {
     "count": "count the members of",
     "count keys": "count the members of",
 }
+
+# Before the first event, whatever the life.
+_NO_EVENT: Final = "0-0-00000000"
 
 # Milliseconds: a thousand years, so that no sum of times overflows.
 _LONGEST: Final = 31_536_000_000_000
@@ -238,7 +246,7 @@ class RedisBackend(Backend):
             await _check_server(connection, in_cluster=self._in_cluster)
         await _check_role(connection)
         if line == "publishing":
-            await _check_push(connection, self._keys, in_cluster=self._in_cluster)
+            await _check_push(connection, self._keys)
         elif line == "asking" and not self._in_cluster:
             key = self._keys.memory_of(0)
             await ask(connection, b"SETNX", key, epoch())
@@ -471,6 +479,63 @@ class RedisBackend(Backend):
                     break
         return {name for name in found if not name.startswith("\0")}
 
+    async def status(self, channels: Collection[str], within: float) -> Sequence[Status]:
+        """How channels are doing; see `Backend.status`."""
+        names = list(channels)
+        found: dict[str, Status] = {}
+        for at in range(0, len(names), _LOOKED_AT):
+            some = names[at : at + _LOOKED_AT]
+            found |= zip(some, await asyncio.gather(*map(self._look_at, some)), strict=True)
+        listened = {name: status.listeners for name, status in found.items() if status.listeners}
+        answers = await self._ask_processes(listened, within) if listened else {}
+        for name, processes in answers.items():
+            end = Id.parse(found[name].newest or _NO_EVENT)
+            # A position of another life of the channel has nothing of this one.
+            behind = [end.seq - (at.seq if at.epoch == end.epoch else 0) for _, at in processes.values()]
+            lags = {process: took for process, (took, _) in processes.items()}
+            found[name] = dataclasses.replace(found[name], lags=lags, behind=max(0, *behind, 0))
+        return [found[name] for name in names]
+
+    async def _look_at(self, channel: str) -> Status:
+        attempted = f"look at {channel!r}"
+        keys, (events, state) = self._keys.of(channel), self._keys.of(presence_of(channel))
+        those = [keys, (events, state, *(events + b":" + name for name in _OF_MEMBERS))]
+        (now, kept, end, used, listeners, _), (*_, used_by_members, _, members) = await asyncio.gather(
+            *(
+                self._ask(self._asking, attempted, self._keys.script("status", some, self._keys.push), _six)
+                for some in those
+            )
+        )
+        newest = None if end is None or None in end else Id(int(end[0]), int(end[1]), end[2].decode())
+        return Status(
+            channel,
+            members,
+            kept,
+            newest and str(newest),
+            newest and max(int(now) - newest.ms, 0) / 1000,
+            None if None in (used, used_by_members) else used + used_by_members,
+            listeners,
+        )
+
+    async def _ask_processes(
+        self, listened: Mapping[str, int], within: float
+    ) -> Mapping[str, Mapping[str, tuple[float, Id]]]:
+        """By channel and process: in how many seconds it has answered, and where it is."""
+        names, word = list(listened), secrets.token_hex(8)
+        answers = Answers(listened)
+        try:
+            await self._feed.hear(ANSWERS + word, answers.hear)
+            answers.begin()
+            to = self._keys.pushed(QUESTIONS)
+            for at in range(0, len(names), _LOOKED_AT):
+                asked = question(word, names[at : at + _LOOKED_AT])
+                await self._asking.answer("ask the processes", (self._keys.publish, to, asked))
+            with anyio.move_on_after(within):
+                await answers.done.wait()
+        finally:
+            self._feed.unhear(ANSWERS + word)
+        return answers.found
+
     async def reap(self, channels: Collection[str]) -> None:
         """Remove the members whose time is over; see `Backend.reap`."""
         await _all(self._about_members("reap", channel) for channel in channels)
@@ -509,7 +574,7 @@ class RedisBackend(Backend):
                 f"{_ATTEMPTS[action]} {channel!r}",
                 self._keys.script(
                     "presence",
-                    (events, state, *(events + b":" + name for name in (b"members", b"deadlines", b"keys"))),
+                    (events, state, *(events + b":" + name for name in _OF_MEMBERS)),
                     epoch(),
                     self._keys.push,
                     self._kept,
@@ -581,10 +646,10 @@ async def _check_role(connection: Connection) -> None:
         raise RedisError("it is a replica, which cannot be published to: name the primary")
 
 
-async def _check_push(connection: Connection, keys: Keys, *, in_cluster: bool) -> None:
+async def _check_push(connection: Connection, keys: Keys) -> None:
     """Whether what is published can be pushed. Else it would be kept, and come half a minute later."""
     try:
-        await ask(connection, b"SPUBLISH" if in_cluster else b"PUBLISH", keys.probe, b"")
+        await ask(connection, keys.publish, keys.probe, b"")
     except (AskError, ClusterDownError):  # a node refuses what is not its own only after it has allowed it
         pass
     except ResponseError as error:
@@ -616,6 +681,11 @@ def _is_in(after: Id, end: Id, found: list[tuple[Id, Event]]) -> bool:
         for id, _ in found
         if id.seq >= after.seq and id.epoch == end.epoch
     )
+
+
+def _six(answer: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
+    now, kept, end, used, listeners, members = _listed(answer)
+    return now, kept, end, used, listeners, members
 
 
 def _listed(answer: Any) -> list[Any]:

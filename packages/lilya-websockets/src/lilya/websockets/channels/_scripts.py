@@ -275,6 +275,32 @@ redis.call('SETNX', KEYS[1], ARGV[1])
 return redis.call('GET', KEYS[1])
 """
 
+# What an operator wants to know of a channel, by all of its keys in one slot. What this user may not ask, or
+# what is of another type, is told as nothing: the rest is of use all the same.
+_STATUS: Final = (
+    _COMMON
+    + """
+local function ask(...)
+  local found = redis.pcall(...)
+  return (type(found) ~= 'table' or not found.err) and found
+end
+
+local bytes = 0
+for _, key in ipairs(KEYS) do
+  local used = redis.pcall('MEMORY', 'USAGE', key, 'SAMPLES', '5')
+  if type(used) == 'table' then
+    bytes = false
+    break
+  end
+  bytes = bytes + (used or 0)
+end
+local now, deadlines = clock(), KEYS[4]
+local listeners = ask('PUBSUB', 'NUMSUB', KEYS[1] .. ARGV[1])
+return {now, ask('XLEN', KEYS[1]), ask('HMGET', KEYS[2], 'ms', 'seq', 'epoch'), bytes,
+  listeners and listeners[2], deadlines ~= nil and ask('ZCOUNT', deadlines, '(' .. now, '+inf')}
+"""
+)
+
 _PRESENCE: Final = (
     _COMMON
     + """
@@ -364,12 +390,15 @@ SCRIPTS: Final = {
         ("read", _READ),
         ("standings", _STANDINGS),
         ("memory", _MEMORY),
+        ("status", _STATUS),
         ("presence", _PRESENCE),
     )
 }
 
 # In a cluster an event is pushed to who listens at the same node, and not to all nodes.
 SHARDED: Final = {
-    name: Script(script.source.decode().replace("'PUBLISH'", "'SPUBLISH'"))
+    name: Script(
+        script.source.decode().replace("'PUBLISH'", "'SPUBLISH'").replace("'NUMSUB'", "'SHARDNUMSUB'")
+    )
     for name, script in SCRIPTS.items()
 }
