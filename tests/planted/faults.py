@@ -174,8 +174,8 @@ fault(
     "a build that is not strict",
     change(
         "noxfile.py",
-        '"""The built docs, in site/."""\n        install(session, CORE, DOCTEST, groups=("docs",))\n        session.run("mkdocs", "build", "--strict", "--clean")',
-        '"""The built docs, in site/."""\n        install(session, CORE, DOCTEST, groups=("docs",))\n        session.run("mkdocs", "build", "--clean")',
+        'else:\n            session.run("mkdocs", "build", "--strict", "--clean")',
+        'else:\n            session.run("mkdocs", "build", "--clean")',
     ),
     alone=True,
 )
