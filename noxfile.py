@@ -274,16 +274,23 @@ if nox is not None:
 
     @nox.session
     def hosted(session: nox.Session) -> None:
-        """The docs built to be served and to be hosted, and the hosted ones below a path, in Chromium."""
+        """The docs built to be served and to be hosted, and the hosted ones below a path, in Chromium.
+
+        `npm` brings axe, which looks at each page. Without it those tests are skipped.
+        """
         install(session, CORE, DOCTEST, groups=("tests", "docs", "hosted"))
         folder = Path(session.create_tmp()).resolve()
         served, hosted = str(folder / "served"), str(folder / "hosted")
         session.run("mkdocs", "build", "--strict", "--clean", f"--site-dir={served}")
         build_hosted(session, "tests/owner.toml", hosted)
+        environment = {"SERVED_SITE": served, "HOSTED_SITE": hosted}
+        if shutil.which("npm"):
+            session.run("npm", "install", "--silent", f"--prefix={folder}", "axe-core@4", external=True)
+            environment["AXE"] = str(folder / "node_modules" / "axe-core" / "axe.min.js")
         session.run(
             *("pytest", "-c", "tests/hosted/pytest.ini", "--rootdir=.", "-p", "no:cacheprovider"),
             *session.posargs,
-            env={"SERVED_SITE": served, "HOSTED_SITE": hosted},
+            env=environment,
         )
 
     @nox.session

@@ -167,6 +167,10 @@ class Tab:
         self.call("Emulation.setDeviceMetricsOverride", **metrics)
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", features=[feature])
+        # The site's pages learn of it later, and change their colours slowly.
+        theirs = {"light": "default", "dark": "slate"}[scheme]
+        self.wait(f"(document.body.dataset.mdColorScheme ?? {theirs!r}) === {theirs!r}")
+        self.wait("document.getAnimations().every((each) => !(each instanceof CSSTransition))")
 
     def hosts(self) -> set[str]:
         """Whom the page has asked for anything."""
