@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -37,7 +38,29 @@ def hosted() -> Path:
 
 
 class Host(SimpleHTTPRequestHandler):
-    """What hosts of pages do: a site below a path, and its page 404 for whatever is not there."""
+    """What hosts of pages do: a site below a path, compressed, and its page 404 for whatever is not there."""
+
+    sent: ClassVar[dict[str, int]] = {}  # how many bytes an answer had, by its path
+
+    def do_GET(self) -> None:
+        file = Path(self.translate_path(self.path))
+        file = file / "index.html" if self.path.endswith("/") else file
+        if not file.is_file():
+            super().do_GET()
+            return
+        body = file.read_bytes()
+        kind = self.guess_type(str(file))
+        packed = kind.startswith("text/") or kind.endswith(("javascript", "json", "xml"))
+        body = gzip.compress(body, 6) if packed else body
+        self.sent[self.path] = len(body)
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")  # each page is the first that somebody sees
+        if packed:
+            self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        self.wfile.write(body)
 
     def translate_path(self, path: str) -> str:
         path = urlsplit(path).path

@@ -17,7 +17,7 @@ from docs import hosted as making
 from tests.docs.browser import Browser, Tab, wait_for
 from tests.docs.test_search import SEARCHES
 from tests.docs.test_site import Page, copy_of, foreign
-from tests.hosted.conftest import BASE, OWNER, PREFIX
+from tests.hosted.conftest import BASE, OWNER, PREFIX, Host
 from ws_doctest.site import check_site, code_blocks
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -316,3 +316,38 @@ def test_a_search_finds_the_guide_first(words: str, tab: Tab) -> None:
 
 def test_a_search_that_has_another_page_first(tab: Tab) -> None:
     assert results(tab, "handshake")[0].rstrip("/") not in SEARCHES.values()
+
+
+# How much a page weighs
+
+ENOUGH = 250_000  # bytes of the first page that somebody opens, compressed
+INDEX = f"{PREFIX}search/search_index.json"  # is loaded after the page, and not counted
+
+
+def weight(tab: Tab) -> int:
+    """How many bytes were sent for a page, by the time that it has all."""
+    wait_for(lambda: INDEX in Host.sent)
+    return sum(size for path, size in Host.sent.items() if path != INDEX)
+
+
+@pytest.fixture
+def first(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Tab]:
+    """A page that somebody opens who has not seen another."""
+    Host.sent.clear()
+    tab = Tab(browser, address + getattr(request, "param", ""))
+    yield tab
+    tab.close()
+
+
+@pytest.mark.parametrize("first", PLACES, indirect=True)
+def test_a_page_is_light(first: Tab) -> None:
+    assert weight(first) <= ENOUGH
+
+
+def test_a_heavy_page_is_noticed(first: Tab, hosted: Path) -> None:
+    light = weight(first)
+    (file,) = hosted.glob("assets/javascripts/lunr/wordcut.js")
+    path = f"{PREFIX}{file.relative_to(hosted)}"
+    first.run(f"document.head.append(Object.assign(document.createElement('script'), {{src: '{path}'}}))")
+    wait_for(lambda: path in Host.sent)
+    assert weight(first) > ENOUGH > light
