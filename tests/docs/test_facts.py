@@ -224,16 +224,10 @@ def facts() -> Iterator[tuple[str, list[str], list[str]]]:
         "project"
     ]
     python = project["requires-python"].lstrip(">=")
-    needed = re.match(r"[\w-]+", project["dependencies"][0])
-    assert needed is not None
-    assert len(project["dependencies"]) == 1
-    yield "index.md", ["It needs Python"], [python, needed[0]]
-    yield "../README.md", ["It needs Python"], [python, needed[0]]
-    yield (
-        "../packages/lilya-websockets/README.md",
-        ["the only dependency"],
-        [python, f"{needed[0]} is the only"],
-    )
+    on_new_pythons = [each for each in project["dependencies"] if "python_version <" not in each]
+    needed = " and ".join(re.split(r"[<>=]", each)[0] for each in on_new_pythons).replace("anyio", "AnyIO")
+    for page in ("index.md", "../README.md", "../packages/lilya-websockets/README.md"):
+        yield page, ["It needs Python"], [python, f"{needed}."]
 
 
 @pytest.mark.parametrize(("page", "anchors", "stated"), list(facts()), ids=lambda value: str(value)[:40])
@@ -259,8 +253,8 @@ def test_a_fact_in_words_or_a_row(page: str, anchors: list[str], stated: list[st
         ("guides/uvicorn.md", "its 517 cases", "its 571 cases"),
         ("guides/uvicorn.md", "504 OK", "505 OK"),
         ("guides/uvicorn.md", "Eleven of them", "Ten of them"),
-        ("../README.md", "and multidict, nothing else", "and yarl, nothing else"),
-        ("../packages/lilya-websockets/README.md", "multidict is the only", "AnyIO is the only"),
+        ("../README.md", "AnyIO and multidict.", "AnyIO and yarl."),
+        ("../packages/lilya-websockets/README.md", "AnyIO and multidict.", "multidict."),
     ],
 )
 def test_planted_fact(page: str, old: str, new: str) -> None:

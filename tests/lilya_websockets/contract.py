@@ -112,7 +112,6 @@ ROWS = {
     "drain-signal": "the signal is handed on after it, a second one at once; else lifespan.shutdown tells",
     "drain-arguments": "checked, with errors that name them",
     "close-all": "the same for some WebSockets; returned are those that could not be told",
-    "anyio-is-an-extra": "without it, an ImportError that names the extra, and nothing is sent",
     "deny": "a denial response where the server can, close() where it cannot",
     "select-subprotocol": "the first of the app's preferences that was offered",
     "typed-received": "what the client sends wrong is a WebSocketDataError with errors(), and no end",

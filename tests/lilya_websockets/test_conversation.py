@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import pickle
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager
@@ -1842,40 +1841,6 @@ async def test_what_was_accepted_by_hand() -> None:
     assert websocket.accepted_subprotocol == "chat"
     await websocket.close()
     assert websocket.accepted_subprotocol == "chat"
-
-
-# An extra
-
-
-@pytest.mark.contract("anyio-is-an-extra")
-def test_without_anyio() -> None:
-    source = """
-import sys
-sys.modules["anyio"] = None
-from lilya.websockets import WebSocket
-asked = []
-async def receive():
-    asked.append("receive")
-async def send(message):
-    asked.append("send")
-websocket = WebSocket({"type": "websocket", "path": "/", "headers": []}, receive, send)
-def told(call):
-    try:
-        call()
-    except ImportError as error:
-        print(error)
-told(lambda: websocket.open())
-told(lambda: websocket.__aenter__().send(None))
-told(lambda: websocket.receive_text(timeout=1).send(None))
-told(lambda: websocket.send_text("a", timeout=1).send(None))
-print(asked)
-"""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", source], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    needs = "a block (`async with websocket`) and time limits need AnyIO: install lilya-websockets[anyio]"
-    assert done.stdout.splitlines() == [needs] * 4 + ["[]"]
 
 
 # Cancelling anywhere

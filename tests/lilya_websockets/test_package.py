@@ -83,8 +83,6 @@ def test_the_names_of_public_modules_exist(module: object) -> None:
 @pytest.mark.parametrize(
     ("module", "absent", "said"),
     [
-        ("draining", "anyio", "lilya.websockets.draining needs AnyIO: install lilya-websockets[anyio]"),
-        ("limits", "anyio", "lilya.websockets.limits needs AnyIO: install lilya-websockets[anyio]"),
         (
             "redis",
             "redis",
@@ -101,7 +99,6 @@ def test_the_names_of_public_modules_exist(module: object) -> None:
             "lilya.websockets.opentelemetry needs OpenTelemetry's API: "
             "install lilya-websockets[opentelemetry]",
         ),
-        ("channels", "anyio", "channels need AnyIO: install lilya-websockets[channels]"),
         (
             "uvicorn",
             "websockets",
@@ -158,21 +155,15 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.Path) -> None:
     (name,) = [name for name in wheel.root.namelist() if name.endswith(".dist-info/METADATA")]
     metadata = wheel.root.read(name).decode().splitlines()
     assert [line for line in metadata if line.startswith("Requires-Dist:")] == [
+        "Requires-Dist: anyio>=4.4",
+        "Requires-Dist: exceptiongroup>=1.0.2; python_version < '3.11'",
         "Requires-Dist: multidict<8,>=6.0.5",
-        "Requires-Dist: anyio>=4.4; extra == 'anyio'",
-        "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'anyio'",
-        "Requires-Dist: anyio>=4.4; extra == 'channels'",
-        "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'channels'",
         "Requires-Dist: msgspec>=0.19; extra == 'msgspec'",
         "Requires-Dist: opentelemetry-api>=1.39; extra == 'opentelemetry'",
         "Requires-Dist: publicsuffixlist>=1.0.2; extra == 'origins'",
         "Requires-Dist: prometheus-client>=0.20; extra == 'prometheus'",
         "Requires-Dist: pydantic<3,>=2.11; extra == 'pydantic'",
-        "Requires-Dist: anyio>=4.4; extra == 'redis'",
-        "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'redis'",
         "Requires-Dist: redis[hiredis]>=5; extra == 'redis'",
-        "Requires-Dist: anyio>=4.4; extra == 'testing'",
-        "Requires-Dist: exceptiongroup>=1.0.2; (python_version < '3.11') and extra == 'testing'",
         "Requires-Dist: uvicorn>=0.54; extra == 'uvicorn'",
         "Requires-Dist: websockets>=16; extra == 'uvicorn'",
     ]

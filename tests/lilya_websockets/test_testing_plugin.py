@@ -81,12 +81,6 @@ def test_it_imports_nothing_but_pytest() -> None:
     assert (done.stdout, done.stderr) == ("1 ['lilya_websockets_pytest']\n", "")
 
 
-def test_what_the_client_needs_is_named() -> None:
-    code = "import sys; sys.modules['anyio'] = None\nimport lilya.websockets.testing"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "ImportError: the test client needs AnyIO: install lilya-websockets[testing]" in done.stderr
-
-
 def test_clients_of_the_fixture_live_together(websocket_client: Callable[..., TestClient]) -> None:
     one, another = websocket_client(echo), websocket_client(echo, backend="trio")
     for client in (one, another):

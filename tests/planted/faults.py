@@ -478,9 +478,9 @@ fault(
     COMMANDS,
     "an extra of the package",
     change(
-        "docs/guides/testing.md",
-        'pip install "./packages/lilya-websockets[testing]"',
-        'pip install "./packages/lilya-websockets[test]"',
+        "docs/guides/typed.md",
+        'pip install uvicorn websockets "./packages/lilya-websockets[pydantic]"',
+        'pip install uvicorn websockets "./packages/lilya-websockets[pydantics]"',
     ),
 )
 fault(

@@ -420,7 +420,7 @@ class WebSocket(Connection, Generic[In, Out]):
         buffer_bytes: int = 1_048_576,
         close_timeout: float = 1.0,
     ) -> AbstractAsyncContextManager[W]:
-        """Own the connection in an `async with` block; needs AnyIO. `async with websocket` is the same.
+        """Own the connection in an `async with` block. `async with websocket` is the same.
 
         Entering accepts, unless that was done. In the block the client's leaving is known at once: the next
         send raises it, after the messages that came before every receive does, and `wait_disconnected`
@@ -455,7 +455,6 @@ class WebSocket(Connection, Generic[In, Out]):
             An asynchronous context manager that gives this WebSocket.
 
         Raises:
-            ImportError: AnyIO is not installed.
             TypeError: An argument of another type.
             ValueError: An argument out of range.
             WebSocketRuntimeError: On entering: a block owns it already, a receive is under way, or it is
@@ -544,7 +543,7 @@ class WebSocket(Connection, Generic[In, Out]):
         Cancelling it loses no message.
 
         Args:
-            timeout: Seconds to wait, 0 or more; needs AnyIO. Default: as long as it takes.
+            timeout: Seconds to wait, 0 or more. Default: as long as it takes.
 
         Returns:
             The server's message as it came.
@@ -564,7 +563,7 @@ class WebSocket(Connection, Generic[In, Out]):
         Cancelling it loses no message.
 
         Args:
-            timeout: Seconds to wait, 0 or more; needs AnyIO. Default: as long as it takes.
+            timeout: Seconds to wait, 0 or more. Default: as long as it takes.
 
         Returns:
             The text, which may be `""`; never `None`.
@@ -603,7 +602,7 @@ class WebSocket(Connection, Generic[In, Out]):
         Cancelling it loses no message.
 
         Args:
-            timeout: Seconds to wait, 0 or more; needs AnyIO. Default: as long as it takes.
+            timeout: Seconds to wait, 0 or more. Default: as long as it takes.
 
         Returns:
             The payload, which may be `b""`; never `None`.
@@ -643,7 +642,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
         Args:
             mode: Where the JSON is: `"text"` or `"binary"` messages.
-            timeout: Seconds to wait, 0 or more; needs AnyIO. Default: as long as it takes.
+            timeout: Seconds to wait, 0 or more. Default: as long as it takes.
 
         Returns:
             The decoded value, which may be `None`.
@@ -698,7 +697,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
         Args:
             message: An ASGI message; a `websocket.send` carries exactly one of `text` and `bytes`.
-            timeout: Seconds that it may take, 0 or more; needs AnyIO. Default: as long as it takes.
+            timeout: Seconds that it may take, 0 or more. Default: as long as it takes.
 
         Raises:
             TypeError: A value in the message is of another type.
@@ -758,7 +757,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
         Args:
             data: Text that encodes to UTF-8; may be `""`.
-            timeout: Seconds that it may take, 0 or more; needs AnyIO. Default: as long as it takes.
+            timeout: Seconds that it may take, 0 or more. Default: as long as it takes.
 
         Raises:
             TypeError: Not a `str`.
@@ -795,7 +794,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
         Args:
             data: Any bytes-like object; may be empty. What is not `bytes` is copied.
-            timeout: Seconds that it may take, 0 or more; needs AnyIO. Default: as long as it takes.
+            timeout: Seconds that it may take, 0 or more. Default: as long as it takes.
 
         Raises:
             TypeError: Not bytes-like.
@@ -829,7 +828,7 @@ class WebSocket(Connection, Generic[In, Out]):
         Args:
             data: What `dumps` encodes.
             mode: Where to put the JSON: a `"text"` or a `"binary"` message.
-            timeout: Seconds that it may take, 0 or more; needs AnyIO. Default: as long as it takes.
+            timeout: Seconds that it may take, 0 or more. Default: as long as it takes.
 
         Raises:
             TypeError: The data, or a value in it, has no JSON form.
@@ -859,7 +858,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
         Args:
             message: Made once, by `PreparedMessage("text")` or `PreparedMessage(b"data")`.
-            timeout: Seconds that it may take, 0 or more; needs AnyIO. Default: as long as it takes.
+            timeout: Seconds that it may take, 0 or more. Default: as long as it takes.
 
         Raises:
             TypeError: Not a `PreparedMessage`.
@@ -913,7 +912,7 @@ class WebSocket(Connection, Generic[In, Out]):
         Cancelling it loses no message.
 
         Args:
-            timeout: Seconds to wait, 0 or more; needs AnyIO. Default: as long as it takes.
+            timeout: Seconds to wait, 0 or more. Default: as long as it takes.
 
         Returns:
             An `In`: an instance of a model, or a value of the type.
@@ -935,7 +934,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
         Args:
             message: An instance of a model, or a value of the type.
-            timeout: Seconds that it may take, 0 or more; needs AnyIO. Default: as long as it takes.
+            timeout: Seconds that it may take, 0 or more. Default: as long as it takes.
 
         Raises:
             TypeError: The message is no `Out`.
@@ -948,7 +947,7 @@ class WebSocket(Connection, Generic[In, Out]):
         raise _untyped("send a message")
 
     async def call(self, request: Out, timeout: float | None = 30.0) -> In:
-        """Send a request and wait for its answer; needs AnyIO.
+        """Send a request and wait for its answer.
 
         The request's model has a field of the type `CallId`, which is filled in, and the answer's one of the
         type `ReplyTo`, in which the client sends it back. Other messages that come meanwhile are kept for
@@ -1596,13 +1595,9 @@ async def _limited(seconds: float, call: Callable[..., Awaitable[T]], *arguments
 
 @cache
 def _needing_anyio() -> tuple[type[Conversation[Any]], Callable[..., Options], Callable[..., Awaitable[Any]]]:
-    try:
-        from ._conversation import Conversation, limited
-        from ._options import checked_options
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "a block (`async with websocket`) and time limits need AnyIO: install lilya-websockets[anyio]"
-        ) from error
+    from ._conversation import Conversation, limited
+    from ._options import checked_options
+
     return Conversation, checked_options, limited
 
 

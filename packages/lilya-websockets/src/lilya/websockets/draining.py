@@ -14,8 +14,6 @@ The rules of this file:
 - Nothing here waits without a limit. `within` has three parts: the batches, the time in which what is still
   running is cancelled, and before either of them the time that the last close may take.
 - A handler of signals does nothing but wake the event loop. It may run between any two bytecodes.
-
-It needs AnyIO: install `lilya-websockets[anyio]`.
 """
 
 from __future__ import annotations
@@ -29,10 +27,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import FrameType
 from typing import Any, Final, TypeVar, cast
 
-try:
-    import anyio
-except ModuleNotFoundError as error:
-    raise ImportError("lilya.websockets.draining needs AnyIO: install lilya-websockets[anyio]") from error
+import anyio
 
 from ._extensions import END, watch_of
 from ._messages import checked_close

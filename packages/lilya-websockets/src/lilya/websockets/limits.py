@@ -11,8 +11,6 @@ The rules of this file:
   whole burst is forgotten, because a new one would be treated the same.
 - A connection counts from its handshake until the app has left it, whatever the client does.
 - A message costs nothing more than before where there is no limit for messages.
-
-It needs AnyIO: install `lilya-websockets[anyio]`.
 """
 
 from __future__ import annotations
@@ -28,10 +26,7 @@ from hashlib import blake2b
 from ipaddress import AddressValueError, IPv6Address
 from typing import Any, Final, Literal, NamedTuple, cast
 
-try:
-    import anyio
-except ModuleNotFoundError as error:
-    raise ImportError("lilya.websockets.limits needs AnyIO: install lilya-websockets[anyio]") from error
+import anyio
 
 from ._messages import checked_close
 from ._options import checked_count, checked_number

@@ -1,10 +1,5 @@
 """Channels: publish to any number of sockets, in one process or in many."""
 
-try:
-    import anyio as anyio
-except ModuleNotFoundError as error:
-    raise ImportError("channels need AnyIO: install lilya-websockets[channels]") from error
-
 from ._backend import (
     BrokerError,
     ChannelsError,

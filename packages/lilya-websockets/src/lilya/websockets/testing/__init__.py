@@ -9,14 +9,7 @@
 
 `connect` and `AsyncTestClient` run the app in the event loop of the test, asyncio or trio. `TestClient` is
 for tests without one. Everything that waits has a time limit, and the app is held to the rules of ASGI.
-
-It needs AnyIO: install `lilya-websockets[testing]`.
 """
-
-try:
-    import anyio as anyio
-except ModuleNotFoundError as error:
-    raise ImportError("the test client needs AnyIO: install lilya-websockets[testing]") from error
 
 from ..exceptions import WebSocketClosed, WebSocketDataError, WebSocketDisconnect
 from ._client import AsyncTestClient, TestClient, WebSocketTestSession
