@@ -3,7 +3,6 @@ from lilya.websockets.types import Receive, Scope, Send
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    websocket = WebSocket(scope, receive, send)
-    await websocket.accept()
-    async for text in websocket.iter_text():
-        await websocket.send_text(f"You said: {text}")
+    async with WebSocket(scope, receive, send) as websocket:
+        async for text in websocket.iter_text():
+            await websocket.send_text(f"You said: {text}")

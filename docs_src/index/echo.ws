@@ -1,4 +1,4 @@
-> connect /
+> connect /echo
 < accept
 > text Hello!
 < text You said: Hello!

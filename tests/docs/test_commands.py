@@ -20,7 +20,7 @@ from tests.docs.pages import at
 pytestmark = pytest.mark.page("README.md", "uvicorn echo:app")
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 20.0  # seconds to wait for a process to say something
+LIMIT = 60.0  # seconds to wait for a process to say something
 
 FIRST_EXAMPLE = ROOT / "docs_src" / "index" / "echo.py"
 OF_FASTAPI = ROOT / "docs_src" / "guides" / "fastapi" / "echo.py"
@@ -28,12 +28,19 @@ READMES = [ROOT / "README.md", ROOT / "packages" / "lilya-websockets" / "README.
 
 
 class Command:
-    """A running command, and what it has said so far."""
+    """A running command, and what it has said so far.
 
-    def __init__(self, line: str, folder: Path) -> None:
+    Args:
+        line: what a reader types.
+        folder: where.
+        python: the Python of the environment that is activated; default: this one.
+    """
+
+    def __init__(self, line: str, folder: Path, python: Path | None = None) -> None:
         program, *arguments = shlex.split(line)
         # As in an activated environment: its own `python`, and its programs beside it.
-        executable = sys.executable if program == "python" else str(Path(sys.executable).parent / program)
+        python = python or Path(sys.executable)
+        executable = str(python if program == "python" else python.parent / program)
         self.line = line
         self.process = subprocess.Popen(
             [executable, *arguments],
@@ -42,6 +49,7 @@ class Command:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # a group of its own, as in a terminal
         )
         self.said = ""
         self.over = False

@@ -1,0 +1,29 @@
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from lilya.websockets.channels import Channels
+from lilya.websockets.draining import drain
+from lilya.websockets.fastapi import WebSocket
+from lilya.websockets.origins import OriginGuard
+
+channels = Channels(os.environ.get("CHANNELS_URL", "memory://"))
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async with channels:
+        yield
+
+
+api = FastAPI(lifespan=lifespan)
+app = drain(OriginGuard(api), within=10)
+
+
+@api.websocket("/chat")
+async def chat(websocket: WebSocket, name: str = "somebody") -> None:
+    async with websocket, channels.join("lobby", websocket, history=10):
+        async for text in websocket.iter_text():
+            await channels.publish("lobby", f"{name}: {text}")
