@@ -11,19 +11,25 @@ from ._channels import Channels
 from ._membership import Membership
 from ._outbox import Dropped, OutboxFull, Presence
 from ._publisher import Publisher
+from ._serve import Grant, serve
+from ._serve_messages import SUBPROTOCOL, Refused
 from ._subscription import Subscription
 
 __all__ = [
+    "SUBPROTOCOL",
     "BrokerError",
     "Channels",
     "ChannelsError",
     "Dropped",
     "Event",
     "Gap",
+    "Grant",
     "Member",
     "Membership",
     "OutboxFull",
     "Presence",
     "Publisher",
+    "Refused",
     "Subscription",
+    "serve",
 ]

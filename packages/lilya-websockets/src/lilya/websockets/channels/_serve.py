@@ -1,0 +1,527 @@
+"""`serve`: a client speaks the subprotocol `lilya.channels.v1` with channels, over one WebSocket.
+
+    async with websocket.open(SUBPROTOCOL, heartbeat=20):
+        await serve(websocket, channels, authorize)
+
+It stands on `Channels` and `WebSocket`, on what any app could use. Each channel of a client is joined by a
+WebSocket of its own, which is not a connection but a part of one: what is sent to it goes to the client once
+the client knows that it has joined, and what closes it ends this channel and no other.
+
+The rules of this file:
+
+- The task that receives waits for no app, no broker and no channel. It sends answers only to what is refused
+  at once, so a client that does not read them is not read either.
+- Every message that asks for something is answered once: by what it asked for, or by an `error`.
+- What a client can make the server keep has a bound: rooms, messages that are not answered, outboxes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, cast
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .._options import checked_count
+from .._state import CONNECTED, CONNECTING
+from .._websocket import WebSocket
+from ..exceptions import WebSocketDataError, WebSocketDisconnect, WebSocketRuntimeError
+from ..types import Message
+from ._backend import BrokerError, checked_text_key
+from ._channels import Channels
+from ._outbox import Policy, checked_policy
+from ._serve_messages import (
+    SUBPROTOCOL,
+    Join,
+    Leave,
+    Publish,
+    Refused,
+    Request,
+    encoder_for,
+    error_for,
+    member_of,
+    once,
+    read,
+    writable,
+)
+
+__all__ = ["Grant", "serve"]
+
+logger: Final = logging.getLogger("lilya.websockets")
+
+# Codes that speak of the server, not of one channel: the whole connection is closed.
+_OF_SERVER: Final = frozenset((1001, 1012, 1013))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a client may do in a channel, besides receiving its events.
+
+    Args:
+        publish: Whether it may publish.
+        presence: Whether it may see who is there: the `member` and the `key` of each.
+        member: What others see of it, anything that JSON can hold. `None`: it is no member.
+    """
+
+    publish: bool = False
+    presence: bool = False
+    member: Any = None
+
+
+Authorize: TypeAlias = Callable[[str], "Grant | Awaitable[Grant | None] | None"]
+
+
+async def serve(
+    websocket: Any,
+    channels: Channels,
+    authorize: Authorize,
+    *,
+    key: str | None = None,
+    on_publish: Callable[[str, Any], Any] | None = None,
+    on_request: Callable[[Any], Any] | None = None,
+    max_channels: int = 100,
+    max_history: int = 100,
+    max_members: int = 1000,
+    max_message_size: int = 65_536,
+    max_waiting: int = 64,
+    policy: Policy = "close",
+    max_messages: int = 256,
+    max_bytes: int = 1_048_576,
+) -> None:
+    """Speak the subprotocol `lilya.channels.v1` with a client until it leaves.
+
+    The client joins channels, receives their events, publishes, and asks. A WebSocket that is not accepted
+    yet is accepted with the subprotocol, and closed at the end; a client that does not offer it is refused
+    with 400. Accept it yourself, by `websocket.open(SUBPROTOCOL, …)`, for a heartbeat and other limits.
+
+    The three functions may be `async`. Each may raise `Refused`, and its text reaches the client. Any other
+    exception is logged, and the client is told that it failed.
+
+    Cancelled, it leaves all channels.
+
+    Args:
+        websocket: The client's; also the object of a framework, see `WebSocket.wrap`.
+        channels: Started.
+        authorize: Called with a channel's name when the client wants to join: returns a `Grant`, or `None` if
+            it may not.
+        key: Who the client is, see `Channels.join`. A client that has one shares the keys of its publishes
+            with nobody else. Clients that may see who is in a channel see it.
+        on_publish: Called with a channel's name and the data that the client wants to publish: returns what
+            is published instead. Default: the data as they are.
+        on_request: Called with the data of a request: returns the answer, which JSON can hold. Default:
+            requests are refused.
+        max_channels: Channels of the client at once, 1 or more.
+        max_history: Events that it may begin with in a channel, 0 or more.
+        max_members: Members that it is told when it joins, 0 or more. Their number it gets in any case.
+        max_message_size: Bytes in a message from the client, 1 or more. More is refused, not looked at.
+        max_waiting: Publishes and requests that are not answered yet, 1 or more.
+        policy: What happens when `max_messages` or `max_bytes` of a channel wait for the client, see
+            `Channels.join`.
+        max_messages: See `Channels.join`, as `max_bytes`.
+
+    Raises:
+        TypeError: An argument of another type.
+        ValueError: An argument out of range.
+        WebSocketRuntimeError: The channels are not running.
+        Exception: What the server raises.
+    """
+    wrapped = WebSocket.wrap(websocket)
+    for name, hook in (("authorize", authorize), ("on_publish", on_publish), ("on_request", on_request)):
+        if not callable(hook) and (hook is not None or name == "authorize"):
+            raise TypeError(f"{name} must be callable, got {type(hook).__name__}")
+    client = _Client(
+        wrapped,
+        channels,
+        authorize,
+        on_publish,
+        on_request,
+        key=None if key is None else checked_text_key("key", key),
+        max_channels=checked_count("max_channels", max_channels, least=1),
+        max_history=checked_count("max_history", max_history),
+        max_members=checked_count("max_members", max_members),
+        max_message_size=checked_count("max_message_size", max_message_size, least=1),
+        max_waiting=checked_count("max_waiting", max_waiting, least=1),
+        outbox={
+            "policy": checked_policy(policy),
+            "max_messages": checked_count("max_messages", max_messages, least=1),
+            "max_bytes": checked_count("max_bytes", max_bytes, least=1),
+        },
+    )
+    channels.ready  # noqa: B018 - raises unless the channels are running
+    if wrapped.application_state is not CONNECTING:
+        await client.run()
+    elif wrapped.select_subprotocol((SUBPROTOCOL,)) is None:
+        await wrapped.deny(400, f"Offer the WebSocket subprotocol {SUBPROTOCOL}.")
+    else:
+        async with wrapped.open(SUBPROTOCOL):
+            await client.run()
+
+
+class _Client:
+    """A connection, and the channels of it."""
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        channels: Channels,
+        authorize: Authorize,
+        on_publish: Callable[[str, Any], Any] | None,
+        on_request: Callable[[Any], Any] | None,
+        *,
+        key: str | None,
+        max_channels: int,
+        max_history: int,
+        max_members: int,
+        max_message_size: int,
+        max_waiting: int,
+        outbox: dict[str, Any],
+    ) -> None:
+        self.websocket = websocket
+        self.channels = channels
+        self.authorize = authorize
+        self.on_publish = on_publish
+        self._on_request = on_request
+        self.key = key
+        self._max_channels = max_channels
+        self._max_history = max_history
+        self.max_members = max_members
+        self._max_message_size = max_message_size
+        self._max_waiting = max_waiting
+        self.outbox = outbox
+        self._rooms: dict[str, _Room] = {}  # of those with one name, the newest
+        self._entered = 0  # rooms that are not over
+        self._waiting = 0  # publishes and requests that are not answered
+        self._requests: set[str] = set()
+        self._tasks: TaskGroup
+
+    async def run(self) -> None:
+        """Speak until the conversation ends."""
+        async with anyio.create_task_group() as self._tasks:
+            try:
+                while True:
+                    try:
+                        text = await self.websocket.receive_text()
+                    except WebSocketDataError:
+                        await self.refuse(Refused("a message must be text, got a binary one", "invalid"), {})
+                        continue
+                    message, fields = read(
+                        text, max_size=self._max_message_size, max_history=self._max_history
+                    )
+                    try:
+                        if isinstance(message, Refused):
+                            raise message
+                        await self._obey(message, fields)
+                    except Refused as refused:
+                        await self.refuse(refused, fields)
+            except WebSocketDisconnect:
+                pass
+            self._tasks.cancel_scope.cancel()
+
+    async def _obey(self, message: Any, fields: dict[str, str]) -> None:
+        """Begin what a client asks for."""
+        if isinstance(message, Join):
+            self._join(message)
+        elif isinstance(message, Leave):
+            room = self._rooms.get(message.channel)
+            if room is None:
+                await self.tell({"type": "left", "channel": message.channel})
+            else:
+                room.leave()
+        elif isinstance(message, Publish):
+            room = self._rooms.get(message.channel)
+            if room is None or room.leaving:
+                raise Refused("join the channel before you publish to it")
+            self._wait()
+            room.put(message)
+        elif isinstance(message, Request):
+            if message.id in self._requests:
+                raise Refused("a request with this id is not answered yet", "invalid")
+            self._wait()
+            self._requests.add(message.id)
+            self._tasks.start_soon(self._answer, message)
+        else:
+            await self.tell({"type": "pong"})
+
+    def _join(self, message: Join) -> None:
+        before = self._rooms.get(message.channel)
+        if before is not None and not before.leaving:
+            raise Refused("the channel was joined already: leave it first", "invalid")
+        if self._entered >= self._max_channels:
+            raise Refused(f"at most {self._max_channels} channels can be joined at once", "too_many")
+        self._entered += 1
+        room = self._rooms[message.channel] = _Room(self, message, before)
+        self._tasks.start_soon(room.run)
+
+    def _wait(self) -> None:
+        if self._waiting >= self._max_waiting:
+            raise Refused(f"at most {self._max_waiting} messages can wait for their answers", "too_many")
+        self._waiting += 1
+
+    # What rooms tell
+
+    def answered(self) -> None:
+        """A publish or a request was answered, or is about to be."""
+        self._waiting -= 1
+
+    def left(self, room: _Room) -> None:
+        """A room is over."""
+        self._entered -= 1
+        if self._rooms[room.name] is room:
+            del self._rooms[room.name]
+
+    async def end(self, code: int, reason: str) -> None:
+        """Close the connection."""
+        try:
+            await self.websocket.close(code, reason)
+        except WebSocketRuntimeError:
+            pass  # it was closed meanwhile
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """The conversation is over."""
+        self._tasks.cancel_scope.cancel()
+
+    # Telling the client
+
+    async def send(self, text: str) -> None:
+        """Send a message, unless the client is gone."""
+        try:
+            await self.websocket.send_text(text)
+        except WebSocketDisconnect:
+            self.stop()
+
+    async def tell(self, message: dict[str, Any]) -> None:
+        """Send a message of our own."""
+        await self.send(writable(message))
+
+    async def refuse(self, refused: Refused, fields: dict[str, str]) -> None:
+        """Say why a message is refused."""
+        await self.tell(error_for(refused, fields))
+
+    # Asking the app
+
+    async def ask(self, hook: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function of the app returns.
+
+        Raises:
+            Refused: By the app, or because it has failed.
+        """
+        try:
+            result = hook(*arguments)
+            return await result if inspect.isawaitable(result) else result
+        except Refused:
+            raise
+        except Exception as error:
+            if self.websocket.close_code is not None:
+                raise Refused("the connection has ended") from None  # and nobody hears of it
+            raise _failed(error, getattr(hook, "__qualname__", type(hook).__name__)) from None
+
+    async def _answer(self, request: Request) -> None:
+        fields = {"id": request.id}
+        try:
+            if self._on_request is None:
+                raise Refused("this server takes no requests")
+            data = await self.ask(self._on_request, request.data)
+            try:
+                text = writable({"type": "answer", **fields, "data": data})
+            except (TypeError, ValueError) as error:
+                raise _failed(error, "encoding the answer to a request") from None
+        except Refused as refused:
+            text = writable(error_for(refused, {"action": "request", **fields}))
+        self.answered()
+        self._requests.remove(request.id)
+        await self.send(text)
+
+
+class _Room:
+    """A channel of a client.
+
+    Args:
+        client: The client.
+        wanted: What it asks for.
+        before: The one that it is about to leave.
+    """
+
+    def __init__(self, client: _Client, wanted: Join, before: _Room | None) -> None:
+        self._client = client
+        self._wanted = wanted
+        self._before = before
+        self.name = wanted.channel
+        self.leaving = False
+        self._over = anyio.Event()
+        self._asking = anyio.CancelScope()
+        self._queue: deque[Publish] = deque()  # the first one is being published
+        self._changed = anyio.Event()
+        self._told = anyio.Event()  # the client knows that it has joined
+        self._closed: tuple[int, str] | None = None
+        self._encoder = encoder_for(wanted.channel)
+        # What the channels send to. Routers have no part in it.
+        scope = {name: value for name, value in client.websocket.scope.items() if name != "path_params"}
+        self._part = WebSocket(scope, anyio.sleep_forever, self._send)  # type: ignore[arg-type]  # never asked
+        self._part.client_state = self._part.application_state = CONNECTED
+
+    # What the client asks for
+
+    def put(self, publish: Publish) -> None:
+        """Publish, after what was put before."""
+        self._queue.append(publish)
+        self._changed.set()
+
+    def leave(self) -> None:
+        """Leave, after what was put before if the client has joined."""
+        self.leaving = True
+        self._asking.cancel()
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Join, and stay until one of the two sides ends it."""
+        client = self._client
+        fields = {"channel": self.name}
+        if self._before is not None:
+            await self._before._over.wait()
+            self._before = None
+        try:
+            await self._stay()
+            last: dict[str, Any] = {"type": "left", **fields}
+            refused = Refused("the channel was left before that")
+            if self._closed is not None:
+                code, reason = self._closed
+                last |= {"code": code, "reason": reason}
+        except Refused as error:
+            last = error_for(error, {"action": "join", **fields})
+            refused = error
+        client.left(self)
+        for publish in self._queue:
+            client.answered()
+            await client.refuse(refused, {"action": "publish", **fields, "key": publish.key})
+        await client.tell(last)
+        self._over.set()
+
+    async def _stay(self) -> None:
+        client, wanted = self._client, self._wanted
+        grant = None
+        with self._asking:
+            grant = await client.ask(client.authorize, self.name)
+        if self.leaving:
+            return
+        if grant is None:
+            raise Refused("you may not join this channel")
+        if not isinstance(grant, Grant):
+            raise _failed(TypeError(f"a Grant or None, got {type(grant).__name__}"), "authorize")
+        if wanted.presence and not grant.presence:
+            raise Refused("you may not see who is in this channel")
+        try:
+            joining = client.channels.join(
+                self.name,
+                self._part,
+                member=grant.member,
+                key=client.key,
+                history=wanted.history,
+                since=wanted.since,
+                latest=wanted.latest,
+                presence=cast('bool | Literal["keys"]', wanted.presence),
+                encode=self._encoder,
+                **client.outbox,
+            )
+        except (TypeError, ValueError) as error:  # a member without a JSON form
+            raise _failed(error, "authorize") from None
+        async with AsyncExitStack() as stack:
+            try:
+                membership = await stack.enter_async_context(joining)
+                members = await client.channels.members(self.name) if wanted.presence else None
+            except ValueError as error:
+                raise Refused(str(error), "invalid") from None  # `since`
+            except (BrokerError, WebSocketRuntimeError):
+                raise _unavailable() from None
+            joined: dict[str, Any] = {
+                "type": "joined",
+                "channel": self.name,
+                "position": membership.positions.get(self.name),
+            }
+            if membership.members:
+                joined["member"] = membership.members[0].id
+            if members is not None:
+                joined["members"] = [member_of(member) for member in members[: client.max_members]]
+                joined["count"] = len(members)
+            await client.tell(joined)
+            self._told.set()
+            await self._publish_all(grant)
+        if membership.ended == "stopped" and self._closed is not None:
+            await client.end(*self._closed)
+
+    # Publishing
+
+    async def _publish_all(self, grant: Grant) -> None:
+        """Publish what the client wants to, one after the other, until the channel is left."""
+        client = self._client
+        while True:
+            while self._queue and self._closed is None:
+                publish = self._queue[0]
+                fields = {"channel": self.name, "key": publish.key}
+                try:
+                    id = await self._publish(publish, grant)
+                    answer = {"type": "published", **fields, "id": id}
+                except Refused as refused:
+                    answer = error_for(refused, {"action": "publish", **fields})
+                self._queue.popleft()
+                client.answered()
+                await client.tell(answer)
+            if self.leaving:
+                return
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+    async def _publish(self, publish: Publish, grant: Grant) -> str:
+        client = self._client
+        if not grant.publish:
+            raise Refused("you may not publish to this channel")
+        data = publish.data
+        if client.on_publish is not None:
+            data = await client.ask(client.on_publish, self.name, data)
+        try:
+            text = writable(data)
+        except (TypeError, ValueError) as error:
+            raise _failed(error, "encoding what on_publish returns") from None
+        try:
+            return await client.channels.publish(
+                self.name, text, idempotency_key=once(client.key, publish.key)
+            )
+        except (BrokerError, WebSocketRuntimeError):
+            raise _unavailable() from None
+
+    # In place of a server, for the channels
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "websocket.close":
+            await self._close(message["code"], message["reason"])
+            return
+        await self._told.wait()
+        try:
+            await self._client.websocket.send_prepared(self._encoder.prepared(message["text"]))
+        except WebSocketDisconnect as error:
+            self._client.stop()
+            raise OSError("the client has left") from error
+
+    async def _close(self, code: int, reason: str) -> None:
+        self._closed = code, reason
+        if code in _OF_SERVER:
+            await self._client.end(code, reason)
+
+
+def _unavailable() -> Refused:
+    return Refused("channels are not available at the moment: try again", "unavailable")
+
+
+def _failed(error: Exception, what: str) -> Refused:
+    """The app has failed. The client is not told why."""
+    if not isinstance(error, BrokerError):
+        logger.error("%s failed", what, exc_info=error)
+        return Refused("the server could not do this", "failed")
+    return _unavailable()

@@ -1,0 +1,311 @@
+"""What a client and `serve` say to each other: the messages of the subprotocol, read and written.
+
+Pure functions. A message that is invalid raises `Refused`, whose text says what was expected and what came.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from .._messages import PreparedMessage, dumps, encode_json, loads
+from ._backend import Event, Gap, Member, checked_name, checked_text_key, json_text
+from ._outbox import Dropped, Item
+
+__all__ = [
+    "SUBPROTOCOL",
+    "Join",
+    "Leave",
+    "Ping",
+    "Publish",
+    "Refused",
+    "Request",
+    "encoder_for",
+    "error_for",
+    "fields_of",
+    "member_of",
+    "once",
+    "read",
+    "writable",
+]
+
+SUBPROTOCOL: Final = "lilya.channels.v1"
+"""The subprotocol that `serve` speaks, with its version."""
+
+_LONGEST: Final = 128  # characters of a key and of an id, which clients make
+_ECHOED: Final = 1024  # characters of what comes back with an error
+_ACTIONS: Final = ("join", "leave", "publish", "request", "ping")
+
+
+class Refused(Exception):
+    """What a client asks for is refused. Raise it in a function that you give to `serve`.
+
+    Args:
+        message: Why, for people: the client gets it.
+        code: Why, for programs. Default: `"forbidden"`.
+    """
+
+    def __init__(self, message: str, code: str = "forbidden") -> None:
+        super().__init__(message, code)
+        self.message = message
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+# From clients
+
+
+class Join(NamedTuple):
+    """Join a channel."""
+
+    channel: str
+    since: str | None
+    history: int
+    latest: bool
+    presence: bool | str
+
+
+class Leave(NamedTuple):
+    """Leave a channel."""
+
+    channel: str
+
+
+class Publish(NamedTuple):
+    """Publish to a channel that was joined."""
+
+    channel: str
+    key: str
+    data: Any
+
+
+class Request(NamedTuple):
+    """Ask the app."""
+
+    id: str
+    data: Any
+
+
+class Ping(NamedTuple):
+    """See whether the server answers."""
+
+
+FromClient: TypeAlias = Join | Leave | Publish | Request | Ping
+
+
+def read(text: str, *, max_size: int, max_history: int) -> tuple[FromClient | Refused, dict[str, str]]:
+    """A message from a client, and what an answer to it has to carry, so that the client knows it.
+
+    Args:
+        text: The message.
+        max_size: Bytes that it may have. A longer one is not looked at.
+        max_history: Events that a client may begin with.
+
+    Returns:
+        The message; if it is invalid, why.
+    """
+    message: Any = None
+    try:
+        # No character has less than a byte, and the length of most messages says enough.
+        size = len(text)
+        if size <= max_size and not text.isascii():
+            size = len(text.encode())
+        if size > max_size:
+            raise Refused(f"a message must have at most {max_size} bytes, got {size}", "too_large")
+        try:
+            message = loads(text)
+        except RecursionError:
+            raise _invalid("a message must not be nested so deep") from None
+        except ValueError as error:
+            raise _invalid(f"a message must be JSON: {error}") from None
+        if not isinstance(message, dict):
+            raise _invalid(f'a message must be an object with a "type", got {_shown(message)}')
+        return _read(message, max_history), fields_of(message)
+    except Refused as refused:
+        return refused, fields_of(message)
+
+
+def fields_of(message: object) -> dict[str, str]:
+    """What an `error` carries of the message that it answers, as far as that is there and not too long."""
+    if not isinstance(message, dict):
+        return {}
+    kind = message.get("type")
+    fields = {"action": kind} if isinstance(kind, str) and kind in _ACTIONS else {}
+    for name in ("channel", "key", "id"):
+        value = message.get(name)
+        if isinstance(value, str) and len(value) <= _ECHOED:
+            fields[name] = value
+    return fields
+
+
+def _read(message: dict[str, Any], max_history: int) -> FromClient:
+    kind = message.get("type")
+    if kind == "join":
+        return _read_join(message, max_history)
+    if kind == "leave":
+        return Leave(_name(message))
+    if kind == "publish":
+        return Publish(_name(message), _short(message, "key"), _data(message))
+    if kind == "request":
+        return Request(_short(message, "id"), _data(message))
+    if kind == "ping":
+        return Ping()
+    raise _invalid(f'"type" must be one of join, leave, publish, request and ping, got {_shown(kind)}')
+
+
+def _read_join(message: dict[str, Any], max_history: int) -> Join:
+    since, history = message.get("since"), message.get("history", 0)
+    latest, presence = message.get("latest", False), message.get("presence", False)
+    if since is not None and not isinstance(since, str):
+        raise _invalid(f'"since" must be the id of an event, got {_shown(since)}')
+    if type(history) is not int or not 0 <= history <= max_history:
+        raise _invalid(f'"history" must be an integer from 0 to {max_history}, got {_shown(history)}')
+    if not isinstance(latest, bool):
+        raise _invalid(f'"latest" must be true or false, got {_shown(latest)}')
+    if latest and history:
+        raise _invalid(f'"latest" is the newest event alone: leave out "history", got {history}')
+    if not isinstance(presence, bool) and presence != "keys":
+        raise _invalid(f'"presence" must be true, false or "keys", got {_shown(presence)}')
+    return Join(_name(message), since, history, latest, presence)
+
+
+def _name(message: dict[str, Any]) -> str:
+    try:
+        return checked_name(message.get("channel"))
+    except (TypeError, ValueError):
+        raise _invalid(
+            '"channel" must be text that is not empty and does not start with a NUL, '
+            f"got {_shown(message.get('channel'))}"
+        ) from None
+
+
+def _short(message: dict[str, Any], name: str) -> str:
+    value = message.get(name)
+    try:
+        if len(checked_text_key(name, value)) <= _LONGEST:
+            return str(value)
+    except (TypeError, ValueError):
+        pass
+    raise _invalid(f'"{name}" must be text of 1 to {_LONGEST} characters, got {_shown(value)}')
+
+
+def _data(message: dict[str, Any]) -> Any:
+    if "data" not in message:
+        raise _invalid(f'"{message["type"]}" must have "data", which may be null')
+    return message["data"]
+
+
+def _invalid(text: str) -> Refused:
+    return Refused(text, "invalid")
+
+
+def _shown(value: object) -> str:
+    """What came, in the words of JSON and of a bounded length."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if value is None:
+        return "nothing"
+    text = json.dumps(value[:40] if isinstance(value, str) else value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def once(person: str | None, key: str) -> str:
+    """The idempotency key of a publish: the client's, apart from those of other people and of the app."""
+    return json.dumps([SUBPROTOCOL, person, key])
+
+
+# To clients
+
+
+def writable(data: Any) -> str:
+    """What the app or a client has given, as JSON text.
+
+    Raises:
+        Refused: It is nested too deep: a client can cause that.
+        TypeError, ValueError: It has no JSON form.
+    """
+    try:
+        return json_text(data)
+    except ValueError as error:
+        if isinstance(error.__cause__, RecursionError):
+            raise _invalid('"data" must not be nested so deep') from None
+        raise
+
+
+def error_for(refused: Refused, fields: dict[str, str]) -> dict[str, Any]:
+    """The answer to what is refused."""
+    return {"type": "error", "code": refused.code, "message": refused.message, **fields}
+
+
+def member_of(member: Member) -> dict[str, Any]:
+    """A member, as clients see it."""
+    told = {"id": member.id, "info": member.json()}
+    return told if member.key is None else {**told, "key": member.key}
+
+
+class Encoder:
+    """Makes the messages of a channel's items: what `Channels.join` calls, once for all sockets.
+
+    Args:
+        channel: The channel's name.
+    """
+
+    __slots__ = ("_channel", "_last", "_name")
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+        self._name = _text(channel)
+        self._last = PreparedMessage("")
+
+    def __call__(self, item: Item) -> str:
+        if isinstance(item, Event):
+            id, payload = _text(item.id), _payload(item.data)
+            return f'{{"type":"event","channel":{self._name},"id":{id},{payload}}}'
+        told: dict[str, Any]
+        if isinstance(item, Gap):
+            told = {"type": "gap", "channel": self._channel, "since": item.since, "id": item.id}
+        elif isinstance(item, Dropped):
+            told = {"type": "dropped", "channel": self._channel, "count": item.count}
+        else:
+            told = {
+                "type": "presence",
+                "channel": self._channel,
+                "event": item.type,
+                "member": member_of(item.member),
+                "sockets": item.sockets,
+            }
+        return _text(told)
+
+    def prepared(self, text: str) -> PreparedMessage:
+        """What was made here, to be sent to many clients in a row and framed once for them."""
+        if self._last.data is not text:
+            self._last = PreparedMessage(text)
+        return self._last
+
+
+@lru_cache(maxsize=1024)
+def encoder_for(channel: str) -> Encoder:
+    """The encoder of a channel. The events of a channel whose encoder was forgotten are encoded twice."""
+    return Encoder(channel)
+
+
+def _payload(data: str | bytes) -> str:
+    """What was published: as it is if it is JSON, else as text or as bytes."""
+    if isinstance(data, bytes):
+        return f'"bytes":"{b64encode(data).decode()}"'
+    try:
+        loads(data)
+    except (RecursionError, ValueError):
+        return f'"text":{_text(data)}'
+    return f'"data":{data}'
+
+
+def _text(value: Any) -> str:
+    encoded = encode_json(value, dumps)
+    return encoded if isinstance(encoded, str) else encoded.decode()
