@@ -75,12 +75,14 @@ class Event:
         data: What was published, of the same type.
         exclude: Which receivers do not get it: those that joined with this `key`, or one alone, by a name
             that begins with a NUL. `None`: all get it.
+        idempotency_key: What it was published with, if it was.
     """
 
     channel: str
     id: str
     data: str | bytes
     exclude: str | None = None
+    idempotency_key: str | None = None
 
     def json(self) -> Any:
         """The data decoded as JSON, as `publish_json` encodes it.

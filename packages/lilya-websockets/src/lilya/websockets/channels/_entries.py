@@ -78,7 +78,9 @@ def encoded(data: str | bytes, wishes: Wishes) -> tuple[bytes, bytes]:
     told = {
         name: value
         for name, value in zip(
-            ("exclude", "history", "max_age"), (wishes.exclude, wishes.history, wishes.max_age), strict=True
+            ("exclude", "idempotency_key", "history", "max_age"),
+            (wishes.exclude, wishes.idempotency_key, wishes.history, wishes.max_age),
+            strict=True,
         )
         if value is not None
     }
@@ -108,8 +110,10 @@ def _parted(kind: bytes, payload: bytes) -> tuple[dict[str, Any], bytes]:
 
 def _event(channel: str, id: Id, kind: bytes, payload: bytes) -> tuple[Id, Event]:
     told, data = _parted(kind, payload)
-    exclude = told.get("exclude")
-    return id, Event(channel, str(id), data.decode() if kind in _TEXT else data, exclude)
+    exclude, key = told.get("exclude"), told.get("idempotency_key")
+    if not isinstance(key, str):
+        key = None
+    return id, Event(channel, str(id), data.decode() if kind in _TEXT else data, exclude, key)
 
 
 def event_of(channel: str, pushed: bytes) -> tuple[Id, Event] | None:

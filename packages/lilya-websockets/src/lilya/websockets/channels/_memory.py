@@ -137,7 +137,9 @@ class MemoryBackend(Backend):
             self._logs.move_to_end(channel)
         log.seq += 1
         log.ms = max(log.ms, now)
-        event = Event(channel, f"{log.ms}-{log.seq}-{log.epoch}", data, wishes.exclude)
+        event = Event(
+            channel, f"{log.ms}-{log.seq}-{log.epoch}", data, wishes.exclude, wishes.idempotency_key
+        )
         log.events.append(event)
         if len(log.events) > self._history:
             log.events.popleft()

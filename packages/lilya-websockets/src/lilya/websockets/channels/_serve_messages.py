@@ -34,6 +34,7 @@ __all__ = [
 SUBPROTOCOL: Final = "lilya.channels.v1"
 """The subprotocol that `serve` speaks, with its version."""
 
+_ONCE: Final = f"{SUBPROTOCOL} "
 _LONGEST: Final = 128  # characters of a key and of an id, which clients make
 _ECHOED: Final = 1024  # characters of what comes back with an error
 _ACTIONS: Final = ("join", "leave", "publish", "request", "ping")
@@ -217,7 +218,19 @@ def _shown(value: object) -> str:
 
 def once(person: str | None, key: str) -> str:
     """The idempotency key of a publish: the client's, apart from those of other people and of the app."""
-    return json.dumps([SUBPROTOCOL, person, key])
+    return f"{_ONCE}{json.dumps([person, key])}"
+
+
+def _key_of(event: Event) -> str | None:
+    """The key with which a client published an event, if it was a client."""
+    told = event.idempotency_key or ""
+    if not told.startswith(_ONCE):
+        return None
+    try:
+        _, key = loads(told.removeprefix(_ONCE))
+    except (RecursionError, TypeError, ValueError):
+        return None  # the app's, which looks like one of ours
+    return key if isinstance(key, str) else None
 
 
 # To clients
@@ -266,7 +279,9 @@ class Encoder:
     def __call__(self, item: Item) -> str:
         if isinstance(item, Event):
             id, payload = _text(item.id), _payload(item.data)
-            return f'{{"type":"event","channel":{self._name},"id":{id},{payload}}}'
+            key = _key_of(item)
+            keyed = "" if key is None else f'"key":{_text(key)},'
+            return f'{{"type":"event","channel":{self._name},"id":{id},{keyed}{payload}}}'
         told: dict[str, Any]
         if isinstance(item, Gap):
             told = {"type": "gap", "channel": self._channel, "since": item.since, "id": item.id}
