@@ -57,6 +57,8 @@ logger: Final = logging.getLogger("lilya.websockets")
 
 # Codes that speak of the server, not of one channel: the whole connection is closed.
 _OF_SERVER: Final = frozenset((1001, 1012, 1013))
+# Seconds in which what a client has sent before it left may be done.
+_LEAVING: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,31 +201,44 @@ class _Client:
         self._waiting = 0  # publishes and requests that are not answered
         self._requests: set[str] = set()
         self._tasks: TaskGroup
+        self._reading = anyio.CancelScope()
+        self._one_left = anyio.Event()
 
     async def run(self) -> None:
         """Speak until the conversation ends."""
         async with anyio.create_task_group() as self._tasks:
-            try:
-                while True:
-                    try:
-                        text = await self.websocket.receive_text()
-                    except WebSocketDataError:
-                        await self.refuse(Refused("a message must be text, got a binary one", "invalid"), {})
-                        continue
-                    message, fields = read(
-                        text, max_size=self._max_message_size, max_history=self._max_history
-                    )
-                    try:
-                        if isinstance(message, Refused):
-                            raise message
-                        await self._obey(message, fields)
-                    except Refused as refused:
-                        await self.refuse(refused, fields)
-            except WebSocketDisconnect:
-                pass
+            with self._reading:
+                await self._read()
+            # What the client has sent before it left is published. Nobody waits for the rest.
+            with anyio.move_on_after(_LEAVING):
+                await self._leave_all()
             self._tasks.cancel_scope.cancel()
 
-    async def _obey(self, message: Any, fields: dict[str, str]) -> None:
+    async def _read(self) -> None:
+        while True:
+            try:
+                text = await self.websocket.receive_text()
+            except WebSocketDataError:
+                await self.refuse(Refused("a message must be text, got a binary one", "invalid"), {})
+                continue
+            except WebSocketDisconnect:
+                return
+            message, fields = read(text, max_size=self._max_message_size, max_history=self._max_history)
+            try:
+                if isinstance(message, Refused):
+                    raise message
+                await self._obey(message)
+            except Refused as refused:
+                await self.refuse(refused, fields)
+
+    async def _leave_all(self) -> None:
+        for room in list(self._rooms.values()):
+            room.leave()
+        while self._entered:
+            self._one_left = anyio.Event()
+            await self._one_left.wait()
+
+    async def _obey(self, message: Any) -> None:
         """Begin what a client asks for."""
         if isinstance(message, Join):
             self._join(message)
@@ -274,6 +289,7 @@ class _Client:
         self._entered -= 1
         if self._rooms[room.name] is room:
             del self._rooms[room.name]
+        self._one_left.set()
 
     async def end(self, code: int, reason: str) -> None:
         """Close the connection."""
@@ -285,8 +301,8 @@ class _Client:
             self.stop()
 
     def stop(self) -> None:
-        """The conversation is over."""
-        self._tasks.cancel_scope.cancel()
+        """The conversation is over, and the server may not say so to who receives."""
+        self._reading.cancel()
 
     # Telling the client
 
@@ -375,9 +391,10 @@ class _Room:
         self._changed.set()
 
     def leave(self) -> None:
-        """Leave, after what was put before if the client has joined."""
+        """Leave, after what was put before."""
         self.leaving = True
-        self._asking.cancel()
+        if not self._queue:
+            self._asking.cancel()
         self._changed.set()
 
     async def run(self) -> None:
@@ -409,7 +426,7 @@ class _Room:
         grant = None
         with self._asking:
             grant = await client.ask(client.authorize, self.name)
-        if self.leaving:
+        if self.leaving and not self._queue:
             return
         if grant is None:
             raise Refused("you may not join this channel")
