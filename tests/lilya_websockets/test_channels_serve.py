@@ -213,6 +213,25 @@ async def test_the_app_may_accept(by: str) -> None:
     assert is_clean(channels)
 
 
+async def test_the_options_of_a_block() -> None:
+    async with Channels() as channels, served(channels, max_messages_per_second=2) as peer:
+        for _ in range(10):
+            peer.say("ping")
+        await until(lambda: peer.over)
+        assert peer.closed is not None
+        assert peer.closed[0] == 1008
+
+    server = Server(subprotocols=[SUBPROTOCOL])
+    async with Channels() as channels:
+        websocket = server.websocket()
+        with pytest.raises(TypeError, match="idle_time"):
+            await serve(websocket, channels, everything, idle_time=1)
+        assert server.sent == []
+        await websocket.accept(SUBPROTOCOL)
+        with pytest.raises(TypeError, match="give heartbeat to the block that has done so"):
+            await serve(websocket, channels, everything, heartbeat=1)
+
+
 async def test_channels_must_run() -> None:
     server = Server(subprotocols=[SUBPROTOCOL])
     channels = Channels()
@@ -871,8 +890,12 @@ async def test_a_key_is_that_of_a_person(make: Make) -> None:
         assert [event.data for event in events] == ["app", '"ann"', '"bob"', "null"]  # type: ignore[union-attr]
 
 
-async def test_exactly_once_over_connections_that_break(make: Make) -> None:
+@pytest.mark.parametrize("leaving", [0.0, 1.0])
+async def test_exactly_once_over_connections_that_break(
+    leaving: float, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each publish is said again until it is answered, over connections that break at any point of it."""
+    monkeypatch.setattr("lilya.websockets.channels._serve._LEAVING", leaving)
     async with make() as channels:
         position = None
         events: list[Any] = []
@@ -898,7 +921,7 @@ async def test_exactly_once_over_connections_that_break(make: Make) -> None:
                     if f"{number}" not in answered:
                         peer.say("publish", channel="a", key=f"{number}", data=number)
                 if attempt % 3 == 2:
-                    await until(lambda peer=peer: len(peer.heard) > 4)
+                    await until(lambda peer=peer: len(peer.heard) > 1)
                     peer.leave()
                 await until(lambda peer=peer: peer.over)
             for message in peer.heard:

@@ -1,7 +1,6 @@
 """`serve`: a client speaks the subprotocol `lilya.channels.v1` with channels, over one WebSocket.
 
-    async with websocket.open(SUBPROTOCOL, heartbeat=20):
-        await serve(websocket, channels, authorize)
+    await serve(websocket, channels, authorize)
 
 It stands on `Channels` and `WebSocket`, on what any app could use. Each channel of a client is joined by a
 WebSocket of its own, which is not a connection but a part of one: what is sent to it goes to the client once
@@ -95,12 +94,13 @@ async def serve(
     policy: Policy = "close",
     max_messages: int = 256,
     max_bytes: int = 1_048_576,
+    **block: Any,
 ) -> None:
     """Speak the subprotocol `lilya.channels.v1` with a client until it leaves.
 
-    The client joins channels, receives their events, publishes, and asks. A WebSocket that is not accepted
-    yet is accepted with the subprotocol, and closed at the end; a client that does not offer it is refused
-    with 400. Accept it yourself, by `websocket.open(SUBPROTOCOL, …)`, for a heartbeat and other limits.
+    The client joins channels, receives their events, publishes, and sends requests. `serve` accepts the
+    WebSocket with the subprotocol, and closes it at the end. It refuses a client that does not offer the
+    subprotocol, with 400. If you accept the WebSocket before, closing it is up to you.
 
     The three functions may be `async`. Each may raise `Refused`, and its text reaches the client. Any other
     exception is logged, and the client is told that it failed.
@@ -126,9 +126,10 @@ async def serve(
         policy: What happens when `max_messages` or `max_bytes` of a channel wait for the client, see
             `Channels.join`.
         max_messages: See `Channels.join`, as `max_bytes`.
+        **block: Options of `WebSocket.open`, such as `heartbeat` and `max_messages_per_second`.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of another type; or `block` for a WebSocket that was accepted before.
         ValueError: An argument out of range.
         WebSocketRuntimeError: The channels are not running.
         Exception: What the server raises.
@@ -156,13 +157,17 @@ async def serve(
         },
     )
     channels.ready  # noqa: B018 - raises unless the channels are running
-    if wrapped.application_state is not CONNECTING:
-        await client.run()
-    elif wrapped.select_subprotocol((SUBPROTOCOL,)) is None:
-        await wrapped.deny(400, f"Offer the WebSocket subprotocol {SUBPROTOCOL}.")
-    else:
-        async with wrapped.open(SUBPROTOCOL):
+    if wrapped.application_state is CONNECTING:
+        opening = wrapped.open(SUBPROTOCOL, **block)
+        if wrapped.select_subprotocol((SUBPROTOCOL,)) is None:
+            await wrapped.deny(400, f"Offer the WebSocket subprotocol {SUBPROTOCOL}.")
+            return
+        async with opening:
             await client.run()
+    elif block:
+        raise TypeError(f"the WebSocket is accepted: give {', '.join(block)} to the block that has done so")
+    else:
+        await client.run()
 
 
 class _Client:
