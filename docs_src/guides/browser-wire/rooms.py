@@ -1,9 +1,12 @@
+from typing import Any
+
 from lilya.websockets import WebSocket
 from lilya.websockets.channels import Channels, Grant, Refused, serve
+from lilya.websockets.tokens import bearer_token
 from lilya.websockets.types import Receive, Scope, Send
 
 channels = Channels()
-ROOMS = {"room:1", "room:2"}
+TOKENS = {"token-of-ann": "ann", "token-of-bob": "bob", "token-of-a-guest": "guest"}
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -22,21 +25,26 @@ async def lifespan(receive: Receive, send: Send) -> None:
 
 
 async def client(websocket: WebSocket) -> None:
-    user = websocket.query_params.get("user", "guest")
+    user = TOKENS.get(bearer_token(websocket, subprotocol="bearer") or "")
+    if user is None:
+        await websocket.deny(401)
+        return
 
-    def authorize(channel: str) -> Grant | None:
-        if channel not in ROOMS:
-            return None
-        return Grant(publish=user != "guest", presence=True, member={"name": user})
+    async def authorize(channel: str) -> Grant | None:
+        if channel == "news":
+            return Grant()
+        if channel.startswith("room:"):
+            return Grant(publish=user != "guest", presence=True, member={"name": user})
+        return None
 
-    def on_publish(channel: str, data: object) -> object:
+    async def on_publish(channel: str, data: Any) -> Any:
         if not isinstance(data, str) or not 1 <= len(data) <= 1000:
-            raise Refused("a message is text of 1 to 1,000 characters", "invalid")
+            raise Refused("A message has 1 to 1,000 characters.", "invalid")
         return {"from": user, "text": data}
 
-    async def on_request(data: object) -> object:
-        if data == "how many?":
-            return {room: await channels.count(room) for room in sorted(ROOMS)}
-        raise Refused("ask: how many?", "invalid")
+    async def on_request(data: Any) -> Any:
+        if data == "who am I?":
+            return {"name": user}
+        raise Refused("There is one request: who am I?", "invalid")
 
     await serve(websocket, channels, authorize, key=user, on_publish=on_publish, on_request=on_request)
