@@ -155,6 +155,23 @@ async def test_a_publish_is_kept_once(make: Make) -> None:
         assert subscription.pending == 0
 
 
+async def test_an_event_tells_its_key(make: Make) -> None:
+    async with make() as channels, channels.subscribe("a") as subscription:
+        await channels.publish("a", "1", idempotency_key="order 7: ü", exclude="nobody")
+        await channels.publish("a", b"2", idempotency_key="order 8")
+        await channels.publish("a", "3")
+        async with channels.subscribe("a", history=3) as later:
+            for events in (await take(subscription, 3), await take(later, 3)):
+                assert [event.data for event in events] == ["1", b"2", "3"]
+                assert [event.idempotency_key for event in events] == ["order 7: ü", "order 8", None]
+
+
+async def test_a_key_of_another_program_that_is_none() -> None:
+    found = event_of("a", b'1-1-00000000 S25 {"idempotency_key":[1,2]}x')
+    assert found is not None
+    assert found[1] == Event("a", "1-1-00000000", "x")
+
+
 async def test_many_publish_the_same_at_once(make: Make) -> None:
     async with make() as one, make() as two:
         ids: list[str] = []

@@ -316,9 +316,17 @@ CHANNEL_LAYERS = {
     ),
     "_publisher": ({"_backend", "_link", "_redis"}, {"_messages"}),
     "_command": ({"", "backends"}, {"_options"}),
+    "_serve_messages": ({"_backend", "_outbox"}, {"_messages"}),
+    "_serve": (
+        {"_backend", "_channels", "_outbox", "_serve_messages"},
+        {"_options", "_state", "_websocket", "exceptions", "types"},
+    ),
     "backends": ({"_backend"}, set[str]()),
     "__init__": (
-        {"_backend", "_channels", "_membership", "_outbox", "_publisher", "_subscription"},
+        {
+            *("_backend", "_channels", "_membership", "_outbox", "_publisher", "_serve", "_serve_messages"),
+            "_subscription",
+        },
         set[str](),
     ),
 }

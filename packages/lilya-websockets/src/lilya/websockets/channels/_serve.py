@@ -1,7 +1,5 @@
 """`serve`: a client speaks the subprotocol `lilya.channels.v1` with channels, over one WebSocket.
 
-    await serve(websocket, channels, authorize)
-
 It stands on `Channels` and `WebSocket`, on what any app could use. Each channel of a client is joined by a
 WebSocket of its own, which is not a connection but a part of one: what is sent to it goes to the client once
 the client knows that it has joined, and what closes it ends this channel and no other.
