@@ -1012,7 +1012,7 @@ async def test_what_waits_to_be_published_when_a_channel_is_closed_is_answered()
         asked.set()
         await anyio.sleep_forever()
 
-    async with Channels() as channels, served(channels, on_publish=on_publish) as peer:
+    async with Channels() as channels, served(channels, on_publish=on_publish, max_waiting=3) as peer:
         await peer.join()
         for number in range(3):
             peer.say("publish", channel="a", key=f"{number}", data=number)
@@ -1023,9 +1023,31 @@ async def test_what_waits_to_be_published_when_a_channel_is_closed_is_answered()
         assert [message.get("key") for message in messages] == ["0", "1", "2", None]
         assert (messages[-1]["code"], messages[-1]["reason"]) == (4001, "")
         assert published == [0]
-        for _ in range(70):  # and none of them counts any more
-            peer.say("publish", channel="a", key="k", data=1)
-            assert (await peer.hear())["code"] == "forbidden"
+        # None of them counts any more.
+        await peer.join("b")
+        for number in range(4):
+            peer.say("publish", channel="b", key=f"{number}", data=number)
+        error = await peer.hear()
+        assert (error["code"], error["key"]) == ("too_many", "3")
+
+
+@pytest.mark.quiet
+async def test_nothing_is_published_to_a_channel_that_is_closed() -> None:
+    """Also while the sockets of others are still being closed."""
+    async with Channels() as channels, served(channels) as peer:
+        await peer.join()
+        other = Server()
+        async with channels.join("a", await other.accepted()):
+            other.held.add("websocket.close")
+            await channels.close("a", code=4001)
+            await other.holding.wait()
+            await peer.ping()
+            peer.say("publish", channel="a", key="1", data=1)
+            await peer.ping()
+            other.release()
+            error, left = await peer.hears("error", "left")
+            assert (error["code"], error["key"], left["code"]) == ("forbidden", "1", 4001)
+        assert (await channels.backend.history("a", last=1)).events == []
 
 
 @pytest.mark.quiet("perhaps")
@@ -1117,6 +1139,10 @@ async def test_what_waits_for_an_answer() -> None:
         await until(lambda: len(peer.heard) == 3 + 6)
         peer.say("request", id="2", data=2)
         await until(lambda: peer.heard[-1] == {"type": "answer", "id": "2", "data": 2})
+        for number in range(3, 10):  # what is answered waits no longer
+            peer.say("publish", channel="a", key=f"{number}", data=number)
+            await until(lambda: len([each for each in peer.heard if each["type"] == "published"]) == number)  # noqa: B023
+            assert len([each for each in peer.heard if each["type"] == "error"]) == 2
 
 
 async def test_the_history_that_a_client_may_begin_with() -> None:
