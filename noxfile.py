@@ -139,6 +139,12 @@ if nox is not None:
     # What the session `asyncapi` has from npm.
     NODE = ("@asyncapi/parser@3", "@asyncapi/modelina@5", "ajv@8", "typescript@5")
 
+    # What the session `client` has from npm. Others, whose sizes are on a page, are of the versions there.
+    TOOLS_OF_CLIENT = (
+        *("esbuild@0.28.2", "typescript@5", "ws@8", "react@19", "react-dom@19"),
+        *("phoenix@1.8.16", "socket.io-client@4.8.4", "centrifuge@5.8.0"),
+    )
+
     PYTHONS = found_pythons()
     # nox looks a version up on PATH, where a shim may stand in the way of the interpreter itself.
     os.environ["PATH"] = os.pathsep.join(
@@ -381,6 +387,20 @@ if nox is not None:
             *("pytest", "-c", "tests/asyncapi/pytest.ini", "--rootdir=.", "-p", "no:cacheprovider"),
             *session.posargs,
             env={"ASYNCAPI_TOOLS": str(folder)},
+        )
+
+    @nox.session
+    def client(session: nox.Session) -> None:
+        """The client for browsers and Node, in both, over a network that breaks; `npm` brings its tools."""
+        if not shutil.which("npm"):
+            session.skip("npm is not installed: it brings what builds the client for browsers")
+        install(session, CORE, DOCTEST, groups=("tests",))
+        folder = Path(session.create_tmp()).resolve()
+        session.run("npm", "install", "--silent", f"--prefix={folder}", *TOOLS_OF_CLIENT, external=True)
+        session.run(
+            *("pytest", "-c", "tests/client/pytest.ini", "--rootdir=.", "-p", "no:cacheprovider"),
+            *session.posargs,
+            env={"CLIENT_TOOLS": str(folder)},
         )
 
     @nox.session

@@ -264,12 +264,14 @@ class Wire:
                 _drop(server)
 
     def deliver(self) -> None:
-        """What was on its way arrives."""
+        """What was on its way arrives, where somebody is still there."""
         late, self.late = self.late, []
         for server, data in late:
-            server.sendall(data)
+            with contextlib.suppress(OSError):
+                server.sendall(data)
         for server in {server for server, _ in late}:
-            server.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """End it."""

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import typing
 import zipfile
 from pathlib import Path
@@ -144,11 +145,34 @@ def test_the_wheel_holds_nothing_else_under_lilya(wheel: zipfile.Path) -> None:
     typed = {f"lilya/websockets/typed/{path.name}" for path in TYPED}
     asyncapi = {f"lilya/websockets/asyncapi/{path.name}" for path in ASYNCAPI}
     core = {f"lilya/websockets/{path.name}" for path in SOURCES}
-    own = {"lilya/websockets/py.typed", "lilya_websockets_pytest.py"}
+    own = {
+        "lilya/websockets/py.typed",
+        "lilya/websockets/channels/client.js",
+        "lilya_websockets_pytest.py",
+    }
     assert modules == asyncapi | core | channels | testing | typed | uvicorn | own
     licences = [name for name in names if name.endswith("/LICENSE")]
     assert len(licences) == 1
     assert wheel.root.read(licences[0]) == (PACKAGE / "LICENSE").read_bytes()
+
+
+def test_the_client_for_browsers_is_in_the_wheel_and_in_the_source_distribution(
+    wheel: zipfile.Path, tmp_path: Path
+) -> None:
+    """In the tree it is a link to its own package. A source distribution with the link would be broken."""
+    client = (PACKAGE.parent / "lilya-websockets-js" / "lilya-websockets.js").read_bytes()
+    assert wheel.root.read("lilya/websockets/channels/client.js") == client
+    build = f"from hatchling.build import build_sdist; print(build_sdist({str(tmp_path)!r}))"
+    completed = subprocess.run(
+        [sys.executable, "-c", build], cwd=PACKAGE, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert completed.returncode == 0, completed.stderr
+    with tarfile.open(tmp_path / completed.stdout.split()[-1]) as archive:
+        (member,) = [each for each in archive if each.name.endswith("/channels/client.js")]
+        assert member.isfile()
+        file = archive.extractfile(member)
+        assert file is not None
+        assert file.read() == client
 
 
 def test_the_wheel_says_what_it_needs(wheel: zipfile.Path) -> None:

@@ -1,0 +1,1 @@
+../../../../../lilya-websockets-js/lilya-websockets.js
