@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -10,9 +11,11 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from websockets import Subprotocol
 from websockets.sync.client import ClientConnection, connect
 
 from tests.docs.browser import LIMIT, Browser, Tab, Wire, needs_chromium, wait_for
@@ -29,6 +32,22 @@ STATUS = "document.querySelector('#status').textContent"
 CROWD = 54  # messages while somebody is away: more than a new client is given
 
 
+# The page's connections, what it gives for a ticket, and how many of those are wrong.
+HOOKS = """void (() => {
+    window.sockets = [];
+    window.WebSocket = class extends WebSocket {
+        constructor(...all) { super(...all); sockets.push(this); }
+    };
+    window.given = (body) => body;
+    window.wrong = 0;
+    const fetched = fetch;
+    window.fetch = (url, options) => wrong-- > 0
+        ? Promise.resolve(new Response("wrong"))
+        : fetched(url, {...options, body: given(options.body)});
+})()"""
+CLIENT = 'CLIENT = files("lilya.websockets.channels") / "client.js"'
+
+
 class Served:
     """The chat room, live beside the docs."""
 
@@ -36,8 +55,15 @@ class Served:
         self.folder = folder
         (folder / "site").mkdir(parents=True)
         (folder / "site" / "index.html").write_text("<h1>The docs</h1>")
-        shutil.copytree(HTML.parent, folder / "docs_src" / "guides" / "chat")
-        self.page = folder / "docs_src" / "guides" / "chat" / "chat.html"
+        self.example = folder / "docs_src" / "guides" / "chat"
+        shutil.copytree(HTML.parent, self.example)
+        # With a copy of the client, which can be changed.
+        client = (files("lilya.websockets.channels") / "client.js").read_bytes()
+        (self.example / "client.js").write_bytes(client)
+        app = self.example / "chat.py"
+        text = app.read_text(encoding="utf-8")
+        assert CLIENT in text
+        app.write_text(text.replace(CLIENT, 'CLIENT = PAGE.with_name("client.js")'), encoding="utf-8")
         self.port = 0
         self.start()
 
@@ -83,6 +109,7 @@ class Room:
         bob = Tab(self.browser, self.served.address(self.wire.address))
         self.tabs = [ann, bob]
         for tab, name in zip(self.tabs, ("ann", "bob"), strict=True):
+            tab.run(HOOKS)
             tab.type("#name", name)
         for tab in self.tabs:
             tab.wait(f"{MEMBERS} === 'ann,bob' && {STATUS} === 'Connected.'")
@@ -102,12 +129,17 @@ def room(browser: Browser, tmp_path: Path) -> Iterator[Room]:
     room.close()
 
 
-def enter(address: str, name: str) -> ClientConnection:
-    """Connect as somebody, with a ticket."""
+@contextlib.contextmanager
+def enter(address: str, name: str) -> Iterator[ClientConnection]:
+    """Connect as somebody, with a ticket, and join the room."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{address}/ticket", name.encode(), timeout=LIMIT) as answer:
         ticket = answer.read().decode()
-    return connect(f"{address.replace('http:', 'ws:')}/room?ticket={ticket}", proxy=None)
+    subprotocols = [Subprotocol(each) for each in ("lilya.channels.v1", "bearer", ticket)]
+    url = f"{address.replace('http:', 'ws:')}/room"
+    with connect(url, subprotocols=subprotocols, proxy=None) as websocket:
+        websocket.send(json.dumps({"type": "join", "channel": "room:lobby"}))
+        yield websocket
 
 
 def crowd(address: str) -> list[str]:
@@ -117,10 +149,11 @@ def crowd(address: str) -> list[str]:
         with enter(address, f"crowd{part}") as websocket:
             mine = texts[part * CROWD // 3 : (part + 1) * CROWD // 3]
             for text in mine:
-                websocket.send(json.dumps({"key": text, "text": text}))
-            for raw in websocket:
-                if json.loads(raw).get("text") == mine[-1]:
-                    break
+                message = {"type": "publish", "channel": "room:lobby", "key": text, "data": text}
+                websocket.send(json.dumps(message))
+            heard = 0
+            while heard < len(mine):
+                heard += json.loads(websocket.recv(LIMIT))["type"] == "published"
     return texts
 
 
@@ -158,7 +191,7 @@ def talk(room: Room) -> tuple[list[str], list[str], list[str]]:
     bob.wait("document.body.classList.contains('lost')")
     bob.wait(f"{STATUS} === 'Connected.'")
 
-    # What he says is on its way for so long that he says it again: it is in the room twice.
+    # What he says is on its way for so long that he says it again: the room knows that it is the same.
     with enter(room.served.address(), "witness") as witness:
         room.wire.slow = True
         bob.type("#text", "late")
@@ -167,10 +200,12 @@ def talk(room: Room) -> tuple[list[str], list[str], list[str]]:
         room.wire.cut()
         ann.wait(f"{TEXTS}.includes('late')")
         room.wire.deliver()
-        heard = 0
-        while heard < 2:
-            heard += json.loads(witness.recv(LIMIT)).get("text") == "late"
-    bob.type("#text", "end")
+        bob.type("#text", "end")
+        heard: list[str] = []
+        while "end" not in heard:
+            message = json.loads(witness.recv(LIMIT))
+            heard += [message["data"]["text"]] if message["type"] == "event" else []
+        assert heard == ["late", "end"]
     for tab in (ann, bob):
         tab.wait(f"{TEXTS}.includes('end')")
     return ann.run(TEXTS), bob.run(TEXTS), wanted
@@ -189,22 +224,25 @@ def test_nothing_is_lost_or_doubled_when_the_network_breaks(room: Room) -> None:
         assert tab.complaints() == []
 
 
+# In the page, and in the client that it uses.
+FAULTS = [
+    ("chat.html", "pending.get(key)?.remove();", ""),
+    ("chat.html", "room.publish(text, { key })", "room.publish(text)"),
+    ("client.js", "since: position ?? undefined, ", ""),
+    ("client.js", "heard();\n    outbox.start();", "heard();\n    outbox.start();\n    unpublished.clear();"),
+]
+
+
 @needs_chromium
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('if (last) query.set("since", last);', ""),
-        ("if (!shown.has(message.key)) show", "show"),
-        ("for (const [key, item] of unsent) transmit(key, item.dataset.text);", ""),
-    ],
-)
+@pytest.mark.parametrize(("name", "old", "new"), FAULTS)
 @pytest.mark.page("docs/guides/chat.md", "## Nothing is lost")
-def test_planted_fault(room: Room, old: str, new: str) -> None:
-    text = room.served.page.read_text(encoding="utf-8")
+def test_planted_fault(room: Room, name: str, old: str, new: str) -> None:
+    file = room.served.example / name
+    text = file.read_text(encoding="utf-8")
     assert text.count(old) == 1
-    room.served.page.write_text(text.replace(old, new), encoding="utf-8")
+    file.write_text(text.replace(old, new), encoding="utf-8")
     ann, bob, wanted = talk(room)
-    assert (ann, bob) != (wanted, wanted)
+    assert (ann, bob, room.tabs[1].run(PENDING)) != (wanted, wanted, [])
 
 
 @needs_chromium
@@ -252,11 +290,10 @@ def test_the_page_fits_every_screen_and_can_be_read_out_and_tells_a_refusal(room
     ):
         assert wanted in named, sorted(named)
 
-    ann.run("last = 'none'; socket.close()")  # it goes on after an event that there cannot be
+    ann.run('for (let count = 0; count < 60; count++) sockets.at(-1).send(\'{"type":"ping"}\')')
     ann.wait("!document.querySelector('#join').hidden")
-    refusal = "The room is closed to you: this page and its server do not understand each other."
-    assert ann.run(STATUS) == refusal
-    bob.run("name = 'x'.repeat(31); socket.close()")  # no ticket for such a name
+    assert ann.run(STATUS) == "The room is closed to you: too many messages."
+    bob.run("given = () => 'x'.repeat(31); sockets.at(-1).close()")  # no ticket for such a name
     bob.wait("!document.querySelector('#join').hidden")
     assert bob.run(STATUS) == "The room is closed to you: a name has 1 to 30 characters."
 
@@ -265,11 +302,7 @@ def test_the_page_fits_every_screen_and_can_be_read_out_and_tells_a_refusal(room
 def test_a_ticket_that_is_refused_is_no_end(room: Room) -> None:
     """The page fetches another one: a server that has restarted has another key."""
     ann, bob = room.enter()
-    bob.run(
-        "window.fetched = fetch; let wrong = 1; "
-        "fetch = (...all) => wrong-- > 0 ? Promise.resolve(new Response('wrong')) : fetched(...all);"
-    )
-    bob.run("socket.close()")
+    bob.run("given = (body) => body; wrong = 1; sockets.at(-1).close()")
     bob.wait("document.body.classList.contains('lost')")
     bob.type("#text", "here again")
     ann.wait(f"{TEXTS}.includes('here again')")

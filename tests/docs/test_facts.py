@@ -208,19 +208,26 @@ def facts() -> Iterator[tuple[str, list[str], list[str]]]:
     yield "guides/draining.md", ["`closed_by`"], [str(code)]
     yield "guides/draining.md", ["Retry-After"], ["503"]
     yield "guides/testing.md", ["`timeout`", "`None` waits"], [WORDS[TIMEOUT]]
-    chat = constants(EXAMPLES / "guides" / "chat" / "chat.py")
-    assert 1008 in chat
     yield "guides/testing.md", ["a silent app"], [f"after {TIMEOUT:g} s"]
     total, late, reported = autobahn()
     yield "guides/uvicorn.md", ["cases none fails"], [str(total)]
     yield "guides/uvicorn.md", ["*non-strict*"], [str(total - late - reported), str(late), str(reported)]
     yield "guides/uvicorn.md", ["fail on purpose"], [WORDS[len(OTHERWISE)]]
-    yield "guides/chat.md", ["The server refuses"], ["1008"]
-    script = (EXAMPLES / "guides" / "chat" / "chat.html").read_text(encoding="utf-8")
-    times = {
-        name: int(value.replace("_", "")) for name, value in re.findall(r"\b(FIRST|MOST) = ([\d_]+)", script)
+    client = (folder / "client.js").read_text(encoding="utf-8")
+    final = [code for code in numbers(client[client.index("FINAL = ") :].split(";")[0]) if code == "1008"]
+    yield "guides/chat.md", ["It does not try again", "closes"], final
+    yield "guides/browser.md", ["may not be here"], final
+    options = {
+        name: int(value.replace("_", ""))
+        for name, value in re.findall(r"^  (\w+): ([\d_]+),$", client, re.MULTILINE)
     }
-    yield "guides/chat.md", ["It connects again"], [f"{times['FIRST'] / 1000:g}", f"{times['MOST'] / 1000:g}"]
+    for name, value in options.items():
+        yield "guides/browser.md", [f"| `{name}`" if name != "longestWait" else "`longestWait`"], [f"{value}"]
+    chat = (EXAMPLES / "guides" / "chat" / "chat.html").read_text(encoding="utf-8")
+    longest = re.search(r"longestWait: ([\d_]+),", chat)
+    assert longest is not None
+    waits = [options["firstWait"], int(longest[1].replace("_", ""))]
+    yield "guides/chat.md", ["It connects again"], [f"{wait / 1000:g}" for wait in waits]
     project = tomlkit.parse((ROOT / "packages/lilya-websockets/pyproject.toml").read_text("utf-8")).unwrap()[
         "project"
     ]
@@ -285,7 +292,9 @@ def test_a_fact_in_words_or_a_row(page: str, anchors: list[str], stated: list[st
         ("guides/draining.md", "with 503 and", "with 500 and"),
         ("guides/testing.md", "Five seconds", "Ten seconds"),
         ("guides/chat.md", "0.5 seconds, 1, 2, up to 15", "0.5 seconds, 1, 2, up to 30"),
-        ("guides/chat.md", "sends, with 1008.", "sends, with 1003."),
+        ("guides/chat.md", "closes with 1008,", "closes with 1003,"),
+        ("guides/browser.md", "| 1008 | The client may", "| 1003 | The client may"),
+        ("guides/browser.md", "| 25,000 |", "| 30,000 |"),
         ("index.md", "Python 3.10 or", "Python 3.8 or"),
         ("index.md", "in **5 different ways** on 7", "in **5 different ways** on 8"),
         ("index.md", "**20 times**", "**25 times**"),

@@ -2,21 +2,23 @@
 than one process.
 """
 
-import json
 import os
+from importlib.resources import files
 from pathlib import Path
 from secrets import token_hex
+from typing import Any
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from lilya.websockets import WebSocket
-from lilya.websockets.channels import Channels, Dropped, Event, Gap, Presence
+from lilya.websockets.channels import Channels, Grant, Refused, serve
 from lilya.websockets.origins import OriginGuard
 from lilya.websockets.tokens import bearer_token
 from lilya.websockets.types import Receive, Scope, Send
 
 ROOM = "room:lobby"
 PAGE = Path(__file__).with_suffix(".html")
+CLIENT = files("lilya.websockets.channels") / "client.js"
 LIFETIME = 30  # seconds from a ticket to its use
 
 channels = Channels(os.environ.get("CHANNELS_URL", "memory://"))
@@ -30,8 +32,10 @@ async def room(scope: Scope, receive: Receive, send: Send) -> None:
         await chat(WebSocket(scope, receive, send))
     elif scope["method"] == "POST":
         await ticket(receive, send)
+    elif scope["path"].endswith("/client.js"):
+        await answer(send, CLIENT.read_bytes(), b"text/javascript")
     else:
-        await page(send)
+        await answer(send, PAGE.read_bytes(), b"text/html; charset=utf-8")
 
 
 app = OriginGuard(room)  # no page but this one gets a ticket, or connects
@@ -45,18 +49,15 @@ async def lifespan(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def page(send: Send) -> None:
-    headers = [
-        (b"content-type", b"text/html; charset=utf-8"),
-        # The page loads nothing, and talks to this server alone.
-        (
-            b"content-security-policy",
-            b"default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
-            b"connect-src 'self'",
-        ),
-    ]
+async def answer(send: Send, body: bytes, kind: bytes) -> None:
+    # The page loads nothing but the client, and talks to this server alone.
+    policy = (
+        b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+        b"connect-src 'self'"
+    )
+    headers = [(b"content-type", kind), (b"content-security-policy", policy)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": PAGE.read_bytes()})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def ticket(receive: Receive, send: Send) -> None:
@@ -72,36 +73,19 @@ async def ticket(receive: Receive, send: Send) -> None:
 
 async def chat(websocket: WebSocket) -> None:
     try:
-        name = tickets.loads(bearer_token(websocket, query="ticket") or "", max_age=LIFETIME)
+        ticket = bearer_token(websocket, subprotocol="bearer", query="ticket")
+        name = tickets.loads(ticket or "", max_age=LIFETIME)
     except BadData:
         await websocket.deny(401, "The ticket is invalid or has expired.")
         return
-    since = websocket.query_params.get("since")
-    async with websocket.open(max_message_size=10_000, max_messages_per_second=20):
-        try:
-            joining = channels.join(
-                ROOM, websocket, member=name, history=50, since=since, presence=True, encode=encode
-            )
-            async with joining:
-                async for message in websocket.iter_json():
-                    match message:
-                        case {"key": str(key), "text": str(text)} if len(key) <= 40 and text.strip():
-                            await channels.publish_json(ROOM, {"from": name, "key": key, "text": text})
-                        case {"ask": "members"}:
-                            members = {member.id: member.json() for member in await channels.members(ROOM)}
-                            await websocket.send_json({"type": "here", "members": members})
-                        case _:
-                            raise ValueError("neither something to say nor a question")
-        except ValueError:  # a broken message, or a `since` that is none: both are the client's
-            await websocket.close(1008, "this page and its server do not understand each other")
 
+    def authorize(channel: str) -> Grant | None:
+        return Grant(publish=True, presence=True, member=name) if channel == ROOM else None
 
-def encode(item: Event | Gap | Dropped | Presence) -> str | None:
-    """What clients get; it is done once for all of them."""
-    if isinstance(item, Event):
-        return json.dumps({"type": "message", "id": item.id, **item.json()})
-    if isinstance(item, Gap):
-        return json.dumps({"type": "gap", "id": item.id})
-    if isinstance(item, Presence):
-        return json.dumps({"type": item.type, "member": item.member.id, "name": item.member.json()})
-    return None
+    def sign(channel: str, data: Any) -> Any:
+        """What is published: the name comes from the ticket, and nobody can write another one."""
+        if not isinstance(data, str) or not data.strip() or len(data) > 2000:
+            raise Refused("a message has 1 to 2,000 characters", "invalid")
+        return {"from": name, "text": data}
+
+    await serve(websocket, channels, authorize, on_publish=sign, max_messages_per_second=50)
