@@ -460,7 +460,8 @@ def _core(cases: Results, chosen: Iterable[str]) -> str:
 
 # Plots, in the colours of the page. They are inlined in it, and can be read aloud.
 
-LINE, LEFT, WIDTH = 24, 250, 720
+WIDTH = 360  # what a phone shows without making letters smaller
+LINE = 36  # the height of a bar and its label
 
 
 def plots(figures: dict[str, Results]) -> dict[Path, str]:
@@ -476,6 +477,7 @@ def plots(figures: dict[str, Results]) -> dict[Path, str]:
         ),
         FOLDER / "idle.svg": bars("Memory per idle connection", cases["idle"]),
         FOLDER / "growth.svg": lines("Processor time per message, by the number of connections", cases),
+        FOLDER / "parts.svg": parts("Where one message spends its time: echo of 32 bytes", cases),
     }
 
 
@@ -483,7 +485,7 @@ def _svg(title: str, said: str, height: float, shapes: Iterable[str]) -> str:
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img" '
-            f'aria-label="{escape(title)}" class="figures" style="max-width: {WIDTH}px">',
+            f'aria-label="{escape(title)}" class="figures" style="max-width: 29rem">',
             f"<title>{escape(title)}</title>",
             f"<desc>{escape(said)}</desc>",
             *shapes,
@@ -493,12 +495,12 @@ def _svg(title: str, said: str, height: float, shapes: Iterable[str]) -> str:
 
 
 def bars(title: str, case: Results) -> str:
-    """One bar for each row, the least first."""
+    """One bar for each row, the least first; what it is stands above it."""
     rows = sorted(
         ((label, row["value"]) for label, row in case["rows"].items() if "missing" not in row),
         key=lambda row: row[1],
     )
-    scale = (WIDTH - LEFT - 90) / max(value for _, value in rows)
+    scale = WIDTH / max(value for _, value in rows)
     shapes, said = [], []
     for position, (label, value) in enumerate(rows):
         y = position * LINE
@@ -506,21 +508,12 @@ def bars(title: str, case: Results) -> str:
         said.append(f"{label}: {text}.")
         shapes.append(
             f'<g data-label="{escape(label)}" data-value="{value:g}"{_class(label)}>'
-            f'<text x="{LEFT - 8}" y="{y + 16}" text-anchor="end">{escape(_short(label))}</text>'
-            f'<rect x="{LEFT}" y="{y + 4}" width="{value * scale:.1f}" height="{LINE - 8}" '
-            'fill="currentColor"/>'
-            f'<text x="{LEFT + value * scale + 8:.1f}" y="{y + 16}">{text}</text></g>'
+            f'<text x="0" y="{y + 14}">{escape(label)}</text>'
+            f'<text x="{WIDTH}" y="{y + 14}" text-anchor="end">{text}</text>'
+            f'<rect x="0" y="{y + 19}" width="{value * scale:.1f}" height="{LINE - 24}" '
+            'fill="currentColor"/></g>'
         )
-    return _svg(title, " ".join(said), len(rows) * LINE + 4, shapes)
-
-
-def _short(label: str) -> str:
-    """A label that has room; the whole is in the description."""
-    return (
-        label.replace(f" on {OURS}.uvicorn", " on ours").replace(f"{OURS}.uvicorn", "ours, raw ASGI")
-        if " on " in label
-        else label
-    )
+    return _svg(title, " ".join(said), len(rows) * LINE, shapes)
 
 
 def _class(label: str) -> str:
@@ -537,7 +530,7 @@ def lines(title: str, cases: Results) -> str:
         for label in next(iter(columns.values()))["rows"]
         if all("missing" not in case["rows"][label] for case in columns.values())
     ]
-    top, bottom, left, right = 16, 260, 60, WIDTH - 215
+    top, bottom, left, right = 16, 260, 34, WIDTH - 24
     step = (right - left) / (len(columns) - 1)
     most = max(case["rows"][label]["value"] for case in columns.values() for label in labels)
     scale = (bottom - top) / most
@@ -549,7 +542,7 @@ def lines(title: str, cases: Results) -> str:
         )
     for part in (0.5, 1.0):
         y = bottom - most * part * scale
-        shapes.append(f'<text x="{left - 8}" y="{y + 5:.1f}" text-anchor="end">{number(most * part)}</text>')
+        shapes.append(f'<text x="{left - 6}" y="{y + 5:.1f}" text-anchor="end">{number(most * part)}</text>')
     said, ends = [], []
     for label in labels:
         values = [case["rows"][label]["value"] for case in columns.values()]
@@ -557,11 +550,12 @@ def lines(title: str, cases: Results) -> str:
             f"{left + position * step:.1f},{bottom - value * scale:.1f}"
             for position, value in enumerate(values)
         )
-        # The names stand at the ends of the lines, apart from one another.
+        # A letter stands at the end of each line, apart from the others. What it means is below the plot.
         ends.append((bottom - values[-1] * scale, label, points, values))
     before = float("-inf")
-    for y, label, points, values in sorted(ends):
+    for position, (y, label, points, values) in enumerate(sorted(ends)):
         before = y = max(y, before + 16)
+        letter = "ABCDEFGH"[position]
         listed = ", ".join(
             f"{number(value)} at {count:,}" for value, count in zip(values, columns, strict=True)
         )
@@ -569,9 +563,68 @@ def lines(title: str, cases: Results) -> str:
         shapes.append(
             f'<g data-label="{escape(label)}" data-values="{" ".join(f"{value:g}" for value in values)}"'
             f'{_class(label)}><polyline points="{points}" fill="none" stroke="currentColor"/>'
-            f'<text x="{right + 8}" y="{y + 5:.1f}">{escape(label)}</text></g>'
+            f'<text x="{right + 8}" y="{y + 5:.1f}">{letter}</text>'
+            f'<text x="{left}" y="{bottom + 46 + 18 * position}">{letter}: {escape(label)}</text></g>'
         )
-    return _svg(title, " ".join(said), bottom + 32, shapes)
+    return _svg(title, " ".join(said), bottom + 46 + 18 * len(labels), shapes)
+
+
+# The kernel, the event loop and the cutting of frames, without messages or ASGI: what picows takes in all.
+LEAST = "picows"
+
+
+def shares(cases: Results) -> dict[str, dict[str, float]]:
+    """What an echo costs, by its parts; 1 is a raw ASGI app on uvicorn."""
+    servers = {name: cases["echo"]["rows"][name]["ratio"] for name in ("uvicorn", f"{OURS}.uvicorn")}
+    least = cases["echo"]["rows"][LEAST]["ratio"]
+    rows = cases["frameworks"]["rows"]
+    found = {}
+    for server, whole in servers.items():
+        for wrapper, name in ((f"{OURS} (async with)", "a block"), ("FastAPI", "FastAPI")):
+            found[f"{name}, {server}"] = {
+                "kernel": least,
+                "server": whole - least,
+                "wrapper": rows[f"{wrapper} on {server}"]["ratio"] - rows[server]["ratio"],
+            }
+    return {
+        label: {part: rounded(value) for part, value in of_label.items()} for label, of_label in found.items()
+    }
+
+
+def parts(title: str, cases: Results) -> str:
+    """Where a message spends its time: a bar of three parts for each way."""
+    found = shares(cases)
+    scale = WIDTH / max(sum(of_label.values()) for of_label in found.values())
+    shapes, said = [], []
+    for position, (label, of_label) in enumerate(found.items()):
+        y, x = position * LINE, 0.0
+        listed = ", ".join(f"{part} {value:.2f}" for part, value in of_label.items())
+        whole = sum(of_label.values())
+        said.append(f"{label}: {whole:.2f}, of which {listed}.")
+        shapes.append(
+            f'<g data-label="{escape(label)}" data-values="{" ".join(f"{v:g}" for v in of_label.values())}">'
+            f'<text x="0" y="{y + 14}">{escape(label)}</text>'
+            f'<text x="{WIDTH}" y="{y + 14}" text-anchor="end">{whole:.2f}</text>'
+        )
+        for part, value in of_label.items():
+            shapes.append(
+                f'<rect x="{x:.1f}" y="{y + 19}" width="{value * scale:.1f}" height="{LINE - 24}" '
+                f'fill="currentColor" class="{part}"/>'
+            )
+            x += value * scale
+        shapes.append("</g>")
+    y = len(found) * LINE
+    for part, what in (
+        ("kernel", "the kernel, and frames: all that picows takes"),
+        ("server", "the rest of the server: messages, ASGI"),
+        ("wrapper", "the wrapper: a block, or FastAPI"),
+    ):
+        y += 20
+        shapes.append(
+            f'<rect x="0" y="{y - 10}" width="12" height="12" fill="currentColor" class="{part}"/>'
+            f'<text x="20" y="{y}">{escape(what)}</text>'
+        )
+    return _svg(title, " ".join(said), y + 8, shapes)
 
 
 if __name__ == "__main__":

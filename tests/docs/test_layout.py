@@ -17,21 +17,29 @@ WIDTHS = (1300, 400)
 
 pytestmark = [needs_chromium, pytest.mark.page("mkdocs.yml", "extra_css")]
 
-# What reaches beyond the window although nothing around it scrolls, and the letters of a drawing that are
-# smaller than so many pixels. What is folded has no size.
+# What reaches beyond the window although nothing around it scrolls, the letters of a drawing that are smaller
+# than so many pixels, and its labels that reach beyond it. What is folded has no size.
 LOOK = """(() => {
     const scrolls = (element) => element && !element.matches('.md-content') && (
         ['auto', 'scroll'].includes(getComputedStyle(element).overflowX) || scrolls(element.parentElement));
     const told = (element) => `${element.tagName} ${element.textContent.trim().slice(0, 40)}`;
     const width = document.documentElement.clientWidth;
     const content = [...document.querySelectorAll('.md-content *')];
+    const cut = (element) => {
+        const place = element.getBoundingClientRect();
+        const drawing = element.closest('svg').getBoundingClientRect();
+        return place.left < drawing.left - 1 || place.right > drawing.right + 1
+            || place.top < drawing.top - 1 || place.bottom > drawing.bottom + 1;
+    };
+    const labels = content.filter((element) => element.matches('svg[role=img] text'));
     return {
         wide: content.filter((element) => {
             const place = element.getBoundingClientRect();
             return place.width && place.right > width + 1 && !scrolls(element.parentElement);
         }).map(told),
-        small: content.filter((element) => element.matches('svg text')
-            && parseFloat(getComputedStyle(element).fontSize) * element.getScreenCTM().a < 8).map(told),
+        small: labels.filter((element) => (
+            parseFloat(getComputedStyle(element).fontSize) * element.getScreenCTM().a < 9)).map(told),
+        long: labels.filter(cut).map(told),
     };
 })()"""
 
@@ -71,7 +79,12 @@ def test_a_page_fits_its_window(tab: Tab, request: pytest.FixtureRequest) -> Non
             " + 'too long '.repeat(40) + '</b>'",
             "wide",
         ),
-        ("project/performance", "document.querySelector('svg.figures').style.minWidth = '0'", "small"),
+        ("project/performance", "document.querySelector('svg.figures').style.width = '15rem'", "small"),
+        (
+            "project/performance",
+            "document.querySelector('svg.figures text').textContent = 'a'.repeat(90)",
+            "long",
+        ),
     ],
     indirect=["tab"],
 )

@@ -151,6 +151,45 @@ def test_lines(figures: dict[str, Results]) -> None:
         assert values == [case["rows"][label]["value"] for case in cases]
 
 
+def parts_of(svg: str) -> dict[str, list[float]]:
+    """The shares of each bar; every part is as long as its share."""
+    root = ElementTree.fromstring(svg)
+    found, scales = {}, []
+    for group in root.iter(f"{SVG}g"):
+        values = [float(value) for value in group.attrib["data-values"].split()]
+        bars = group.findall(f"{SVG}rect")
+        assert [bar.get("class") for bar in bars] == ["kernel", "server", "wrapper"]
+        scales += [float(bar.attrib["width"]) / value for bar, value in zip(bars, values, strict=True)]
+        found[group.attrib["data-label"]] = values
+    assert scales == pytest.approx([max(scales)] * len(scales), rel=0.01)
+    return found
+
+
+def test_parts(figures: dict[str, Results]) -> None:
+    svg = (FOLDER / "parts.svg").read_text(encoding="utf-8")
+    cases = figures["wire"]["cases"]
+    rows = {
+        name: row["ratio"] for case in ("echo", "frameworks") for name, row in cases[case]["rows"].items()
+    }
+    drawn = parts_of(svg)
+    assert len(drawn) == 4
+    for label, values in drawn.items():
+        what, _, server = label.partition(", ")
+        wrapper = "FastAPI" if "FastAPI" in what else f"{OURS} (async with)"
+        on_top = rows[f"{wrapper} on {server}"] - cases["frameworks"]["rows"][server]["ratio"]
+        assert sum(values) == pytest.approx(cases["echo"]["rows"][server]["ratio"] + on_top, abs=0.01)
+        assert values[0] == pytest.approx(rows["picows"], abs=0.001)
+    with pytest.raises(AssertionError):  # the planted fault
+        parts_of(
+            re.sub(
+                r'width="[\d.]+"( height="12" fill="currentColor" class="server")',
+                r'width="9"\1',
+                svg,
+                count=1,
+            )
+        )
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.svg")), ids=lambda path: path.stem)
 def test_the_plots_have_the_colours_of_the_page_and_are_on_it(path: Path, site: Path) -> None:
     svg = path.read_text(encoding="utf-8")
