@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import re
 from collections.abc import Iterator
@@ -130,6 +131,25 @@ def tables(path: Path, text: str | None = None) -> Iterator[list[Part]]:
             table = [part] if part.kind == "row" else []
     if table:
         yield table
+
+
+def named_docstrings(source: str) -> Iterator[tuple[str, int, str]]:
+    """The docstrings of a module: whose each is, such as `Channels.join`, its first line, and its text."""
+    left: list[tuple[str, ast.AST]] = [("", ast.parse(source))]
+    while left:
+        name, node = left.pop(0)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                yield name, first.lineno, first.value.value
+        left += [
+            (".".join(filter(None, [name, getattr(child, "name", "")])), child)
+            for child in ast.iter_child_nodes(node)
+        ]
 
 
 def table_of(path: Path, *head: str, text: str | None = None) -> list[Part]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import at
+from tests.docs.pages import PAGES, at, name_of
 
 pytestmark = pytest.mark.page("README.md", "uvicorn echo:app")
 
@@ -197,6 +197,29 @@ def test_the_readmes_example_runs(tmp_path: Path, run: Callable[[str, Path], Com
 @pytest.mark.page("README.md", "## The pages")
 def test_the_links_of_the_readme() -> None:
     assert broken_links(READMES[0].read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.page("README.md", "## The pages")
+def test_the_readme_lists_every_page() -> None:
+    markdown = READMES[0].read_text(encoding="utf-8")
+    assert unlisted(markdown) == []
+    # Planted faults.
+    for page in ("lifecycle", "security"):
+        (found,) = unlisted(re.sub(rf"\n\* \[[^\]]+\]\([\w/]*{page}\.md\)[^\n]*", "", markdown))
+        assert re.fullmatch(rf"README\.md:\d+: the list leaves out docs/[\w/]*{page}\.md", found)
+
+
+# The first page has the same list, and this one shows CONTRIBUTING.md.
+NOT_LISTED = {"docs/index.md", "docs/contributing.md", "docs/project/contributing.md"}
+
+
+def unlisted(markdown: str) -> list[str]:
+    """The pages that the README does not lead to."""
+    return [
+        f"{at(READMES[0], '## The pages', markdown)}: the list leaves out {name_of(page)}"
+        for page in PAGES
+        if f"]({name_of(page)}" not in markdown and name_of(page) not in NOT_LISTED
+    ]
 
 
 def shown_code(markdown: str) -> list[str]:

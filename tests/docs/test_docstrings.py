@@ -32,7 +32,8 @@ from lilya.websockets.channels import Channels
 from lilya.websockets.origins import OriginGuard
 from lilya.websockets.testing import AsyncTestClient, TestClient, connect, unguarded_routes
 from lilya.websockets.types import Receive, Scope, Send
-from tests.docs.pages import PAGES, ROOT
+from tests.docs.pages import PAGES, ROOT, named_docstrings
+from tests.docs.test_facts import longest_reason, sendable, statuses
 from tests.docs.test_scope import configuration
 from ws_doctest._names import Names
 from ws_doctest._pages import read_page
@@ -58,15 +59,8 @@ def names() -> Names:
 
 def docstrings(source: str) -> Iterator[tuple[int, str]]:
     """The docstrings of a file, each with its first line."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                yield first.lineno, first.value.value
+    for _, start, text in named_docstrings(source):
+        yield start, text
 
 
 def problems(file: Path, source: str) -> list[str]:
@@ -320,6 +314,120 @@ def test_planted_docstring(name: str, old: str, new: str) -> None:
     found = problems(SOURCE / name, text.replace(old, new, 1))
     assert found
     assert re.match(r"packages/lilya-websockets/src/lilya/websockets/[\w/]+\.py:\d+: ", found[0])
+
+
+# Arguments: their names, their defaults, and the limits that many of them share
+
+
+def named(module: ModuleType, name: str) -> Any:
+    """What a module defines under a name, such as `Channels.join`; `None` if it is not to be found."""
+    found: Any = module
+    for part in name.split("."):
+        found = inspect.getattr_static(found, part, None)
+        found = getattr(found, "__func__", found)
+    return found
+
+
+def arguments(docstring: str) -> Iterator[tuple[int, str, str]]:
+    """The entries below `Args:`, each with its line from the first of the docstring, and its text."""
+    lines = docstring.split("\n")
+    head = next((number for number, line in enumerate(lines) if line.strip() == "Args:"), None)
+    if head is None:
+        return
+    indent = len(lines[head]) - len(lines[head].lstrip()) + 4
+    entry: tuple[int, str, str] | None = None
+    for number, line in enumerate([*lines[head + 1 :], "end"], head + 1):
+        found = re.match(rf" {{{indent}}}(\*{{0,2}}\w+): (.*)", line)
+        if entry is not None and (found or not line.startswith(" " * (indent + 1))):
+            yield entry
+            entry = None
+        if found:
+            entry = number, found[1].lstrip("*"), found[2]
+        elif entry is not None:
+            entry = *entry[:2], f"{entry[2]} {line.strip()}"
+        elif line.strip() and not line.startswith(" " * indent):
+            return
+
+
+DEFAULT = re.compile(r"Default: `?(\"[^\"]*\"|-?\d[\d_,]*(?:\.\d+)?|True|False)(?=`|,|\.(?:\s|$)|$)")
+
+
+def argument_problems(name: str, target: Any, docstring: str) -> Iterator[tuple[int, str]]:
+    """The arguments that there are not, and the defaults that are others."""
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return
+    for number, argument, text in arguments(docstring):
+        parameter = parameters.get(argument)
+        if parameter is None:
+            yield number, f"{name} has no argument {argument}; it has {', '.join(parameters)}"
+            continue
+        said = re.search(
+            r"Default: `?(\"[^\"]*\"|-?\d[\d_,]*(?:\.\d+)?|True|False)(?=`|,|\.(?:\s|$)|$)", text
+        )
+        if said and ast.literal_eval(said[1].replace(",", "")) != parameter.default:
+            yield number, f"the default of {argument} is {parameter.default!r}, not {said[1]}"
+
+
+SENDABLE = ", ".join("-".join(pair) for pair in zip(sendable()[::2], sendable()[1::2], strict=True))
+# Who says one of these numbers, and what it is.
+SHARED = {
+    r"\d+-\d+(?:, \d+-\d+)*, \d{4}-4999": SENDABLE,
+    r"(?<=At most )\d+(?= bytes of UTF-8)": str(longest_reason()),
+    r"(?<=longer than )\d+(?= bytes)": str(longest_reason()),
+    r"(?<=The status, )\d+-\d+": "-".join(statuses()),
+    r"(?<=status from )\d+ to \d+": " to ".join(statuses()),
+}
+
+
+def shared_problems(docstring: str) -> Iterator[tuple[int, str]]:
+    """The numbers that are others than those of the code."""
+    for number, line in enumerate(docstring.split("\n")):
+        for pattern, wanted in SHARED.items():
+            for found in re.finditer(pattern, line):
+                if found[0] != wanted:
+                    yield number, f"expected {wanted}, it says {found[0]}"
+
+
+def said_of_arguments(file: Path, source: str) -> list[str]:
+    """What is wrong with arguments and numbers in the docstrings of a file."""
+    name = file.relative_to(SOURCE.parents[1]).with_suffix("").as_posix().replace("/", ".")
+    module = importlib.import_module(name.removesuffix(".__init__"))
+    found = []
+    for name, start, text in named_docstrings(source):
+        problems = list(shared_problems(text))
+        problems += argument_problems(name, named(module, name), text)
+        found += [
+            f"{file.relative_to(ROOT).as_posix()}:{start + number}: {problem}" for number, problem in problems
+        ]
+    return found
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(SOURCE).as_posix())
+def test_arguments_in_docstrings(file: Path) -> None:
+    assert said_of_arguments(file, file.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("_websocket.py", "1000-1003, 1007-1014, 3000", "1000-1003, 1007-1015, 3000", "1007-1014"),
+        ("_websocket.py", "reason: At most 123 bytes", "reason: At most 125 bytes", "expected 123"),
+        ("_websocket.py", "status: The status, 200-599", "status: The status, 100-599", "expected 200-599"),
+        ("_websocket.py", "buffer_bytes: ", "buffer_size: ", "no argument buffer_size"),
+        ("limits.py", "Default: 1008.", "Default: 1013.", "default of code is 1008"),
+        ("draining.py", "Default: 1012, the", "Default: 1001, the", "default of code is 1012"),
+        ("redis.py", '`"lilya:limits"`', '`"lilya:limit"`', "default of prefix is"),
+    ],
+)
+def test_planted_argument(name: str, old: str, new: str, said: str) -> None:
+    text = (SOURCE / name).read_text(encoding="utf-8")
+    assert old in text
+    found = said_of_arguments(SOURCE / name, text.replace(old, new, 1))
+    assert len(found) == 1
+    assert re.match(r"packages/lilya-websockets/src/lilya/websockets/[\w/]+\.py:\d+: ", found[0])
+    assert said in found[0]
 
 
 def shown() -> set[str]:

@@ -1,4 +1,4 @@
-"""Figures in words and in tables by hand: none changes by a slip.
+"""Figures in words, in tables by hand and in docstrings: none changes by a slip.
 
 What code or a file of results can hold is held elsewhere. The rest (what was measured once, limits of other
 programs, how long a command takes) is recorded in `figures.toml`, by page and section. Whoever changes a
@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import tomlkit
 
-from tests.docs.pages import PAGES, ROOT, at, name_of, parts
+from tests.docs.pages import PAGES, ROOT, at, name_of, named_docstrings, parts
 
 pytestmark = pytest.mark.page("CONTRIBUTING.md", "`tests/docs/figures.toml`")
 
@@ -28,6 +28,9 @@ READMES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *ROOT.glob("packages/*/README.md"),
 ]
+# Of a module, whoever uses it reads the docstrings that are public.
+MODULES = sorted((ROOT / "packages/lilya-websockets/src").rglob("*.py"))
+SOURCES = [*READMES, *PAGES, *MODULES]
 
 UNITS = (
     r"µs|ms|ns|s|min|h|%|×|[kKMG]i?B|bytes?|(?:micro|milli|nano)?seconds?|minutes?|hours?|days?|messages?|frames?"
@@ -47,6 +50,9 @@ MADE = re.compile(r"<!-- (figures|servers) ([\w-]+) -->.*?<!-- end of \2 -->", r
 
 def figures(path: Path, text: str) -> Iterator[tuple[str, int, str]]:
     """The figures of a page: the section, the line, and the figure with its unit."""
+    if path.suffix == ".py":
+        yield from _figures_of_docstrings(text)
+        return
     # What is made from results is empty here; the lines count.
     text = MADE.sub(lambda made: "\n" * made[0].count("\n"), text)
     section = ""
@@ -59,9 +65,21 @@ def figures(path: Path, text: str) -> Iterator[tuple[str, int, str]]:
         for number, line in enumerate(part.text.split("\n"), part.line):
             # An address, an anchor and the number of an item are no figures.
             bare = re.sub(r"\]\([^)]*\)|https?://\S+|\{ *[#.][^}]*\}|^\s*\d+\. ", " ", line)
-            for found in FIGURE.finditer(bare):
-                said = " ".join(filter(None, [found["number"], found["unit"], found["word"], found["alone"]]))
-                yield section, number, said.lower()
+            for said in _figures_in(bare):
+                yield section, number, said
+
+
+def _figures_in(text: str) -> Iterator[str]:
+    for found in FIGURE.finditer(text):
+        yield " ".join(filter(None, [found["number"], found["unit"], found["word"], found["alone"]])).lower()
+
+
+def _figures_of_docstrings(source: str) -> Iterator[tuple[str, int, str]]:
+    for name, start, text in named_docstrings(source):
+        if not re.search(r"(?:^|\.)_", name):
+            for number, line in enumerate(text.split("\n"), start):
+                for said in _figures_in(line):
+                    yield name or "module", number, said
 
 
 def recorded() -> dict[str, dict[str, list[str]]]:
@@ -90,7 +108,8 @@ def problems(path: Path, text: str, record: dict[str, list[str]]) -> list[str]:
             f"{name_of(path)}:{line}: {figure!r} is not recorded{instead}; {hint}" for line, figure in more
         ]
         if gone and not more:
-            found.append(f"{at(path, section, text)}: the section no longer says {gone}; {hint}")
+            where = section if path.suffix == ".md" else section.rpartition(".")[2]
+            found.append(f"{at(path, where, text)}: the section no longer says {gone}; {hint}")
     return found
 
 
@@ -98,7 +117,7 @@ def record_anew() -> None:
     document = tomlkit.document()
     for line in (__doc__ or "").strip().split("\n")[2:]:
         document.add(tomlkit.comment(line) if line else tomlkit.nl())
-    for path in (*READMES, *PAGES):
+    for path in SOURCES:
         sections: dict[str, list[str]] = {}
         for section, _, figure in figures(path, path.read_text(encoding="utf-8")):
             sections.setdefault(section, []).append(figure)
@@ -116,11 +135,11 @@ def test_each_figure_is_recorded(request: pytest.FixtureRequest) -> None:
     record = recorded()
     found = [
         problem
-        for path in (*READMES, *PAGES)
+        for path in SOURCES
         for problem in problems(path, path.read_text(encoding="utf-8"), record.get(name_of(path), {}))
     ]
     assert not found, "\n".join(found)
-    assert set(record) <= {name_of(path) for path in (*READMES, *PAGES)}
+    assert set(record) <= {name_of(path) for path in SOURCES}
 
 
 @pytest.mark.parametrize(
@@ -148,6 +167,16 @@ def test_planted_figure(page: str, old: str, new: str) -> None:
     gone = problems(path, text.replace(old, "", 1), record)
     assert gone
     assert all(re.match(rf"docs/{page}:\d+: ", each) for each in gone)
+
+
+def test_planted_figure_in_a_docstring() -> None:
+    (path,) = [path for path in MODULES if path.name == "_websocket.py"]
+    text = path.read_text(encoding="utf-8")
+    record = recorded()[name_of(path)]
+    assert problems(path, text, record) == []
+    assert "more closes with 1009" in text
+    (found,) = problems(path, text.replace("more closes with 1009", "more closes with 1008", 1), record)
+    assert re.match(r"packages/lilya-websockets/src/lilya/websockets/_websocket\.py:\d+: '1008' ", found)
 
 
 def test_what_is_a_figure() -> None:

@@ -1,6 +1,6 @@
 """Faults in pages, examples, transcripts, figures, READMEs and configuration, one at a time, of every kind.
 
-Written before anybody looked which of them are seen. `__main__.py` counts how many `pytest docs` and
+Written before anybody looked which of them are seen. `__main__.py` counts how many `pytest --ws-pages` and
 `pytest tests/docs` notice, and whether they say on which page and in which line.
 """
 
@@ -8,14 +8,14 @@ Written before anybody looked which of them are seen. `__main__.py` counts how m
 
 from __future__ import annotations
 
-from tests.planted.planting import Fault, Plant, add, change, create
+from tests.planted.planting import Fault, Plant, add, change, create, find, substitute
 
 FAULTS: list[Fault] = []
 
 
-def fault(kind: str, name: str, *plants: Plant, alone: bool = False) -> None:
+def fault(kind: str, name: str, *plants: Plant) -> None:
     """Add one to the list."""
-    FAULTS.append(Fault(name, plants, kind, alone))
+    FAULTS.append(Fault(name, plants, kind))
 
 
 # 1. Shown and not run
@@ -34,15 +34,14 @@ fault(
     NOT_RUN,
     "an app in a page without a session",
     add(
-        "docs/concepts/errors.md",
-        "\n```python\nasync def app(scope, receive, send):\n    await send(nothing)\n```\n",
+        "docs/errors.md", "\n```python\nasync def app(scope, receive, send):\n    await send(nothing)\n```\n"
     ),
 )
 fault(
     NOT_RUN,
     "a function that nobody calls",
     change(
-        "docs/concepts/errors.md",
+        "docs/errors.md",
         "print(websocket.closed_by)\n#> server\n```",
         "print(websocket.closed_by)\n#> server\n\n\nasync def later():\n    await websocket.reopen()\n```",
     ),
@@ -51,7 +50,7 @@ fault(
     NOT_RUN,
     "a line of an example that no session reaches",
     change(
-        "docs_src/guides/open/echo.py",
+        "docs_src/open/echo.py",
         "            await websocket.send_text",
         '            if text == "quit":\n                await websocket.leave()\n            await websocket.send_text',
     ),
@@ -69,7 +68,7 @@ fault(
     NOT_RUN,
     "an argument in a fence of text",
     change(
-        "docs/guides/open.md",
+        "docs/open.md",
         'raise WebSocketException(code=4007, reason="why")',
         'raise WebSocketExeption(code=4007, reason="why")',
     ),
@@ -81,36 +80,27 @@ WRONG_PLACE = "shown in the wrong place"
 fault(
     WRONG_PLACE,
     "a session below another app",
-    change(
-        "docs/guides/open.md",
-        "{!> ../../docs_src/guides/open/idle.ws !}",
-        "{!> ../../docs_src/guides/open/heartbeat.ws !}",
-    ),
+    change("docs/open.md", "open/idle.ws !}", "open/heartbeat.ws !}"),
 )
 fault(
     WRONG_PLACE,
     "a session of another page",
-    change(
-        "docs/index.md",
-        "{!> ../docs_src/index/echo.ws !}",
-        "{!> ../docs_src/concepts/errors/client_left.ws !}",
-    ),
+    change("docs/index.md", "index/echo.ws !}", "errors/client_left.ws !}"),
 )
 fault(
     WRONG_PLACE,
     "an example that is shown below the wrong heading",
     change("docs/websockets.md", "#### Cookies", "#### Cookie jar"),
-    alone=True,
 )
 fault(
     WRONG_PLACE,
     "a file of a console under another title",
-    change("docs/project/ws-doctest.md", '````markdown title="README.md"', '````markdown title="GUIDE.md"'),
+    change("docs/ws-doctest.md", '````markdown title="README.md"', '````markdown title="GUIDE.md"'),
 )
 fault(
     WRONG_PLACE,
     "the diagram of what is sent where that of what is received belongs",
-    change("docs/concepts/lifecycle.md", "{!> lifecycle-receive.svg !}", "{!> lifecycle-send.svg !}"),
+    change("docs/lifecycle.md", "{!> lifecycle-receive.svg !}", "{!> lifecycle-send.svg !}"),
 )
 
 # 3. Silently out of sight
@@ -120,9 +110,8 @@ fault(
     OUT_OF_SIGHT,
     "a page outside the navigation",
     create("docs/guides/tornado.md", "# Tornado\n\nNothing yet.\n"),
-    alone=True,
 )
-fault(OUT_OF_SIGHT, "a page in another form", create("docs/more.rst", "More\n====\n"), alone=True)
+fault(OUT_OF_SIGHT, "a page in another form", create("docs/more.rst", "More\n====\n"))
 fault(
     OUT_OF_SIGHT,
     "two servers fewer",
@@ -131,13 +120,11 @@ fault(
         '["websockets-sansio", "wsproto", "websockets", "lilya.websockets.uvicorn:WebSocketProtocol"]',
         '["websockets-sansio", "wsproto"]',
     ),
-    alone=True,
 )
 fault(
     OUT_OF_SIGHT,
     "no pages",
     change("pyproject.toml", 'ws_doctest_pages = [\n    "docs",\n', "ws_doctest_pages = [\n"),
-    alone=True,
 )
 fault(
     OUT_OF_SIGHT,
@@ -154,30 +141,31 @@ fault(
     change(
         "pyproject.toml",
         "ws_doctest_elsewhere = [",
-        'ws_doctest_elsewhere = ["docs_src/guides/draining: it takes long", ',
+        'ws_doctest_elsewhere = ["docs_src/draining: it takes long", ',
     ),
-    alone=True,
 )
 fault(
     OUT_OF_SIGHT,
     "a page that the site leaves out",
-    change("mkdocs.yml", "exclude_docs: |\n", "exclude_docs: |\n  draining.md\n"),
-    alone=True,
+    change(
+        "mkdocs.yml",
+        "exclude_docs: |\n",
+        f"exclude_docs: |\n  {find('docs/draining.md').removeprefix('docs/')}\n",
+    ),
 )
 fault(
     OUT_OF_SIGHT,
     "a cell of MyST",
-    add("docs/concepts/errors.md", "\n```{code-cell} python\nwebsocket.no_such_thing\n```\n"),
+    add("docs/errors.md", "\n```{code-cell} python\nwebsocket.no_such_thing\n```\n"),
 )
 fault(
     OUT_OF_SIGHT,
     "a build that is not strict",
     change(
         "noxfile.py",
-        'else:\n            session.run("mkdocs", "build", "--strict", "--clean")',
-        'else:\n            session.run("mkdocs", "build", "--clean")',
+        '"""The built docs, in site/."""\n        install(session, CORE, DOCTEST, groups=("docs",))\n        session.run("mkdocs", "build", "--strict", "--clean")',
+        '"""The built docs, in site/."""\n        install(session, CORE, DOCTEST, groups=("docs",))\n        session.run("mkdocs", "build", "--clean")',
     ),
-    alone=True,
 )
 
 # 4. The specification
@@ -214,7 +202,6 @@ fault(
     SPECIFICATION,
     "a heading of it is gone",
     change("docs/websockets.md", "#### Path Params\n", ""),
-    alone=True,
 )
 
 # 5. What the pages say about behaviour
@@ -238,12 +225,12 @@ fault(
         "`[]` and `get` give the last value, `getall` gives every one.",
     ),
 )
-fault(BEHAVIOUR, "a code in a session", change("docs_src/guides/open/idle.ws", "1001", "1000"))
+fault(BEHAVIOUR, "a code in a session", change("docs_src/open/idle.ws", "1001", "1000"))
 fault(
     BEHAVIOUR,
     "how a block ends that raises",
     change(
-        "docs/guides/open.md",
+        "docs/open.md",
         "| It raises. | close 1011, without a reason |",
         "| It raises. | close 1000, without a reason |",
     ),
@@ -252,7 +239,7 @@ fault(
     BEHAVIOUR,
     "what a second receive raises",
     change(
-        "docs/concepts/errors.md",
+        "docs/errors.md",
         "| Receive in two tasks at the same time | `WebSocketRuntimeError` in the second |",
         "| Receive in two tasks at the same time | `WebSocketClosed` in the second |",
     ),
@@ -260,7 +247,7 @@ fault(
 fault(
     BEHAVIOUR,
     "a comment of what is printed",
-    change("docs/guides/open.md", "#> ['First', 'Second']", "#> ['Second', 'First']"),
+    change("docs/open.md", "#> ['First', 'Second']", "#> ['Second', 'First']"),
 )
 
 # 6. Signatures and names
@@ -269,20 +256,18 @@ SIGNATURES = "signatures and names"
 fault(
     SIGNATURES,
     "a default of a function",
-    change("docs/guides/draining.md", "close_all(websockets, code=1012,", "close_all(websockets, code=1001,"),
+    change("docs/draining.md", "close_all(websockets, code=1012,", "close_all(websockets, code=1001,"),
 )
 fault(
     SIGNATURES,
     "a default in a table",
-    change(
-        "docs/guides/testing.md", "| `close(code=1000, reason=None)` |", "| `close(code=1001, reason=None)` |"
-    ),
+    change("docs/testing.md", "| `close(code=1000, reason=None)` |", "| `close(code=1001, reason=None)` |"),
 )
 fault(
     SIGNATURES,
     "an option in words",
     change(
-        "docs/guides/open.md",
+        "docs/open.md",
         "The reader keeps up to `buffer_messages=64` messages",
         "The reader keeps up to `buffer_messages=65` messages",
     ),
@@ -291,7 +276,7 @@ fault(
     SIGNATURES,
     "a method that does not exist",
     change(
-        "docs/guides/open.md",
+        "docs/open.md",
         "`wait_disconnected()` returns at once. No message",
         "`wait_disconnect()` returns at once. No message",
     ),
@@ -299,28 +284,23 @@ fault(
 fault(
     SIGNATURES,
     "a bullet of a method is gone",
-    change("docs/guides/open.md", "* `websocket.select_subprotocol(preferences)`\n", ""),
+    change("docs/open.md", "* `websocket.select_subprotocol(preferences)`\n", ""),
 )
 fault(
     SIGNATURES,
     "a public name is not in the reference",
-    change(
-        "docs/reference/websockets.md", "::: lilya.websockets.PreparedMessage", "::: lilya.websockets.URL"
-    ),
-    alone=True,
+    change("docs/reference.md", "::: lilya.websockets.PreparedMessage", "::: lilya.websockets.URL"),
 )
 fault(
     SIGNATURES,
     "an attribute that does not exist",
-    change(
-        "docs/concepts/errors.md", "It has a `code`, always an `int`", "It has a `codes`, always an `int`"
-    ),
+    change("docs/errors.md", "It has a `code`, always an `int`", "It has a `codes`, always an `int`"),
 )
 fault(
     SIGNATURES,
     "an argument that does not exist",
     change(
-        "docs/guides/channels.md",
+        "docs/channels.md",
         '`channels.publish_from_thread("room:1", data)`',
         '`channels.publish_from_thread("room:1", data, wait=True)`',
     ),
@@ -354,15 +334,13 @@ fault(
     ),
 )
 fault(
-    FACTS,
-    "the answer to a handshake",
-    change("docs/guides/uvicorn.md", "| HTTP/1.0 | 505 |", "| HTTP/1.0 | 400 |"),
+    FACTS, "the answer to a handshake", change("docs/uvicorn.md", "| HTTP/1.0 | 505 |", "| HTTP/1.0 | 400 |")
 )
 fault(
     FACTS,
     "a setting of the protocol",
     change(
-        "docs/guides/uvicorn.md",
+        "docs/uvicorn.md",
         "Messages are compressed at its\n`compression_level`, 3:",
         "Messages are compressed at its\n`compression_level`, 4:",
     ),
@@ -371,7 +349,7 @@ fault(
     FACTS,
     "a time limit in words",
     change(
-        "docs/guides/uvicorn.md",
+        "docs/uvicorn.md",
         "The 10 seconds are the class's `head_timeout`.",
         "The 15 seconds are the class's `head_timeout`.",
     ),
@@ -379,18 +357,18 @@ fault(
 fault(
     FACTS,
     "the code at the end",
-    change("docs/guides/uvicorn.md", "| reset, or hung up | 1006 |", "| reset, or hung up | 1005 |"),
+    change("docs/uvicorn.md", "| reset, or hung up | 1006 |", "| reset, or hung up | 1005 |"),
 )
 fault(
     FACTS,
     "a default of an option",
-    change("docs/guides/channels.md", "| `max_messages` | 256 |", "| `max_messages` | 512 |"),
+    change("docs/channels.md", "| `max_messages` | 256 |", "| `max_messages` | 512 |"),
 )
 fault(
     FACTS,
     "an error in a table",
     change(
-        "docs/concepts/errors.md",
+        "docs/errors.md",
         "| A scope that is not of type `websocket` | `ValueError` |",
         "| A scope that is not of type `websocket` | `TypeError` |",
     ),
@@ -399,7 +377,7 @@ fault(
     FACTS,
     "a step of the lifecycle",
     change(
-        "docs/concepts/lifecycle.md",
+        "docs/lifecycle.md",
         "| `CONNECTING` | `CONNECTED` | | `DISCONNECTED` |\n| `CONNECTED` | | `CONNECTED` |",
         "| `CONNECTING` | `CONNECTED` | | |\n| `CONNECTED` | | `CONNECTED` |",
     ),
@@ -408,7 +386,7 @@ fault(
     FACTS,
     "what a server did",
     change(
-        "docs/concepts/servers.md",
+        "docs/servers.md",
         "| It closes with 4001 and a reason | `close 4001 été` | quietly, `client 4001 été` |",
         "| It closes with 4001 and a reason | `close 4001 été` | quietly, `client 1000` |",
     ),
@@ -424,7 +402,7 @@ fault(
     FACTS,
     "who closed",
     change(
-        "docs/guides/open.md",
+        "docs/open.md",
         '| `"network"` | the connection was lost |',
         '| `"nobody"` | the connection was lost |',
     ),
@@ -433,7 +411,7 @@ fault(
     FACTS,
     "the time of a membership",
     change(
-        "docs/guides/deploying.md",
+        "docs/deploying.md",
         "Their old memberships expire after 30 seconds;",
         "Their old memberships expire after 20 seconds;",
     ),
@@ -455,7 +433,7 @@ fault(
     COMMANDS,
     "an option of uvicorn",
     change(
-        "docs/guides/draining.md",
+        "docs/draining.md",
         "uvicorn echo:app --timeout-graceful-shutdown 5\n",
         "uvicorn echo:app --timeout-graceful 5\n",
     ),
@@ -463,11 +441,7 @@ fault(
 fault(
     COMMANDS,
     "a path for pytest",
-    change(
-        "docs/guides/deploying.md",
-        "pytest tests/docs/test_deploying.py",
-        "pytest tests/docs/test_deployment.py",
-    ),
+    change("docs/deploying.md", "tests/docs/test_deploying.py", "tests/docs/test_deployment.py"),
 )
 fault(
     COMMANDS,
@@ -478,26 +452,26 @@ fault(
     COMMANDS,
     "an extra of the package",
     change(
-        "docs/guides/typed.md",
-        'pip install uvicorn websockets "./packages/lilya-websockets[pydantic]"',
-        'pip install uvicorn websockets "./packages/lilya-websockets[pydantics]"',
+        "docs/testing.md",
+        'pip install "./packages/lilya-websockets[testing]"',
+        'pip install "./packages/lilya-websockets[test]"',
     ),
 )
 fault(
     COMMANDS,
     "the output of a console",
-    change("docs/project/ws-doctest.md", "checked: 2 replays; skipped: 0", "checked: 3 replays; skipped: 0"),
+    change("docs/ws-doctest.md", "checked: 2 replays; skipped: 0", "checked: 3 replays; skipped: 0"),
 )
 fault(
     COMMANDS,
     "a directive of nginx",
-    change("docs/guides/deploying.md", "        proxy_read_timeout 60s;\n", "        proxy_read_time 60s;\n"),
+    change("docs/deploying.md", "        proxy_read_timeout 60s;\n", "        proxy_read_time 60s;\n"),
 )
 fault(
     COMMANDS,
     "TOML that is none",
     change(
-        "docs/project/transcripts.md",
+        "docs/transcripts.md",
         'ws_doctest_asyncio = ["docs_src/guides/quart: Quart runs on asyncio only"]',
         'ws_doctest_asyncio = ["docs_src/guides/quart: Quart runs on asyncio only"',
     ),
@@ -515,7 +489,7 @@ fault(
     COMMANDS,
     "an action of the command line",
     change(
-        "docs/guides/channels.md",
+        "docs/channels.md",
         "--url redis://localhost members room:1\n",
         "--url redis://localhost member room:1\n",
     ),
@@ -559,25 +533,22 @@ fault(
 fault(
     OTHERS,
     "a page that the README does not list",
-    change("README.md", "* [Lifecycle](docs/concepts/lifecycle.md): the states of a connection\n", ""),
+    substitute("README.md", r"\* \[Lifecycle\]\(docs/[\w/]*lifecycle\.md\).*\n", ""),
 )
 fault(
     OTHERS,
     "a constant of the page of the chat",
-    change("docs_src/guides/chat/chat.html", "MOST = 15_000", "MOST = 30_000"),
+    change("docs_src/chat/chat.html", "MOST = 15_000", "MOST = 30_000"),
 )
 fault(
     OTHERS,
     "a link that leads nowhere",
-    change(
-        "README.md", "[Litestar](docs/guides/litestar.md) and", "[Litestar](docs/guides/lightstar.md) and"
-    ),
+    substitute("README.md", r"\[Litestar\]\((docs/[\w/]*)litestar\.md\)", r"[Litestar](\1lightstar.md)"),
 )
 fault(
     OTHERS,
     "an anchor that is not there",
-    change("docs/guides/chat.md", "(access.md#check-the-origin)", "(access.md#check-origins)"),
-    alone=True,
+    change("docs/chat.md", "access.md#check-the-origin)", "access.md#check-origins)"),
 )
 
 # 10. Leaks and chance
@@ -593,7 +564,6 @@ fault(
         START
         + '    import threading, time; threading.Thread(target=time.sleep, args=(3,), name="mine").start()\n',
     ),
-    alone=True,
 )
 fault(
     LEAKS,
@@ -624,13 +594,13 @@ fault(
 fault(
     LEAKS,
     "a name for what is always the same",
-    change("docs_src/guides/draining/echo.ws", "< text You said: Hello", "< text You said: $said"),
+    change("docs_src/draining/echo.ws", "< text You said: Hello", "< text You said: $said"),
 )
 fault(
     LEAKS,
     "a value that is another one half of the time",
     change(
-        "docs_src/concepts/lifecycle/states.py",
+        "docs_src/lifecycle/states.py",
         START,
         START
         + "    import random\n    if random.random() < 0.5:\n        await websocket.close()\n        return\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -54,13 +55,11 @@ class Fault:
         name: In a few words.
         plants: What is changed for it.
         kind: What it is a fault of.
-        alone: Whether it is planted without others, because everything depends on the file.
     """
 
     name: str
     plants: tuple[Plant, ...]
     kind: str = "behaviour"
-    alone: bool = False
 
     @property
     def files(self) -> set[str]:
@@ -73,19 +72,37 @@ class Fault:
             plant.plant(root)
 
 
+def find(file: str) -> str:
+    """The path of a page or an example, in whichever folder of the docs it is now."""
+    top, *_ = Path(file).parts
+    if (ROOT / file).exists() or top not in ("docs", "docs_src"):
+        return file
+    same = [path for path in sorted((ROOT / top).rglob(Path(file).name)) if path.is_file()]
+    beside = [path for path in same if path.parent.name == Path(file).parent.name]
+    found = beside or same
+    return found[0].relative_to(ROOT).as_posix() if len(found) == 1 else file
+
+
 def change(file: str, old: str, new: str) -> Plant:
     """Replace a text that stands there once."""
+    return substitute(file, re.escape(old), new.replace("\\", r"\\"))
+
+
+def substitute(file: str, pattern: str, new: str) -> Plant:
+    """Replace the only match of a pattern; for texts with a path in them."""
+    file = find(file)
 
     def edit(text: str | None) -> str:
-        if text is None or text.count(old) != 1:
-            raise NotPlantable(f"{file} does not have exactly once {old!r}")
-        return text.replace(old, new)
+        if text is None or len(re.findall(pattern, text)) != 1:
+            raise NotPlantable(f"{file} does not match exactly once {pattern!r}")
+        return re.sub(pattern, new, text)
 
     return Plant(file, edit)
 
 
 def add(file: str, addition: str) -> Plant:
     """Add a text at the end."""
+    file = find(file)
 
     def edit(text: str | None) -> str:
         if text is None:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from tests.planted.__main__ import TOGETHER, batches, failures, is_about, place_of
+from tests.planted import __main__ as main
+from tests.planted import planting
+from tests.planted.__main__ import Result, failures, place_of, places_of, results_in, stages, summary
 from tests.planted.behaviours import BEHAVIOURS, MORE_BEHAVIOURS
 from tests.planted.faults import FAULTS
-from tests.planted.planting import ROOT, Fault, NotPlantable, add, change, create
+from tests.planted.planting import ROOT, Fault, NotPlantable, add, change, create, find
 
 EVERYTHING = [*BEHAVIOURS, *MORE_BEHAVIOURS, *FAULTS]
 
-OUTPUT = """\
+OPEN = find("docs/open.md")
+CHAT = f"{find('docs/chat.md')}:7"
+OUTPUT = f"""\
 F.
 =================================== FAILURES ===================================
-_____________________ docs_src/guides/open/idle.ws[memory-asyncio] _____________________
-docs_src/guides/open/idle.ws:6: the session differs from its transcript, shown on docs/guides/open.md:301
+_____________________ docs_src/open/idle.ws[memory-asyncio] _____________________
+docs_src/open/idle.ws:6: the session differs from its transcript, shown on {OPEN}:301
 ------------------------------ Captured log call -------------------------------
 INFO
 ___________________________________ test_it ____________________________________
-E   AssertionError: docs/guides/chat.md:7: it is not so
+E   AssertionError: {CHAT}: it is not so
 =========================== short test summary info ============================
-FAILED docs/guides/open.md::docs_src/guides/open/idle.ws[memory-asyncio]
+FAILED {OPEN}::docs_src/open/idle.ws[memory-asyncio]
 """
 
 
@@ -65,24 +71,79 @@ def test_planting(tmp_path: Path) -> None:
     assert (tmp_path / "docs/new.md").read_text() == "new\n"
 
 
-def test_a_failure_is_about_one_fault() -> None:
-    session, text = failures(OUTPUT)
-    idle = Fault("idle", (change("docs_src/guides/open/idle.py", "async def app", "def app"),))
-    shown = Fault("shown", (change("docs/guides/open.md", "{!> ../../docs_src/guides/open/idle.ws !}", ""),))
-    chat = Fault("chat", (change("docs/guides/chat.md", "# A chat room", "# Chat"),))
-    far = Fault("far", (add("docs/guides/chat.md", "The end.\n"),))
-    assert [is_about(session, fault) for fault in (idle, shown, chat, far)] == [True, False, False, False]
-    assert [is_about(text, fault) for fault in (idle, shown, chat, far)] == [False, False, True, False]
-    assert place_of(session) == "docs_src/guides/open/idle.ws:6"
-    assert place_of(text) == "docs/guides/chat.md:7"
-    assert place_of("E   assert False") == ""
+def test_a_place_is_one_of_a_fault() -> None:
+    idle = Fault("idle", (change("docs_src/open/idle.py", "async def app", "def app"),))
+    shown = Fault("shown", (change("docs/open.md", "open/idle.ws !}", ""),))
+    chat = Fault("chat", (change("docs/chat.md", "# A chat room", "# Chat"),))
+    far = Fault("far", (add("docs/chat.md", "The end.\n"),))
+    at = CHAT.removesuffix(":7")
+    assert len(failures(OUTPUT)) == 2
+    assert places_of(OUTPUT) == ["docs_src/open/idle.ws:6", f"{OPEN}:301", f"{at}:7"]
+    assert place_of(OUTPUT, idle) == "docs_src/open/idle.ws:6"
+    assert place_of(OUTPUT, chat) == f"{at}:7"
+    assert place_of(OUTPUT, far) == ""
+    assert place_of(OUTPUT.replace(":301", ":1"), shown) == ""
+    assert places_of("E   assert False") == []
     assert failures("INTERNALERROR") == ["INTERNALERROR"]
 
 
-def test_faults_of_one_file_are_planted_apart() -> None:
-    made = batches(FAULTS)
-    assert sorted(fault.name for batch in made for fault in batch) == sorted(fault.name for fault in FAULTS)
-    for batch in made:
-        files = [name for fault in batch for name in fault.files]
-        assert len(files) == len(set(files))
-        assert len(batch) <= (1 if batch[0].alone else TOGETHER)
+def test_what_is_likely_to_notice_comes_first() -> None:
+    shown = Fault("x", (change("docs_src/open/idle.py", "async def app", "def app"),))
+    first, about, *rest = stages(shown, ROOT)
+    assert first == [OPEN]
+    assert "tests/docs/test_facts.py" in about
+    assert rest == [["--ws-pages", "-x"], ["tests/docs", "-x", "-n", "2"]]
+    settings, *_ = stages(Fault("y", (add("pyproject.toml", "\n"),)), ROOT)
+    assert settings[0] == "tests/docs/test_scope.py"
+
+
+def test_a_page_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planting, "ROOT", tmp_path)
+    for name in ("docs/guides/open.md", "docs/a/twice.md", "docs/b/twice.md", "docs_src/guides/open/echo.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("here")
+    assert find("docs/open.md") == "docs/guides/open.md"
+    assert find("docs_src/open/echo.py") == "docs_src/guides/open/echo.py"
+    assert find("docs/old/a/twice.md") == "docs/a/twice.md"
+    assert find("docs/twice.md") == "docs/twice.md"
+    assert find("README.md") == "README.md"
+
+
+def test_what_is_counted(tmp_path: Path) -> None:
+    results = [Result("faults", "k", str(number), "docs", "a.md:1") for number in range(9)]
+    missed = Result("faults", "k", "missed")
+    nowhere = Result("faults", "k", "nowhere", "docs")
+    broken = Result("faults", "k", "broken", problem="gone")
+    assert summary("faults", [*results, missed]) == ("9 of 10 noticed\nnot noticed: missed", True)
+    text, enough = summary("faults", [*results, nowhere, broken])
+    assert text.splitlines()[1:] == ["could not be planted: broken", "noticed without page and line: nowhere"]
+    assert not enough
+    assert not summary("behaviours", [*results, missed])[1]
+    kept = tmp_path / "results.jsonl"
+    kept.write_text("".join(json.dumps(asdict(each)) + "\n" for each in [missed, broken]))
+    assert results_in(kept) == [missed, broken]
+    assert results_in(tmp_path / "none") == results_in(None) == []
+
+
+def test_a_fault_is_taken_out_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the run that notices is the first of those that can, unless a later one says where."""
+    clean, root = tmp_path / "clean", tmp_path / "planted"
+    for folder in (clean, root):
+        (folder / "docs").mkdir(parents=True)
+        (folder / "docs/a.md").write_text("right\n")
+    seen = []
+
+    def run(root: Path, *arguments: str) -> tuple[int, str]:
+        seen.append((root / "docs/a.md").read_text())
+        return 1, "E   docs/a.md:1: it is not so" if arguments[0] == "--ws-pages" else "E   it is not so"
+
+    monkeypatch.setattr(main, "run", run)
+    (clean / "tests/docs").mkdir(parents=True)
+    fault = Fault("x", (change("docs/a.md", "right", "wrong"), create("docs/b.md", "new\n")), "kind")
+    result = main.try_one("faults", fault, clean, root, tmp_path)
+    assert (result.by, result.place) == ("--ws-pages -x", "docs/a.md:1")
+    assert seen == ["wrong\n"] * 3
+    assert (root / "docs/a.md").read_text() == "right\n"
+    assert not (root / "docs/b.md").exists()
+    gone = Fault("y", (change("docs/c.md", "right", "wrong"),))
+    assert "docs/c.md does not match" in main.try_one("faults", gone, clean, root, tmp_path).problem

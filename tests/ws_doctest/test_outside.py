@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from xml.etree import ElementTree
 
-from tests.ws_doctest.conftest import LIMIT, PAGE
+from tests.ws_doctest.conftest import CONFIGURATION, LIMIT, PAGE
 
 STARLETTE = """
 ```python
@@ -94,6 +96,142 @@ def test_a_handler_of_starlette_ends_by_the_disconnect(project: Path, wheel: Pat
     (project / "README.md").write_text(STARLETTE, encoding="utf-8")
     done = gate(project, wheel)
     assert done.returncode == 0, done.stdout
+
+
+CHAT = """
+# Chat
+
+The app is for asyncio alone, and ends by an exception of its own.
+
+```python
+import asyncio
+from uuid import uuid4
+
+
+class ClientDisconnected(Exception):
+    pass
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        cookie = f"sid={uuid4()}; Path=/".encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"set-cookie", cookie)]})
+        await send({"type": "http.response.body", "body": b"hello"})
+    elif scope["type"] == "websocket":
+        await receive()
+        cookie = dict(scope["headers"])[b"cookie"]
+        await send({"type": "websocket.accept", "headers": [(b"x-session", cookie[4:])]})
+        await send({"type": "websocket.send", "text": f"You are {cookie.decode()}."})
+        await asyncio.sleep(3600)
+        await send({"type": "websocket.send", "text": "An hour later"})
+        if (await receive())["type"] == "websocket.disconnect":
+            raise ClientDisconnected
+        await send({"type": "websocket.close", "code": 4000, "reason": f"bye {cookie.decode()[4:12]}"})
+```
+
+```ws
+ann > GET /login
+ann < 200
+ann < header set-cookie: sid=${sid:uuid}; Path=/
+ann < body hello
+ann > connect /
+ann < accept
+ann < header x-session: $sid
+ann < text You are sid=$sid.
+ann > wait 1h
+ann < text An hour later
+ann > text bye
+ann < close 4000 bye ${short:hex}
+```
+
+```ws
+> connect /
+> header cookie: sid=1
+< accept
+< header x-session: 1
+< text You are sid=1.
+> wait 1h
+< text An hour later
+> close
+```
+"""
+
+ECHO = """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+"""
+
+FORMS = {
+    "myst": "```{literalinclude} ../docs_src/echo.py\n```\n\n```{literalinclude} ../docs_src/echo.ws\n```\n",
+    "fastapi": "{* ../docs_src/echo.py hl[1] *}\n\n```ws\n{!> ../docs_src/echo.ws !}\n```\n",
+    "snippets": '```python\n--8<-- "docs_src/echo.py"\n```\n\n```ws\n--8<-- "docs_src/echo.ws"\n```\n',
+}
+
+
+NORMAL = CONFIGURATION.replace("[tool.ruff]", 'ws_doctest_disconnect = "normal"\n[tool.ruff]')
+
+
+def write(project: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text.lstrip("\n"), encoding="utf-8")
+
+
+def docs(project: Path, wheel: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ("-m", "pytest", "-p", "ws_doctest.plugin", "-p", "no:cacheprovider", "docs", "-v")
+    return run(project, wheel, *command, *arguments)
+
+
+def test_what_a_page_may_show(project: Path, wheel: Path) -> None:
+    """Requests and cookies, names with a form, hours that pass; on asyncio, and left by the disconnect."""
+    configuration = NORMAL.replace('"README.md"', '"docs"')
+    write(
+        project,
+        {
+            "pyproject.toml": configuration,
+            "docs/chat.md": CHAT,
+            "docs_src/echo.py": ECHO,
+            "docs_src/echo.ws": "> connect /\n< accept\n> close\n",
+            **{f"docs/{name}.md": f"# {name}\n\n{text}" for name, text in FORMS.items()},
+        },
+    )
+    done = docs(project, wheel, f"--junitxml={project / 'report.xml'}")
+    assert done.returncode == 0, done.stdout
+    for page, sessions in {"chat": 2, **dict.fromkeys(FORMS, 1)}.items():
+        for server in ("memory-asyncio", "uvicorn-wsproto"):
+            assert len(re.findall(rf"docs/{page}\.md.*\[{server}\] PASSED", done.stdout)) == sessions
+    assert re.search(r"checked: .*10 replays.*; skipped: 0", done.stdout)
+    cases = ElementTree.parse(project / "report.xml").getroot().iter("testcase")
+    assert any("chat.md" in (case.get("classname") or "") + (case.get("name") or "") for case in cases)
+    one = docs(project, wheel, "-k", "chat")
+    assert one.returncode == 0, one.stdout
+    assert "myst.md" not in one.stdout
+
+
+def test_an_update_is_recorded_on_asyncio(project: Path, wheel: Path) -> None:
+    short = re.sub(r"(?m)^< .*\n", "", CHAT)
+    write(project, {"pyproject.toml": NORMAL, "README.md": short})
+    assert gate(project, wheel, "--ws-update").returncode == 0
+    assert (project / "README.md").read_text(encoding="utf-8") == CHAT.lstrip("\n")
+
+
+def test_what_is_not_read_is_said(project: Path, wheel: Path) -> None:
+    write(
+        project,
+        {"pyproject.toml": CONFIGURATION.replace('"README.md"', '"docs"'), "docs/chat.md": "# Chat\n"},
+    )
+    write(project, {"docs/more.rst": "More\n====\n"})
+    done = docs(project, wheel)
+    assert done.returncode == 1
+    assert "docs/more.rst:1: pages of this form are not read" in done.stdout
+    unread = 'ws_doctest_unread = ["docs/more.rst: it has no code"]\n[tool.ruff]'
+    write(
+        project,
+        {"pyproject.toml": CONFIGURATION.replace('"README.md"', '"docs"').replace("[tool.ruff]", unread)},
+    )
+    assert docs(project, wheel).returncode == 0
 
 
 def test_the_command_line(project: Path, wheel: Path) -> None:
