@@ -415,7 +415,7 @@ def test_arguments_in_docstrings(file: Path) -> None:
         ("_websocket.py", "1000-1003, 1007-1014, 3000", "1000-1003, 1007-1015, 3000", "1007-1014"),
         ("_websocket.py", "reason: At most 123 bytes", "reason: At most 125 bytes", "expected 123"),
         ("_websocket.py", "status: The status, 200-599", "status: The status, 100-599", "expected 200-599"),
-        ("_websocket.py", "buffer_bytes: ", "buffer_size: ", "no argument buffer_size"),
+        ("_websocket.py", "buffer_bytes: Bytes", "buffer_size: Bytes", "no argument buffer_size"),
         ("limits.py", "Default: 1008.", "Default: 1013.", "default of code is 1008"),
         ("draining.py", "Default: 1012, the", "Default: 1001, the", "default of code is 1012"),
         ("redis.py", '`"lilya:limits"`', '`"lilya:limit"`', "default of prefix is"),

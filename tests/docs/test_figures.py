@@ -28,7 +28,9 @@ READMES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *ROOT.glob("packages/*/README.md"),
 ]
-# Of a module, whoever uses it reads the docstrings that are public.
+(REFERENCE,) = [page for page in PAGES if page.name == "reference.md"]
+# Of a module, the page *Reference* shows the docstrings of these.
+SHOWN = set(re.findall(r"^::: [\w.]+\.(\w+)$", REFERENCE.read_text("utf-8"), re.MULTILINE))
 MODULES = sorted((ROOT / "packages/lilya-websockets/src").rglob("*.py"))
 SOURCES = [*READMES, *PAGES, *MODULES]
 
@@ -76,10 +78,10 @@ def _figures_in(text: str) -> Iterator[str]:
 
 def _figures_of_docstrings(source: str) -> Iterator[tuple[str, int, str]]:
     for name, start, text in named_docstrings(source):
-        if not re.search(r"(?:^|\.)_", name):
+        if name.partition(".")[0] in SHOWN and "._" not in name:
             for number, line in enumerate(text.split("\n"), start):
                 for said in _figures_in(line):
-                    yield name or "module", number, said
+                    yield name, number, said
 
 
 def recorded() -> dict[str, dict[str, list[str]]]:

@@ -543,7 +543,9 @@ fault(
 fault(
     OTHERS,
     "a link that leads nowhere",
-    substitute("README.md", r"\[Litestar\]\((docs/[\w/]*)litestar\.md\)", r"[Litestar](\1lightstar.md)"),
+    substitute(
+        "README.md", r"\[Litestar\]\((docs/[\w/]*)litestar\.md\) and", r"[Litestar](\1lightstar.md) and"
+    ),
 )
 fault(
     OTHERS,
