@@ -1,4 +1,4 @@
-"""Plant faults in a copy of this repository, one at a time, and count how many the checks of the docs notice.
+"""Plant faults in a copy of this repository, and count how many the checks of the docs notice.
 
     python -m tests.planted behaviours
     python -m tests.planted faults
@@ -6,8 +6,10 @@
     python -m tests.planted faults --results faults.jsonl     # goes on where it was interrupted
 
 `pytest docs` alone has to notice a change of behaviour. `pytest --ws-pages` (the docs and the READMEs) or
-`pytest tests/docs` has to notice a fault in what is written, with page and line. The checks that are most
-likely to notice run first. The exit status is 1 if too few faults are noticed.
+`pytest tests/docs` has to notice a fault in what is written, with page and line. Such faults are planted
+together first, far from one another: a failure that names the place of one has noticed it. What nobody has
+noticed, and each change of behaviour, is planted alone; the checks that are most likely to notice run first.
+The exit status is 1 if too few faults are noticed.
 """
 
 from __future__ import annotations
@@ -21,16 +23,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.docs.places import PLACE
 from tests.planted.behaviours import BEHAVIOURS, MORE_BEHAVIOURS
 from tests.planted.faults import FAULTS
-from tests.planted.planting import ROOT, Fault, NotPlantable, copy, find
+from tests.planted.planting import ROOT, Fault, NotPlantable, Plant, copy, find
 
 LIMIT = 900.0  # seconds for one run of pytest
+# Tests of what runs, in browsers and behind proxies: they take long, and say little of what is written.
+RUNNING = [f"test_{name}.py" for name in ("asyncapi_browser", "broadcast", "chat", "deploying", "layout")]
 NEAR = 40  # lines between a fault and what is said about it: it may be the table or the snippet
 # Of thirty changes of behaviour, 28; of ten faults, nine.
 LEAST = {"behaviours": 28 / 30, "more": 28 / 30, "faults": 9 / 10}
@@ -146,37 +151,115 @@ def shows(page: Path, fault: Fault) -> bool:
     return any(name in page.read_text(encoding="utf-8") for name in shown)
 
 
-def try_one(kind: str, fault: Fault, clean: Path, root: Path, folder: Path) -> Result:
-    """Plant a fault in a copy, see what notices it, and take it out again."""
+@dataclass
+class Copy:
+    """A copy of this repository, in which faults are planted and taken out again.
+
+    Args:
+        clean: Another copy, in which nothing is planted.
+        root: The copy.
+        folder: For what the checks print.
+    """
+
+    clean: Path
+    root: Path
+    folder: Path
+
+    @contextmanager
+    def planted(self, faults: Iterable[Fault]) -> Iterator[None]:
+        """Plant faults, and take them out again."""
+        faults = list(faults)
+        try:
+            for fault in faults:
+                fault.plant(self.root)
+            yield
+        finally:
+            for file in set().union(*(fault.files for fault in faults)):
+                (self.root / file).unlink(missing_ok=True)
+                if (self.clean / file).is_file():
+                    shutil.copy2(self.clean / file, self.root / file)
+
+    def run(self, name: str, *arguments: str) -> tuple[int, str]:
+        """Run pytest, and keep what it prints."""
+        status, output = run(self.root, *arguments)
+        name = re.sub(r"[^a-z0-9]+", "-", name.lower())
+        (self.folder / f"{name}.txt").write_text(output, encoding="utf-8")
+        return status, output
+
+
+def cannot_be_planted(fault: Fault, clean: Path) -> str:
+    """Why a fault cannot be planted; empty if it can."""
+    try:
+        for plant in fault.plants:
+            plant.line(clean)
+    except NotPlantable as error:
+        return str(error)
+    return ""
+
+
+def try_alone(kind: str, fault: Fault, copy: Copy) -> Result:
+    """Plant one fault, and see what notices it."""
     began = time.monotonic()
     by, place = "", ""
-    try:
-        fault.plant(root)
-        runs = stages(fault, clean) if kind == "faults" else iter([SOON, ["docs", "-x"]])
+    with copy.planted([fault]):
+        runs = stages(fault, copy.clean) if kind == "faults" else iter([SOON, ["docs", "-x"]])
         for number, arguments in enumerate(runs):
-            status, output = run(root, *arguments)
-            name = re.sub(r"[^a-z0-9]+", "-", fault.name.lower())
-            (folder / f"{name}.{number}.txt").write_text(output, encoding="utf-8")
+            status, output = copy.run(f"{fault.name} {number}", *arguments)
             if not status:
                 continue
-            found = place_of(output, fault, clean) if kind == "faults" else (places_of(output) or [""])[0]
+            found = (
+                place_of(output, fault, copy.clean) if kind == "faults" else (places_of(output) or [""])[0]
+            )
             if not by or found:
                 by, place = " ".join(arguments), found
             if kind != "faults" or place:
                 break  # else somebody may say better where it is
-    except NotPlantable as error:
-        return Result(kind, fault.kind, fault.name, problem=str(error))
-    finally:
-        for file in fault.files:
-            (root / file).unlink(missing_ok=True)
-            if (clean / file).is_file():
-                shutil.copy2(clean / file, root / file)
     return Result(kind, fault.kind, fault.name, by, place, seconds=time.monotonic() - began)
+
+
+def try_together(faults: list[Fault], copy: Copy) -> Iterator[Result]:
+    """Plant several faults; yield those that are noticed, each by a failure that says where it is."""
+    left = list(faults)
+    with copy.planted(faults):
+        for arguments in ["--ws-pages"], ["tests/docs", *(f"--ignore=tests/docs/{name}" for name in RUNNING)]:
+            began = time.monotonic()
+            _, output = copy.run(f"together {faults[0].name} {arguments[0]}", *arguments)
+            seconds = (time.monotonic() - began) / len(faults)
+            for fault in list(left):
+                place = place_of(output, fault, copy.clean)
+                if place:
+                    left.remove(fault)
+                    yield Result("faults", fault.kind, fault.name, arguments[0], place, seconds=seconds)
+
+
+def batches(faults: Iterable[Fault], clean: Path = ROOT) -> list[list[Fault]]:
+    """Put faults together of which each failure is about one."""
+    made: list[list[Fault]] = []
+    for fault in faults:
+        for batch in made:
+            if not any(
+                _are_close(plant, other, clean)
+                for plant in fault.plants
+                for each in batch
+                for other in each.plants
+            ):
+                batch.append(fault)
+                break
+        else:
+            made.append([fault])
+    return made
+
+
+def _are_close(one: Plant, other: Plant, clean: Path) -> bool:
+    if one.file.partition(".")[0] != other.file.partition(".")[0]:
+        return False
+    return one.file.startswith("docs_src/") or abs(one.line(clean) - other.line(clean)) <= 2 * NEAR
 
 
 def not_clean(kind: str, root: Path) -> str:
     """What fails although nothing is planted; then nothing that fails later would say anything."""
-    whole = [["--ws-pages"], ["tests/docs", "-n", "2"]] if kind == "faults" else [["docs"]]
+    whole = [["--ws-pages"], ["tests/docs", *(f"--ignore=tests/docs/{name}" for name in RUNNING)]]
+    whole = whole if kind == "faults" else [["docs"]]
     for arguments in whole:
         status, output = run(root, *arguments)
         if status:
@@ -222,27 +305,42 @@ def main() -> int:
     options = parser.parse_args()
     faults = [fault for fault in lists[options.list] if not options.name or fault.name in options.name]
     known = {} if options.name else {(each.list, each.name): each for each in results_in(options.results)}
-    results = []
+    results: list[Result] = []
+
+    def note(result: Result) -> None:
+        results.append(result)
+        sys.stdout.write(f"{result}\n")
+        sys.stdout.flush()
+        if options.results and (options.list, result.name) not in known:
+            with options.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(result)) + "\n")
+
     with tempfile.TemporaryDirectory(prefix="planted-") as name:
         folder = options.keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        clean = copy(Path(name) / "clean")
-        root = Path(name) / "planted"
-        shutil.copytree(clean, root)
-        left = [fault for fault in faults if (options.list, fault.name) not in known]
-        if left and not options.name and (output := not_clean(options.list, root)):
-            sys.stdout.write(f"{output}\nnothing is planted yet, and the checks fail\n")
-            return 2
+        there = Copy(copy(Path(name) / "clean"), Path(name) / "planted", folder)
+        shutil.copytree(there.clean, there.root)
+        left = []
         for fault in faults:
-            result = known.get((options.list, fault.name))
-            if result is None:
-                result = try_one(options.list, fault, clean, root, folder)
-                if options.results:
-                    with options.results.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(asdict(result)) + "\n")
-            results.append(result)
-            sys.stdout.write(f"{result}\n")
-            sys.stdout.flush()
+            problem = cannot_be_planted(fault, there.clean)
+            if (options.list, fault.name) in known:
+                note(known[options.list, fault.name])
+            elif problem:
+                note(Result(options.list, fault.kind, fault.name, problem=problem))
+            else:
+                left.append(fault)
+        if left and not options.name:
+            if output := not_clean(options.list, there.root):
+                sys.stdout.write(f"{output}\nnothing is planted yet, and the checks fail\n")
+                return 2
+            if options.list == "faults":
+                for batch in batches([fault for fault in left if not fault.alone], there.clean):
+                    for result in try_together(batch, there):
+                        note(result)
+        done = {each.name for each in results}
+        for fault in left:
+            if fault.name not in done:
+                note(try_alone(options.list, fault, there))
     text, enough = summary(options.list, results)
     sys.stdout.write(f"{text}\n")
     return int(not enough)

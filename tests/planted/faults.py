@@ -13,9 +13,9 @@ from tests.planted.planting import Fault, Plant, add, change, create, find, subs
 FAULTS: list[Fault] = []
 
 
-def fault(kind: str, name: str, *plants: Plant) -> None:
+def fault(kind: str, name: str, *plants: Plant, alone: bool = False) -> None:
     """Add one to the list."""
-    FAULTS.append(Fault(name, plants, kind))
+    FAULTS.append(Fault(name, plants, kind, alone))
 
 
 # 1. Shown and not run
@@ -91,6 +91,7 @@ fault(
     WRONG_PLACE,
     "an example that is shown below the wrong heading",
     change("docs/websockets.md", "#### Cookies", "#### Cookie jar"),
+    alone=True,
 )
 fault(
     WRONG_PLACE,
@@ -110,8 +111,9 @@ fault(
     OUT_OF_SIGHT,
     "a page outside the navigation",
     create("docs/guides/tornado.md", "# Tornado\n\nNothing yet.\n"),
+    alone=True,
 )
-fault(OUT_OF_SIGHT, "a page in another form", create("docs/more.rst", "More\n====\n"))
+fault(OUT_OF_SIGHT, "a page in another form", create("docs/more.rst", "More\n====\n"), alone=True)
 fault(
     OUT_OF_SIGHT,
     "two servers fewer",
@@ -120,11 +122,13 @@ fault(
         '["websockets-sansio", "wsproto", "websockets", "lilya.websockets.uvicorn:WebSocketProtocol"]',
         '["websockets-sansio", "wsproto"]',
     ),
+    alone=True,
 )
 fault(
     OUT_OF_SIGHT,
     "no pages",
     change("pyproject.toml", 'ws_doctest_pages = [\n    "docs",\n', "ws_doctest_pages = [\n"),
+    alone=True,
 )
 fault(
     OUT_OF_SIGHT,
@@ -143,6 +147,7 @@ fault(
         "ws_doctest_elsewhere = [",
         'ws_doctest_elsewhere = ["docs_src/draining: it takes long", ',
     ),
+    alone=True,
 )
 fault(
     OUT_OF_SIGHT,
@@ -152,6 +157,7 @@ fault(
         "exclude_docs: |\n",
         f"exclude_docs: |\n  {find('docs/draining.md').removeprefix('docs/')}\n",
     ),
+    alone=True,
 )
 fault(
     OUT_OF_SIGHT,
@@ -166,6 +172,7 @@ fault(
         '"""The built docs, in site/."""\n        install(session, CORE, DOCTEST, groups=("docs",))\n        session.run("mkdocs", "build", "--strict", "--clean")',
         '"""The built docs, in site/."""\n        install(session, CORE, DOCTEST, groups=("docs",))\n        session.run("mkdocs", "build", "--clean")',
     ),
+    alone=True,
 )
 
 # 4. The specification
@@ -202,6 +209,7 @@ fault(
     SPECIFICATION,
     "a heading of it is gone",
     change("docs/websockets.md", "#### Path Params\n", ""),
+    alone=True,
 )
 
 # 5. What the pages say about behaviour
@@ -290,6 +298,7 @@ fault(
     SIGNATURES,
     "a public name is not in the reference",
     change("docs/reference.md", "::: lilya.websockets.PreparedMessage", "::: lilya.websockets.URL"),
+    alone=True,
 )
 fault(
     SIGNATURES,
@@ -551,6 +560,7 @@ fault(
     OTHERS,
     "an anchor that is not there",
     change("docs/chat.md", "access.md#check-the-origin)", "access.md#check-origins)"),
+    alone=True,
 )
 
 # 10. Leaks and chance
@@ -566,6 +576,7 @@ fault(
         START
         + '    import threading, time; threading.Thread(target=time.sleep, args=(3,), name="mine").start()\n',
     ),
+    alone=True,
 )
 fault(
     LEAKS,

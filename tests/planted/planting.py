@@ -55,11 +55,13 @@ class Fault:
         name: In a few words.
         plants: What is changed for it.
         kind: What it is a fault of.
+        alone: Whether it is planted without others, because everything depends on what it changes.
     """
 
     name: str
     plants: tuple[Plant, ...]
     kind: str = "behaviour"
+    alone: bool = False
 
     @property
     def files(self) -> set[str]:

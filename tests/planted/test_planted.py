@@ -10,7 +10,7 @@ import pytest
 
 from tests.planted import __main__ as main
 from tests.planted import planting
-from tests.planted.__main__ import Result, failures, place_of, places_of, results_in, stages, summary
+from tests.planted.__main__ import Result, batches, failures, place_of, places_of, results_in, stages, summary
 from tests.planted.behaviours import BEHAVIOURS, MORE_BEHAVIOURS
 from tests.planted.faults import FAULTS
 from tests.planted.planting import ROOT, Fault, NotPlantable, add, change, create, find
@@ -139,11 +139,34 @@ def test_a_fault_is_taken_out_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(main, "run", run)
     (clean / "tests/docs").mkdir(parents=True)
+    there = main.Copy(clean, root, tmp_path)
     fault = Fault("x", (change("docs/a.md", "right", "wrong"), create("docs/b.md", "new\n")), "kind")
-    result = main.try_one("faults", fault, clean, root, tmp_path)
+    result = main.try_alone("faults", fault, there)
     assert (result.by, result.place) == ("--ws-pages -x", "docs/a.md:1")
     assert seen == ["wrong\n"] * 3
     assert (root / "docs/a.md").read_text() == "right\n"
     assert not (root / "docs/b.md").exists()
+    seen.clear()
+    (result,) = main.try_together([fault], there)
+    assert (result.by, result.place) == ("--ws-pages", "docs/a.md:1")
+    assert seen == ["wrong\n"] * 2
+    assert (root / "docs/a.md").read_text() == "right\n"
+    assert main.cannot_be_planted(fault, clean) == ""
     gone = Fault("y", (change("docs/c.md", "right", "wrong"),))
-    assert "docs/c.md does not match" in main.try_one("faults", gone, clean, root, tmp_path).problem
+    assert "docs/c.md does not match" in main.cannot_be_planted(gone, clean)
+
+
+def test_faults_that_are_close_are_planted_apart(tmp_path: Path) -> None:
+    lines = [f"line {number}." for number in range(300)]
+    (tmp_path / "a.md").write_text("\n".join(lines))
+    (tmp_path / "b.md").write_text("\n".join(lines))
+    faults = [
+        Fault(f"{file}:{line}", (change(file, f"line {line}.", ""),))
+        for file, line in (("a.md", 10), ("a.md", 50), ("a.md", 200), ("b.md", 10))
+    ]
+    together = [[fault.name for fault in batch] for batch in batches(faults, tmp_path)]
+    assert together == [["a.md:10", "a.md:200", "b.md:10"], ["a.md:50"]]
+    of_examples = [
+        Fault(name, (create(f"docs_src/x/{name}", ""),)) for name in ("a.py", "a.ws", "b.ws", "a.two.ws")
+    ]
+    assert [len(batch) for batch in batches(of_examples, tmp_path)] == [2, 1, 1]
