@@ -330,7 +330,8 @@ def main() -> int:
             else:
                 left.append(fault)
         if left and not options.name:
-            if output := not_clean(options.list, there.root):
+            begun = any(name == options.list for name, _ in known)  # then it was clean
+            if not begun and (output := not_clean(options.list, there.root)):
                 sys.stdout.write(f"{output}\nnothing is planted yet, and the checks fail\n")
                 return 2
             if options.list == "faults":
