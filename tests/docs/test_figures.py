@@ -28,9 +28,12 @@ READMES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *ROOT.glob("packages/*/README.md"),
 ]
-(REFERENCE,) = [page for page in PAGES if page.name == "reference.md"]
-# Of a module, the page *Reference* shows the docstrings of these.
-SHOWN = set(re.findall(r"^::: [\w.]+\.(\w+)$", REFERENCE.read_text("utf-8"), re.MULTILINE))
+# Of modules, the pages *Reference* show the docstrings of these.
+SHOWN = {
+    name
+    for page in PAGES
+    for name in re.findall(r"^::: [\w.]+\.(\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+}
 MODULES = sorted((ROOT / "packages/lilya-websockets/src").rglob("*.py"))
 SOURCES = [*READMES, *PAGES, *MODULES]
 

@@ -40,7 +40,7 @@ NEAR = 40  # lines between a fault and what is said about it: it may be the tabl
 # Of thirty changes of behaviour, 28; of ten faults, nine.
 LEAST = {"behaviours": 28 / 30, "more": 28 / 30, "faults": 9 / 10}
 # What needs no server runs sooner, and the pages that are about the class soonest.
-SOON = [*map(find, ["docs/websockets.md", "docs/open.md", "docs/errors.md"]), "docs"]
+SOON = [*map(find, ["docs/websockets.md", "docs/guides/open.md", "docs/concepts/errors.md"]), "docs"]
 SOON += ["-k", "memory or snippet or page or signature", "-x"]
 
 

@@ -34,14 +34,15 @@ fault(
     NOT_RUN,
     "an app in a page without a session",
     add(
-        "docs/errors.md", "\n```python\nasync def app(scope, receive, send):\n    await send(nothing)\n```\n"
+        "docs/concepts/errors.md",
+        "\n```python\nasync def app(scope, receive, send):\n    await send(nothing)\n```\n",
     ),
 )
 fault(
     NOT_RUN,
     "a function that nobody calls",
     change(
-        "docs/errors.md",
+        "docs/concepts/errors.md",
         "print(websocket.closed_by)\n#> server\n```",
         "print(websocket.closed_by)\n#> server\n\n\nasync def later():\n    await websocket.reopen()\n```",
     ),
@@ -50,7 +51,7 @@ fault(
     NOT_RUN,
     "a line of an example that no session reaches",
     change(
-        "docs_src/open/echo.py",
+        "docs_src/guides/open/echo.py",
         "            await websocket.send_text",
         '            if text == "quit":\n                await websocket.leave()\n            await websocket.send_text',
     ),
@@ -68,7 +69,7 @@ fault(
     NOT_RUN,
     "an argument in a fence of text",
     change(
-        "docs/open.md",
+        "docs/guides/open.md",
         'raise WebSocketException(code=4007, reason="why")',
         'raise WebSocketExeption(code=4007, reason="why")',
     ),
@@ -80,7 +81,7 @@ WRONG_PLACE = "shown in the wrong place"
 fault(
     WRONG_PLACE,
     "a session below another app",
-    change("docs/open.md", "open/idle.ws !}", "open/heartbeat.ws !}"),
+    change("docs/guides/open.md", "open/idle.ws !}", "open/heartbeat.ws !}"),
 )
 fault(
     WRONG_PLACE,
@@ -96,12 +97,12 @@ fault(
 fault(
     WRONG_PLACE,
     "a file of a console under another title",
-    change("docs/ws-doctest.md", '````markdown title="README.md"', '````markdown title="GUIDE.md"'),
+    change("docs/project/ws-doctest.md", '````markdown title="README.md"', '````markdown title="GUIDE.md"'),
 )
 fault(
     WRONG_PLACE,
     "the diagram of what is sent where that of what is received belongs",
-    change("docs/lifecycle.md", "{!> lifecycle-receive.svg !}", "{!> lifecycle-send.svg !}"),
+    change("docs/concepts/lifecycle.md", "{!> lifecycle-receive.svg !}", "{!> lifecycle-send.svg !}"),
 )
 
 # 3. Silently out of sight
@@ -162,15 +163,15 @@ fault(
 fault(
     OUT_OF_SIGHT,
     "a cell of MyST",
-    add("docs/errors.md", "\n```{code-cell} python\nwebsocket.no_such_thing\n```\n"),
+    add("docs/concepts/errors.md", "\n```{code-cell} python\nwebsocket.no_such_thing\n```\n"),
 )
 fault(
     OUT_OF_SIGHT,
     "a build that is not strict",
-    change(
+    substitute(
         "noxfile.py",
-        '"""The built docs, in site/."""\n        install(session, CORE, DOCTEST, groups=("docs",))\n        session.run("mkdocs", "build", "--strict", "--clean")',
-        '"""The built docs, in site/."""\n        install(session, CORE, DOCTEST, groups=("docs",))\n        session.run("mkdocs", "build", "--clean")',
+        r'(\n {12}session\.run\("mkdocs", "build"), "--strict", "--clean"\)',
+        r'\1, "--clean")',
     ),
     alone=True,
 )
@@ -233,12 +234,12 @@ fault(
         "`[]` and `get` give the last value, `getall` gives every one.",
     ),
 )
-fault(BEHAVIOUR, "a code in a session", change("docs_src/open/idle.ws", "1001", "1000"))
+fault(BEHAVIOUR, "a code in a session", change("docs_src/guides/open/idle.ws", "1001", "1000"))
 fault(
     BEHAVIOUR,
     "how a block ends that raises",
     change(
-        "docs/open.md",
+        "docs/guides/open.md",
         "| It raises. | close 1011, without a reason |",
         "| It raises. | close 1000, without a reason |",
     ),
@@ -247,7 +248,7 @@ fault(
     BEHAVIOUR,
     "what a second receive raises",
     change(
-        "docs/errors.md",
+        "docs/concepts/errors.md",
         "| Receive in two tasks at the same time | `WebSocketRuntimeError` in the second |",
         "| Receive in two tasks at the same time | `WebSocketClosed` in the second |",
     ),
@@ -255,7 +256,7 @@ fault(
 fault(
     BEHAVIOUR,
     "a comment of what is printed",
-    change("docs/open.md", "#> ['First', 'Second']", "#> ['Second', 'First']"),
+    change("docs/guides/open.md", "#> ['First', 'Second']", "#> ['Second', 'First']"),
 )
 
 # 6. Signatures and names
@@ -264,18 +265,20 @@ SIGNATURES = "signatures and names"
 fault(
     SIGNATURES,
     "a default of a function",
-    change("docs/draining.md", "close_all(websockets, code=1012,", "close_all(websockets, code=1001,"),
+    change("docs/guides/draining.md", "close_all(websockets, code=1012,", "close_all(websockets, code=1001,"),
 )
 fault(
     SIGNATURES,
     "a default in a table",
-    change("docs/testing.md", "| `close(code=1000, reason=None)` |", "| `close(code=1001, reason=None)` |"),
+    change(
+        "docs/guides/testing.md", "| `close(code=1000, reason=None)` |", "| `close(code=1001, reason=None)` |"
+    ),
 )
 fault(
     SIGNATURES,
     "an option in words",
     change(
-        "docs/open.md",
+        "docs/guides/open.md",
         "The reader keeps up to `buffer_messages=64` messages",
         "The reader keeps up to `buffer_messages=65` messages",
     ),
@@ -284,7 +287,7 @@ fault(
     SIGNATURES,
     "a method that does not exist",
     change(
-        "docs/open.md",
+        "docs/guides/open.md",
         "`wait_disconnected()` returns at once. No message",
         "`wait_disconnect()` returns at once. No message",
     ),
@@ -292,24 +295,28 @@ fault(
 fault(
     SIGNATURES,
     "a bullet of a method is gone",
-    change("docs/open.md", "* `websocket.select_subprotocol(preferences)`\n", ""),
+    change("docs/guides/open.md", "* `websocket.select_subprotocol(preferences)`\n", ""),
 )
 fault(
     SIGNATURES,
     "a public name is not in the reference",
-    change("docs/reference.md", "::: lilya.websockets.PreparedMessage", "::: lilya.websockets.URL"),
+    change(
+        "docs/reference/websockets.md", "::: lilya.websockets.PreparedMessage", "::: lilya.websockets.URL"
+    ),
     alone=True,
 )
 fault(
     SIGNATURES,
     "an attribute that does not exist",
-    change("docs/errors.md", "It has a `code`, always an `int`", "It has a `codes`, always an `int`"),
+    change(
+        "docs/concepts/errors.md", "It has a `code`, always an `int`", "It has a `codes`, always an `int`"
+    ),
 )
 fault(
     SIGNATURES,
     "an argument that does not exist",
     change(
-        "docs/channels.md",
+        "docs/guides/channels.md",
         '`channels.publish_from_thread("room:1", data)`',
         '`channels.publish_from_thread("room:1", data, wait=True)`',
     ),
@@ -343,13 +350,15 @@ fault(
     ),
 )
 fault(
-    FACTS, "the answer to a handshake", change("docs/uvicorn.md", "| HTTP/1.0 | 505 |", "| HTTP/1.0 | 400 |")
+    FACTS,
+    "the answer to a handshake",
+    change("docs/guides/uvicorn.md", "| HTTP/1.0 | 505 |", "| HTTP/1.0 | 400 |"),
 )
 fault(
     FACTS,
     "a setting of the protocol",
     change(
-        "docs/uvicorn.md",
+        "docs/guides/uvicorn.md",
         "Messages are compressed at its\n`compression_level`, 3:",
         "Messages are compressed at its\n`compression_level`, 4:",
     ),
@@ -358,7 +367,7 @@ fault(
     FACTS,
     "a time limit in words",
     change(
-        "docs/uvicorn.md",
+        "docs/guides/uvicorn.md",
         "The 10 seconds are the class's `head_timeout`.",
         "The 15 seconds are the class's `head_timeout`.",
     ),
@@ -366,18 +375,18 @@ fault(
 fault(
     FACTS,
     "the code at the end",
-    change("docs/uvicorn.md", "| reset, or hung up | 1006 |", "| reset, or hung up | 1005 |"),
+    change("docs/guides/uvicorn.md", "| reset, or hung up | 1006 |", "| reset, or hung up | 1005 |"),
 )
 fault(
     FACTS,
     "a default of an option",
-    change("docs/channels.md", "| `max_messages` | 256 |", "| `max_messages` | 512 |"),
+    change("docs/guides/channels.md", "| `max_messages` | 256 |", "| `max_messages` | 512 |"),
 )
 fault(
     FACTS,
     "an error in a table",
     change(
-        "docs/errors.md",
+        "docs/concepts/errors.md",
         "| A scope that is not of type `websocket` | `ValueError` |",
         "| A scope that is not of type `websocket` | `TypeError` |",
     ),
@@ -386,7 +395,7 @@ fault(
     FACTS,
     "a step of the lifecycle",
     change(
-        "docs/lifecycle.md",
+        "docs/concepts/lifecycle.md",
         "| `CONNECTING` | `CONNECTED` | | `DISCONNECTED` |\n| `CONNECTED` | | `CONNECTED` |",
         "| `CONNECTING` | `CONNECTED` | | |\n| `CONNECTED` | | `CONNECTED` |",
     ),
@@ -395,7 +404,7 @@ fault(
     FACTS,
     "what a server did",
     change(
-        "docs/servers.md",
+        "docs/concepts/servers.md",
         "| It closes with 4001 and a reason | `close 4001 été` | quietly, `client 4001 été` |",
         "| It closes with 4001 and a reason | `close 4001 été` | quietly, `client 1000` |",
     ),
@@ -411,7 +420,7 @@ fault(
     FACTS,
     "who closed",
     change(
-        "docs/open.md",
+        "docs/guides/open.md",
         '| `"network"` | the connection was lost |',
         '| `"nobody"` | the connection was lost |',
     ),
@@ -420,7 +429,7 @@ fault(
     FACTS,
     "the time of a membership",
     change(
-        "docs/deploying.md",
+        "docs/guides/deploying.md",
         "Their old memberships expire after 30 seconds;",
         "Their old memberships expire after 20 seconds;",
     ),
@@ -442,7 +451,7 @@ fault(
     COMMANDS,
     "an option of uvicorn",
     change(
-        "docs/draining.md",
+        "docs/guides/draining.md",
         "uvicorn echo:app --timeout-graceful-shutdown 5\n",
         "uvicorn echo:app --timeout-graceful 5\n",
     ),
@@ -450,7 +459,7 @@ fault(
 fault(
     COMMANDS,
     "a path for pytest",
-    change("docs/deploying.md", "tests/docs/test_deploying.py", "tests/docs/test_deployment.py"),
+    change("docs/guides/deploying.md", "tests/docs/test_deploying.py", "tests/docs/test_deployment.py"),
 )
 fault(
     COMMANDS,
@@ -461,7 +470,7 @@ fault(
     COMMANDS,
     "an extra of the package",
     change(
-        "docs/testing.md",
+        "docs/guides/testing.md",
         'pip install "./packages/lilya-websockets[testing]"',
         'pip install "./packages/lilya-websockets[test]"',
     ),
@@ -469,18 +478,18 @@ fault(
 fault(
     COMMANDS,
     "the output of a console",
-    change("docs/ws-doctest.md", "checked: 2 replays; skipped: 0", "checked: 3 replays; skipped: 0"),
+    change("docs/project/ws-doctest.md", "checked: 2 replays; skipped: 0", "checked: 3 replays; skipped: 0"),
 )
 fault(
     COMMANDS,
     "a directive of nginx",
-    change("docs/deploying.md", "        proxy_read_timeout 60s;\n", "        proxy_read_time 60s;\n"),
+    change("docs/guides/deploying.md", "        proxy_read_timeout 60s;\n", "        proxy_read_time 60s;\n"),
 )
 fault(
     COMMANDS,
     "TOML that is none",
     change(
-        "docs/transcripts.md",
+        "docs/project/transcripts.md",
         'ws_doctest_asyncio = ["docs_src/guides/quart: Quart runs on asyncio only"]',
         'ws_doctest_asyncio = ["docs_src/guides/quart: Quart runs on asyncio only"',
     ),
@@ -498,7 +507,7 @@ fault(
     COMMANDS,
     "an action of the command line",
     change(
-        "docs/channels.md",
+        "docs/guides/channels.md",
         "--url redis://localhost members room:1\n",
         "--url redis://localhost member room:1\n",
     ),
@@ -547,7 +556,7 @@ fault(
 fault(
     OTHERS,
     "a constant of the page of the chat",
-    change("docs_src/chat/chat.html", "MOST = 15_000", "MOST = 30_000"),
+    change("docs_src/guides/chat/chat.html", "MOST = 15_000", "MOST = 30_000"),
 )
 fault(
     OTHERS,
@@ -559,7 +568,7 @@ fault(
 fault(
     OTHERS,
     "an anchor that is not there",
-    change("docs/chat.md", "access.md#check-the-origin)", "access.md#check-origins)"),
+    change("docs/guides/chat.md", "access.md#check-the-origin)", "access.md#check-origins)"),
     alone=True,
 )
 
@@ -607,13 +616,13 @@ fault(
 fault(
     LEAKS,
     "a name for what is always the same",
-    change("docs_src/draining/echo.ws", "< text You said: Hello", "< text You said: $said"),
+    change("docs_src/guides/draining/echo.ws", "< text You said: Hello", "< text You said: $said"),
 )
 fault(
     LEAKS,
     "a value that is another one half of the time",
     change(
-        "docs_src/lifecycle/states.py",
+        "docs_src/concepts/lifecycle/states.py",
         START,
         START
         + "    import random\n    if random.random() < 0.5:\n        await websocket.close()\n        return\n",

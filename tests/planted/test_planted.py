@@ -17,19 +17,19 @@ from tests.planted.planting import ROOT, Fault, NotPlantable, add, change, creat
 
 EVERYTHING = [*BEHAVIOURS, *MORE_BEHAVIOURS, *FAULTS]
 
-OPEN = find("docs/open.md")
+OPEN = find("docs/guides/open.md")
 CHAT = f"{find('docs/chat.md')}:7"
 OUTPUT = f"""\
 F.
 =================================== FAILURES ===================================
-_____________________ docs_src/open/idle.ws[memory-asyncio] _____________________
-docs_src/open/idle.ws:6: the session differs from its transcript, shown on {OPEN}:301
+_____________________ docs_src/guides/open/idle.ws[memory-asyncio] _____________________
+docs_src/guides/open/idle.ws:6: the session differs from its transcript, shown on {OPEN}:301
 ------------------------------ Captured log call -------------------------------
 INFO
 ___________________________________ test_it ____________________________________
 E   AssertionError: {CHAT}: it is not so
 =========================== short test summary info ============================
-FAILED {OPEN}::docs_src/open/idle.ws[memory-asyncio]
+FAILED {OPEN}::docs_src/guides/open/idle.ws[memory-asyncio]
 """
 
 
@@ -72,14 +72,14 @@ def test_planting(tmp_path: Path) -> None:
 
 
 def test_a_place_is_one_of_a_fault() -> None:
-    idle = Fault("idle", (change("docs_src/open/idle.py", "async def app", "def app"),))
-    shown = Fault("shown", (change("docs/open.md", "open/idle.ws !}", ""),))
-    chat = Fault("chat", (change("docs/chat.md", "# A chat room", "# Chat"),))
-    far = Fault("far", (add("docs/chat.md", "The end.\n"),))
+    idle = Fault("idle", (change("docs_src/guides/open/idle.py", "async def app", "def app"),))
+    shown = Fault("shown", (change("docs/guides/open.md", "open/idle.ws !}", ""),))
+    chat = Fault("chat", (change("docs/guides/chat.md", "# A chat room", "# Chat"),))
+    far = Fault("far", (add("docs/guides/chat.md", "The end.\n"),))
     at = CHAT.removesuffix(":7")
     assert len(failures(OUTPUT)) == 2
-    assert places_of(OUTPUT) == ["docs_src/open/idle.ws:6", f"{OPEN}:301", f"{at}:7"]
-    assert place_of(OUTPUT, idle) == "docs_src/open/idle.ws:6"
+    assert places_of(OUTPUT) == ["docs_src/guides/open/idle.ws:6", f"{OPEN}:301", f"{at}:7"]
+    assert place_of(OUTPUT, idle) == "docs_src/guides/open/idle.ws:6"
     assert place_of(OUTPUT, chat) == f"{at}:7"
     assert place_of(OUTPUT, far) == ""
     assert place_of(OUTPUT.replace(":301", ":1"), shown) == ""
@@ -88,7 +88,7 @@ def test_a_place_is_one_of_a_fault() -> None:
 
 
 def test_what_is_likely_to_notice_comes_first() -> None:
-    shown = Fault("x", (change("docs_src/open/idle.py", "async def app", "def app"),))
+    shown = Fault("x", (change("docs_src/guides/open/idle.py", "async def app", "def app"),))
     first, about, *rest = stages(shown, ROOT)
     assert first == [OPEN]
     assert "tests/docs/test_facts.py" in about
@@ -102,8 +102,8 @@ def test_a_page_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in ("docs/guides/open.md", "docs/a/twice.md", "docs/b/twice.md", "docs_src/guides/open/echo.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("here")
-    assert find("docs/open.md") == "docs/guides/open.md"
-    assert find("docs_src/open/echo.py") == "docs_src/guides/open/echo.py"
+    assert find("docs/guides/open.md") == "docs/guides/open.md"
+    assert find("docs_src/guides/open/echo.py") == "docs_src/guides/open/echo.py"
     assert find("docs/old/a/twice.md") == "docs/a/twice.md"
     assert find("docs/twice.md") == "docs/twice.md"
     assert find("README.md") == "README.md"
