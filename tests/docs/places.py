@@ -19,7 +19,9 @@ import pytest
 from tests.docs.pages import DOCS, PAGES, ROOT, line_of, name_of
 
 # A place, and not one of this folder's own files.
-PLACE = re.compile(r"(?<![\w/.-])(?!tests/)[\w-][\w/.-]*\.(?:md|toml|py|yml|json|svg|html|ws|css|js):\d+")
+PLACE = re.compile(
+    r"(?<![\w/.-])(?!tests/)[\w-][\w/.-]*\.(?:md|markdown|mdx|rst|toml|py|yml|json|svg|html|ws|css|js):\d+"
+)
 
 
 NAMES = {path.relative_to(DOCS).as_posix(): path for path in PAGES}

@@ -12,6 +12,7 @@ import traceback
 import types
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import anyio
@@ -30,6 +31,7 @@ def has_app(path: Path) -> bool:
     return defines_app(path.read_text(encoding="utf-8"))
 
 
+@cache
 def defines_app(source: str) -> bool:
     """Tell whether code defines ``app`` at its top level, without running it."""
     try:

@@ -7,6 +7,7 @@ environment has the names. On other systems forking is not safe, and each proces
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -82,3 +83,4 @@ if VARIABLE in os.environ:
             # An example that cannot be loaded says so itself, where it is replayed.
             with suppress(Exception):
                 importlib.import_module(_name)
+    gc.freeze()  # it stays: no process that is forked has to look through it for what is not used any more

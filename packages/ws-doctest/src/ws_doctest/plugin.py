@@ -11,6 +11,7 @@ collected, so that a project's other tests do not pay for it.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -203,6 +204,7 @@ class Gate:
         self.replayers: dict[str, Replayer | str] = {}
         self.begun: dict[pytest.Item, Future[str | None]] = {}  # before their turn
         self.passed: Future[set[Path]] | None = None  # the test files that passed in one run
+        self.alone = False  # whether the run has no other tests
         self.counts: dict[str, int] = {}
         self.skipped: list[str] = []
         self.unreached: list[str] = []
@@ -355,8 +357,9 @@ class Gate:
         if self.update or self.config.getoption("collectonly") or hasattr(self.config, "workerinput"):
             return
         ours = [item for item in session.items if isinstance(item, GateItem)]
+        self.alone = len(ours) == len(session.items)
         hypothesis = self.config.pluginmanager.get_plugin("hypothesispytest")
-        if hypothesis is not None and len(ours) == len(session.items):
+        if hypothesis is not None and self.alone:
             # At the end of a run it imports Hypothesis, for a second, whether a test has used it or not.
             self.config.pluginmanager.unregister(hypothesis)
         elsewhere: dict[str, list[GateItem]] = {}  # by what runs them, one after the other
@@ -392,6 +395,12 @@ class Gate:
                 self.skipped.append(f"{report.location[0]}:{(report.location[1] or 0) + 1}: {reason}")
             else:
                 self.counts[kind] = self.counts.get(kind, 0) + 1
+
+    def pytest_sessionfinish(self) -> None:
+        """Leave little to do at the end, when pytest and Python look twice for what is not used any more."""
+        if self.alone:
+            gc.freeze()
+            self.config.add_cleanup(gc.unfreeze)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was checked, and what was not and why."""
