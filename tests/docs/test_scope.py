@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomlkit
+from pathspec import GitIgnoreSpec
 
 from tests.docs.pages import DOCS, ROOT
 from ws_doctest._project import Project
@@ -161,6 +163,31 @@ def test_every_page_is_in_the_navigation() -> None:
     assert not_in_navigation("nav:\n  - Home: index.md\n") != []
 
 
+@pytest.mark.page("mkdocs.yml", "exclude_docs:")
+def test_no_page_is_left_out_of_the_site() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert left_out_of_the_site(text) == []
+    # Planted faults.
+    for pattern in ("draining.md", "guides/", "/websockets.*"):
+        found = left_out_of_the_site(text.replace("exclude_docs: |\n", f"exclude_docs: |\n  {pattern}\n"))
+        assert found
+        assert all(
+            re.match(r"mkdocs\.yml:\d+: exclude_docs leaves out docs/[\w/-]+\.md$", each) for each in found
+        )
+
+
+def left_out_of_the_site(configuration: str) -> list[str]:
+    """The pages that `exclude_docs` leaves out, as mkdocs reads it."""
+    found = re.search(r"^exclude_docs: \|\n((?: +.*\n)*)", configuration, re.MULTILINE)
+    patterns = GitIgnoreSpec.from_lines(textwrap.dedent(found[1] if found else "").split("\n"))
+    line = configuration[: found.start()].count("\n") + 1 if found else 1
+    return [
+        f"mkdocs.yml:{line}: exclude_docs leaves out docs/{page.relative_to(DOCS).as_posix()}"
+        for page in sorted(DOCS.rglob("*.md"))
+        if patterns.match_file(page.relative_to(DOCS).as_posix())
+    ]
+
+
 def not_in_navigation(configuration: str) -> list[str]:
     """The pages that a reader does not find."""
     pages = [
@@ -177,12 +204,22 @@ def not_in_navigation(configuration: str) -> list[str]:
 
 @pytest.mark.page("noxfile.py", "--strict")
 def test_a_build_that_warns_is_not_taken_for_a_good_one() -> None:
-    """`mkdocs build --strict --quiet` ends with 0 whatever it would warn of."""
     for file in ("noxfile.py", "tests/docs/conftest.py"):
-        for number, line in enumerate((ROOT / file).read_text(encoding="utf-8").split("\n"), 1):
-            assert not ("--strict" in line and "--quiet" in line), (
-                f"{file}:{number}: --quiet makes --strict blind"
-            )
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert builds_that_are_not_strict(file, text) == []
+        # Planted faults.
+        for new in ('"build"', '"build", "--strict", "--quiet"'):
+            (found, *_) = builds_that_are_not_strict(file, text.replace('"build", "--strict"', new))
+            assert re.match(rf"{re.escape(file)}:\d+: ", found)
+
+
+def builds_that_are_not_strict(file: str, text: str) -> list[str]:
+    """The builds of mkdocs that end well whatever they warn of: so does `--strict --quiet`."""
+    return [
+        f"{file}:{number}: a build is strict if it has --strict, and no --quiet, which makes it blind"
+        for number, line in enumerate(text.split("\n"), 1)
+        if '"mkdocs", "build"' in line and ('"--strict"' not in line or '"--quiet"' in line)
+    ]
 
 
 def test_pytest_collects_the_gate() -> None:

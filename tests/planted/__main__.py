@@ -130,9 +130,9 @@ def stages(fault: Fault, clean: Path) -> Iterator[list[str]]:
     if pages:
         yield pages
     names = {Path(file).name for file in fault.files} | {Path(page).name for page in pages}
-    tests = sorted((clean / "tests/docs").glob("test_*.py"))
+    tests = [path for path in sorted((clean / "tests/docs").glob("test_*.py")) if path.name not in RUNNING]
     about = [path for path in tests if any(name in path.read_text(encoding="utf-8") for name in names)]
-    yield ["tests/docs/test_scope.py", *(f"tests/docs/{path.name}" for path in about), "-x"]
+    yield [*dict.fromkeys(["tests/docs/test_scope.py", *(f"tests/docs/{path.name}" for path in about)]), "-x"]
     yield ["--ws-pages", "-x"]
     yield ["tests/docs", "-x", "-n", "2"]
 
