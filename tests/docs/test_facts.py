@@ -25,7 +25,7 @@ import lilya.websockets.draining
 import lilya.websockets.limits
 import lilya.websockets.origins
 import lilya.websockets.testing
-from lilya.websockets import WebSocket
+from lilya.websockets import QueryParam, WebSocket
 from lilya.websockets.testing._session import TIMEOUT
 from lilya.websockets.types import Message
 from lilya.websockets.uvicorn import HTTPProtocol, WebSocketProtocol
@@ -184,8 +184,22 @@ def autobahn() -> tuple[int, int, int]:
     return sum(values["COUNTS"].values()), len(values["TOO_LATE"]), len(values["REPORTED"])
 
 
+def cookie_of(header: str) -> str:
+    """The value of the cookie `a` in a request."""
+    scope = {"type": "websocket", "path": "/", "headers": [(b"cookie", header.encode())]}
+    return WebSocket(scope, _never, _never).cookies["a"]
+
+
+async def _never(*arguments: Any) -> Any:
+    raise AssertionError("nobody asks for anything")
+
+
 def facts() -> Iterator[tuple[str, list[str], list[str]]]:
     """The page, the words that say what it is about, and what it states about that."""
+    of_two = QueryParam("a=first&a=last")
+    assert of_two["a"] == of_two.get("a")
+    yield "websockets.md", ["`[]` and `get` give"], [f"give the {of_two['a']} value"]
+    yield "websockets.md", ["two cookies"], [f"the {cookie_of('a=first; a=last')} counts"]
     yield "websockets.md", ["a reason of at most"], [*sendable(), str(longest_reason())]
     yield (
         "concepts/errors.md",
@@ -285,6 +299,8 @@ def test_a_fact_in_words_or_a_row(page: str, anchors: list[str], stated: list[st
     [
         ("websockets.md", "1007–1014", "1007–1015"),
         ("websockets.md", "at most 123 bytes", "at most 125 bytes"),
+        ("websockets.md", "give the first value", "give the last value"),
+        ("websockets.md", "the last counts", "the first counts"),
         ("concepts/errors.md", "below 200 or above 599", "below 200 or above 499"),
         ("guides/open.md", "closes with 1009. The", "closes with 1008. The"),
         ("guides/uvicorn.md", "`close_timeout`, 10 seconds", "`close_timeout`, 5 seconds"),

@@ -116,8 +116,9 @@ def place_of(output: str, fault: Fault, clean: Path = ROOT) -> str:
     for place in places_of(output):
         file, _, line = place.rpartition(":")
         for plant in fault.plants:
-            # Of an example it is the transcript that differs.
-            if plant.file.startswith("docs_src/") and file.startswith(plant.file.partition(".")[0] + "."):
+            # Of an example it is the transcript that differs, or what its page says of it.
+            of_example = (f"{plant.file.partition('.')[0]}.", f"docs{plant.file[8:].rpartition('/')[0]}.md")
+            if plant.file.startswith("docs_src/") and file.startswith(of_example):
                 return place
             if file == plant.file and abs(int(line) - plant.line(clean)) <= NEAR:
                 return place

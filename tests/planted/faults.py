@@ -470,9 +470,9 @@ fault(
     COMMANDS,
     "an extra of the package",
     change(
-        "docs/guides/testing.md",
-        'pip install "./packages/lilya-websockets[testing]"',
-        'pip install "./packages/lilya-websockets[test]"',
+        "docs/guides/typed.md",
+        'websockets "./packages/lilya-websockets[pydantic]"',
+        'websockets "./packages/lilya-websockets[pydantics]"',
     ),
 )
 fault(
@@ -519,10 +519,10 @@ OTHERS = "READMEs and the like"
 fault(
     OTHERS,
     "a session in a README",
-    change(
+    substitute(
         "packages/lilya-websockets/README.md",
-        "> connect /\n< accept\n> text Hello!\n< text You said: Hello!",
-        "> connect /\n< accept\n> text Hello!\n< text Hello!",
+        r"(tested:\n\n```ws\n(?:.*\n){3}< text )You said: ",
+        r"\1",
     ),
 )
 fault(
@@ -581,9 +581,9 @@ fault(
     "a thread that goes on",
     change(
         "docs_src/index/echo.py",
-        START,
-        START
-        + '    import threading, time; threading.Thread(target=time.sleep, args=(3,), name="mine").start()\n',
+        "    async with",
+        '    import threading, time; threading.Thread(target=time.sleep, args=(3,), name="mine").start()\n'
+        "    async with",
     ),
     alone=True,
 )

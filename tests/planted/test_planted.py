@@ -80,6 +80,8 @@ def test_a_place_is_one_of_a_fault() -> None:
     assert len(failures(OUTPUT)) == 2
     assert places_of(OUTPUT) == ["docs_src/guides/open/idle.ws:6", f"{OPEN}:301", f"{at}:7"]
     assert place_of(OUTPUT, idle) == "docs_src/guides/open/idle.ws:6"
+    script = Fault("script", (add("docs_src/guides/chat/chat.html", ""),))
+    assert place_of(OUTPUT, script) == f"{at}:7"
     assert place_of(OUTPUT, chat) == f"{at}:7"
     assert place_of(OUTPUT, far) == ""
     assert place_of(OUTPUT.replace(":301", ":1"), shown) == ""
