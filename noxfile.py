@@ -261,12 +261,12 @@ if nox is not None:
         script = shutil.copy(ROOT / "tests" / "pyodide" / "run.mjs", folder)
         session.run("node", script, str(ROOT), str(packages), *session.posargs, external=True)
 
-    def build_hosted(session: nox.Session, owner: str, site: str) -> None:
+    def build_hosted(session: nox.Session, owner: str, site: str, builder: str = "mkdocs") -> None:
         """Build the docs for the address that a file of settings has."""
         session.run("python", "release.py", "owner", owner)
         urls = nox.project.load_toml(ROOT / owner)["urls"]
-        addresses = {"DOCS_URL": urls["Documentation"], "DOCS_SOURCE": urls["Source"], "DOCS_LIVE": ""}
-        session.run("mkdocs", "build", "--strict", "--clean", f"--site-dir={site}", env=addresses)
+        settings = {"DOCS_URL": urls["Documentation"], "DOCS_SOURCE": urls["Source"], "DOCS_LIVE": ""}
+        session.run(builder, "build", "--strict", "--clean", env={**settings, "DOCS_SITE": site})
         session.run("python", "docs/hosted.py", site)
 
     @nox.session
@@ -282,14 +282,16 @@ if nox is not None:
     def hosted(session: nox.Session) -> None:
         """The docs built to be served and to be hosted, and the hosted ones below a path, in Chromium.
 
-        `npm` brings axe, which looks at each page. Without it those tests are skipped.
+        `npm` brings axe, which looks at each page. Without it those tests are skipped. Zensical builds the
+        hosted docs as well, and they are compared.
         """
         install(session, CORE, DOCTEST, groups=("tests", "docs", "hosted"))
         folder = Path(session.create_tmp()).resolve()
-        served, hosted = str(folder / "served"), str(folder / "hosted")
+        served, hosted, zensical = (str(folder / name) for name in ("served", "hosted", "zensical"))
         session.run("mkdocs", "build", "--strict", "--clean", f"--site-dir={served}")
         build_hosted(session, "tests/owner.toml", hosted)
-        environment = {"SERVED_SITE": served, "HOSTED_SITE": hosted}
+        build_hosted(session, "tests/owner.toml", zensical, builder="zensical")
+        environment = {"SERVED_SITE": served, "HOSTED_SITE": hosted, "ZENSICAL_SITE": zensical}
         if shutil.which("npm"):
             session.run("npm", "install", "--silent", f"--prefix={folder}", "axe-core@4", external=True)
             environment["AXE"] = str(folder / "node_modules" / "axe-core" / "axe.min.js")

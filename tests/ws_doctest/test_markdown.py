@@ -8,12 +8,14 @@ import subprocess
 import sys
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import markdown
 import pytest
+from markdown.preprocessors import Preprocessor
 
 from ws_doctest._pages import PageError
-from ws_doctest.markdown import run_note
+from ws_doctest.markdown import IncludeExtension, run_note
 
 APP = "async def app(scope, receive, send):\n    await receive()\n\n    # <&>\n"
 MKDOCS = """
@@ -198,6 +200,26 @@ def test_a_wrong_directive_raises_without_mkdocs_too(project: Path, monkeypatch:
     monkeypatch.delitem(sys.modules, "mkdocs.exceptions", raising=False)
     with pytest.raises(PageError, match=r"docs/\(a page .*\):2: the included file no.py does not exist"):
         convert(project, "\n{!> no.py !}\n")
+
+
+class Context(Preprocessor):
+    """What Zensical registers to name the page, by its path below docs/."""
+
+    page = SimpleNamespace(path="guides/page.md")
+
+    def run(self, lines: list[str]) -> list[str]:
+        return lines
+
+
+def test_zensical_names_the_page(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "mkdocs.exceptions", raising=False)
+    (project / "docs/guides").mkdir()
+    md = markdown.Markdown(extensions=["fenced_code", IncludeExtension(root=str(project))])
+    md.preprocessors.register(Context(md), "rendering_context", 0)
+    (project / "docs/guides/page.md").write_text("---\ntitle: A\n---\n\n{!> ../no.py !}\n")
+    with pytest.raises(PageError, match=r"docs/guides/page\.md:5: the included file .+ does not exist"):
+        md.convert("\n{!> ../no.py !}\n")
+    assert "await receive()" in md.convert("{!> ../../docs_src/talk/echo.py !}")
 
 
 def test_a_broken_transcript_is_named_by_the_build(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,34 +136,40 @@ def run_note(example: Path, root: Path, *, server: str, live: str) -> str | None
 
 
 class _Place:
-    """Where this page is: asked of MkDocs, if that is what runs us."""
+    """Where this page is: asked of MkDocs or Zensical, if one of them runs us."""
 
     def __init__(self, md: Markdown, config: dict[str, Any]) -> None:
-        # MkDocs registers a processor that knows the page's file; there is no hook needed to find
-        # it.
-        relpath: Any = md.treeprocessors["relpath"] if "relpath" in md.treeprocessors else None  # noqa: SIM401 - a Registry has no get()
-        self.file = getattr(relpath, "file", None)
+        # Each of them registers a processor that knows the page; there is no hook needed to find it.
+        relpath: Any = _registered(md.treeprocessors, "relpath")  # MkDocs
+        context: Any = _registered(md.preprocessors, "rendering_context")  # Zensical
         mkdocs_file = getattr(getattr(relpath, "config", None), "config_file_path", None)
         root = Path(config["root"] or (Path(mkdocs_file).parent if mkdocs_file else Path.cwd()))
         self.root = root.resolve()
-        source = getattr(self.file, "abs_src_path", None)
-        if source:
-            path = Path(source).resolve()
-            self.folder = path.parent
-            self.name = (
-                path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
-            )
+        source = getattr(getattr(relpath, "file", None), "abs_src_path", None)
+        path = getattr(getattr(context, "page", None), "path", None)
+        if path and not source:
+            source = self.root / config["docs_dir"] / path
+        self.path = Path(source).resolve() if source else None
+        if self.path:
+            self.folder = self.path.parent
+            inside = self.path.is_relative_to(self.root)
+            self.name = self.path.relative_to(self.root).as_posix() if inside else str(self.path)
         else:
             self.folder = self.root / config["docs_dir"]
             self.name = f"{config['docs_dir']}/(a page that the generator does not name)"
 
     def lines_before(self, lines: list[str]) -> int:
         """Return how many lines of the file come before the Markdown, which are its front matter."""
-        if self.file is None:
+        if self.path is None:
             return 0
-        source = self.file.content_string.replace("\r\n", "\n").rstrip("\n").split("\n")
+        source = self.path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
         body = "\n".join(lines).rstrip("\n").split("\n")
         return max(len(source) - len(body), 0)
+
+
+def _registered(registry: Any, name: str) -> Any:
+    """Return a processor, if there is one of that name: a registry of Python-Markdown has no `get`."""
+    return registry[name] if name in registry else None  # noqa: SIM401
 
 
 def _error(message: str) -> Exception:
