@@ -40,8 +40,9 @@ NEAR = 40  # lines between a fault and what is said about it: it may be the tabl
 # Of thirty changes of behaviour, 28; of ten faults, nine.
 LEAST = {"behaviours": 28 / 30, "more": 28 / 30, "faults": 9 / 10}
 # What needs no server runs sooner, and the pages that are about the class soonest.
-SOON = [*map(find, ["docs/websockets.md", "docs/guides/open.md", "docs/concepts/errors.md"]), "docs"]
-SOON += ["-k", "memory or snippet or page or signature", "-x"]
+FIRST = [*map(find, ["docs/websockets.md", "docs/guides/open.md", "docs/concepts/errors.md"])]
+IN_MEMORY = ["-k", "memory or snippet or page or signature", "-x"]
+OF_BEHAVIOUR = [[*FIRST, *IN_MEMORY], ["docs", *IN_MEMORY], ["docs", "-x"]]
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def try_alone(kind: str, fault: Fault, copy: Copy) -> Result:
     began = time.monotonic()
     by, place = "", ""
     with copy.planted([fault]):
-        runs = stages(fault, copy.clean) if kind == "faults" else iter([SOON, ["docs", "-x"]])
+        runs = stages(fault, copy.clean) if kind == "faults" else iter(OF_BEHAVIOUR)
         for number, arguments in enumerate(runs):
             status, output = copy.run(f"{fault.name} {number}", *arguments)
             if not status:

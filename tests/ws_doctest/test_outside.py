@@ -114,8 +114,8 @@ class ClientDisconnected(Exception):
 
 async def app(scope, receive, send):
     if scope["type"] == "http":
-        cookie = f"sid={uuid4()}; Path=/".encode()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"set-cookie", cookie)]})
+        headers = [(b"set-cookie", f"sid={uuid4()}; Path=/".encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"hello"})
     elif scope["type"] == "websocket":
         await receive()
@@ -126,7 +126,8 @@ async def app(scope, receive, send):
         await send({"type": "websocket.send", "text": "An hour later"})
         if (await receive())["type"] == "websocket.disconnect":
             raise ClientDisconnected
-        await send({"type": "websocket.close", "code": 4000, "reason": f"bye {cookie.decode()[4:12]}"})
+        reason = f"bye {cookie.decode()[4:12]}"
+        await send({"type": "websocket.close", "code": 4000, "reason": reason})
 ```
 
 ```ws
@@ -208,13 +209,6 @@ def test_what_a_page_may_show(project: Path, wheel: Path) -> None:
     one = docs(project, wheel, "-k", "chat")
     assert one.returncode == 0, one.stdout
     assert "myst.md" not in one.stdout
-
-
-def test_an_update_is_recorded_on_asyncio(project: Path, wheel: Path) -> None:
-    short = re.sub(r"(?m)^< .*\n", "", CHAT)
-    write(project, {"pyproject.toml": NORMAL, "README.md": short})
-    assert gate(project, wheel, "--ws-update").returncode == 0
-    assert (project / "README.md").read_text(encoding="utf-8") == CHAT.lstrip("\n")
 
 
 def test_what_is_not_read_is_said(project: Path, wheel: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from ws_doctest import _apps, _memory, _wire, transcript
 from ws_doctest._replay import verdict
+from ws_doctest._watch import Remains
 from ws_doctest._wire import IMPLEMENTATIONS, Replayer, ServerError, UvicornProcess
 
 APPS = {
@@ -309,6 +311,19 @@ def test_a_process_that_replays(root: Path) -> None:
     finally:
         replayer.stop()
     assert replayer.process.exitcode == 0
+
+
+def test_what_the_gate_opens_while_an_app_runs_is_not_the_apps(root: Path) -> None:
+    remains = Remains()
+    replayer = Replayer("wsproto", root)
+    try:
+        assert remains.problems() == []
+        remains = Remains()
+        with socket.socket():
+            (problem,) = remains.problems()
+        assert problem.startswith("the app left open: socket:")
+    finally:
+        replayer.stop()
 
 
 def test_a_process_that_replays_ends_with_a_handler_that_hangs(root: Path) -> None:

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ws_doctest import _preload
+from ws_doctest import _preload, _watch
 
 LIMIT = 60.0  # seconds for one file
 
@@ -104,7 +104,8 @@ def _pytest(options: list[str], files: list[Path], root: Path) -> tuple[int | No
         process = _preload.PROCESSES.Process(
             target=_preload.run_pytest, args=([*names, *options], str(root), str(output), environment)
         )
-        process.start()
+        with _watch.OPENING:
+            process.start()
         process.join(LIMIT)
         if process.exitcode is None:
             process.kill()

@@ -24,7 +24,7 @@ from websockets.asyncio.client import connect as websockets_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
-from ws_doctest import _apps, _preload
+from ws_doctest import _apps, _preload, _watch
 from ws_doctest._apps import Code
 from ws_doctest._memory import HOST
 from ws_doctest._replay import Outcome, Seen, SessionError, replay, visible_headers
@@ -467,12 +467,14 @@ class Replayer:
     """
 
     def __init__(self, implementation: str, root: Path) -> None:
-        self.pipe, theirs = _preload.PROCESSES.Pipe()
-        self.process: Any = _preload.PROCESSES.Process(
-            target=_preload.replay, args=(theirs, implementation, str(root))
-        )
-        self.process.start()
-        theirs.close()
+        with _watch.OPENING:
+            self.pipe, theirs = _preload.PROCESSES.Pipe()
+            self.process: Any = _preload.PROCESSES.Process(
+                target=_preload.replay, args=(theirs, implementation, str(root))
+            )
+            self.process.start()
+            theirs.close()
+            _watch.own(self.pipe.fileno())
         atexit.register(self.stop)
 
     def replay(self, script: Transcript, example: Path | Code, *, limit: float, disconnect: str) -> Outcome:
