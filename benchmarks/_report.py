@@ -485,7 +485,7 @@ def _svg(title: str, said: str, height: float, shapes: Iterable[str]) -> str:
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img" '
-            f'aria-label="{escape(title)}" class="figures" style="max-width: 29rem">',
+            f'aria-label="{escape(title)}" class="figures" style="max-width: 23rem">',
             f"<title>{escape(title)}</title>",
             f"<desc>{escape(said)}</desc>",
             *shapes,

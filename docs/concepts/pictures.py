@@ -34,7 +34,7 @@ def picture(name: str, title: str, said: Iterable[str], height: float, *shapes: 
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img" '
-            f'aria-label="{escape(title)}" class="picture" style="max-width: 29rem">',
+            f'aria-label="{escape(title)}" class="picture" style="max-width: 23rem">',
             f"<title>{escape(title)}</title>",
             f"<desc>{escape(' '.join(said))}</desc>",
             f'<defs><marker id="{name}-tip" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" '

@@ -79,7 +79,7 @@ def test_a_page_fits_its_window(tab: Tab, request: pytest.FixtureRequest) -> Non
             " + 'too long '.repeat(40) + '</b>'",
             "wide",
         ),
-        ("project/performance", "document.querySelector('svg.figures').style.width = '15rem'", "small"),
+        ("project/performance", "document.querySelector('svg.figures').style.width = '8rem'", "small"),
         (
             "project/performance",
             "document.querySelector('svg.figures text').textContent = 'a'.repeat(90)",

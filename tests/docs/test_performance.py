@@ -175,7 +175,7 @@ def test_parts(figures: dict[str, Results]) -> None:
     assert len(drawn) == 4
     for label, values in drawn.items():
         what, _, server = label.partition(", ")
-        wrapper = "FastAPI" if "FastAPI" in what else f"{OURS} (async with)"
+        wrapper = "FastAPI" if "FastAPI" in what else f"{_report.OURS} (async with)"
         on_top = rows[f"{wrapper} on {server}"] - cases["frameworks"]["rows"][server]["ratio"]
         assert sum(values) == pytest.approx(cases["echo"]["rows"][server]["ratio"] + on_top, abs=0.01)
         assert values[0] == pytest.approx(rows["picows"], abs=0.001)
