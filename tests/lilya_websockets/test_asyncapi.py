@@ -504,6 +504,8 @@ def test_describe() -> None:
         ({"tags": "chat"}, r"tags must be a list of strings, got 'chat': write \['chat'\]"),
         ({"tags": [1]}, "tags must be a list of strings, got 1 in it"),
         ({"title": 1}, "title must be a string, got 1"),
+        ({"deprecated": 1}, "deprecated must be bool, got int"),
+        ({"deprecated": "since 2.0"}, "deprecated must be bool, got str"),
     ],
 )
 def test_arguments_of_describe(arguments: Any, said: str) -> None:

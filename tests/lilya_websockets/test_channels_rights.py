@@ -15,7 +15,9 @@ import pytest
 
 from lilya.websockets.channels import BrokerError, Channels, Publisher
 from lilya.websockets.channels._redis import RedisBackend
+from lilya.websockets.channels.backends import Status
 
+from .redis_cluster import NO_CLUSTER, RedisCluster, can_cluster
 from .redis_server import NO_SERVER, RedisServer, redis_binary
 from .server import Server
 
@@ -236,6 +238,45 @@ async def test_what_may_not_be_seen_is_left_out(right: str, server: RedisServer)
         seen = {"+memory|usage": status.bytes, "+pubsub|numsub": status.listeners, "+zcount": status.members}
         assert [name for name, value in seen.items() if value is None] == [right]
         assert status.events == 1
+
+
+def rights_in_a_cluster() -> list[str]:
+    """Those of every row but for what the page says below the table of clusters."""
+    (said,) = re.findall(r"^\* In a \[cluster\].*?(?=^$)", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    instead = [right for rights in re.findall(r"`(\+[^`]+)`", said) for right in rights.split()]
+    plain = {"+publish", "+subscribe", "+unsubscribe", "+pubsub|numsub"}
+    return [*{right for row in RIGHTS.values() for right in row} - plain, *instead]
+
+
+@pytest.mark.skipif(not can_cluster(), reason=NO_CLUSTER)
+async def test_what_is_listed_for_a_cluster(caplog: pytest.LogCaptureFixture) -> None:
+    rights = rights_in_a_cluster()
+    assert "+pubsub|shardnumsub" in rights
+    with RedisCluster() as cluster:
+
+        async def status_with(*rights: str) -> Status:
+            for server in cluster.servers:
+                name = ("user", "reset", "on", ">word", "~{lilya:*", "&{lilya:*")
+                assert server.ask("ACL", "SETUSER", *name, *rights) == b"+OK\r\n"
+            url = cluster.url.replace("://", "://user:word@")
+            async with (
+                Channels(url, publish_timeout=PLENTY) as channels,
+                channels.subscribe("a") as events,
+                channels.join("a", await Server().accepted(), member=1),
+            ):
+                await channels.publish("a", "1")
+                await anext(aiter(events))
+                (status,) = await channels.backend.status(["a"], PLENTY)
+                assert status.members == 1
+                assert status.events
+                return status
+
+        async with nobody_complains(caplog):
+            assert (await status_with(*rights)).listeners == 1
+            others = [right for right in rights if right != "+pubsub|shardnumsub"]
+            assert (await status_with(*others)).listeners is None
+            with pytest.raises(BrokerError, match="may not push events"):
+                await status_with(*(right for right in rights if right != "+spublish"))
 
 
 async def test_another_prefix_is_another_ones(server: RedisServer) -> None:

@@ -288,6 +288,13 @@ def test_an_argument_of_another_type(name: str) -> None:
         OriginGuard(nothing, **{name: [1]})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["same_origin", "forwarded_host", "forwarded_proto"])
+@pytest.mark.parametrize("value", [1, "no", None])
+def test_a_switch_of_another_type(name: str, value: object) -> None:
+    with pytest.raises(TypeError, match=f"^{name} must be bool, got {type(value).__name__}$"):
+        OriginGuard(nothing, **{name: value})  # type: ignore[arg-type]
+
+
 def test_a_wildcard_without_the_list_of_suffixes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "publicsuffixlist", None)
     with pytest.raises(ImportError, match=r"install lilya-websockets\[origins\]"):

@@ -705,6 +705,12 @@ def test_a_library_that_is_none() -> None:
             pass
 
 
+@pytest.mark.parametrize("value", [1, "utf-8", None])
+def test_binary_of_another_type(value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^binary must be bool, got {type(value).__name__}$"):
+        JSON(binary=value)
+
+
 def test_a_codec_that_is_none() -> None:
     with pytest.raises(TypeError, match="codec must be a Codec, got str"):
 
