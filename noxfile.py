@@ -144,6 +144,8 @@ if nox is not None:
         *("esbuild@0.28.2", "typescript@5", "ws@8", "react@19", "react-dom@19"),
         *("phoenix@1.8.16", "socket.io-client@4.8.4", "centrifuge@5.8.0"),
     )
+    # What has no wheel for browsers, and works without what is compiled in it: Litestar needs it.
+    PURE = ("pyyaml",)
 
     PYTHONS = found_pythons()
     # nox looks a version up on PATH, where a shim may stand in the way of the interpreter itself.
@@ -190,6 +192,16 @@ if nox is not None:
         session.install(*packages, *nox.project.dependency_groups(PYPROJECT, *groups))
         # The wheels of what is here now, whatever was installed under the same version.
         session.install("--force-reinstall", "--no-deps", *packages)
+
+    def add_buttons(session: nox.Session, site: str = "site") -> None:
+        """Add the Run buttons to the built site, where npm is installed; it says so where it is not."""
+        browser = nox.project.dependency_groups(PYPROJECT, "browser")
+        session.run(
+            *("python", "-m", "ws_doctest", "buttons"),
+            *(f"--site={site}", "--pages=docs", "--examples=docs_src"),
+            *(f"--package={package}" for package in (f"./{CORE}", *browser)),
+            *(f"--pure={name}" for name in PURE),
+        )
 
     @nox.session
     def lint(session: nox.Session) -> None:
@@ -270,6 +282,25 @@ if nox is not None:
         session.run("python", "docs/hosted.py", site)
 
     @nox.session
+    def buttons(session: nox.Session) -> None:
+        """Every Run button of the built docs, in Chromium and Firefox. `-- measure` tells what one costs."""
+        if not shutil.which("npm"):
+            session.skip("npm is not installed: it brings Pyodide")
+        install_beside_lilya(session, groups=("tests", "docs"))
+        site = str(Path(session.create_tmp()).resolve() / "site")
+        session.run("mkdocs", "build", "--strict", "--clean", f"--site-dir={site}")
+        add_buttons(session, site)
+        environment = {"BUTTONS_SITE": site}
+        if session.posargs == ["measure"]:
+            session.run("python", "-m", "tests.buttons.measure", env=environment)
+            return
+        session.run(
+            *("pytest", "-c", "tests/buttons/pytest.ini", "--rootdir=.", "-p", "no:cacheprovider"),
+            *session.posargs,
+            env=environment,
+        )
+
+    @nox.session
     def docs(session: nox.Session) -> None:
         """The built docs, in site/. `-- hosted` builds them for the address in owner.toml."""
         install(session, CORE, DOCTEST, groups=("docs", "hosted"))
@@ -277,6 +308,7 @@ if nox is not None:
             build_hosted(session, "owner.toml", "site")
         else:
             session.run("mkdocs", "build", "--strict", "--clean")
+        add_buttons(session)
 
     @nox.session
     def hosted(session: nox.Session) -> None:
@@ -310,6 +342,7 @@ if nox is not None:
         install_beside_lilya(session, groups=("docs", "serve"))
         session.log("building the docs …")
         session.run("mkdocs", "build", "--strict", "--clean")
+        add_buttons(session)
         session.run(
             "python",
             "-m",

@@ -1,10 +1,11 @@
-"""The command line: ``python -m ws_doctest`` with ``check``, ``update``, ``watch``, ``site`` or ``serve``."""
+"""The command line: ``python -m ws_doctest COMMAND``; `make_parser` has the commands."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,28 @@ def make_parser() -> argparse.ArgumentParser:
     site = commands.add_parser("site", help="compare the built site with the pages that were executed")
     site.add_argument("--site", type=Path, required=True, help="the folder of the built site")
     site.add_argument("--pages", type=Path, required=True, help="the folder of the pages")
+    buttons = commands.add_parser("buttons", help="add Run buttons to the built site; needs npm")
+    buttons.add_argument("--site", type=Path, required=True, help="the folder of the built site")
+    buttons.add_argument("--pages", type=Path, required=True, help="the folder of the pages")
+    buttons.add_argument("--examples", type=Path, required=True, help="the folder of the examples")
+    buttons.add_argument(
+        "--package",
+        action="append",
+        default=[],
+        help="what the examples import: a requirement, or the folder of a package; may be repeated",
+    )
+    buttons.add_argument(
+        "--pure",
+        action="append",
+        default=[],
+        help="a package without a wheel for the browser: use its own without compiled parts; may be repeated",
+    )
+    buttons.add_argument(
+        "--disconnect",
+        choices=("framework", "normal", "error"),
+        default="framework",
+        help="as the setting ws_doctest_disconnect; default: %(default)s",
+    )
     for name, text in (
         ("check", "check pages, as `pytest PAGES` does"),
         ("update", "rewrite transcripts and expectations to what is seen now"),
@@ -43,6 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         from ws_doctest.site import check_site
 
         return _complain(check_site(options.site, options.pages))
+    if options.command == "buttons":
+        return _buttons(options)
     if options.command == "watch":
         return _watch(options.pages)
     # A process of its own: pytest rewrites its plugins on import, and this one is imported already.
@@ -66,6 +91,32 @@ def _serve(options: argparse.Namespace) -> int:
         return _complain([str(exc)])
     except KeyboardInterrupt:  # the usual end
         pass
+    return 0
+
+
+def _buttons(options: argparse.Namespace) -> int:
+    if shutil.which("npm") is None:
+        sys.stdout.write("The site has no Run buttons: npm is not installed, which brings Pyodide.\n")
+        return 0
+    try:
+        from ws_doctest import buttons
+    except ModuleNotFoundError as exc:
+        return _complain([f"buttons needs {exc.name}: install ws-doctest[buttons]"])
+    try:
+        found = buttons.add_buttons(
+            options.site,
+            options.pages,
+            options.examples,
+            options.package,
+            pure=options.pure,
+            disconnect=options.disconnect,
+        )
+    except buttons.ButtonsError as exc:
+        return _complain([str(exc)])
+    without = [button for button in found if button.reason]
+    sys.stdout.write(f"The site has {len(found) - len(without)} Run buttons.\n")
+    for button in without:
+        sys.stdout.write(f"No button: {button.file}: {button.reason}\n")
     return 0
 
 

@@ -322,42 +322,9 @@ def run_replay(
 
     async def main() -> Outcome:
         with reach.watching() if reach else nullcontext():
-            remains = Remains()
-            result = await play()
-            await _apps.at_rest()  # what ends by itself may do so
-            left = remains.problems()
-            if left and not result.broken_off:
-                result.problem = "\n".join(filter(None, [result.problem, *left]))
-            return result
-
-    async def play() -> Outcome:
-        try:
-            loaded = app()
-        except Exception as exc:
-            return Outcome(
-                broken_off=True, problem="the app cannot be loaded:\n" + _apps.describe_error(exc, root)
+            return await play(
+                app, script, root, example, limit=limit, outcome=outcome, update=update, disconnect=disconnect
             )
-        lifespan = Lifespan(loaded, limit)
-        try:
-            started = await lifespan.start()
-        except Exception as exc:
-            return Outcome(broken_off=True, problem=_apps.describe_lifespan_error(exc, root))
-        stage = MemoryStage(loaded, lifespan.state, root, example, disconnect)
-        failure: BaseException | None = None
-        try:
-            drive = record if update else replay
-            return await drive(stage, script, limit=limit, outcome=outcome)
-        except BaseException as exc:
-            failure = exc
-            raise
-        finally:
-            if started:
-                try:
-                    await lifespan.stop(failure)
-                except Exception as exc:
-                    if not outcome.broken_off:  # with handlers that were cancelled it proves nothing
-                        problem = _apps.describe_lifespan_error(exc, root)
-                        outcome.problem = "\n".join(filter(None, [outcome.problem, problem]))
 
     # Each step has its own limits within, up to three where there are several clients; only a handler that
     # blocks the event loop gets past those.
@@ -369,6 +336,79 @@ def run_replay(
         line = script.steps[min(len(outcome.steps), len(script.steps) - 1)].line
         return Outcome(problem=f"{script.name}:{line}: {result}", broken_off=True)
     return result
+
+
+async def play(
+    app: Callable[[], ASGIApp],
+    script: Transcript,
+    root: Path,
+    example: Path,
+    *,
+    limit: float,
+    outcome: Outcome,
+    update: bool = False,
+    disconnect: str = "error",
+) -> Outcome:
+    """Start an app up, replay a transcript, shut the app down, and look for what it leaves behind.
+
+    Args:
+        app: makes the app, freshly loaded.
+        script: the transcript.
+        root: the project's root.
+        example: the app's file.
+        limit: seconds that one step may take.
+        outcome: where to note what is seen, for somebody who watches.
+        update: note everything that comes, whatever the transcript says.
+        disconnect: whether the exception of a disconnect is a normal end; see `may_end_by_disconnect`.
+    """
+    remains = Remains()
+    await _play(app, script, root, example, limit, outcome, update, disconnect)
+    await _apps.at_rest()  # what ends by itself may do so
+    left = remains.problems()
+    if left and not outcome.broken_off:
+        outcome.problem = "\n".join(filter(None, [outcome.problem, *left]))
+    return outcome
+
+
+async def _play(
+    app: Callable[[], ASGIApp],
+    script: Transcript,
+    root: Path,
+    example: Path,
+    limit: float,
+    outcome: Outcome,
+    update: bool,
+    disconnect: str,
+) -> None:
+    try:
+        loaded = app()
+    except Exception as exc:
+        outcome.broken_off = True
+        outcome.problem = "the app cannot be loaded:\n" + _apps.describe_error(exc, root)
+        return
+    lifespan = Lifespan(loaded, limit)
+    try:
+        started = await lifespan.start()
+    except Exception as exc:
+        outcome.broken_off = True
+        outcome.problem = _apps.describe_lifespan_error(exc, root)
+        return
+    stage = MemoryStage(loaded, lifespan.state, root, example, disconnect)
+    failure: BaseException | None = None
+    try:
+        drive = record if update else replay
+        await drive(stage, script, limit=limit, outcome=outcome)
+    except BaseException as exc:
+        failure = exc
+        raise
+    finally:
+        if started:
+            try:
+                await lifespan.stop(failure)
+            except Exception as exc:
+                if not outcome.broken_off:  # with handlers that were cancelled it proves nothing
+                    problem = _apps.describe_lifespan_error(exc, root)
+                    outcome.problem = "\n".join(filter(None, [outcome.problem, problem]))
 
 
 def run_in_thread(

@@ -45,6 +45,7 @@ _CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)")
 _CODE_IN_TEXT = re.compile(r"(?<!`)(`+)(?!`)(.*?)(?<!`)\1(?!`)")
 _SKIP = re.compile(r"[ \t>]*<!--\s*ws-doctest:\s*skip\b(?P<reason>.*?)-->\s*$")
 _UNREACHED = re.compile(r"[ \t>]*<!--\s*ws-doctest:\s*unreached\s+(?P<lines>\d+)\s*:?(?P<reason>.*?)-->\s*$")
+_NO_BUTTON = re.compile(r"[ \t>]*<!--\s*ws-doctest:\s*no\s+button\b(?P<reason>.*?)-->\s*$")
 _COMMENT_FOR_US = re.compile(r"<!--\s*ws[-_ ]?doctest\b", re.IGNORECASE)
 _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(?P<title>.*?)(?:[ \t]+#+)?(?:[ \t]*\{[^}]*\})?[ \t]*$")
 _BULLET = re.compile(r"[ \t>]*(?:[-*+]|\d{1,9}[.)])[ \t]+(`+)[ \t]?(?P<code>.+?)[ \t]?\1(?!`)")
@@ -94,6 +95,7 @@ class Fence:
     heading: str
     skip: str | None = None
     unreached: tuple[int, str] = (0, "")  # how many lines nothing runs, and why
+    no_button: str | None = None  # why it does not run in a browser
     end: int = 0  # the line of the closing fence
     lines: list[str] = field(default_factory=list)  # without the prefix
     includes: list[Include] = field(default_factory=list)
@@ -211,6 +213,7 @@ class _Scanner:
         self.comment: int | None = None  # the line in which an HTML comment began
         self.skip: tuple[int, str] | None = None
         self.unreached: tuple[int, int, str] | None = None  # the line of the comment, and what it says
+        self.no_button: tuple[int, str] | None = None
 
     def scan(self, lines: Sequence[str]) -> Page:
         for number, raw in enumerate(lines, 1):
@@ -224,6 +227,7 @@ class _Scanner:
         if self.comment is not None:  # to Markdown it is none then, and what follows is shown
             self.problem(self.comment, "the comment <!-- is never closed")
         self.unused_skip()
+        self.unused_no_button()
         return self.page
 
     def problem(self, line: int, message: str, include: bool = False) -> None:
@@ -263,6 +267,7 @@ class _Scanner:
                 self.heading,
                 self.take_skip(),
                 self.take_unreached(),
+                self.take_no_button(),
             )
             self.page.fences.append(self.fence)
             myst = _MYST.match(self.fence.info)
@@ -275,6 +280,7 @@ class _Scanner:
             suffix = {".py": "python", ".ws": "ws"}.get(Path(target).suffix, "")
             shown = Fence(number, foreign["prefix"], "```", suffix, self.heading, self.take_skip())
             shown.unreached, shown.end = self.take_unreached(), number
+            shown.no_button = self.take_no_button()
             self.page.fences.append(shown)
             self.include(number, foreign["prefix"], target, shown, foreign=True)
             return
@@ -287,6 +293,14 @@ class _Scanner:
                 )
             self.unused_skip()
             self.unreached = (number, int(unreached["lines"]), reason)
+            return
+        no_button = _NO_BUTTON.match(line)
+        if no_button:
+            reason = no_button["reason"].strip(" \t:-.")
+            if not reason:
+                self.problem(number, "expected the reason: `<!-- ws-doctest: no button: REASON -->`")
+            self.unused_no_button()
+            self.no_button = (number, reason)
             return
         skip = _SKIP.match(line)
         if skip:
@@ -326,6 +340,7 @@ class _Scanner:
             )
         if line.strip():
             self.unused_skip()
+            self.unused_no_button()
         self.directive(number, line, None)
 
     def take_skip(self) -> str | None:
@@ -335,6 +350,15 @@ class _Scanner:
     def take_unreached(self) -> tuple[int, str]:
         unreached, self.unreached = self.unreached, None
         return unreached[1:] if unreached else (0, "")
+
+    def take_no_button(self) -> str | None:
+        no_button, self.no_button = self.no_button, None
+        return no_button[1] if no_button else None
+
+    def unused_no_button(self) -> None:
+        if self.no_button is not None:
+            self.problem(self.no_button[0], "directly below comes no app that could have a button")
+            self.no_button = None
 
     def unused_skip(self) -> None:
         if self.unreached is not None:

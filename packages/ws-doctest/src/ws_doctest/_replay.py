@@ -162,6 +162,35 @@ class _Client(Generic[SessionT]):
         return self.waiting.pop(0) if self.waiting else await self.session.receive()
 
 
+class Cookies:
+    """The cookies of each client."""
+
+    def __init__(self) -> None:
+        self.jars: dict[str, dict[str, str]] = {}
+
+    def added(self, name: str, event: Event) -> Event:
+        """Add the cookies that a client has been given."""
+        cookies = self.jars.get(name)
+        if not cookies or not isinstance(event, Connect | Request):
+            return event
+        if any(header == "cookie" for header, _ in event.headers):
+            return event
+        value = "; ".join(f"{key}={text}" for key, text in cookies.items())
+        return replace(event, headers=(*event.headers, ("cookie", value)))
+
+    def keep(self, name: str, headers: Headers) -> None:
+        """Keep what a response gives a client, or takes from it."""
+        jar = self.jars.setdefault(name, {})
+        for header, value in headers:
+            if header == "set-cookie":
+                pair, _, attributes = value.partition(";")
+                key, _, text = pair.strip().partition("=")
+                if "max-age=0" in attributes.lower().replace(" ", ""):
+                    jar.pop(key, None)
+                else:
+                    jar[key] = text
+
+
 class _Player(Generic[SessionT]):
     """The clients of one transcript."""
 
@@ -178,7 +207,7 @@ class _Player(Generic[SessionT]):
         self.handlers: list[_Client[SessionT]] = []  # those of all connections, in their order
         self.known = self.outcome.values  # values that have a name in the transcript
         self.doing = "the server to answer"
-        self.cookies: dict[str, dict[str, str]] = {}  # of each client
+        self.cookies = Cookies()
 
     async def run(self, play: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -256,7 +285,7 @@ class _Player(Generic[SessionT]):
             raise SessionError(f"{step.name}'s session had not ended before `{step}`")
         self.outcome.steps.append(step)
         promised = [other.event for other in self.session_of(step) if not other.client]
-        filled = self.with_cookies(step.name, transcript.fill(request, self.known))
+        filled = self.cookies.added(step.name, transcript.fill(request, self.known))
         assert isinstance(filled, Connect)  # as it was
         session = await self.stack.enter_async_context(self.stage.connect(filled))
         client = _Client(session, step, promised)
@@ -272,14 +301,14 @@ class _Player(Generic[SessionT]):
         """Make a request over HTTP, and note the answer."""
         await self.rest()
         self.doing = f"the answer to `{step}`"
-        filled = self.with_cookies(step.name, transcript.fill(request, self.known))
+        filled = self.cookies.added(step.name, transcript.fill(request, self.known))
         assert isinstance(filled, Request)  # as it was
         self.outcome.steps.append(step)
         with anyio.fail_after(self.limit * 2):
             response, problem = await self.stage.ask(filled, self.limit)
         if problem:
             self.complain(problem)
-        self.keep_cookies(step.name, response.headers)
+        self.cookies.keep(step.name, response.headers)
         steps = self.script.steps
         after = steps[steps.index(step) + 1 :] if step in steps else ()
         wanted = next((other.event for other in after if other.name == step.name), None)
@@ -291,28 +320,6 @@ class _Player(Generic[SessionT]):
             shown = Response(shown.status, shown.headers)  # a page may be long: it is shown if it is written
         bound = transcript.bind(wanted, shown, self.known)
         self.outcome.steps.append(Step(False, bound or shown, name=step.name))
-
-    def with_cookies(self, name: str, event: Event) -> Event:
-        """Add the cookies that a client has been given."""
-        cookies = self.cookies.get(name)
-        if not cookies or not isinstance(event, Connect | Request):
-            return event
-        if any(header == "cookie" for header, _ in event.headers):
-            return event
-        value = "; ".join(f"{key}={text}" for key, text in cookies.items())
-        return replace(event, headers=(*event.headers, ("cookie", value)))
-
-    def keep_cookies(self, name: str, headers: Headers) -> None:
-        """Keep what a response gives a client, or takes from it."""
-        jar = self.cookies.setdefault(name, {})
-        for header, value in headers:
-            if header == "set-cookie":
-                pair, _, attributes = value.partition(";")
-                key, _, text = pair.strip().partition("=")
-                if "max-age=0" in attributes.lower().replace(" ", ""):
-                    jar.pop(key, None)
-                else:
-                    jar[key] = text
 
     def session_of(self, connect: Step) -> Iterator[Step]:
         """Yield the steps of one connection; a client may have several, one after the other."""
@@ -379,10 +386,10 @@ class _Player(Generic[SessionT]):
         promised = client.promised
         client.opened = True
         if isinstance(seen, Accept | Deny):
-            self.keep_cookies(client.name, seen.headers)
+            self.cookies.keep(client.name, seen.headers)
         client.over = client.over or seen is None or isinstance(seen, Close | Deny)
         if isinstance(seen, Deny):
-            seen = _shown_denial(seen, promised[0] if promised else None)
+            seen = shown_denial(seen, promised[0] if promised else None)
         if seen is not None and seen not in promised:
             for event in (wanted, *promised):
                 bound = transcript.bind(event, seen, self.known)
@@ -488,7 +495,7 @@ def _to(name: str) -> str:
     return f" of {name}" if name else ""
 
 
-def _shown_denial(seen: Deny, wanted: Event | None) -> Deny:
+def shown_denial(seen: Deny, wanted: Event | None) -> Deny:
     """Keep of a denial's headers those that the transcript names: servers add their own."""
     names = {name for name, _ in wanted.headers} if isinstance(wanted, Deny) else set()
     return Deny(seen.status, tuple(header for header in seen.headers if header[0] in names), seen.body)

@@ -38,7 +38,7 @@ def check_site(site: Path, pages: Path, root: Path | None = None) -> list[str]:
     problems: list[str] = []
     for source in sources:
         page = read_page(source, root)
-        rendered = _rendered_path(source.relative_to(pages.resolve()), site)
+        rendered = rendered_path(source.relative_to(pages.resolve()), site)
         if rendered is None:
             problems.append(f"{page.name}: the site {site} has no such page")
             continue
@@ -47,7 +47,7 @@ def check_site(site: Path, pages: Path, root: Path | None = None) -> list[str]:
     return problems
 
 
-def _rendered_path(relative: Path, site: Path) -> Path | None:
+def rendered_path(relative: Path, site: Path) -> Path | None:
     folder = relative.with_suffix("")
     if folder.name in ("index", "README"):
         candidates = [site / folder.parent / "index.html", site / relative.with_suffix(".html")]
@@ -58,7 +58,7 @@ def _rendered_path(relative: Path, site: Path) -> Path | None:
 
 def _compare(page: Page, rendered: Path) -> list[str]:
     shown = code_blocks(rendered.read_text(encoding="utf-8"))
-    written = [_normal(fence.expanded()) for fence in page.fences]
+    written = [comparable(fence.expanded()) for fence in page.fences]
     problems: list[str] = []
     matcher = difflib.SequenceMatcher(None, written, shown, autojunk=False)
     for tag, start, end, shown_start, shown_end in matcher.get_opcodes():
@@ -90,19 +90,19 @@ def _compare(page: Page, rendered: Path) -> list[str]:
 
 def code_blocks(html: str) -> list[str]:
     """Return the text of each code block of a page, but for those that mkdocstrings made."""
-    parser = _Blocks()
+    parser = Blocks()
     parser.feed(html)
     parser.close()
     return parser.blocks
 
 
-def _normal(text: str) -> str:
+def comparable(text: str) -> str:
     """Return the text without what highlighting drops: blanks at the ends of lines and text."""
     lines = [line.rstrip() for line in text.replace("\r\n", "\n").expandtabs(4).split("\n")]
     return "\n".join(lines).strip("\n")
 
 
-class _Blocks(HTMLParser):
+class Blocks(HTMLParser):
     """Collects the text of ``<pre>`` elements."""
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class _Blocks(HTMLParser):
         while self.stack.pop()[0] != tag:
             pass
         if tag == "pre" and self.text is not None:
-            self.blocks.append(_normal("".join(self.text)))
+            self.blocks.append(comparable("".join(self.text)))
             self.text = None
 
     def handle_data(self, data: str) -> None:
