@@ -137,7 +137,6 @@ class Client:
                 self.position = message["position"]
 
 
-@pytest.mark.quiet("perhaps")  # a send that finds its client gone ends the block first
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_exactly_once_and_in_order_over_connections_that_break(protocol: str) -> None:
     rooms = Rooms(protocol)

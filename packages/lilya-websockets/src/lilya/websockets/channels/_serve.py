@@ -525,9 +525,8 @@ class _Room:
         await self._told.wait()
         try:
             await self._client.websocket.send_prepared(self._encoder.prepared(message["text"]))
-        except WebSocketDisconnect as error:
+        except WebSocketDisconnect:
             self._client.stop()
-            raise OSError("the client has left") from error
 
     async def _close(self, code: int, reason: str) -> None:
         self._closed = code, reason
