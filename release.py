@@ -145,6 +145,8 @@ def build(target: Path, owner: dict[str, dict[str, str]]) -> None:
             into = target.resolve() / folder.name
             into.mkdir(parents=True)
             if (folder / "package.json").is_file():
+                # what its `prepack` runs
+                subprocess.run(["npm", "install", "--silent"], cwd=folder, check=True)
                 command = ["npm", "pack", f"--pack-destination={into}"]
             else:
                 command = [sys.executable, "-m", "build", f"--outdir={into}"]

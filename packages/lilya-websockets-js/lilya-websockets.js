@@ -8,9 +8,9 @@
  *     room.on("event", ({ data }) => console.log(data));
  *     await room.publish({ text: "Hello" });
  *
- * - The page gets each event once and in order, also when the connection breaks. What cannot be had any more is
- *   told as a `gap`, what was too much as `dropped`.
- * - Whatever waits is bounded: messages to publish, requests, and items that no loop has taken.
+ * - The page gets each event once and in order, also when the connection breaks. Events that are missing are reported
+ *   as a `gap`, items that were dropped because the reader was slow as `dropped`.
+ * - Everything that waits has a limit: messages to publish, requests, and items for loops.
  * - The types, with a description of each name, are in lilya-websockets.d.ts.
  */
 
@@ -189,11 +189,11 @@ export function connect(url, options = {}) {
 
   function close(code = 1000, reason = "") {
     socket?.close(code, reason);
-    socket = undefined; // it has its time to say goodbye
+    socket = undefined; // nobody waits for the answer to the close
     finish({ code, reason }, true);
   }
 
-  // Whether the other side is still there. Pings of WebSocket itself are answered by browsers, and not shown.
+  // Whether the server is still there. Browsers answer the pings of WebSocket itself, and do not show them to pages.
 
   function heard() {
     clearTimeout(pulse);
@@ -207,10 +207,10 @@ export function connect(url, options = {}) {
   }
 
   const watched = [
-    // Another network, or the same one again: what looks open may be dead.
+    // The network has changed or is back: a connection that looks open may be dead.
     watch(globalThis, "online", reconnect),
     watch(globalThis, "offline", () => state === "open" && probe()),
-    // Timers of a page that nobody looks at are late, and a computer that slept had none.
+    // Browsers delay the timers of hidden pages, and a computer that sleeps runs none.
     watch(globalThis.document, "visibilitychange", () => {
       if (document.visibilityState !== "visible") return;
       if (state === "open") probe();
@@ -548,7 +548,7 @@ function inbox(channel, most, emit) {
     if (items.length) return Promise.resolve({ value: items.shift(), done: false });
     if (!ended) return new Promise((resolve, reject) => loops.push({ resolve, reject }));
     const why = error;
-    error = undefined; // it is told once
+    error = undefined; // it is thrown once
     return why ? Promise.reject(why) : Promise.resolve(DONE);
   }
 
@@ -559,7 +559,7 @@ function inbox(channel, most, emit) {
       } else if (kept) {
         items.push(item);
         if (items.length > most) {
-          // The oldest go, and it is told in their place.
+          // The oldest are dropped, and their number takes their place.
           const [first, second] = items.splice(0, 2);
           items.unshift({ type: "dropped", channel, count: (first.count ?? 1) + (second.count ?? 1) });
         }
