@@ -556,7 +556,7 @@ fault(
 fault(
     OTHERS,
     "a constant of the page of the chat",
-    change("docs_src/guides/chat/chat.html", "MOST = 15_000", "MOST = 30_000"),
+    change("docs_src/guides/chat/chat.html", "longestWait: 15_000", "longestWait: 30_000"),
 )
 fault(
     OTHERS,
