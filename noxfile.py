@@ -205,10 +205,11 @@ if nox is not None:
 
     @nox.session
     def lint(session: nox.Session) -> None:
-        """Style and common mistakes (ruff)."""
+        """Style and common mistakes (ruff), and the English of the pages (Harper)."""
         install(session, groups=("lint",))
         session.run("ruff", "check", ".")
         session.run("ruff", "format", "--check", ".")
+        session.run("python", "-m", "tests.docs.prose")
 
     @nox.session
     def types(session: nox.Session) -> None:
