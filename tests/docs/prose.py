@@ -30,6 +30,7 @@ GENERATED = re.compile(
     r"|^\s*\\?\{!>.*?!\}$"
     r"|<!--.*?-->"
     r"|<figure.*?</figure>"
+    r"|\{ \.[^}\n]*\}"
     r"|^::: \S+$"
     r"|\b(?:CVE|GHSA|PYSEC)(?:-\w+)+\b",
     re.DOTALL | re.MULTILINE,
