@@ -546,8 +546,9 @@ if nox is not None:
         is what zlib's levels cost and save; `-- fairness` alone is how long a client that floods makes others
         wait; `-- protocol` alone counts the instructions of the protocol for uvicorn, `-- frameworks` alone
         those of FastAPI and others with their own class and with ours; `-- guards instructions` alone those
-        of guards and observers; `-- typed` alone is what typed messages cost. With `--write` after them,
-        `core`, `wire`, `fairness`, `channels` and `redis` make their parts of the pages anew.
+        of guards and observers; `-- typed` alone is what typed messages cost; `-- scale` alone is channels on
+        Redis with many channels, in a storm, over slow links and in an outage. With `--write` after them,
+        `core`, `wire`, `fairness`, `channels`, `redis` and `scale` make their parts of the pages anew.
         """
         install(session, CORE, groups=("bench",))
         arguments = list(session.posargs)
@@ -560,6 +561,7 @@ if nox is not None:
             "levels",
             "protocol",
             "redis",
+            "scale",
             "testing",
             "typed",
             "wire",
@@ -569,13 +571,13 @@ if nox is not None:
         else:
             chosen = ["core", "wire"] if "--write" in arguments else ["core", "testing", "wire"]
         environment = {}
-        if {"wire", "fairness", "soak", "channels", "redis", "frameworks"} & set(chosen):
+        if {"wire", "fairness", "soak", "channels", "redis", "scale", "frameworks"} & set(chosen):
             folder = Path(session.virtualenv.location)
             # Lilya, and over it our package: put before the environment's own, which has upstream's.
             shutil.rmtree(folder / "ours", ignore_errors=True)
             lilya = next(name for name in PYPROJECT["dependency-groups"]["bench"] if name.startswith("lilya"))
             session.install("--no-deps", "--target", str(folder / "ours"), lilya, f"./{CORE}")
-            if {"channels", "redis", "frameworks"} & set(chosen):
+            if {"channels", "redis", "scale", "frameworks"} & set(chosen):
                 environment["PYTHONPATH"] = str(folder / "ours")
             if "wire" in chosen and shutil.which("npm"):
                 session.run(

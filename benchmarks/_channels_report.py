@@ -15,35 +15,53 @@ from benchmarks._report import Results, Row, number
 __all__ = [
     "FILES",
     "PAGE",
+    "PEERS",
     "as_text",
     "blocks",
     "blocks_of_channels",
-    "blocks_of_many",
     "blocks_of_redis",
+    "blocks_of_scale",
+    "figures",
     "progress",
     "write",
 ]
 
 PAGE = _report.ROOT / "docs" / "guides" / "channels.md"
-FILES = ("channels", "redis", "many")
+FILES = ("channels", "redis", "scale")
 
 OURS = "channels"
 MANY = 50  # processes, for what one Redis carries
+
+# By kind, as `benchmarks.scale` has them.
+PEERS = {
+    "ours": "**channels**",
+    "plain": "redis-py, plain pub/sub",
+    "litestar-pubsub": "Litestar, `RedisChannelsPubSubBackend`",
+    "litestar-streams": "Litestar, `RedisChannelsStreamBackend`",
+    "channels-redis": "channels_redis, `RedisChannelLayer`",
+    "channels-redis-pubsub": "channels_redis, `RedisPubSubChannelLayer`",
+    "broadcaster": "broadcaster",
+    "socketio": "python-socketio, `AsyncRedisManager`",
+}
 
 
 def write(**results: Results) -> None:
     """Commit figures, by the name of the run, and make the page from all there are."""
     for name, found in results.items():
         _report.save(found, _report.FOLDER / f"{name}.json")
-    figures = {name: _report.read(name) for name in FILES}
-    page = _report.with_blocks(PAGE.read_text(encoding="utf-8"), blocks(figures))
+    page = _report.with_blocks(PAGE.read_text(encoding="utf-8"), blocks(figures()))
     PAGE.write_text(page, encoding="utf-8")
+
+
+def figures() -> dict[str, Results]:
+    """The committed figures, by the name of the run. What was never measured has none."""
+    return {name: _report.read(name) for name in FILES if (_report.FOLDER / f"{name}.json").exists()}
 
 
 def blocks(figures: dict[str, Results]) -> dict[str, str]:
     """Everything on the page that is made from figures, by name."""
     made = blocks_of_channels(figures["channels"]) | blocks_of_redis(figures["redis"])
-    return made | blocks_of_many(figures["many"])
+    return made | blocks_of_scale(figures.get("scale", {}))
 
 
 def blocks_of_channels(found: Results) -> dict[str, str]:
@@ -70,10 +88,22 @@ def blocks_of_redis(found: Results) -> dict[str, str]:
     return made
 
 
-def blocks_of_many(found: Results) -> dict[str, str]:
-    """The same for the file of many channels."""
-    length = f"{found['server']}, {found['rounds']} rounds of {found['seconds']:g} seconds"
-    return {"many": f"{_run('many', found, length)}\n\n{_many(found['many'])}"}
+def blocks_of_scale(found: Results) -> dict[str, str]:
+    """The same for the file of channels at scale, or for none of it."""
+    command = "`python3 noxfile.py -s bench -- scale --write`"
+    made = dict.fromkeys(("scale-run", "many", "storm", "slow", "outage"), "Not measured yet.")
+    if not found:
+        return {**made, "scale-run": f"Not measured yet: {command} does it."}
+    rounds = found["rounds"]
+    length = f"{found['server']}, {rounds} round{'s'[: rounds > 1]}"
+    made["scale-run"] = (
+        f"{command} measured this ([`scale.json`](../project/performance/scale.json)). "
+        + _run("scale", found, length)
+    )
+    for name, make in {"many": _many, "storm": _storm, "slow": _slow, "outage": _outage}.items():
+        if name in found:
+            made[name] = make(found[name])
+    return made
 
 
 def as_text(blocks: dict[str, str]) -> str:
@@ -202,9 +232,15 @@ def _load(load: Results) -> str:
     )
 
 
+# At scale
+
+
 def _many(found: Results) -> str:
     columns = {
         "processor": "process, % of a core",
+        "broker": "Redis, % of a core",
+        "p50": "p50, ms",
+        "p99": "p99, ms",
         "one more": "joining and leaving one more, µs",
         "joined": "joining all, s",
         "missing": "never came",
@@ -219,6 +255,82 @@ def _many(found: Results) -> str:
             for count, row in found.items()
         ],
     )
+
+
+def _storm(found: Results) -> str:
+    runs = found["runs"]
+    rows = {
+        "publishes to another channel, p50, ms": "p50",
+        "publishes to another channel, p99, ms": "p99",
+        "publishes to another channel that failed": "errors",
+        "memory at most, MB more": "memory",
+    }
+    with_it = runs["with"]
+    return "\n\n".join(
+        [
+            _report.table(
+                ["", "without the storm", "with it"],
+                [
+                    [name, *(spread(runs[run][figure]) for run in ("without", "with"))]
+                    for name, figure in rows.items()
+                ],
+            ),
+            f"Clients were sent {with_it['received']['least']:,.0f} of "
+            f"{found['sockets'] * found['missed']:,} events. The last client had all of its events "
+            f"{spread(with_it['caught up'])} seconds after the storm had begun.",
+        ]
+    )
+
+
+def _slow(found: Results) -> str:
+    names = {"live": "published now", "history": "published before"}
+    return _report.table(
+        [
+            "events",
+            "link, MB/s",
+            "came",
+            "seconds",
+            "at least needed",
+            "carried, times their size",
+            "outages",
+        ],
+        [
+            [
+                f"{names[what]}: {row['expected']:,} of {row['size'] // 1000:,} kB",
+                number(row["rate"] / 1e6),
+                f"{row['received']:,}",
+                number(row["seconds"]),
+                number(row["needed"]),
+                number(row["carried"]),
+                f"{row['outages']:,}",
+            ]
+            for what, row in found.items()
+        ],
+    )
+
+
+def _outage(found: Results) -> str:
+    counts = {
+        "acknowledged": "acknowledged",
+        "failed": "failed",
+        "lost": "lost",
+        "doubled": "received twice",
+        "out of order": "out of order",
+    }
+    times = {"p50": "p50, ms", "p99": "p99, ms", "broker": "Redis, µs"}
+    rows = []
+    absent = []
+    for kind, row in found["peers"].items():
+        if "missing" in row:
+            absent.append(f"{PEERS[kind]}: {row['missing']}")
+            continue
+        cells = [*(f"{row[key]:,}" for key in counts), "yes" if row["raised"] else "no"]
+        cells += [number(row[key]) for key in times]
+        rows.append([PEERS[kind], *cells])
+    said = [_report.table(["", *counts.values(), "raises", *times.values()], rows)]
+    if absent:
+        said.append(f"Not measured: {'; '.join(absent)}.")
+    return "\n\n".join(said)
 
 
 def carried(load: Results, processes: int) -> tuple[float, float]:

@@ -1,9 +1,8 @@
 """Channels on one Redis: what is lost when it is killed, and what 1, 2 and 4 processes get through it.
 
-    python3 noxfile.py -s bench -- redis                 the first two, seven minutes
+    python3 noxfile.py -s bench -- redis                 everything, seven minutes
     python3 noxfile.py -s bench -- redis --only restarts
     python3 noxfile.py -s bench -- redis --only load --rounds 1 --seconds 2
-    python3 noxfile.py -s bench -- redis --only many --rounds 3    two minutes; also with --write
     python3 noxfile.py -s bench -- redis --write         what the page *Channels* shows
 
 All start a server of their own on a free port. It is the one that the tests use: one on PATH, or the one that
@@ -24,11 +23,6 @@ bytes. The figures are the medians of the rounds. `broker us` is the processor t
 account, for each message at full load, with its delivery to all processes, and `process us` that of a process
 for each message that it receives, its share of the publishing included. Other programs on the machine disturb
 these two little.
-
-`many`: one process listens to 10, 1,000, 10,000 and 20,000 channels, each with a subscription of its own, and
-another one publishes 200 messages per second in all, each to one of the channels at random. What is told is
-the processor time of the process that listens, in percent of a core; that of joining one more channel and
-leaving it; and how long joining all of them takes.
 """
 
 from __future__ import annotations
@@ -41,9 +35,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -58,8 +53,6 @@ PAIR = 2  # processes that chat while the server is killed
 LOW = 200  # messages per second in all
 KINDS = ("ours", "litestar")
 PROCESSES = (1, 2, 4)
-MANY = (10, 1_000, 10_000, 20_000)  # channels that one process listens to
-ONE_MORE = 200  # channels that are joined and left, one after the other
 # What is told of a load, of those that `measure` has, for each of the two loads.
 FIGURES = (
     *("full delivered", "full missing", "full broker", "full process"),
@@ -238,68 +231,7 @@ async def restarts(wire: Wire, name: str, seconds: float, rate: float) -> None:
     )
 
 
-async def many(url: str, count: int) -> None:
-    """Listen to so many channels, and tell what that costs."""
-    from lilya.websockets.channels import Channels
-
-    received = 0
-
-    async def receive(subscription: Any) -> None:
-        nonlocal received
-        async for _ in subscription:
-            received += 1
-
-    async with Channels(url) as channels, AsyncExitStack() as stack:
-        began = time.monotonic()
-        gate = asyncio.Semaphore(100)
-
-        async def join(number: int) -> Any:
-            async with gate:
-                return await stack.enter_async_context(channels.subscribe(f"room:{number}"))
-
-        subscriptions = await asyncio.gather(*map(join, range(count)))
-        took = time.monotonic() - began
-        receiving = [asyncio.create_task(receive(subscription)) for subscription in subscriptions]
-        say("ready")
-        await told()
-        begin, processor, received = time.monotonic(), time.process_time(), 0
-        expected = int(await told())
-        used = (time.process_time() - processor) / (time.monotonic() - begin)
-        for _ in range(500):
-            if received >= expected:
-                break
-            await asyncio.sleep(0.01)
-        processor = time.process_time()
-        for number in range(ONE_MORE):
-            async with channels.subscribe(f"another:{number}"):
-                pass
-        more = (time.process_time() - processor) / ONE_MORE
-        for task in receiving:
-            task.cancel()
-        await asyncio.wait(receiving)
-        say({"processor": used, "one more": more, "joined": took, "missing": expected - received})
-
-
-async def publish_to_many(url: str, count: int, seconds: float) -> int:
-    """Publish at the low rate, each message to one of the channels at random; how many."""
-    from lilya.websockets.channels import Channels
-
-    published = 0
-    async with Channels(url) as channels:
-        due = time.monotonic()
-        until = due + seconds
-        while due < until:
-            await asyncio.sleep(due - time.monotonic())
-            await channels.publish(f"room:{random.randrange(count)}", "x" * SIZE)
-            published += 1
-            due += 1 / LOW
-    return published
-
-
 async def work(what: str, kind: str, url: str, name: str, seconds: float, rate: float) -> None:
-    if what == "many":
-        await many(url, int(rate))
-        return
     async with {"ours": ours, "litestar": litestar}[kind](url) as wire:
         await {"load": load, "restarts": restarts}[what](wire, name, seconds, rate)
 
@@ -308,10 +240,29 @@ async def work(what: str, kind: str, url: str, name: str, seconds: float, rate: 
 
 
 class Worker:
-    def __init__(self, stack: ExitStack, *arguments: Any) -> None:
-        command = [sys.executable, "-m", "benchmarks.redis", "--work", *map(str, arguments)]
+    """A process that does what it is told.
+
+    Args:
+        stack: Ends it.
+        arguments: What it is to do.
+        module: The benchmark whose process it is.
+        limit: Seconds after which it is killed. None: never.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        *arguments: Any,
+        module: str = "benchmarks.redis",
+        limit: float | None = None,
+    ) -> None:
+        command = [sys.executable, "-m", module, "--work", *map(str, arguments)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         stack.callback(self._end)
+        if limit is not None:
+            timer = threading.Timer(limit, self._process.kill)
+            timer.start()
+            stack.callback(timer.cancel)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._to, self._from = self._process.stdin, self._process.stdout
@@ -399,26 +350,6 @@ def compare_loads(rounds: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def compare_many(rounds: int, seconds: float) -> dict[str, Any]:
-    """By the number of channels: what listening to them costs."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for number in range(rounds):
-        for count in MANY:
-            progress(f"round {number + 1} of {rounds}: {count:,} channels")
-            with RedisServer() as server, workers(1, "many", "ours", server.url, seconds, count) as (worker,):
-                worker.tell(asyncio.run(publish_to_many(server.url, count, seconds)))
-                for figure, value in worker.hear().items():
-                    found.setdefault(str(count), {}).setdefault(figure, []).append(value)
-    scale = {"processor": 100.0, "one more": 1e6, "joined": 1.0, "missing": 1.0}
-    return {
-        count: {
-            figure: _report.spread([scale[figure] * value for value in values])
-            for figure, values in figures.items()
-        }
-        for count, figures in found.items()
-    }
-
-
 def memory_of_an_event() -> float:
     """Bytes of the server's memory that an event takes, of those that are kept for readers."""
 
@@ -469,7 +400,7 @@ def faults(found: _report.Results) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", choices=["restarts", "load", "many"])
+    parser.add_argument("--only", choices=["restarts", "load"])
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3.0)
@@ -480,7 +411,7 @@ def main() -> None:
         what, kind, url, name, seconds, rate = options.work
         asyncio.run(work(what, kind, url, name, float(seconds), float(rate)))
         return
-    if options.write and options.only not in (None, "many"):
+    if options.write and options.only:
         parser.error("--write takes the whole: the page shows one run. Leave --only out")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what was started, too
     began = time.monotonic()
@@ -489,8 +420,6 @@ def main() -> None:
     with _system.Others() as others:
         if options.only in (None, "restarts"):
             found["restarts"] = {"cycles": options.cycles, "processes": kill_and_restart(options.cycles)}
-        if options.only == "many":
-            found["many"] = compare_many(options.rounds, options.seconds)
         if options.only in (None, "load"):
             found["event"] = _report.rounded(memory_of_an_event())
             found["load"] = compare_loads(options.rounds, options.seconds)
@@ -501,11 +430,6 @@ def main() -> None:
         "minutes": round((time.monotonic() - began) / 60, 1),
         "disturbed": others.disturbed,
     }
-    if options.only == "many":
-        print(_channels_report.as_text(_channels_report.blocks_of_many(found)))
-        if options.write:
-            _channels_report.write(many=found)
-        return
     print(_channels_report.as_text(_channels_report.blocks_of_redis(found)))
     if "restarts" in found and faults(found):
         sys.exit(faults(found))

@@ -13,7 +13,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the benchmarks read /proc", allow_module_level=True)
 
-from benchmarks import _channels_report, _report, channels, redis
+from benchmarks import _channels_report, _report, channels, redis, scale
 from benchmarks._report import Results, number
 from tests.docs.pages import changes
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.page("docs/guides/channels.md", "<!-- figures ")
 
 @pytest.fixture
 def figures() -> dict[str, Results]:
-    return {name: _report.read(name) for name in _channels_report.FILES}
+    return _channels_report.figures()
 
 
 @pytest.fixture
@@ -49,12 +49,18 @@ def test_the_figures_are_of_what_is_measured_now(figures: dict[str, Results]) ->
     assert all(list(kinds) == list(redis.KINDS) for kinds in load.values())
     assert all(tuple(row) == redis.FIGURES for kinds in load.values() for row in kinds.values())
     assert len(figures["redis"]["restarts"]["processes"]) == redis.PAIR
-    assert list(figures["many"]["many"]) == list(map(str, redis.MANY))
+    if "scale" in figures:
+        at_scale = figures["scale"]
+        assert list(at_scale["many"]) == list(map(str, scale.MANY))
+        assert tuple(at_scale["storm"][key] for key in ("sockets", "missed", "size", "window")) == scale.STORM
+        assert {what: row["rate"] for what, row in at_scale["slow"].items()} == scale.SLOW
+        assert all((row["expected"], row["size"]) == scale.LARGE for row in at_scale["slow"].values())
+        assert list(at_scale["outage"]["peers"]) == list(scale.PEERS)
 
 
 def test_what_the_page_promises_was_so(figures: dict[str, Results]) -> None:
     assert redis.faults(figures["redis"]) == ""
-    assert all(row["missing"]["most"] == 0 for row in figures["many"]["many"].values())
+    assert scale.faults(figures.get("scale", {})) == []
     stalled = figures["channels"]["stalled"]
     assert stalled["received"] == stalled["expected"]
     for size, counted in stalled["memory"].items():
@@ -66,7 +72,7 @@ def test_what_the_page_promises_was_so(figures: dict[str, Results]) -> None:
 
 @pytest.mark.page("docs/guides/channels.md", ".json")
 def test_the_files_can_be_read_by_readers(site: Path) -> None:
-    for name in _channels_report.FILES:
+    for name in _channels_report.figures():
         assert (site / "project" / "performance" / f"{name}.json").is_file()
 
 

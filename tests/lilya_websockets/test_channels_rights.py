@@ -269,7 +269,7 @@ async def test_what_is_listed_for_a_cluster(caplog: pytest.LogCaptureFixture) ->
                 (status,) = await channels.backend.status(["a"], PLENTY)
                 assert status.members == 1
                 assert status.events
-                return status
+            return status
 
         async with nobody_complains(caplog):
             assert (await status_with(*rights)).listeners == 1
