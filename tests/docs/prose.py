@@ -1,7 +1,7 @@
 """The English of the pages: what Harper finds, and phrases that no page should have.
 
-`python -m tests.docs.prose` checks all pages; the lint session runs it. `prose.toml` lists the exceptions, each with its
-reason, and the phrases. Harper runs offline, and reads no configuration of the user's.
+`python -m tests.docs.prose` checks all pages; the lint session runs it. `prose.toml` lists the exceptions, each
+with its reason, and the phrases. Harper runs offline, and reads no configuration of the user's.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def harper(texts: Mapping[str, str]) -> Iterator[Found]:
         command = [sys.executable, "-m", "harper", "--no-color", "lint", "--quiet", "--format", "json"]
         command += ["--dialect", "gb", "--ignore", ",".join(configuration()["off"])]
         command += ["--user-dict-path", f"{folder}/words.txt", "--file-dict-path", folder]
-        done = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            [*command, *map(str, files)], capture_output=True, text=True, timeout=300, check=False
+        )
     if not done.stdout.startswith("["):
         raise RuntimeError(f"Harper wrote no JSON: {done.stderr or done.stdout}")
     for file in json.loads(done.stdout):
@@ -138,5 +140,5 @@ def problems(texts: Mapping[str, str]) -> list[str]:
 
 if __name__ == "__main__":
     found = problems(pages())
-    print(*found, sep="\n")
+    sys.stdout.writelines(f"{problem}\n" for problem in found)
     sys.exit(1 if found else 0)
