@@ -1,7 +1,7 @@
 """The English of the pages: what Harper finds, and phrases that no page should have.
 
-`python -m tests.docs.prose` checks all pages; the lint session runs it. `prose.toml` lists the exceptions, each
-with its reason, and the phrases. Harper runs offline, and reads no configuration of the user's.
+`python -m tests.docs.prose` checks all pages; the lint session runs it. `prose.toml` lists the exceptions,
+each with its reason, and the phrases. Harper runs offline, and reads no configuration of the user's.
 """
 
 from __future__ import annotations

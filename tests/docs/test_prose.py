@@ -1,4 +1,4 @@
-"""The English of the pages: the phrases over all of them, and planted faults. The lint session runs the rest."""
+"""The English of the pages: phrases, and planted faults. The lint session runs Harper over all pages."""
 
 from __future__ import annotations
 
