@@ -31,6 +31,7 @@ COLOURS: dict[str, list[str]] = {
     "code-fg-color": CODE,
     **{f"code-hl-{kind}-color": CODE for kind in (*KINDS, "comment", "generic", "variable")},
     "primary-bg-color": HEADER,
+    "accent-bg-color": ["accent-fg-color"],
 }
 
 # What the page makes of the theme's colours.
