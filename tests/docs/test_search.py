@@ -19,6 +19,7 @@ SEARCHES = {
     "authentication": "guides/access",
     "FastAPI": "guides/fastapi",
     "pydantic": "guides/typed",
+    "reconnect": "guides/browser",
 }
 
 
