@@ -212,7 +212,7 @@ async def listen_to_many(url: str, count: int) -> None:
         async for event in subscription:
             latencies.append(time.time() - float(event.data[:20]))  # noqa: PERF401  # read while it runs
 
-    async with Channels(url) as channels, AsyncExitStack() as stack:
+    async with Channels(url, publish_timeout=None) as channels, AsyncExitStack() as stack:
         began = time.monotonic()
         gate = asyncio.Semaphore(100)
 
