@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.docs.browser import FOUND, Browser
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, at
 from tests.docs.places import pytest_configure, pytest_runtest_makereport
 
 __all__ = ["pytest_configure", "pytest_runtest_makereport"]
@@ -75,7 +76,15 @@ def build(folder: Path) -> str:
     )
     # Silenced, mkdocs would not see its own warnings.
     warnings = [line for line in done.stdout.splitlines() if line.startswith(("WARNING", "ERROR"))]
-    return done.stdout if done.returncode or warnings else ""
+    return "\n".join([*places_of_links(warnings), done.stdout]) if done.returncode or warnings else ""
+
+
+def places_of_links(warnings: Iterable[str]) -> list[str]:
+    """Where the links are that mkdocs warns of: it names the page alone."""
+    found = [re.search(r"Doc file '([^']+)' contains a link '([^']+)'", warning) for warning in warnings]
+    return [
+        f"{at(ROOT / 'docs' / link[1], f']({link[2]}')}: {link[2]} leads nowhere" for link in found if link
+    ]
 
 
 class Quiet(SimpleHTTPRequestHandler):

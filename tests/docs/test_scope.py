@@ -26,20 +26,21 @@ READMES = [
     "CHANGELOG.md",
     "SECURITY.md",
     "packages/lilya-websockets/README.md",
+    "packages/lilya-websockets-js/README.md",
     "packages/ws-doctest/README.md",
 ]
 # Less of anything is a hole in the gate. More is added here when it is there to stay.
 AT_LEAST = {
-    "pages": 59,
-    "apps": 100,
-    "transcripts": 131,
+    "pages": 67,
+    "apps": 112,
+    "transcripts": 145,
     "snippets": 44,
-    "signatures": 30,
-    "test files": 16,
+    "signatures": 31,
+    "test files": 18,
     "consoles": 2,
 }
 # What is not run, or not reached, each with its reason on the page. Fewer are welcome.
-AT_MOST = {"skipped": 8, "unreached lines": 47}
+AT_MOST = {"skipped": 9, "unreached lines": 50}
 
 
 def configuration() -> dict[str, Any]:

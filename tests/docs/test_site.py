@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import lilya.websockets
+from tests.docs.conftest import places_of_links
 from tests.docs.pages import address_of, at, line_of
 from tests.docs.places import PLACE
 from ws_doctest.site import check_site
@@ -388,3 +389,12 @@ def test_planted_missing_comfort(site: Path) -> None:
     html = (site / "index.html").read_text(encoding="utf-8")
     assert missing_comforts(html.replace("content.code.copy", "")) == ['"content.code.copy"']
     assert len(missing_comforts(html.replace("data-md-color-media", ""))) == 3
+
+
+def test_planted_warning_names_the_line() -> None:
+    text = (DOCS / "index.md").read_text(encoding="utf-8")
+    link = re.findall(r"\]\(([\w/.-]+\.md)\)", text)[-1]
+    warnings = [f"WARNING -  Doc file 'index.md' contains a link '{link}', but …", "WARNING -  other"]
+    (found,) = places_of_links(warnings)
+    assert found == f"{at(DOCS / 'index.md', f']({link}')}: {link} leads nowhere"
+    assert not found.startswith("docs/index.md:1:")
