@@ -33,7 +33,7 @@ READMES = [
 AT_LEAST = {
     "pages": 67,
     "apps": 112,
-    "transcripts": 145,
+    "transcripts": 146,
     "snippets": 44,
     "signatures": 31,
     "test files": 18,
