@@ -139,6 +139,4 @@ def problems(texts: Mapping[str, str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    found = problems(pages())
-    sys.stdout.writelines(f"{problem}\n" for problem in found)
-    sys.exit(1 if found else 0)
+    sys.exit("\n".join(problems(pages())))

@@ -1,4 +1,4 @@
-"""The English of the pages: phrases, and planted faults. The lint session runs Harper over all pages."""
+"""The English of the pages: the phrases, and planted faults. The lint session runs all of `prose.py`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ FINE = [
 
 def test_planted_faults() -> None:
     # Together: to start Harper takes longer than to read a page.
-    texts = {f"docs/rooms/{number}.md": PAGE.replace("{}", fault) for number, (fault, *_) in enumerate(FAULTS)}
+    texts = {
+        f"docs/rooms/{number}.md": PAGE.replace("{}", fault) for number, (fault, *_) in enumerate(FAULTS)
+    }
     found = problems(texts)
     for number, (fault, rule, text) in enumerate(FAULTS):
         line = 7 if fault.startswith("| call") else 5
@@ -53,7 +55,10 @@ def test_planted_faults() -> None:
 
 
 def test_code_generated_parts_names_and_rules_that_are_off() -> None:
-    assert problems({f"docs/rooms/{number}.md": PAGE.replace("{}", text) for number, text in enumerate(FINE)}) == []
+    assert (
+        problems({f"docs/rooms/{number}.md": PAGE.replace("{}", text) for number, text in enumerate(FINE)})
+        == []
+    )
 
 
 def test_an_exception_is_for_its_line_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,9 +75,7 @@ def test_an_exception_that_nothing_needs_is_reported(monkeypatch: pytest.MonkeyP
         configuration(), "exceptions", [{"rule": "AnA", "text": "an message", "reason": "a test"}]
     )
     monkeypatch.setattr("tests.docs.prose.pages", dict)
-    assert problems({}) == [
-        "tests/docs/prose.toml:1: nothing needs the exception 'an message'"
-    ]
+    assert problems({}) == ["tests/docs/prose.toml:1: nothing needs the exception 'an message'"]
 
 
 def test_the_lines_stay() -> None:
