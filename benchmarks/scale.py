@@ -829,12 +829,15 @@ def run(cases: Collection[str], rounds: int, seconds: float) -> dict[str, Any]:
         runs = {str(count): partial(measure_many, count, seconds) for count in MANY}
         found["many"] = in_rounds(rounds, runs)
     if "storm" in cases:
-        sockets, *rest = STORM
+        sockets, missed, size, window = STORM
         found["storm"] = {
             **dict(zip(("sockets", "missed", "size", "window"), STORM, strict=True)),
             "runs": in_rounds(
                 rounds,
-                {"without": partial(measure_storm, 0, *rest), "with": partial(measure_storm, sockets, *rest)},
+                {
+                    "without": partial(measure_storm, 0, missed, size, window),
+                    "with": partial(measure_storm, sockets, missed, size, window),
+                },
             ),
         }
     if "slow" in cases:
