@@ -589,6 +589,7 @@ CHOSEN = {
     "code=1013", "on_error=\"answer\"",
     "appendonly=yes", "batch=20", "buffer_messages=0", "cancel_on_disconnect=True", "extensions={}",
     "history=10", "history=50", "history=n", "mode=\"binary\"", "presence=True", "since=id", "within=4",
+    "heartbeat=20", "max_messages_per_second=50",
     "latest=True", "max_keys=10_000", "member=info", "presence=\"keys\"", "timeout=0",
 }  # fmt: skip
 
