@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import lilya.websockets
 from tests.client.conftest import LIMIT, PACKAGE
 
 if "CLIENT_TOOLS" not in os.environ:
@@ -121,7 +122,7 @@ def test_the_types_name_the_options_and_their_defaults() -> None:
 def test_its_version_is_that_of_the_python_package() -> None:
     package = json.loads((PACKAGE / "package.json").read_text(encoding="utf-8"))
     python = (ROOT / "packages" / "lilya-websockets" / "pyproject.toml").read_text(encoding="utf-8")
-    assert re.search(r'^version = "(.*)"$', python, re.MULTILINE)[1] == package["version"]  # type: ignore[index]
+    assert lilya.websockets.__version__ == package["version"]
     assert re.search(r'^license = "(.*)"$', python, re.MULTILINE)[1] == package["license"]  # type: ignore[index]
     assert (PACKAGE / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert not {"dependencies", "peerDependencies", "optionalDependencies"} & set(package)

@@ -100,7 +100,9 @@ class Witness:
     def __init__(self, port: int) -> None:
         self.stack = contextlib.ExitStack()
         self.line: ClientConnection = self.stack.enter_context(
-            connect(f"ws://127.0.0.1:{port}/?name=ann", subprotocols=[SUBPROTOCOL], proxy=None)
+            connect(
+                f"ws://127.0.0.1:{port}/?name=ann", subprotocols=[SUBPROTOCOL], proxy=None, open_timeout=LIMIT
+            )
         )
         self.keys = 0
         self.seen: list[Any] = []
@@ -319,7 +321,7 @@ def test_random_faults(name: str, seed: int, networks: Callable[..., Network]) -
     """Both sides publish all the time, while the network breaks 20 times in one way or another."""
     network, faults = networks(name), random.Random(seed)
     witness, wire = network.witness, network.wire
-    network.begin(heartbeat=300, timeout=500)
+    network.begin(heartbeat=1000, timeout=5000)
     network.until(OPEN)
     said = heard = 0
     for _ in range(20):
