@@ -139,4 +139,4 @@ def problems(texts: Mapping[str, str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit("\n".join(problems(pages())))
+    sys.exit("\n".join(problems(pages())) or 0)

@@ -264,7 +264,7 @@ def test_a_restart_of_the_server_is_told(room: Room) -> None:
 
 
 @needs_chromium
-@pytest.mark.page("docs/guides/chat.md", "The server refuses what the page sends")
+@pytest.mark.page("docs/guides/chat.md", "| The server refuses a ticket for a name")
 def test_the_page_fits_every_screen_and_can_be_read_out_and_tells_a_refusal(room: Room) -> None:
     ann, bob = room.enter()
     bob.type("#text", "a-very-long-word-" * 20)

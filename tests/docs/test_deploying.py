@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -18,7 +19,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
+from lilya.websockets.channels import SUBPROTOCOL
 from tests.docs.browser import LIMIT, wait_for
 from tests.docs.nginx import configured, needs_nginx, nginx
 from tests.lilya_websockets.redis_server import NO_SERVER, RedisServer, free_port, redis_binary
@@ -29,6 +32,8 @@ pytestmark = pytest.mark.page(
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "guides" / "deploying.md").read_text(encoding="utf-8")
+
+ROOM = "room:lobby"  # of the chat
 
 needs_redis = pytest.mark.skipif(redis_binary() is None, reason=NO_SERVER)
 
@@ -94,14 +99,21 @@ def redis() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def at(port: int, path: str = "/") -> Iterator[ClientConnection]:
+def at(
+    port: int, path: str = "/", subprotocols: list[Subprotocol] | None = None
+) -> Iterator[ClientConnection]:
     """A connection to a server that may not be there yet."""
     with contextlib.ExitStack() as stack:
 
         def found() -> ClientConnection | None:
             with contextlib.suppress(OSError, WebSocketException):
                 return stack.enter_context(
-                    connect(f"ws://127.0.0.1:{port}{path}", proxy=None, ping_interval=None)
+                    connect(
+                        f"ws://127.0.0.1:{port}{path}",
+                        subprotocols=subprotocols,
+                        proxy=None,
+                        ping_interval=None,
+                    )
                 )
             return None
 
@@ -179,13 +191,16 @@ def test_without_redis_each_worker_has_a_room_of_its_own(run: Run) -> None:
 
 def heard(connection: ClientConnection, count: int) -> list[str]:
     """What the next messages of the chat room say."""
-    texts: list[str] = []
-    while len(texts) < count:
+    return [event["data"]["text"] for event in itertools.islice(events(connection), count)]
+
+
+def events(connection: ClientConnection) -> Iterator[dict[str, Any]]:
+    """The events of the chat room, as they come."""
+    while True:
         message = json.loads(connection.recv(LIMIT))
-        assert message["type"] != "gap"
-        if message["type"] == "message":
-            texts.append(message["text"])
-    return texts
+        assert message["type"] not in ("gap", "dropped", "error", "left"), message
+        if message["type"] == "event":
+            yield message
 
 
 def ticket(port: int, name: str) -> str:
@@ -207,7 +222,17 @@ def ticket(port: int, name: str) -> str:
 
 
 def say(connection: ClientConnection, text: str) -> None:
-    connection.send(json.dumps({"key": text, "text": text}))
+    connection.send(json.dumps({"type": "publish", "channel": ROOM, "key": text, "data": text}))
+
+
+@contextlib.contextmanager
+def in_room(port: int, signed: str, **asked: Any) -> Iterator[tuple[ClientConnection, dict[str, Any]]]:
+    """A connection that has joined the chat room, and the answer to its join."""
+    with at(port, f"/room?ticket={signed}", subprotocols=[Subprotocol(SUBPROTOCOL)]) as connection:
+        connection.send(json.dumps({"type": "join", "channel": ROOM, **asked}))
+        joined = json.loads(connection.recv(LIMIT))
+        assert joined["type"] == "joined", joined
+        yield connection, joined
 
 
 @needs_redis
@@ -216,24 +241,19 @@ def test_who_comes_back_at_another_machine_misses_nothing(run: Run, redis: str) 
     variables = {"CHANNELS_URL": redis, "SECRET_KEY": "for this test"}
     one, other = (run("docs_src.guides.chat.chat:app", **variables) for _ in range(2))
     ticket(other.port, "nobody")  # it is there, and a ticket does not wait for it until it expires
-    with at(one.port, f"/room?ticket={ticket(one.port, 'ann')}") as ann:
-        with at(one.port, f"/room?ticket={ticket(one.port, 'bob')}") as bob:
+    with in_room(one.port, ticket(one.port, "ann")) as (ann, _):
+        with in_room(one.port, ticket(one.port, "bob")) as (bob, _):
             say(ann, "first")
-            message: Any = None
-            while message is None or message["type"] != "message":
-                message = json.loads(bob.recv(LIMIT))
+            first = next(events(bob))
         for number in range(5):
             say(ann, f"meanwhile {number}")
         assert heard(ann, 6)[-1] == "meanwhile 4"
-        path = f"/room?ticket={ticket(one.port, 'bob')}&since={message['id']}"  # signed by the first
-        with at(other.port, path) as bob:
+        signed = ticket(one.port, "bob")  # by the first
+        with in_room(other.port, signed, since=first["id"], presence=True) as (bob, joined):
+            assert sorted(member["info"] for member in joined["members"]) == ["ann", "bob"]
             say(bob, "back")
             assert heard(bob, 6) == [*(f"meanwhile {number}" for number in range(5)), "back"]
             assert heard(ann, 1) == ["back"]
-            bob.send(json.dumps({"ask": "members"}))
-            while (message := json.loads(bob.recv(LIMIT)))["type"] != "here":
-                pass
-            assert sorted(message["members"].values()) == ["ann", "bob"]
 
 
 @needs_redis

@@ -33,7 +33,7 @@ def shown(page: str) -> dict[str, set[str] | None]:
     rows = re.findall(r"^\| `(\w+)\.py` \| [^|]+ \| ([^|]+) \|$", page, re.MULTILINE)
     layers: dict[str, set[str] | None] = {}
     for name, cell in rows:
-        layers[name] = None if cell.startswith("all of") else set(re.findall(r"`(\w+)`", cell))
+        layers[name] = None if cell == "everything above" else set(re.findall(r"`(\w+)`", cell))
     return layers
 
 
