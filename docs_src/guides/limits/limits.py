@@ -1,5 +1,5 @@
 from lilya.websockets import WebSocket
-from lilya.websockets.limits import LimitGuard
+from lilya.websockets.limits import LimitGuard, RateLimit
 from lilya.websockets.types import Receive, Scope, Send
 
 
@@ -14,6 +14,6 @@ app = LimitGuard(
     connections=10_000,
     connections_per_key=2,
     handshakes_per_second=5,
-    messages_per_second=3,
+    messages_per_second=RateLimit(0.1, burst=3),  # 3 at once, then one every 10 seconds
     bytes_per_second=64_000,
 )
