@@ -27,7 +27,7 @@ from tests.docs.nginx import configured, needs_nginx, nginx
 from tests.lilya_websockets.redis_server import NO_SERVER, RedisServer, free_port, redis_binary
 
 pytestmark = pytest.mark.page(
-    "docs/guides/deploying.md", "The tests run the command and the nginx configuration"
+    "docs/guides/deploying.md", "The tests run the commands and the nginx configuration"
 )
 
 ROOT = Path(__file__).parents[2]
@@ -43,10 +43,11 @@ Run = Callable[..., "Server"]
 class Server:
     """A server, and everything that it has started."""
 
-    def __init__(self, arguments: list[str], port: int, **variables: str) -> None:
+    def __init__(self, arguments: list[str], port: int, server: str = "uvicorn", **variables: str) -> None:
         self.port = port
+        where = ["--port", str(port)] if server == "uvicorn" else ["--bind", f"127.0.0.1:{port}"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", *arguments, "--port", str(port), "--log-level", "critical"],
+            [sys.executable, "-m", server, *arguments, *where, "--log-level", "critical"],
             cwd=ROOT,
             env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
@@ -83,8 +84,8 @@ def run() -> Iterator[Run]:
     """Starts servers, and ends them after the test."""
     running: list[Server] = []
 
-    def start(*arguments: str, **variables: str) -> Server:
-        running.append(Server([*arguments], free_port(), **variables))
+    def start(*arguments: str, server: str = "uvicorn", **variables: str) -> Server:
+        running.append(Server([*arguments], free_port(), server, **variables))
         return running[-1]
 
     yield start
@@ -148,9 +149,9 @@ def end_of(connection: ClientConnection) -> int | None:
         return error.rcvd.code if error.rcvd else None
 
 
-def shown_command() -> tuple[list[str], list[str]]:
-    """The arguments of uvicorn, and the names of the variables, in the command on the page."""
-    found = re.search(r"^((?:\w+=\S+ )+)uvicorn (.*--workers.*)$", PAGE, re.MULTILINE)
+def shown_command(server: str = "uvicorn") -> tuple[list[str], list[str]]:
+    """The arguments of a server, and the names of the variables, in the command on the page."""
+    found = re.search(rf"^((?:\w+=\S+ )+){server} (.*--workers.*)$", PAGE, re.MULTILINE)
     assert found
     return found[2].split(), re.findall(r"(\w+)=", found[1])
 
@@ -172,6 +173,21 @@ def test_workers_hear_each_other_and_stop_in_an_orderly_way(run: Run, redis: str
         for speaker, text in ((one, "Can you hear me?"), (other, "I can.")):
             speaker.send(text)
             assert [one.recv(LIMIT), other.recv(LIMIT)] == [text, text]
+        server.stop()
+        assert [end_of(one), end_of(other)] == [1012, 1012]
+    server.ended()
+
+
+@needs_redis
+@pytest.mark.page("docs/guides/deploying.md", "gunicorn can run the workers instead")
+def test_workers_of_gunicorn(run: Run, redis: str) -> None:
+    arguments, variables = shown_command("gunicorn")
+    assert variables == ["CHANNELS_URL"]
+    server = run(*arguments, server="gunicorn", CHANNELS_URL=redis)
+    with at_both_workers(server.port) as workers:
+        one, other = workers.values()
+        one.send("Can you hear me?")
+        assert [one.recv(LIMIT), other.recv(LIMIT)] == ["Can you hear me?"] * 2
         server.stop()
         assert [end_of(one), end_of(other)] == [1012, 1012]
     server.ended()
