@@ -242,7 +242,7 @@ def test_what_would_be_counted_twice() -> None:
 
 @pytest.mark.parametrize(("make", "shown"), [(native, None), (contributed, "http.url"), (asgi, "http.url")])
 def test_who_puts_the_query_into_a_span(make: Any, shown: str | None) -> None:
-    """As the page *Seeing what happens* says. It is never this package."""
+    """As the page *Logs, metrics and traces* says. It is never this package."""
     telemetry = Telemetry()
     anyio.run(visit, make(telemetry, False), "/rooms/ann?ticket=s3cret")
     found = {

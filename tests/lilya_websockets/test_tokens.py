@@ -318,7 +318,7 @@ async def test_over_a_server(protocol: str) -> None:
 async def test_what_uvicorn_logs(
     protocol: str, shows_the_query: bool, complains: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As the pages *Who gets in* and *Seeing what happens* say, so that they are changed when uvicorn is."""
+    """As the pages on access and on logs say, so that they are changed when uvicorn is."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await WebSocket(scope, receive, send).deny(401)

@@ -1,4 +1,4 @@
-"""What observers are told on every server, and the table of it on the page *Seeing what happens*."""
+"""What observers are told on every server, and the table of it on the page *Logs, metrics and traces*."""
 
 from __future__ import annotations
 
