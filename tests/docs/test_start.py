@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from packaging.requirements import Requirement
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from tests.docs.browser import wait_for
 from tests.docs.pages import DOCS, ROOT
 from tests.docs.test_commands import LIMIT, Command, run, serve
 from tests.lilya_websockets.redis_server import NO_SERVER, RedisServer, free_port, redis_binary
@@ -202,7 +204,15 @@ def redis() -> Iterator[str]:
         yield server.url
 
 
+def listens(port: int) -> bool:
+    """Whether a server has this port. A worker starts its app, and says so, before it listens."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), LIMIT):
+        return True
+    return False
+
+
 def connections(port: int, number: int, stack: ExitStack) -> list[ClientConnection]:
+    wait_for(lambda: listens(port))
     return [
         stack.enter_context(connect(f"ws://127.0.0.1:{port}/chat?name=c{each}", proxy=None))
         for each in range(number)
