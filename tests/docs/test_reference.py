@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+import tomlkit
 
 from tests.docs.browser import Browser, Tab, needs_chromium
 from tests.docs.pages import DOCS, ROOT, line_of, table_of
@@ -75,12 +76,24 @@ def faults(found: Pages) -> list[str]:
     return problems
 
 
+def extras() -> set[str]:
+    """What can be installed with the package."""
+    project = tomlkit.parse((PACKAGE.parents[2] / "pyproject.toml").read_text(encoding="utf-8")).unwrap()
+    return set(project["project"]["optional-dependencies"])
+
+
 def wrong_rows(text: str) -> list[str]:
-    """The namespaces that the first page does not list, or with another page than theirs."""
+    """Where the table differs from the pages, or names an extra that there is not."""
     titles = {text.partition("\n")[0].removeprefix("# "): file for file, text in pages().items()}
     rows = {row.cells[0]: row for row in table_of(INDEX, "namespace", text=text)}
     wanted = {f"[`{title}`]({file})" for title, file in titles.items()}
     problems = [f"{rows[cell].place}: {cell} is no page" for cell in sorted(set(rows) - wanted)]
+    problems += [
+        f"{row.place}: there is no extra {extra}"
+        for row in rows.values()
+        for extra in re.findall(r"`(\w+)`", row.cells[2])
+        if extra not in extras()
+    ]
     return problems + [
         f"docs/reference/index.md:1: {cell} is not listed" for cell in sorted(wanted - set(rows))
     ]
@@ -149,3 +162,10 @@ def test_planted_row(old: str, new: str) -> None:
     text = INDEX.read_text(encoding="utf-8")
     assert old in text
     assert len(wrong_rows(text.replace(old, new, 1))) == 2
+
+
+def test_planted_extra() -> None:
+    text = INDEX.read_text(encoding="utf-8")
+    assert "| `uvicorn` |" in text
+    (problem,) = wrong_rows(text.replace("| `uvicorn` |", "| `channels` |", 1))
+    assert problem.endswith("there is no extra channels")
