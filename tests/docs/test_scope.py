@@ -35,7 +35,7 @@ AT_LEAST = {
     "apps": 112,
     "transcripts": 146,
     "snippets": 44,
-    "signatures": 31,
+    "signatures": 30,
     "test files": 18,
     "consoles": 2,
 }

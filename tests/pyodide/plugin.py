@@ -79,7 +79,6 @@ SKIPPED = {
     '{"a":{"a":': STACK,
     "JSON, brackets": STACK,
     "test_any_json": STACK,
-    "test_without_anyio": PROCESS,
     "test_beside_lilya": PROCESS,
     "inside_of_c": "there is no clock of the processor's time",
     "test_a_response[asyncio-File": "there are no threads, in which files are read",

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import shutil
 import sys
 import tarfile
@@ -477,6 +478,30 @@ async def test_what_goes_wrong_in_it(root: Path) -> None:
     await until(lambda: any(each["type"] == "problem" for each in browser.told))
     (problem,) = [each["text"] for each in browser.told if each["type"] == "problem"]
     assert 'File "docs_src/loud.py", line 5' in problem
+    await browser.example.end()
+
+
+@pytest.mark.anyio
+async def test_code_of_the_same_size_in_the_same_second(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its bytecode is not that of the code before it."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path_factory.mktemp("bytecode")))
+    browser = Browser(root)
+    assert await browser.say("connect /\ntext Hi") == ""
+    await browser.until("> text Hi", "< text HI")
+    write = Path.write_text
+
+    def at_once(path: Path, *arguments: Any, **options: Any) -> int:
+        before = path.stat()
+        written = write(path, *arguments, **options)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return written
+
+    monkeypatch.setattr(Path, "write_text", at_once)
+    assert await browser.say("connect /\ntext Hi", APP.replace("upper", "lower")) == ""
+    await browser.until("> text Hi", "< text hi")
     await browser.example.end()
 
 
