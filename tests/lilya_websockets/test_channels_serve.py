@@ -1200,6 +1200,23 @@ async def test_a_client_that_does_not_read_its_answers_is_not_read() -> None:
         await until(lambda: len(peer.heard) == 101)
 
 
+@pytest.mark.parametrize("asked", ["request", "join"])
+async def test_answers_that_a_client_does_not_read_have_a_bound(asked: str) -> None:
+    """Also those that the task that receives does not send itself."""
+    async with Channels() as channels, served(channels, lambda channel: None, max_waiting=4) as peer:
+        await peer.ping()
+        peer.server.held.add("websocket.send")
+        for number in range(50):
+            peer.say(asked, channel=f"{number}", id=f"{number}", data=1)
+            for _ in range(20):  # so that it is answered before the next one is read
+                await anyio.lowlevel.checkpoint()
+        assert len(peer.heard) == 1 + 4 + 1  # one was asked for before the fourth was answered
+        peer.server.release()
+        await until(lambda: len(peer.heard) == 1 + 50)
+        said = {each["channel" if asked == "join" else "id"] for each in peer.heard[1:]}
+        assert said == {f"{number}" for number in range(50)}
+
+
 # Joining and leaving in any order
 
 

@@ -6,8 +6,8 @@ the client knows that it has joined, and what closes it ends this channel and no
 
 The rules of this file:
 
-- The task that receives waits for no app, no broker and no channel. It sends answers only to what is refused
-  at once, so a client that does not read them is not read either.
+- The task that receives waits for no app, no broker and no channel. It waits for the client: one that does
+  not read its answers is not read either.
 - Every message that asks for something is answered once: by what it asked for, or by an `error`.
 - What a client can make the server keep has a bound: rooms, messages that are not answered, outboxes.
 """
@@ -206,6 +206,8 @@ class _Client:
         self._tasks: TaskGroup
         self._reading = anyio.CancelScope()
         self._one_left = anyio.Event()
+        self._unsent = 0  # messages of our own that the client has not taken yet
+        self._one_sent = anyio.Event()
 
     async def run(self) -> None:
         """Speak until the conversation ends."""
@@ -219,6 +221,9 @@ class _Client:
 
     async def _read(self) -> None:
         while True:
+            while self._unsent >= self._max_waiting:  # tasks that answer send by themselves
+                self._one_sent = anyio.Event()
+                await self._one_sent.wait()
             try:
                 text = await self.websocket.receive_text()
             except WebSocketDataError:
@@ -311,10 +316,14 @@ class _Client:
 
     async def send(self, text: str) -> None:
         """Send a message, unless the client is gone."""
+        self._unsent += 1
         try:
             await self.websocket.send_text(text)
         except WebSocketDisconnect:
             self.stop()
+        finally:
+            self._unsent -= 1
+            self._one_sent.set()
 
     async def tell(self, message: dict[str, Any]) -> None:
         """Send a message of our own."""
