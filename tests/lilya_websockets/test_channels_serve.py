@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import logging
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -586,6 +588,29 @@ async def test_a_message_that_is_invalid_loses_nothing(message: str | bytes, cod
             else None
         )
         await peer.publish("still here", "k")
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "-Infinity"])
+async def test_a_number_that_could_not_be_sent(number: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is the client's fault, and fills no log."""
+    async with Channels() as channels, served(channels, on_request=lambda told: told) as peer:
+        await peer.join()
+        for begin in ('"type":"publish","channel":"a","key":"k"', '"type":"request","id":"1"'):
+            peer.server.push(text(f'{{{begin},"data":[1.5e3,{number}]}}'))
+            error = await peer.hear()
+            assert error["code"] == "invalid"
+            assert error["message"] == f"a message must be JSON: {number} is not a finite number"
+    assert not caplog.records
+
+
+def test_an_encoder_is_forgotten_with_the_last_who_uses_it() -> None:
+    """A client can make names as long as a message, without end."""
+    encode = encoder_for("a")
+    assert encoder_for("a") is encode
+    forgotten = weakref.ref(encode)
+    del encode
+    gc.collect()
+    assert forgotten() is None
 
 
 async def test_data_as_deep_as_can_be() -> None:

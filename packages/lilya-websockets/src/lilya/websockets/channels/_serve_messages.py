@@ -6,9 +6,10 @@ Pure functions. A message that is invalid raises `Refused`, whose text says what
 from __future__ import annotations
 
 import json
+import math
 from base64 import b64encode
-from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
+from weakref import WeakValueDictionary
 
 from .._messages import PreparedMessage, dumps, encode_json, loads
 from ._backend import Event, Gap, Member, checked_name, checked_text_key, json_text
@@ -118,7 +119,7 @@ def read(text: str, *, max_size: int, max_history: int) -> tuple[FromClient | Re
         if size > max_size:
             raise Refused(f"a message must have at most {max_size} bytes, got {size}", "too_large")
         try:
-            message = loads(text)
+            message = _decode(text)
         except RecursionError:
             raise _invalid("a message must not be nested so deep") from None
         except ValueError as error:
@@ -128,6 +129,17 @@ def read(text: str, *, max_size: int, max_history: int) -> tuple[FromClient | Re
         return _read(message, max_history), fields_of(message)
     except Refused as refused:
         return refused, fields_of(message)
+
+
+def _finite(text: str) -> float:
+    """A number with a fraction or an exponent. Python reads `1e999` as infinity, which JSON cannot hold."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is not a finite number")
+    return number
+
+
+_decode: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
 
 
 def fields_of(message: object) -> dict[str, str]:
@@ -269,7 +281,7 @@ class Encoder:
         channel: The channel's name.
     """
 
-    __slots__ = ("_channel", "_last", "_name")
+    __slots__ = ("__weakref__", "_channel", "_last", "_name")
 
     def __init__(self, channel: str) -> None:
         self._channel = channel
@@ -304,10 +316,15 @@ class Encoder:
         return self._last
 
 
-@lru_cache(maxsize=1024)
+_encoders: Final[WeakValueDictionary[str, Encoder]] = WeakValueDictionary()
+
+
 def encoder_for(channel: str) -> Encoder:
-    """The encoder of a channel. The events of a channel whose encoder was forgotten are encoded twice."""
-    return Encoder(channel)
+    """The encoder of a channel, one for all clients. It is kept only while a client uses it."""
+    encoder = _encoders.get(channel)
+    if encoder is None:
+        encoder = _encoders[channel] = Encoder(channel)
+    return encoder
 
 
 def _payload(data: str | bytes) -> str:
