@@ -1273,6 +1273,43 @@ async def test_leaving_and_joining_in_a_row(make: Make) -> None:
         assert len([each for each in peer.heard if each["type"] == "event"]) == 1
 
 
+async def test_leaving_what_could_not_be_joined() -> None:
+    """Each of the messages is answered, the last one as well."""
+    async with Channels() as channels, served(channels, lambda channel: None) as peer:
+        peer.say("join", channel="a")
+        peer.say("publish", channel="a", key="k", data=1)
+        peer.say("leave", channel="a")
+        errors = await peer.hears("error", "error", "left")
+        assert [each.get("action") for each in errors] == ["publish", "join", None]
+        peer.say("leave", channel="a")
+        await peer.hears("left")
+
+
+async def test_joining_again_while_the_end_is_being_told() -> None:
+    """What is told of the end comes before the answer to the next join."""
+    asked = 0
+
+    def authorize(channel: str) -> Grant | None:
+        nonlocal asked
+        asked += 1
+        return None if asked == 1 else ALL
+
+    async with Channels() as channels, served(channels, authorize) as peer:
+        await peer.ping()
+        peer.server.held.add("websocket.send")
+        peer.say("join", channel="a")
+        for number in range(3):
+            peer.say("publish", channel="a", key=f"{number}", data=1)
+        await peer.server.holding.wait()
+        peer.say("join", channel="a")
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        peer.server.release()
+        told = await peer.hears("error", "error", "error", "error", "joined")
+        assert [each.get("action") for each in told] == ["publish", "publish", "publish", "join", None]
+        await peer.publish("joined", "k")
+
+
 async def test_a_flood_of_joins_while_one_does_not_end() -> None:
     """Those that wait for it count."""
     async with Channels() as channels, served(channels, max_channels=5) as peer:

@@ -293,11 +293,14 @@ class _Client:
         self._waiting -= 1
 
     def left(self, room: _Room) -> None:
-        """A room is over."""
+        """A room is over, and the client is about to be told."""
         self._entered -= 1
+        self._one_left.set()
+
+    def told(self, room: _Room) -> None:
+        """The client was told that a room is over. Until then, one with the same name waits for it."""
         if self._rooms[room.name] is room:
             del self._rooms[room.name]
-        self._one_left.set()
 
     async def end(self, code: int, reason: str) -> None:
         """Close the connection."""
@@ -382,7 +385,8 @@ class _Room:
         self._wanted = wanted
         self._before = before
         self.name = wanted.channel
-        self.leaving = False
+        self.leaving = False  # or over
+        self._asked_to_leave = False
         self._over = anyio.Event()
         self._asking = anyio.CancelScope()
         self._queue: deque[Publish] = deque()  # the first one is being published
@@ -404,7 +408,7 @@ class _Room:
 
     def leave(self) -> None:
         """Leave, after what was put before."""
-        self.leaving = True
+        self.leaving = self._asked_to_leave = True
         if not self._queue:
             self._asking.cancel()
         self._changed.set()
@@ -426,11 +430,15 @@ class _Room:
         except Refused as error:
             last = error_for(error, {"action": "join", **fields})
             refused = error
+        self.leaving = True
         client.left(self)
         for publish in self._queue:
             client.answered()
             await client.refuse(refused, {"action": "publish", **fields, "key": publish.key})
         await client.tell(last)
+        if self._asked_to_leave and last["type"] == "error":
+            await client.tell({"type": "left", **fields})
+        client.told(self)
         self._over.set()
 
     async def _stay(self) -> None:
