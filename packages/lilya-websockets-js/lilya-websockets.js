@@ -60,7 +60,8 @@ export class ChannelsError extends Error {
 
 /** Connect, and stay connected until `close()` or until the server refuses. */
 export function connect(url, options = {}) {
-  const settings = { WebSocket: globalThis.WebSocket, ...DEFAULTS, ...options };
+  const settings = { WebSocket: globalThis.WebSocket, ...options };
+  for (const name in DEFAULTS) settings[name] ??= DEFAULTS[name]; // `undefined` would be a wait of 0
   if (!settings.WebSocket) {
     throw new TypeError("There is no WebSocket here. In Node before 22, pass the option WebSocket, such as that of the package ws.");
   }
@@ -70,6 +71,7 @@ export function connect(url, options = {}) {
 
   const { on, emit } = emitter();
   const rooms = new Map(); // by name
+  const leaving = new Set(); // names of those that were left, until the server says so
   const unpublished = new Map(); // by key, in the order of the calls
   const requests = new Map(); // by id
   let state = "connecting";
@@ -94,8 +96,9 @@ export function connect(url, options = {}) {
   async function attempt() {
     abandon();
     const turn = ++turns;
-    tell("connecting");
     timer = setTimeout(() => lost({ code: LOST, reason: "no connection in time" }), settings.timeout);
+    tell("connecting");
+    if (state === "closed") return; // by a listener
     const address = new URL(base);
     const protocols = [PROTOCOL];
     try {
@@ -140,6 +143,7 @@ export function connect(url, options = {}) {
     for (const each of [timer, pulse, retry]) clearTimeout(each);
     retry = undefined;
     outbox.stop();
+    leaving.clear();
     if (old) {
       // `close` would wait for an answer, which may never come. Browsers have nothing else, `ws` does.
       if (old.terminate) old.terminate();
@@ -154,7 +158,16 @@ export function connect(url, options = {}) {
 
   function lost(failure) {
     abandon();
-    if (!(settings.retry?.(failure) ?? !isFinal(failure.code))) return finish(failure);
+    let again;
+    try {
+      again = settings.retry?.(failure);
+    } catch (error) {
+      queueMicrotask(() => { // and the table decides
+        throw error;
+      });
+    }
+    if (!(again ?? !isFinal(failure.code))) return finish(failure);
+    if (state === "closed") return; // by `retry`
     // A connection that is lost at once is one more that failed.
     if (performance.now() - openedAt > lastWait) attempts = 0;
     openedAt = Infinity;
@@ -276,11 +289,12 @@ export function connect(url, options = {}) {
   const say = (message) => outbox.send({ text: JSON.stringify(message) });
 
   function publish(channel, data, { key = newKey() } = {}) {
+    if (typeof key !== "string") return Promise.reject(new ChannelsError("invalid", "A key must be a string."));
     const known = unpublished.get(key);
     if (known) return known.promise;
     return waitFor(unpublished, key, { type: "publish", channel, key, data }, (entry) => {
       entry.channel = channel;
-      if (state === "open" && retry === undefined) outbox.send(entry);
+      if (state === "open" && retry === undefined && !leaving.has(channel)) outbox.send(entry);
     });
   }
 
@@ -289,7 +303,7 @@ export function connect(url, options = {}) {
     for (const entry of unpublished.values()) {
       if (performance.now() - entry.sentAt > KEPT || !rooms.has(entry.channel)) {
         entry.reject(new ChannelsError("uncertain", "The connection was lost before the answer came, and the message cannot be sent again. It may have been published."));
-      } else {
+      } else if (!leaving.has(entry.channel)) {
         outbox.send(entry);
       }
     }
@@ -351,8 +365,14 @@ export function connect(url, options = {}) {
       requests.get(id)?.resolve(message.data);
     } else if (type === "error") {
       failed(message);
-    } else {
+    } else if (!leaving.has(channel)) {
       rooms.get(channel)?.take(message);
+    } else if (type === "left") {
+      leaving.delete(channel);
+      rooms.get(channel)?.enter();
+      for (const entry of unpublished.values()) {
+        if (entry.channel === channel && retry === undefined) outbox.send(entry);
+      }
     }
   }
 
@@ -368,7 +388,7 @@ export function connect(url, options = {}) {
     } else if (action === "request") {
       requests.get(id)?.reject(error);
     } else if (action === "join") {
-      rooms.get(channel)?.refuse(error, again);
+      if (!leaving.has(channel)) rooms.get(channel)?.refuse(error, again);
     } else {
       emit("error", error);
     }
@@ -378,6 +398,7 @@ export function connect(url, options = {}) {
 
   function join(name, { since = null, history, latest, presence } = {}) {
     if (state === "closed") throw new ChannelsError("closed", "The client is closed.");
+    if (typeof name !== "string") throw new TypeError("The name of a channel must be a string.");
     if (rooms.has(name)) throw new ChannelsError("joined", `The channel "${name}" is joined already: use what join returned, or leave it first.`);
     const { on, emit } = emitter();
     const items = inbox(name, settings.maxWaiting, emit);
@@ -398,6 +419,7 @@ export function connect(url, options = {}) {
     const room = {
       enter() {
         again = undefined;
+        if (leaving.has(name)) return; // else its messages and those of before could not be told apart
         say({ type: "join", channel: name, since: position ?? undefined, history: position ? undefined : history, latest, presence });
       },
       interrupt() {
@@ -409,11 +431,11 @@ export function connect(url, options = {}) {
         if (temporary) again = setTimeout(room.enter, pause(refusals++));
         else room.end(error);
       },
-      end(error) {
+      end(error, told) {
         clearTimeout(again);
         where = "left";
         rooms.delete(name);
-        if (error || state !== "open") {
+        if (!told) {
           const why = error ?? new ChannelsError("left", "The channel was left before the message was sent.");
           for (const entry of unpublished.values()) {
             if (entry.channel === name && entry.sentAt === undefined) entry.reject(why);
@@ -476,8 +498,12 @@ export function connect(url, options = {}) {
       },
       leave() {
         if (where === "left") return;
-        if (state === "open") say({ type: "leave", channel: name });
-        room.end();
+        const told = state === "open" && !leaving.has(name);
+        if (told) {
+          leaving.add(name);
+          say({ type: "leave", channel: name });
+        }
+        room.end(undefined, told);
       },
       [Symbol.asyncIterator]: items.iterate,
     };

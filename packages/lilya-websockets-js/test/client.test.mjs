@@ -80,6 +80,57 @@ test("a relative address in a page", async () => {
   }
 });
 
+test("an option that is undefined has its default", async () => {
+  const nothing = Object.fromEntries(["firstWait", "longestWait", "timeout", "heartbeat", "rate"].map((name) => [name, undefined]));
+  await begun(nothing);
+  last().open();
+  await pass(24_999);
+  assert.deepEqual(last().take(), []);
+  last().lose();
+  assert.equal(states.at(-1).wait, 500);
+});
+
+test("an app may close it in each of its functions", async () => {
+  for (const when of ["connecting", "waiting", "retry"]) {
+    let tokens = 0;
+    const client = await begun({ retry: () => void (when === "retry" && client.close()), token: () => `t${++tokens}` });
+    client.on("state", ({ state }) => state === when && client.close());
+    last().lose();
+    await pass(30_000);
+    await pass(30_000);
+    assert.equal(client.state, "closed", when);
+    assert.equal(tokens, 1);
+  }
+});
+
+test("a function `retry` that fails leaves it to the table", async () => {
+  const failures = [];
+  const fail = () => {
+    throw new Error("a fault of the app");
+  };
+  process.setUncaughtExceptionCaptureCallback((error) => failures.push(error.message));
+  try {
+    for (const [close, state] of [[1006, "waiting"], [1008, "closed"]]) {
+      const client = await begun({ retry: fail });
+      last().lose(close);
+      await settled();
+      assert.equal(client.state, state);
+    }
+    assert.deepEqual(failures, ["a fault of the app", "a fault of the app"]);
+  } finally {
+    process.setUncaughtExceptionCaptureCallback(null);
+  }
+});
+
+test("names and keys are strings: the server could not say what it refuses", async () => {
+  const { client, room } = await entered();
+  for (const wrong of [undefined, null, 5, {}]) {
+    assert.throws(() => client.join(wrong), TypeError);
+    if (wrong !== undefined) await assert.rejects(room.publish(1, { key: wrong }), code("invalid"));
+  }
+  assert.deepEqual(last().take(), []);
+});
+
 test("no WebSocket, and no address", () => {
   assert.throws(() => connect("ws://server/ws", { WebSocket: undefined }), /option WebSocket/);
   assert.throws(() => connect("/ws", { WebSocket: Socket }), TypeError);
@@ -462,14 +513,63 @@ test("what is of a time before a leave is ignored", async () => {
   room.leave();
   const later = client.join("room");
   const numbers = heard(later);
-  assert.deepEqual(last().take(), [{ type: "leave", channel: "room" }, { type: "join", channel: "room" }]);
-  last().give(event(1), { type: "left", channel: "room" }, joined(), event(2));
+  later.publish("after joining").catch(() => {});
+  assert.deepEqual(last().take(), [{ type: "leave", channel: "room" }]);
+  last().give(event(1), { type: "left", channel: "room" });
+  assert.deepEqual(last().take().map(({ type }) => type), ["join", "publish"]);
+  last().give(joined(), event(2));
   await settled();
   assert.deepEqual(numbers, [2]);
   assert.equal(later.state, "joined");
   assert.equal(room.state, "left");
   room.leave();
   assert.deepEqual(last().take(), []);
+});
+
+test("join, leave and join in a row, whatever comes of the first", async () => {
+  const refused = { type: "error", action: "join", channel: "room", code: "forbidden", message: "no" };
+  for (const first of [joined(), refused, { type: "left", channel: "room", code: 4001, reason: "banned" }]) {
+    const client = await begun();
+    last().open();
+    client.join("room").leave();
+    const second = client.join("room");
+    const lost = second.publish("never sent");
+    second.leave();
+    await assert.rejects(lost, code("left"));
+    const third = client.join("room");
+    assert.deepEqual(last().take().map(({ type }) => type), ["join", "leave"]);
+    if (first.type !== "left") last().give(first);
+    assert.deepEqual(last().take(), []);
+    last().give(first.type === "left" ? first : { type: "left", channel: "room" });
+    assert.deepEqual(last().take().map(({ type }) => type), ["join"]);
+    last().give(joined());
+    assert.equal(third.state, "joined");
+    client.close();
+  }
+});
+
+test("a connection that breaks between leaving and joining", async () => {
+  const { client, room } = await entered();
+  room.leave();
+  const later = client.join("room");
+  await again();
+  assert.deepEqual(last().take().map(({ type }) => type), ["join"]);
+  last().give(joined());
+  assert.equal(later.state, "joined");
+});
+
+test("a message to a channel that is being left waits, also when others are sent again", async () => {
+  const { client, room } = await entered();
+  const other = client.join("other");
+  other.publish(1, { key: "k" }).catch(() => {});
+  room.leave();
+  client.join("room").publish(2).catch(() => {});
+  last().take();
+  last().give({ type: "error", action: "publish", channel: "other", key: "k", code: "unavailable", message: "no" });
+  await pass(500);
+  assert.deepEqual(last().take().map(({ channel }) => channel), ["other"]);
+  last().give({ type: "left", channel: "room" });
+  assert.deepEqual(last().take().map(({ type }) => type), ["join", "publish"]);
 });
 
 test("a channel is joined once", async () => {
