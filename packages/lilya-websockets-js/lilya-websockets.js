@@ -458,7 +458,7 @@ export function connect(url, options = {}) {
           const close = code && { code, reason };
           room.end(new ChannelsError("left", reason || "The server has ended the membership.", { channel: name, close }));
         } else if (where !== "joined") {
-          // It is of a time before a `leave`.
+          // `joined` comes first: this is of a time before it.
         } else if (type === "presence") {
           see(message.member, message.event === "join");
           items.add(message);

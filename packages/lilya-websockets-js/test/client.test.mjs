@@ -515,7 +515,7 @@ test("what is of a time before a leave is ignored", async () => {
   const numbers = heard(later);
   later.publish("after joining").catch(() => {});
   assert.deepEqual(last().take(), [{ type: "leave", channel: "room" }]);
-  last().give(event(1), { type: "left", channel: "room" });
+  last().give(event(1), { type: "left", channel: "room" }, event(1), { type: "left", channel: "room" });
   assert.deepEqual(last().take().map(({ type }) => type), ["join", "publish"]);
   last().give(joined(), event(2));
   await settled();
