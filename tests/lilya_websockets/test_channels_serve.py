@@ -536,7 +536,8 @@ async def test_who_may_not_see_who_is_here(make: Make) -> None:
             "invalid",
             '"type" must be one of join, leave, publish, request and ping, got "s',
         ),
-        ('{"type":"join"}', "invalid", '"channel" must be text that is not empty'),
+        ('{"type":"join"}', "invalid", '"channel" must be text of 1 to 1024'),
+        ('{"type":"join","channel":"%s"}' % ("c" * 1025), "invalid", '"channel" must be text of 1 to 1024'),
         ('{"type":"join","channel":""}', "invalid", 'with a NUL, got ""'),
         ('{"type":"join","channel":"\\u0000control"}', "invalid", 'with a NUL, got "\\u0000control"'),
         ('{"type":"join","channel":"\\ud800"}', "invalid", 'with a NUL, got "\\ud800"'),
@@ -581,7 +582,7 @@ async def test_a_message_that_is_invalid_loses_nothing(message: str | bytes, cod
             told = {}
         for name in ("channel", "key", "id"):
             value = told.get(name) if isinstance(told, dict) else None
-            assert error.get(name) == (value if isinstance(value, str) else None)
+            assert error.get(name) == (value if isinstance(value, str) and len(value) <= 1024 else None)
         assert error.get("action") == (
             told["type"]
             if isinstance(told, dict) and told.get("type") in ("join", "leave", "publish", "request")

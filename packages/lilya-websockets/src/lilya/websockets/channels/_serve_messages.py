@@ -37,7 +37,7 @@ SUBPROTOCOL: Final = "lilya.channels.v1"
 
 _ONCE: Final = f"{SUBPROTOCOL} "
 _LONGEST: Final = 128  # characters of a key and of an id, which clients make
-_ECHOED: Final = 1024  # characters of what comes back with an error
+_ECHOED: Final = 1024  # characters of a channel's name, and of what comes back with an error
 _ACTIONS: Final = ("join", "leave", "publish", "request", "ping")
 
 
@@ -188,12 +188,15 @@ def _read_join(message: dict[str, Any], max_history: int) -> Join:
 
 def _name(message: dict[str, Any]) -> str:
     try:
-        return checked_name(message.get("channel"))
+        name = checked_name(message.get("channel"))
+        if len(name) <= _ECHOED:
+            return name
     except (TypeError, ValueError):
-        raise _invalid(
-            '"channel" must be text that is not empty and does not start with a NUL, '
-            f"got {_shown(message.get('channel'))}"
-        ) from None
+        pass
+    raise _invalid(
+        f'"channel" must be text of 1 to {_ECHOED} characters that does not start with a NUL, '
+        f"got {_shown(message.get('channel'))}"
+    )
 
 
 def _short(message: dict[str, Any], name: str) -> str:
