@@ -58,11 +58,11 @@ __all__ = [
 
 
 class ChannelsError(Exception):
-    """Something about channels failed that is no mistake of the caller."""
+    """Channels failed, and the caller made no mistake."""
 
 
 class BrokerError(ChannelsError):
-    """The broker is not there, or refuses: it says why. What was to be done counts as not done."""
+    """The broker cannot be reached, or refuses. The message says why. Treat the call as not done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,11 @@ class Event:
 
     Args:
         channel: The channel's name.
-        id: Where it stands in the channel; what `since` takes.
-        data: What was published, of the same type.
-        exclude: Which receivers do not get it: those that joined with this `key`, or one alone, by a name
-            that begins with a NUL. `None`: all get it.
-        idempotency_key: What it was published with, if it was.
+        id: Its position in the channel. Pass it as `since`.
+        data: What was published, with the same type.
+        exclude: The receivers that do not get it: those that joined with this `key`, or a single one, by a
+            name that begins with a NUL. `None`: all get it.
+        idempotency_key: The key that it was published with, if any.
     """
 
     channel: str
@@ -88,19 +88,19 @@ class Event:
         """The data decoded as JSON, as `publish_json` encodes it.
 
         Raises:
-            ValueError: They are no JSON.
+            ValueError: The data is not JSON.
         """
         return loads(self.data if isinstance(self.data, str) else self.data.decode())
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Events of a channel are missing here, and cannot be had any more.
+    """Events of a channel are missing here, and are no longer available.
 
     Args:
         channel: The channel's name.
-        since: The position behind which events are missing.
-        id: The position to go on from, as that of an event: what comes next comes after it.
+        since: The position after which events are missing.
+        id: The position to continue from. The next event comes after it.
     """
 
     channel: str
@@ -127,13 +127,13 @@ class History(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One who is in a channel.
+    """A member of a channel.
 
     Args:
         channel: The channel's name.
-        id: Which one, unique among all processes.
+        id: Unique among all processes.
         info: What the app says about it, as JSON text.
-        key: Who it is: sockets with the same key are the same person. `None`: nobody else's.
+        key: The person. Sockets with the same key belong to one person. `None`: a person with one socket.
     """
 
     channel: str

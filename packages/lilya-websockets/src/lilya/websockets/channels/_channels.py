@@ -49,24 +49,25 @@ _BACKENDS: Final = {
 
 
 class Channels:
-    """Publish to everybody who listens, in this process or in all.
+    """Publish events to everybody who listens, in this process or in all processes.
 
-    Use it by `async with channels:`, as a rule in the app's lifespan. It can be made before there is an event
-    loop, and be started again after it was stopped.
+    Use it with `async with channels:`, usually in the app's lifespan. You can make it before there is an
+    event loop, and start it again after it was stopped.
 
     Args:
         url: Where events and members are kept: `"memory://"`, in this process; `"redis://…"`, `"rediss://…"`
             or `"unix://…"`, in Redis or Valkey, with the extra `redis`; or a `Backend`.
-        history: Events kept of each channel, at least 1. Also what a process can catch up on after an outage.
-        max_age: Seconds that an event is kept, above 0. `None`: until newer ones take its place.
-        prefix: What the names of all keys start with. Channels with another prefix are other channels.
-        presence_ttl: Seconds after which the members of a process that has crashed are gone.
-        **options: Of the backend.
+        history: The number of events kept of each channel, at least 1. After an outage, a process can
+            catch up on as many.
+        max_age: The seconds that an event is kept, above 0. `None`: until newer events replace it.
+        prefix: The prefix of all keys. Channels with another prefix are other channels.
+        presence_ttl: Seconds after which the members of a crashed process are removed.
+        **options: Options of the backend.
 
     Raises:
         ImportError: The extra is not installed.
-        TypeError: An argument of another type, or an option that the backend does not have.
-        ValueError: An argument out of range, or a URL that no backend takes.
+        TypeError: An argument of the wrong type, or an option that the backend does not have.
+        ValueError: An argument out of range, or a URL that no backend accepts.
     """
 
     def __init__(
@@ -101,12 +102,12 @@ class Channels:
 
     @property
     def backend(self) -> Backend:
-        """Where events and members are kept: what was given, or what was made for the URL."""
+        """Where events and members are kept: the given backend, or the one made for the URL."""
         return self._hub.backend
 
     @property
     def ready(self) -> anyio.Event:
-        """Set while the broker can be reached. After an outage it is another one."""
+        """Set while the broker can be reached. After an outage, this is a new event."""
         self._hub.check("ask for the broker")
         return self._hub.backend.ready
 
@@ -142,18 +143,18 @@ class Channels:
     ) -> None:
         """Close all sockets that have joined, in batches, so that their clients do not come back all at once.
 
-        Stopping does it, too. Cancelled, the rest stays open.
+        Stopping does this, too. If cancelled, the remaining sockets stay open.
 
         Args:
             code: The close code, see `WebSocket.close`. Default: 1012, the service restarts.
             reason: At most 123 bytes of UTF-8. Default: none.
-            within: Seconds after which all is done.
-            batch: Sockets to close at once, 1 or more.
-            interval: Seconds from one batch to the next.
-            jitter: The part of an interval, 0 to 1, by which each batch comes later at random.
+            within: Seconds after which all sockets are closed.
+            batch: The number of sockets to close at once, 1 or more.
+            interval: Seconds between two batches.
+            jitter: The part of an interval, 0 to 1, by which each batch is delayed at random.
 
         Raises:
-            TypeError: An argument of another type.
+            TypeError: An argument of the wrong type.
             ValueError: An argument out of range, or a code or a reason that must not be sent.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
@@ -175,9 +176,9 @@ class Channels:
         history: int | None = None,
         max_age: float | None = None,
     ) -> str:
-        """Publish an event, to everybody who listens.
+        """Publish an event to everybody who listens.
 
-        Cancelled, it may have been published. When it returns, the event is kept.
+        When it returns, the event is kept. If cancelled, the event may have been published.
 
         Args:
             channel: The channel's name: any text but one that is empty or starts with a NUL.
@@ -195,8 +196,8 @@ class Channels:
             The event's id; with an idempotency key, that of the event which was published with it first.
 
         Raises:
-            TypeError: An argument of another type.
-            ValueError: A channel's name that is none, or text with a lone surrogate.
+            TypeError: An argument of the wrong type.
+            ValueError: An invalid channel name, or text with a lone surrogate.
             BrokerError: The broker is away, or refuses. The event may have been kept only if it cannot tell.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
@@ -226,7 +227,7 @@ class Channels:
             The event's id.
 
         Raises:
-            TypeError: The data, or a value in it, has no JSON form.
+            TypeError: The data, or a value in it, cannot be encoded as JSON.
             ValueError: `NaN`, an infinity, a reference cycle, or nesting too deep.
             Exception: Also what `publish` raises.
         """
@@ -248,7 +249,7 @@ class Channels:
 
         Raises:
             ImportError: The library is not installed.
-            TypeError: The message, or a value in it, has no JSON form.
+            TypeError: The message, or a value in it, cannot be encoded as JSON.
             ValueError: A value in it cannot be encoded.
             Exception: Also what `publish` raises.
         """
@@ -332,8 +333,8 @@ class Channels:
             `Dropped` and `Presence`. It has `pending`, `dropped`, `sent` and `positions`.
 
         Raises:
-            TypeError: An argument of another type.
-            ValueError: An argument out of range, or an id that is none. From entering, as the next two.
+            TypeError: An argument of the wrong type.
+            ValueError: An argument out of range. An invalid id; this and the next two are raised on entering.
             BrokerError: The broker is away.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
@@ -385,7 +386,7 @@ class Channels:
             names: The channel, or several.
             websocket: An accepted one, in a block of its own or by hand; also the object of a framework, see
                 `WebSocket.wrap`.
-            member: What `members` says about it, anything that JSON can hold. `None`: it is no member.
+            member: What `members` says about it, anything that JSON can hold. `None`: it is not a member.
             key: Who it is, if somebody may have several sockets: those with the same key are one person, see
                 `Presence.of_person`, and `publish` can exclude them.
             history: See `subscribe`, as `since` and `latest`.
@@ -409,8 +410,9 @@ class Channels:
             `Dropped`, until nothing is forwarded any more.
 
         Raises:
-            TypeError: An argument of another type, or a member that has no JSON form.
-            ValueError: An argument out of range, or an id that is none. From entering, as all that follow.
+            TypeError: An argument of the wrong type, or a member that cannot be encoded as JSON.
+            ValueError: An argument out of range. An invalid id; this one and all that follow are raised on
+                entering.
             WebSocketDisconnect: The conversation has ended.
             BrokerError: The broker is away.
             WebSocketRuntimeError: Not accepted; or before the start, after the stop, on another event loop.
@@ -445,8 +447,8 @@ class Channels:
             channel: The channel's name.
 
         Raises:
-            TypeError: The name is no `str`.
-            ValueError: It is none.
+            TypeError: The name is not a `str`.
+            ValueError: The name is invalid.
             BrokerError: The broker is away.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
@@ -461,8 +463,8 @@ class Channels:
             keys: Count persons: members with the same `key` are one, and each without a key is one.
 
         Raises:
-            TypeError: The name is no `str`.
-            ValueError: It is invalid.
+            TypeError: The name is not a `str`.
+            ValueError: The name is invalid.
             BrokerError: The broker is away.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
@@ -492,7 +494,7 @@ class Channels:
             reason: At most 123 bytes of UTF-8. Default: none.
 
         Raises:
-            TypeError: An argument of another type, or a value that has no JSON form.
+            TypeError: An argument of the wrong type, or a value that cannot be encoded as JSON.
             ValueError: An invalid name, or a code or a reason that must not be sent.
             BrokerError: The broker is away.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.

@@ -111,7 +111,7 @@ class Feed:
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
 
     async def stop(self) -> None:
-        """End what was started. The listeners are whoever's has made them."""
+        """End what was started. The listeners belong to their maker."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

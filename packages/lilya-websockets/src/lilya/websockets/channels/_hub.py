@@ -214,7 +214,7 @@ class Hub:
             await self._turn()
 
     async def _turn(self) -> None:
-        """Let everybody take what was handed out. So whoever has a full outbox later on is slow itself."""
+        """Let every receiver take what was handed out: only slow receivers fill their outboxes."""
         await self.writers.turn()
         await anyio.lowlevel.checkpoint()
         if self._tight:

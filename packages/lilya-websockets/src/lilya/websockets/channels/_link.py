@@ -419,7 +419,7 @@ class Request:
 
 
 class Outage(Protocol):
-    """What is told of an outage to whoever waits in vain."""
+    """What callers that wait in vain are told of an outage."""
 
     where: str
     reason: str

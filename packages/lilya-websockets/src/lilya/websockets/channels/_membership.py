@@ -459,7 +459,7 @@ class Membership(AsyncIterator["Gap | Dropped"]):
     def _end_of_socket(self) -> None:
         """The conversation has ended, while the body was somewhere."""
         if self._draining or self.websocket._ended_by_app:
-            return  # whoever closed it knows
+            return  # the closer knows
         self._stop("closed" if self.websocket.closed_by == "server" else "client")
         self._let_go()
 

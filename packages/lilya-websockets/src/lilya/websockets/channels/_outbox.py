@@ -264,7 +264,7 @@ class Outbox:
         self.dropped += count
         self.lost(count)
 
-    # For whoever owns it.
+    # For the owner.
 
     def arrived(self) -> None:
         """There is an entry, and somebody waits for it."""

@@ -128,7 +128,7 @@ class Publisher:
             **wishes: What `publish` takes by name.
 
         Raises:
-            TypeError: The data, or a value in it, has no JSON form.
+            TypeError: The data, or a value in it, cannot be encoded as JSON.
             Exception: Also what `publish` raises.
         """
         return self.publish(channel, encode_json(data, dumps), **wishes)

@@ -65,7 +65,7 @@ class Grant:
     Args:
         publish: Whether it may publish.
         presence: Whether it may see who is there: the `member` and the `key` of each.
-        member: What others see of it, anything that JSON can hold. `None`: it is no member.
+        member: What others see of it, anything that JSON can hold. `None`: it is not a member.
     """
 
     publish: bool = False

@@ -55,7 +55,7 @@ class SocketOutbox(Outbox):
             with anyio.move_on_after(seconds):
                 await self.released.wait()
 
-    # For whoever owns it.
+    # For the owner.
 
     def missed(self, gap: Gap) -> None:
         """The client has come to a gap."""
