@@ -243,12 +243,21 @@ class Wire:
                 self._start(self._pump, server, client, True)
 
     def _pump(self, source: socket.socket, target: socket.socket, from_server: bool) -> None:
+        # A connection that has lost bytes says nothing more, and what follows late bytes is late, too: TCP
+        # leaves no hole and keeps the order.
+        lost = held = False
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if self.slow and not from_server:
-                    self.late.append((target, data))
-                elif not (self.deaf and from_server):
-                    target.sendall(data)
+                if from_server:
+                    lost = lost or self.deaf
+                    if not lost:
+                        target.sendall(data)
+                else:
+                    held = held or self.slow
+                    if held:
+                        self.late.append((target, data))
+                    else:
+                        target.sendall(data)
         if any(end in (source, target) for end, _ in self.late):
             return  # whoever sends what is late closes it, too
         for end in (source, target):
