@@ -1,4 +1,4 @@
-"""A headless Firefox, driven by WebDriver BiDi, with what the tests need of it."""
+"""A headless Firefox, driven by WebDriver BiDi, with what these tests need of it."""
 
 from __future__ import annotations
 
@@ -25,20 +25,14 @@ class Firefox:
 
     def __init__(self, path: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="firefox-"))
-        # Nothing that it would ask others for by itself, and no proxy.
+        # Nothing that it would ask others for by itself.
         settings = {
             "app.normandy.enabled": False,
             "app.update.enabled": False,
-            "browser.safebrowsing.malware.enabled": False,
-            "browser.safebrowsing.phishing.enabled": False,
             "browser.safebrowsing.update.enabled": False,
-            "browser.shell.checkDefaultBrowser": False,
-            "datareporting.healthreport.uploadEnabled": False,
             "datareporting.policy.dataSubmissionEnabled": False,
-            "extensions.systemAddon.update.enabled": False,
             "network.captive-portal-service.enabled": False,
             "network.connectivity-service.enabled": False,
-            "network.proxy.type": 0,
             "services.settings.server": "data:,",
             "toolkit.telemetry.enabled": False,
         }
@@ -52,13 +46,15 @@ class Firefox:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a group of its own, which can be ended as one
-                env={**os.environ, "HOME": str(self.folder), "MOZ_CRASHREPORTER_DISABLE": "1"},
+                env={**os.environ, "HOME": str(self.folder)},
             )
         self.calls = 0
         self.events: list[dict[str, Any]] = []
         self.stack = contextlib.ExitStack()
         try:
-            address = wait_for(self._listens)[1]
+            address = wait_for(
+                lambda: re.search(r"BiDi listening on (ws://\S+)", self.output.read_text(errors="replace"))
+            )[1]
             self.line = self.stack.enter_context(
                 connect(f"{address}/session", proxy=None, max_size=None, compression=None)
             )
@@ -67,12 +63,6 @@ class Firefox:
         except BaseException:
             self._end()
             raise
-
-    def _listens(self) -> re.Match[str] | None:
-        said = self.output.read_text(errors="replace")
-        if self.process.poll() is not None:
-            raise RuntimeError(f"Firefox ended with {self.process.returncode}:\n{said}")
-        return re.search(r"BiDi listening on (ws://\S+)", said)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol."""
@@ -113,12 +103,12 @@ class FirefoxTab:
         browser.call("browsingContext.navigate", context=self.context, url=address, wait="complete")
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page; of a promise, what it resolves with."""
+        """The value of an expression in the page."""
         answer = self.browser.call(
             "script.evaluate",
-            expression=f"(async () => JSON.stringify(await ({script})))()",
+            expression=f"JSON.stringify({script})",
             target={"context": self.context},
-            awaitPromise=True,
+            awaitPromise=False,
         )
         assert answer["type"] == "success", (script, answer)
         value = answer["result"].get("value")
