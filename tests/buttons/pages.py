@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.buttons.firefox import FOUND as FIREFOX
-from tests.buttons.firefox import Firefox, FirefoxTab
 from tests.docs.browser import FOUND as CHROMIUM
 from tests.docs.browser import Browser, Tab
+from tests.docs.firefox import FOUND as FIREFOX
+from tests.docs.firefox import Firefox, FirefoxTab
 from ws_doctest._project import Project
 from ws_doctest.buttons import Button, find_buttons
 

@@ -7,7 +7,6 @@ from html import escape
 
 import pytest
 
-from tests.buttons.firefox import Firefox
 from tests.buttons.pages import (
     BUTTONS,
     DOCS,
@@ -23,6 +22,7 @@ from tests.buttons.pages import (
     tab_of,
 )
 from tests.docs.browser import Browser
+from tests.docs.firefox import Firefox
 from ws_doctest.buttons import Button
 from ws_doctest.site import rendered_path
 

@@ -20,8 +20,9 @@ from websockets.sync.client import connect
 
 from docs_src.guides.browser import room
 from tests.client.conftest import LIMIT, PACKAGE
-from tests.client.runtimes import InFirefox, firefox
+from tests.client.runtimes import InFirefox
 from tests.docs.browser import Browser, Tab, Wire, chromium, wait_for
+from tests.docs.firefox import FOUND as FIREFOX
 from tests.docs.pages import parts
 
 if "CLIENT_TOOLS" not in os.environ:
@@ -89,7 +90,7 @@ def test_the_room(browser: Browser, port: int) -> None:
         wire.close()
 
 
-@pytest.mark.skipif(firefox() is None, reason="no Firefox on PATH")
+@pytest.mark.skipif(FIREFOX is None, reason="no Firefox on PATH")
 def test_the_room_in_firefox(port: int) -> None:
     page = f"http://127.0.0.1:{port}/?name=ann"
     tab = InFirefox(page, ready=f"{STATE} === 'open'")

@@ -18,9 +18,10 @@ import pytest
 from websockets import Subprotocol
 from websockets.sync.client import ClientConnection, connect
 
-from tests.client.runtimes import InChromium, InFirefox, InNode, Runtime, firefox, until
+from tests.client.runtimes import InChromium, InFirefox, InNode, Runtime, until
 from tests.client.served import MODULE
 from tests.docs.browser import LIMIT, Wire, chromium, wait_for
+from tests.docs.firefox import FOUND as FIREFOX
 
 if "CLIENT_TOOLS" not in os.environ:
     pytest.skip("the packages of npm are not here: nox -s client", allow_module_level=True)
@@ -30,7 +31,7 @@ RUNTIMES = [
     pytest.param(
         "chromium", marks=pytest.mark.skipif(chromium() is None, reason="no Chromium or Chrome on PATH")
     ),
-    pytest.param("firefox", marks=pytest.mark.skipif(firefox() is None, reason="no Firefox on PATH")),
+    pytest.param("firefox", marks=pytest.mark.skipif(FIREFOX is None, reason="no Firefox on PATH")),
     "node",
     "ws",  # the package of that name, with the small module
 ]

@@ -36,8 +36,29 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
+# For the connection over which a browser is driven. What a page does is told here, too, and read only at the
+# next call: with a bound on what waits, or with pings, whose answers wait behind it, a page that does much
+# while nobody calls would end the connection.
+LINE: dict[str, Any] = {
+    "proxy": None,
+    "max_size": None,
+    "max_queue": None,
+    "ping_interval": None,
+    "compression": None,
+}
+
+
 class Navigated(Exception):
     """The page went to another address meanwhile."""
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a browser that was told to end, and end what is left of its group."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 class Browser:
@@ -71,7 +92,7 @@ class Browser:
             port, address = wait_for(lambda: active.exists() and active.read_text().split()[:2])
             url = f"ws://127.0.0.1:{port}{address}"
             self.stack = contextlib.ExitStack()
-            self.line = self.stack.enter_context(connect(url, proxy=None, max_size=None, compression=None))
+            self.line = self.stack.enter_context(connect(url, **LINE))
         except BaseException:
             self._end()
             raise
@@ -103,11 +124,7 @@ class Browser:
         self._end()
 
     def _end(self) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(10)
-        with contextlib.suppress(ProcessLookupError):  # what is left of the group
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        end_group(self.process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -129,7 +146,14 @@ class Tab:
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        return self._evaluate(script, False)
+
+    def resolve(self, script: str) -> Any:
+        """What the promise that is an expression's value resolves with."""
+        return self._evaluate(script, True)
+
+    def _evaluate(self, script: str, wait: bool) -> Any:
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=wait)
         assert "exceptionDetails" not in answer, (script, answer["exceptionDetails"])
         return answer["result"].get("value")
 

@@ -1,4 +1,4 @@
-"""A headless Firefox, driven by WebDriver BiDi, with what these tests need of it."""
+"""A headless Firefox, driven by WebDriver BiDi, with what the tests need of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from websockets.sync.client import connect
 
-from tests.docs.browser import LIMIT, wait_for
+from tests.docs.browser import LIMIT, LINE, end_group, wait_for
 
 FOUND = shutil.which("firefox-esr") or shutil.which("firefox")
 
@@ -25,14 +24,20 @@ class Firefox:
 
     def __init__(self, path: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="firefox-"))
-        # Nothing that it would ask others for by itself.
+        # Nothing that it would ask others for by itself, and no proxy.
         settings = {
             "app.normandy.enabled": False,
             "app.update.enabled": False,
+            "browser.safebrowsing.malware.enabled": False,
+            "browser.safebrowsing.phishing.enabled": False,
             "browser.safebrowsing.update.enabled": False,
+            "browser.shell.checkDefaultBrowser": False,
+            "datareporting.healthreport.uploadEnabled": False,
             "datareporting.policy.dataSubmissionEnabled": False,
+            "extensions.systemAddon.update.enabled": False,
             "network.captive-portal-service.enabled": False,
             "network.connectivity-service.enabled": False,
+            "network.proxy.type": 0,
             "services.settings.server": "data:,",
             "toolkit.telemetry.enabled": False,
         }
@@ -46,23 +51,25 @@ class Firefox:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a group of its own, which can be ended as one
-                env={**os.environ, "HOME": str(self.folder)},
+                env={**os.environ, "HOME": str(self.folder), "MOZ_CRASHREPORTER_DISABLE": "1"},
             )
         self.calls = 0
         self.events: list[dict[str, Any]] = []
         self.stack = contextlib.ExitStack()
         try:
-            address = wait_for(
-                lambda: re.search(r"BiDi listening on (ws://\S+)", self.output.read_text(errors="replace"))
-            )[1]
-            self.line = self.stack.enter_context(
-                connect(f"{address}/session", proxy=None, max_size=None, compression=None)
-            )
+            address = wait_for(self._listens)[1]
+            self.line = self.stack.enter_context(connect(f"{address}/session", **LINE))
             self.call("session.new", capabilities={})
             self.call("session.subscribe", events=["network.beforeRequestSent", "log.entryAdded"])
         except BaseException:
             self._end()
             raise
+
+    def _listens(self) -> re.Match[str] | None:
+        said = self.output.read_text(errors="replace")
+        if self.process.poll() is not None:
+            raise RuntimeError(f"Firefox ended with {self.process.returncode}:\n{said}")
+        return re.search(r"BiDi listening on (ws://\S+)", said)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol."""
@@ -85,11 +92,7 @@ class Firefox:
         self._end()
 
     def _end(self) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(10)
-        with contextlib.suppress(ProcessLookupError):  # what is left of the group
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        end_group(self.process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -104,13 +107,20 @@ class FirefoxTab:
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
+        return self._evaluate(f"JSON.stringify({script})", False)
+
+    def resolve(self, script: str) -> Any:
+        """What the promise that is an expression's value resolves with."""
+        return self._evaluate(f"(async () => JSON.stringify(await ({script})))()", True)
+
+    def _evaluate(self, expression: str, wait: bool) -> Any:
         answer = self.browser.call(
             "script.evaluate",
-            expression=f"JSON.stringify({script})",
+            expression=expression,
             target={"context": self.context},
-            awaitPromise=False,
+            awaitPromise=wait,
         )
-        assert answer["type"] == "success", (script, answer)
+        assert answer["type"] == "success", (expression, answer)
         value = answer["result"].get("value")
         return None if value is None else json.loads(value)
 
