@@ -42,7 +42,7 @@ def code(text: str) -> str:
 
 
 def at_the_handler(seen: str) -> str:
-    """How the handler was left, and what the WebSocket tells of the end; not what it received."""
+    """How the handler ended, and what the WebSocket reports about the end; not what it received."""
     left, _, rest = seen.partition("; ")
     told, *more = [part for part in rest.split("; ") if not part.startswith("got [")] or [""]
     told = "" if told == "no end" else code(told)
@@ -59,7 +59,7 @@ def at_the_client(seen: str) -> str:
 
 def results_of(results: Results) -> str:
     """What is the same."""
-    head = ["", "the client sees", "the handler: how it ends, and by whom"]
+    head = ["", "the client sees", "how the handler ends, and who ended the connection"]
     lines = []
     for title, group in results["groups"].items():
         rows = [
@@ -81,7 +81,7 @@ def numbered(results: Results) -> dict[tuple[str, str], int]:
 
 
 def matrix(results: Results) -> str:
-    """One column for each server: the same, or the server's doing."""
+    """One column for each server: the same, or different because of the server."""
     numbers = numbered(results)
     rows = []
     for title, group in results["groups"].items():
@@ -111,22 +111,29 @@ def reasons(results: Results) -> str:
                     client, handler = row["seen"][server]
                     parts = []
                     if client != row["same"][0]:
-                        parts.append(f"the client sees {at_the_client(client)}")
-                    if handler != row["same"][1]:
-                        ends = at_the_handler(handler)
                         parts.append(
-                            f"the handler {ends.strip('`')}"
-                            if handler.startswith("ended ")
-                            else f"the handler ends {ends}"
+                            f"the client sees {'nothing' if client == NOTHING else at_the_client(client)}"
                         )
-                    seen.append(" and ".join(parts))
-        told = "; in another row ".join(dict.fromkeys(seen))
-        lines.append(f'{number}. <span id="why-{number}"></span>**{short(server)}**: {why} Here {told}.')
+                    if handler != row["same"][1]:
+                        parts.append(ends_of(handler))
+                    seen.append(", and ".join(parts))
+        first, *others = dict.fromkeys(seen)
+        told = " ".join([f"The result: {first}.", *(f"In another row, {other}." for other in others)])
+        lines.append(f'{number}. <span id="why-{number}"></span>**{short(server)}**: {why} {told}')
     return "\n".join(lines)
 
 
+def ends_of(seen: str) -> str:
+    """How the handler ends, in a sentence."""
+    left, *rest = at_the_handler(seen).split(", ")
+    if seen.startswith("ended "):
+        return "the process ends before the handler does"
+    end = f"the handler ends {left}" if left == "quietly" else f"the handler ends with {left}"
+    return f"{end} ({', '.join(rest)})" if rest else end
+
+
 def by_hand(results: Results) -> str:
-    """The same endings without a block: what the client sees, and below it how the handler ends."""
+    """The same without a block: what the client sees, and below it how the handler ends."""
     rows = []
     for title, group in results["by hand"].items():
         rows.append([f"**{title}**", *([""] * len(results["servers"]))])
@@ -202,7 +209,7 @@ def blocks(results: Results) -> dict[str, str]:
 
 
 def with_blocks(page: str, blocks: dict[str, str]) -> str:
-    """The page with what is made from the file made anew.
+    """The page, with everything in it that is made from the file.
 
     Raises:
         ValueError: The page lacks a block, or has one that nobody makes.

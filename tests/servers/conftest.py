@@ -61,7 +61,7 @@ def as_written(found: dict[str, Any]) -> dict[str, Any]:
     """What was seen, in the form of the file: rows as the page shows them."""
     kinds = [kind for kind in KINDS.values() if kind.is_there]
     groups = {title: [row(found, names) for names in merged(group)] for title, group in GROUPS.items()} | {
-        "The server is told to stop": [row(found, [name]) for name in STOPS]
+        "The server receives SIGTERM": [row(found, [name]) for name in STOPS]
     }
     return {
         "python": ".".join(map(str, sys.version_info[:3])),
@@ -86,7 +86,7 @@ def by_hand(seen: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
                 how = HOW.get(ending.path, "") if "leaves" in title else ""
                 groups.setdefault(title, []).append({"title": ending.title + how, "seen": seen[ending.name]})
     stops = [{"title": stop.title, "seen": seen[name]} for name, stop in STOPS.items() if name in seen]
-    return {**groups, "The server is told to stop": stops}
+    return {**groups, "The server receives SIGTERM": stops}
 
 
 def merged(group: tuple[Ending, ...]) -> list[list[str]]:

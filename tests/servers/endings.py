@@ -255,7 +255,7 @@ LEAVING: list[tuple[str, str, Act, str, str]] = [
     ("closes-1000", "It closes with 1000", closes(1000), "close 1000", "client 1000"),
     ("closes", "It closes without a code", closes(), "close without a code", "client 1005"),
     ("resets", "It resets the connection", resets, NOTHING, "network 1006"),
-    ("vanishes", "It vanishes, without a close frame", vanishes, "no close frame", "network 1006"),
+    ("vanishes", "It disappears without a close frame", vanishes, "no close frame", "network 1006"),
 ]
 HANDLERS = {
     "reads": "; got ['before']",
@@ -278,7 +278,7 @@ def _handlers() -> Iterator[Ending]:
     failed = Outcome("close 1011", "ValueError; server 1011")
     yield Ending("returns", "It returns", "returns", go, Outcome("close 1000", "quietly; server 1000"), True)
     yield Ending("raises", "It raises", "raises", go, failed, True)
-    yield Ending("raises-in-group", "A task of it raises", "raises-in-group", go, failed, True)
+    yield Ending("raises-in-group", "A task in its task group raises", "raises-in-group", go, failed, True)
     cancelled = Outcome("close 1011", "CancelledError; server 1011")
     yield Ending("cancelled", "It is cancelled", "cancelled", released, cancelled, True)
     closed = Outcome("close 4000 été", "quietly; server 4000 été")
@@ -306,34 +306,34 @@ def _limits() -> Iterator[Ending]:
 def _frames() -> Iterator[Ending]:
     """What the client sends, or does not read."""
     forms = Outcome("'été', 0x00ff, 'in parts', '', 0x", "quietly; client 1000")
-    yield Ending("echoes", "Messages of every form come back", "echoes", echoed, forms, True)
+    yield Ending("echoes", "Echo of every kind of message", "echoes", echoed, forms, True)
     not_text = Outcome("close 1007", "quietly; client 1007; got []")
     yield Ending("bad-utf8", "Text that is not UTF-8", "reads", sends_no_text, not_text, True)
     over = Outcome("close 1009", "quietly; client 1009; got []")
-    yield Ending("over-server", "A message above the server's limit", "reads", sends_too_much, over, True)
+    yield Ending("over-server", "A message over the server's size limit", "reads", sends_too_much, over, True)
     held = Outcome("held back", "quietly; client 1000; nothing lost")
-    yield Ending("floods", "The client sends, and the handler does not receive", "holds", floods, held, True)
+    yield Ending("floods", "The client sends, but the handler does not receive", "holds", floods, held, True)
     blocked = Outcome("close 1000", "quietly; server 1000; blocked")
     yield Ending(
-        "pours", "The handler sends, and the client does not read", "pours", stays_away, blocked, True
+        "pours", "The handler sends, but the client does not read", "pours", stays_away, blocked, True
     )
 
 
 def _handshakes() -> Iterator[Ending]:
     agreed = Outcome("sec-websocket-protocol: chat, x-a: b, close 1000", "quietly; server 1000")
-    yield Ending("headers", "Accepting with a subprotocol and headers", "accepting/headers", accepted, agreed)
+    yield Ending("headers", "`accept` with a subprotocol and headers", "accepting/headers", accepted, agreed)
     response = Outcome("HTTP 401 x-a: b Sign in first.", "quietly; server")
-    yield Ending("denies", "`deny(401, …)` with body and header", "accepting/deny", denied, response)
+    yield Ending("denies", "`deny(401, …)` with a body and a header", "accepting/deny", denied, response)
     forbidden = Outcome("HTTP 403", "quietly; server 1000")
-    yield Ending("refuses", "`close()` before accepting", "accepting/refuse", refused, forbidden)
+    yield Ending("refuses", "`close()` before `accept`", "accepting/refuse", refused, forbidden)
     failed = Outcome("HTTP 500", "ValueError; no end")
-    yield Ending("raises-before", "An exception before accepting", "accepting/raise", refused, failed)
+    yield Ending("raises-before", "An exception before `accept`", "accepting/raise", refused, failed)
 
 
 GROUPS = {
     "The handler": tuple(_handlers()),
     "The client leaves": tuple(_leaving()),
-    "What the client sends, and does not read": tuple(_frames()),
+    "Messages and flow control": tuple(_frames()),
     "Limits of the block": tuple(_limits()),
     "The handshake": tuple(_handshakes()),
 }
@@ -352,15 +352,21 @@ class Stop(NamedTuple):
 
 
 STOPS = {
-    "stop-reads": Stop("It receives", "reads", Outcome("close 1012", "quietly; server 1012; got []")),
+    "stop-reads": Stop(
+        "The handler receives", "reads", Outcome("close 1012", "quietly; server 1012; got []")
+    ),
     "stop-sleeps": Stop(
-        "It works, with `cancel_on_disconnect`", "sleeps", Outcome("close 1012", "quietly; server 1012")
+        "The handler works, with `cancel_on_disconnect`",
+        "sleeps",
+        Outcome("close 1012", "quietly; server 1012"),
     ),
     "stop-sleeps-on": Stop(
-        "It works, without it", "sleeps-on", Outcome("close 1012", "CancelledError; server 1012")
+        "The handler works, without `cancel_on_disconnect`",
+        "sleeps-on",
+        Outcome("close 1012", "CancelledError; server 1012"),
     ),
     "stop-pours": Stop(
-        "A send waits for a client that does not read",
+        "The handler sends, and the client does not read",
         "pours-on",
         Outcome("no close frame", "quietly; server 1012"),
     ),
@@ -442,17 +448,17 @@ class Difference(NamedTuple):
 WSPROTO, LEGACY = "uvicorn wsproto", "uvicorn websockets"
 _FROM_CLIENT = ("closes-*", "floods", "echoes")
 _NO_ACCEPT_HEADERS = (
-    "It sends the subprotocol of an acceptance, and no headers. The package warns of it, once in a process."
+    "It sends the accepted subprotocol, but no headers. The package warns about this once per process."
 )
 _UNREAD = (
-    "It takes no close frame while the client does not read. The block gives up after `close_timeout`, and "
-    "the connection ends without one."
+    "It cannot send a close frame while the client does not read. After `close_timeout`, the block "
+    "stops waiting, and the connection ends without a close frame."
 )
 _KILLED = (
-    "It ends the connections and the process at once: no close frame, no cancellation, and no chance for a "
-    "handler to clean up."
+    "It ends the connections and the process at once. It sends no close frame, does not cancel "
+    "handlers, and gives them no time to clean up."
 )
-_NO_CODE_OF_FAILURE = "It ends the connection without a close frame, and tells the app 1006."
+_NO_CODE_OF_FAILURE = "It ends the connection without a close frame, and reports 1006 to the app."
 
 DIFFERENCES = (
     Difference("uvicorn", ("pours",), _UNREAD, client="no close frame"),
@@ -461,51 +467,59 @@ DIFFERENCES = (
         WSPROTO, ("bad-utf8",), "It ends the connection without a close frame.", client="no close frame"
     ),
     Difference(
-        LEGACY, ("bad-utf8", "over-server"), "The client gets the code, the app 1006.", told="network 1006"
+        LEGACY,
+        ("bad-utf8", "over-server"),
+        "It sends the code to the client, but reports 1006 to the app.",
+        told="network 1006",
     ),
     Difference(
         LEGACY,
         ("stop-pours",),
-        "It sends no close frame behind what is not read, and ends before the handler has.",
+        "It cannot send a close frame while the client does not read, and ends before the handler does.",
         handler="ended with the process",
     ),
     Difference(
         "hypercorn",
         _FROM_CLIENT,
-        "It tells the app 1006 and no reason, however the client has left.",
+        "It always reports 1006 without a reason to the app, however the client left.",
         told="network 1006",
     ),
     Difference("hypercorn", ("bad-utf8",), _NO_CODE_OF_FAILURE, client="no close frame", told="network 1006"),
-    Difference("hypercorn", ("over-server",), "The client gets the code, the app 1006.", told="network 1006"),
+    Difference(
+        "hypercorn",
+        ("over-server",),
+        "It sends the code to the client, but reports 1006 to the app.",
+        told="network 1006",
+    ),
     *(
         Difference(
             "hypercorn",
             (f"stop-{name}",),
-            "It tells nobody that it stops. After `graceful_timeout` it cancels the handlers, and the block "
-            "closes with 1012.",
+            "It does not tell clients or handlers that it stops. After `graceful_timeout`, it cancels "
+            "the handlers, and the block closes with 1012.",
             client="close 1012",
             handler=f"CancelledError; server 1012{received}",
         )
         for name, received in (("reads", "; got []"), ("sleeps", ""), ("pours", ""))
     ),
-    Difference("granian", ("closes-4001-*",), "It tells the app no reasons.", told="client 4001"),
+    Difference("granian", ("closes-4001-*",), "It does not pass the reason to the app.", told="client 4001"),
     Difference(
         "granian",
         ("resets-*", "vanishes-*"),
-        "It tells the app 1005, as for a close frame without a code.",
+        "It reports 1005 to the app, as for a close frame without a code.",
         told="client 1005",
     ),
     Difference(
         "granian",
         ("bad-utf8",),
-        "It closes without a code, and tells the app 1005.",
+        "It closes without a code, and reports 1005 to the app.",
         client="close without a code",
         told="client 1005",
     ),
     Difference(
         "granian",
         ("over-server",),
-        "It has no limit that can be set: use `max_message_size`.",
+        "It has no configurable size limit: use `max_message_size`.",
         client="close 1000",
         handler=f"quietly; client 1000; got ['{MOST + 1} bytes']",
     ),
@@ -517,21 +531,21 @@ DIFFERENCES = (
         client="sec-websocket-protocol: chat, close 1000",
         handler="quietly; server 1000; warned by RuntimeWarning",
     ),
-    Difference("granian", ("raises-before",), "It answers 403 to an app that fails.", client="HTTP 403"),
+    Difference("granian", ("raises-before",), "If the app raises, it answers with 403.", client="HTTP 403"),
     Difference(
         "granian",
         ("stop-*",),
-        "It ends the connections and the process at once: no close frame, no cancellation. A handler is told "
-        "1005 at best, and most have no chance to clean up.",
+        "It ends the connections and the process at once, without a close frame and without cancelling "
+        "handlers. Some handlers see a disconnect with code 1005. Most have no time to clean up.",
         client="no close frame",
         handler="ended with the process",
         sometimes="quietly; client 1005",
     ),
-    Difference("daphne", ("app-closes",), "It sends no reasons.", client="close 4000"),
+    Difference("daphne", ("app-closes",), "It does not send the reason.", client="close 4000"),
     Difference(
         "daphne",
         ("closes-4001-*",),
-        "It answers every close with 1000, and tells the app no reasons.",
+        "It answers every close with 1000, and does not pass the reason to the app.",
         client="close 1000",
         told="client 4001",
     ),
@@ -542,8 +556,8 @@ DIFFERENCES = (
     Difference(
         "daphne",
         ("cancelled", "too-big", "too-many", "idle", "heartbeat"),
-        "It sends no codes but 1000 and 3000-4999, and 1011 for an exception that reaches it. The block "
-        "closes with 1000 then.",
+        "It sends only the codes 1000 and 3000-4999, and 1011 if an exception reaches it. For any other "
+        "code, the block closes with 1000.",
         client="close 1000",
     ),
     Difference("daphne", ("bad-utf8",), _NO_CODE_OF_FAILURE, client="no close frame", told="network 1006"),
@@ -551,19 +565,20 @@ DIFFERENCES = (
     Difference(
         "daphne",
         ("floods",),
-        "It has no flow control: what comes is kept in memory.",
+        "It has no flow control, and keeps everything that arrives in memory.",
         client="never held back",
     ),
     Difference(
         "daphne",
         ("pours",),
-        "It has no flow control: what is sent is kept in memory, and no send ever waits. A second after a "
-        "close that is not answered it drops the connection, with what was not read.",
+        "It has no flow control: it keeps everything that you send in memory, and a send never waits. "
+        "One second after a close that the client does not answer, it drops the connection and all "
+        "unread messages.",
         client=NOTHING,
         handler="quietly; server 1000; never blocked",
     ),
     Difference(
-        "daphne", ("echoes",), "It drops empty messages of the app.", client="'été', 0x00ff, 'in parts'"
+        "daphne", ("echoes",), "It drops empty messages from the app.", client="'été', 0x00ff, 'in parts'"
     ),
     Difference(
         "daphne",
@@ -575,7 +590,7 @@ DIFFERENCES = (
     Difference(
         "daphne",
         ("denies",),
-        "It has no denial responses: `deny()` closes, and the client gets 403.",
+        "It does not support denial responses: `deny()` closes the connection, and the client gets 403.",
         client="HTTP 403",
         handler="quietly; server 1000",
     ),
