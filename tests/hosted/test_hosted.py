@@ -70,7 +70,7 @@ def only_here(site: Path) -> list[str]:
         for path in sorted(site.rglob("*"))
         if path.suffix in (".html", ".md", ".txt", ".json")
         for found in re.findall(
-            r"ws://127\.0\.0\.1:\d+/live\S*?(?=<|\\|\s)", path.read_text(encoding="utf-8")
+            r"ws://127\.0\.0\.1:\d+/live/\S*?(?=<|\\|\s)", path.read_text(encoding="utf-8")
         )
     ]
 

@@ -114,7 +114,7 @@ PLANTED = {
     "words": ("exception", "objection"),
     "headings": ("</h2>", "!</h2>"),
     "code": ("await", "wait"),
-    "links": ('href="../lifecycle/', 'href="../cycle/'),
+    "links": ('href="../servers/#', 'href="../server/#'),
 }
 
 
