@@ -1,4 +1,4 @@
-"""The figures of channels as the page *Channels* has them.
+"""The figures of channels as the page *Performance of channels* has them.
 
     python -m benchmarks._channels_report
 
@@ -26,7 +26,7 @@ __all__ = [
     "write",
 ]
 
-PAGE = _report.ROOT / "docs" / "guides" / "channels.md"
+PAGE = _report.ROOT / "docs" / "project" / "channels-performance.md"
 FILES = ("channels", "redis", "scale")
 
 OURS = "channels"
@@ -97,7 +97,7 @@ def blocks_of_scale(found: Results) -> dict[str, str]:
     rounds = found["rounds"]
     length = f"{found['server']}, {rounds} round{'s'[: rounds > 1]}"
     made["scale-run"] = (
-        f"{command} measured this ([`scale.json`](../project/performance/scale.json)). "
+        f"{command} measured this ([`scale.json`](performance/scale.json)). "
         + _run("scale", found, length)
     )
     for name, make in {"many": _many, "storm": _storm, "slow": _slow, "outage": _outage}.items():

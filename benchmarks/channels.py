@@ -3,7 +3,7 @@
     python3 noxfile.py -s bench -- channels             everything, five minutes
     python3 noxfile.py -s bench -- channels --rounds 2  a look
     python3 noxfile.py -s bench -- channels --only stalled
-    python3 noxfile.py -s bench -- channels --write     what the page *Channels* shows
+    python3 noxfile.py -s bench -- channels --write     the page *Performance of channels*
 
 `fan-out`: a text of 200 bytes to 1,000 sockets in this process. The server is two functions that wait for
 nothing, so the figures are the cost of the way to the server: processor time per message and socket, until

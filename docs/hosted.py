@@ -71,8 +71,9 @@ def entries(nav: list[Any], section: str = "Pages") -> Iterator[tuple[str, str, 
 
 
 def cleaned(article: Tag) -> Tag:
-    """The article without what is only for eyes and mice."""
-    for each in article.select("a.headerlink, button, input, nav, style, script"):
+    """The article without what is only for eyes and mice, or hidden from everybody."""
+    hidden = ".tabbed-set .ws-doctest-run"
+    for each in article.select(f"a.headerlink, button, input, nav, style, script, {hidden}"):
         each.decompose()
     for drawing in article.select("svg"):
         names = [drawing.get("aria-label"), *(each.get_text() for each in drawing.select("title, desc"))]

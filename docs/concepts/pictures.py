@@ -1,15 +1,16 @@
-"""Draws the pictures of the pages on concepts: how messages go, and where they wait.
+"""Draws the pictures of the pages: how messages go, where they wait, and what somebody sees of them.
 
     python docs/concepts/pictures.py
 
 writes the files of the folder `pictures` beside this file. A test compares them with what the code says now:
-limits and times are the defaults of the package. Everything is drawn in `currentColor`, so that it reads on a
-light and on a dark page, and is narrow enough for a phone.
+limits and times are the defaults of the package, and the words of the chat are those of its page. Everything
+is drawn in `currentColor`, so that it reads on a light and on a dark page, and is narrow enough for a phone.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
@@ -19,6 +20,7 @@ from lilya.websockets.channels import Channels
 from lilya.websockets.draining import drain
 
 FOLDER = Path(__file__).parent / "pictures"
+CHAT = Path(__file__).parents[2] / "docs_src" / "guides" / "chat" / "chat.html"
 WIDTH = 360  # of every picture: what a phone shows without making letters smaller
 
 
@@ -241,9 +243,62 @@ def gap() -> str:
     return picture("gap", "Coming back with since", said, 290, *shapes)
 
 
+def shown(pattern: str) -> str:
+    """Words that the page of the chat shows."""
+    found = re.search(pattern, CHAT.read_text(encoding="utf-8"))
+    assert found is not None, f"the chat's page shows nothing like {pattern}"
+    return found[1]
+
+
+# The picture of the chat: what happens, and then for each of the two windows its status and its messages. A
+# message is who has sent it, its text, and whether it is waiting.
+Message = tuple[str, str, bool]
+HELLO, LUNCH = ("ann", "Hello, Bob!", False), ("ann", "Lunch at one?", False)
+LATE = ("bob", "My train is late.", False)
+WAITING = (*LATE[:2], True)
+STEPS: tuple[tuple[str, tuple[bool, list[Message]], tuple[bool, list[Message]]], ...] = (
+    ("1. Both are connected.", (True, [HELLO]), (True, [HELLO])),
+    ("2. Bob's connection breaks, and both write.", (True, [HELLO, LUNCH]), (False, [HELLO, WAITING])),
+    ("3. Bob is connected again.", (True, [HELLO, LUNCH, LATE]), (True, [HELLO, LUNCH, LATE])),
+)
+
+
+def chat() -> str:
+    """The chat in two windows, while one of them loses its connection and gets it back."""
+    connected, lost = shown(r'say\("(Connected\.)"\)'), shown(r"say\(`(Connection lost\.)")
+    waiting = shown(r'content: ", (waiting to be sent)"')
+    shapes: list[str] = []
+    said: list[str] = []
+    top = 14.0
+    for title, *windows in STEPS:
+        shapes.append(text(6, top, title, "name", "start"))
+        said.append(title)
+        height = 38 + 42 * max(len(messages) for _, messages in windows)
+        for left, owner, (online, messages) in zip((6, 186), ("ann", "bob"), windows, strict=True):
+            status = connected if online else lost
+            shapes += [
+                f'<rect x="{left}" y="{top + 12:g}" width="168" height="{height}" rx="6" class="window"/>',
+                text(left + 10, top + 30, owner, "name", "start"),
+                text(left + 158, top + 30, status, "note", "end"),
+                f'<path d="M{left} {top + 40:g} h168" fill="none" stroke="currentColor"/>',
+            ]
+            for number, (sender, words, is_waiting) in enumerate(messages):
+                place = left + (20 if sender == owner else 8)
+                kind = "slow" if is_waiting else "taken" if sender == owner else ""
+                label = f"{sender}, {waiting}" if is_waiting else sender
+                shapes.append(box(place, top + 48 + 42 * number, 140, 36, words, label, kind=kind))
+            seen = ", ".join(
+                f"{words!r} of {sender}{f', {waiting}' * is_waiting}"
+                for sender, words, is_waiting in messages
+            )
+            said.append(f"The window of {owner} says {status!r} and shows {seen}.")
+        top += height + 38
+    return picture("chat", "The chat in two windows", said, top - 16, *shapes)
+
+
 def pictures() -> dict[Path, str]:
     """Every file that this script writes, and its content."""
-    drawn = {"channels": channels, "block": block, "drain": draining, "gap": gap}
+    drawn = {"channels": channels, "block": block, "drain": draining, "gap": gap, "chat": chat}
     return {FOLDER / f"{name}.svg": draw() for name, draw in drawn.items()}
 
 

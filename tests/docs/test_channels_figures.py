@@ -1,4 +1,4 @@
-"""The page *Channels*: every figure of its tables is one of the committed figures."""
+"""The page *Performance of channels*: every figure of its tables is one of the committed figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks import _channels_report, _report, channels, redis, scale
 from benchmarks._report import Results, number
 from tests.docs.pages import changes
 
-pytestmark = pytest.mark.page("docs/guides/channels.md", "<!-- figures ")
+pytestmark = pytest.mark.page("docs/project/channels-performance.md", "<!-- figures ")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_what_the_page_promises_was_so(figures: dict[str, Results]) -> None:
             assert (held["messages"] - 1) * int(size) <= 1_048_576
 
 
-@pytest.mark.page("docs/guides/channels.md", ".json")
+@pytest.mark.page("docs/project/channels-performance.md", ".json")
 def test_the_files_can_be_read_by_readers(site: Path) -> None:
     for name in _channels_report.figures():
         assert (site / "project" / "performance" / f"{name}.json").is_file()
@@ -157,7 +157,7 @@ def test_planted_fault_in_the_restarts(name: str, said: str, figures: dict[str, 
 # How the estimate is made
 
 
-@pytest.mark.page("docs/guides/channels.md", "figures on-paper")
+@pytest.mark.page("docs/project/channels-performance.md", "figures on-paper")
 def test_what_one_redis_carries() -> None:
     load = {
         processes: {"ours": {"full broker": {"value": value}}}

@@ -451,7 +451,7 @@ def test_the_settings_of_the_protocol() -> None:
         assert shown == real, f"{row.place}: the default of {option} is {real}"
 
 
-@pytest.mark.page("docs/guides/channels.md", "| option of `Channels`")
+@pytest.mark.page("docs/reference/channels.md", "| option of `Channels`")
 def test_the_options_of_channels() -> None:
     channels = lilya.websockets.channels.Channels
     tables: dict[str, list[Callable[..., Any]]] = {
@@ -459,7 +459,7 @@ def test_the_options_of_channels() -> None:
         "option of `subscribe` and `join`": [channels.subscribe, channels.join],
     }
     for head, functions in tables.items():
-        for row in table_of(DOCS / "guides" / "channels.md", head, "default", "meaning"):
+        for row in table_of(DOCS / "reference" / "channels.md", head, "default", "meaning"):
             name = row.cells[0].strip("`")
             if not name.isidentifier():
                 continue
@@ -502,9 +502,9 @@ def test_what_is_beyond_the_limits() -> None:
         assert wanted.get(name, "429") in row.cells[2], f"{row.place}: it is {wanted.get(name, '429')}"
 
 
-@pytest.mark.page("docs/guides/channels.md", "| what happened | error |")
+@pytest.mark.page("docs/reference/channels.md", "| what happened | error |")
 def test_the_errors_of_channels() -> None:
-    rows = table_of(DOCS / "guides" / "channels.md", "what happened", "error")
+    rows = table_of(DOCS / "reference" / "channels.md", "what happened", "error")
     errors = ["`ValueError`", "`ImportError`", "`WebSocketRuntimeError`", "`BrokerError`", "`OutboxFull`", ""]
     assert wrong_rows(rows[:-1], 1, errors[:-1]) == []
     for name in ("BrokerError", "OutboxFull"):

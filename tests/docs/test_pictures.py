@@ -25,6 +25,7 @@ SHOWN = {
     "channels": ("concepts/delivery", ("publish", "broker", "process", "outbox", "writer", "1,000", "256")),
     "gap": ("concepts/delivery", ("since=5", "6, 7, 8", "since=2", "Gap, 5, 6, 7, 8")),
     "block": ("concepts/backpressure", ("reader", "inbox", "64", "1 MiB", "handler")),
+    "chat": ("guides/chat", ("ann", "bob", "'Connected.'", "'Connection lost.'", "waiting to be sent")),
     "drain": ("guides/draining", ("SIGTERM", "503", "100", "0.1 s", "1012", "9 s", "10 s")),
 }
 

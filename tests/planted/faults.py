@@ -380,7 +380,7 @@ fault(
 fault(
     FACTS,
     "a default of an option",
-    change("docs/guides/channels.md", "| `max_messages` | 256 |", "| `max_messages` | 512 |"),
+    change("docs/reference/channels.md", "| `max_messages` | 256 |", "| `max_messages` | 512 |"),
 )
 fault(
     FACTS,
