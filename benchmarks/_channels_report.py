@@ -96,9 +96,8 @@ def blocks_of_scale(found: Results) -> dict[str, str]:
         return {**made, "scale-run": f"Not measured yet: {command} does it."}
     rounds = found["rounds"]
     length = f"{found['server']}, {rounds} round{'s'[: rounds > 1]}"
-    made["scale-run"] = (
-        f"{command} measured this ([`scale.json`](performance/scale.json)). "
-        + _run("scale", found, length)
+    made["scale-run"] = f"{command} measured this ([`scale.json`](performance/scale.json)). " + _run(
+        "scale", found, length
     )
     for name, make in {"many": _many, "storm": _storm, "slow": _slow, "outage": _outage}.items():
         if name in found:
