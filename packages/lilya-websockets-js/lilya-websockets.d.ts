@@ -21,7 +21,7 @@ export interface Failure {
   error?: unknown;
 }
 
-/** Durations are in milliseconds. */
+/** Durations are in milliseconds, from 1 to 2,147,483,647; `busyWait` can be 0. */
 export interface Options {
   /** Sent as a subprotocol after `"bearer"`. A function is called before each attempt. */
   token?: string | (() => string | undefined | Promise<string | undefined>);
@@ -29,7 +29,7 @@ export interface Options {
   params?: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>);
   /** The class to connect with. Default: the global one, which Node has from version 22 on. */
   WebSocket?: WebSocketClass;
-  /** Whether to connect again after a failure. Return `undefined` for what the close code says. */
+  /** Whether to connect again after a failure. Return `undefined` for what the close code says. It cannot be async. */
   retry?: (failure: Failure) => boolean | undefined;
   /** The wait before the first attempt to reconnect. It doubles each time; each is shortened at random by up to a half. Default: 500. */
   firstWait?: number;
@@ -45,7 +45,7 @@ export interface Options {
   maxQueued?: number;
   /** How many items of a channel may wait for a loop. Then the oldest are dropped, which is told. Default: 1000. */
   maxWaiting?: number;
-  /** Bytes in a message to the server, no more than the server takes. Default: 65,536. */
+  /** Bytes in a message to the server. What is more than the server takes is rejected, too. Default: 65,536. */
   maxSize?: number;
   /** Messages to send per second on average, and as many at once. Default: 0, no limit. */
   rate?: number;
@@ -129,7 +129,7 @@ export interface JoinOptions {
 }
 
 export interface PublishOptions {
-  /** What tells one message from another. Default: random. The same key is published once in 5 minutes. */
+  /** What tells one message from another, of 1 to 128 characters. Default: random. The same key is published once in 5 minutes. */
   key?: string;
 }
 
@@ -173,6 +173,7 @@ export interface Client {
   on(type: "state", listener: (state: State) => void): () => void;
   /** An error of the server that belongs to no call. */
   on(type: "error", listener: (error: ChannelsError) => void): () => void;
+  /** Join a channel, whose name has 1 to 1,024 characters. */
   join<Data = any, Info = unknown>(channel: string, options?: JoinOptions): Channel<Data, Info>;
   /** Ask the server's own function. A request that was sent is not sent again. */
   request<Answer = any>(data: unknown, options?: { timeout?: number }): Promise<Answer>;

@@ -16,29 +16,35 @@
 
 const PROTOCOL = "lilya.channels.v1";
 
-/** Durations are in milliseconds, sizes in bytes. */
-const DEFAULTS = {
-  firstWait: 500,
-  longestWait: 30_000,
-  busyWait: 10_000,
-  timeout: 10_000,
-  heartbeat: 25_000,
-  maxQueued: 100,
-  maxWaiting: 1000,
-  maxSize: 65_536,
-  rate: 0,
+// Timers take no more milliseconds: after a longer wait, they are called at once.
+const LONGEST = 2 ** 31 - 1;
+
+/** The default and the range of each option. Durations are in milliseconds, sizes in bytes. */
+const NUMBERS = {
+  firstWait: [500, 1, LONGEST],
+  longestWait: [30_000, 1, LONGEST],
+  busyWait: [10_000, 0, LONGEST],
+  timeout: [10_000, 1, LONGEST],
+  heartbeat: [25_000, 1, LONGEST],
+  maxQueued: [100, 1, Infinity],
+  maxWaiting: [1000, 1, Infinity],
+  maxSize: [65_536, 1, Infinity],
+  rate: [0, 0, Infinity],
 };
 
 // The server knows the key of a message for 5 minutes. After less than that it is not sent again.
 const KEPT = 240_000;
 
-// Messages that wait for an answer. The server refuses more than 64, and then those after it would overtake.
+// Messages that wait for an answer, and bytes in them. The server refuses more than 64 and 262,144, and then those after
+// it would overtake.
 const WINDOW = 32;
+const WINDOW_BYTES = 131_072;
 
 // Trying again would end in the same way: the server is done with the client (1000), one of the two does not speak the
 // protocol (1002, 1003, 1007, 1010), a message is too big (1009), or the client may not be here (1008, 3000, 3003).
 const FINAL = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]);
 const BUSY = 1013;
+const TOO_BIG = 1009;
 const LOST = 1006; // what browsers say when a connection was lost, or refused with an HTTP status
 const REQUEST_TIMEOUT = 3008;
 
@@ -61,7 +67,10 @@ export class ChannelsError extends Error {
 /** Connect, and stay connected until `close()` or until the server refuses. */
 export function connect(url, options = {}) {
   const settings = { WebSocket: globalThis.WebSocket, ...options };
-  for (const name in DEFAULTS) settings[name] ??= DEFAULTS[name]; // `undefined` would be a wait of 0
+  for (const name in NUMBERS) {
+    const [usual, least, most] = NUMBERS[name];
+    settings[name] = number(`The option ${name}`, settings[name] ?? usual, least, most);
+  }
   if (!settings.WebSocket) {
     throw new TypeError("There is no WebSocket here. In Node before 22, pass the option WebSocket, such as that of the package ws.");
   }
@@ -157,10 +166,17 @@ export function connect(url, options = {}) {
   }
 
   function lost(failure) {
+    const largest = failure.code === TOO_BIG && outbox.find();
+    outbox.stop();
+    if (largest) tooLarge(largest); // else it would be sent again, and end each connection
     abandon();
     let again;
     try {
       again = settings.retry?.(failure);
+      if (typeof again === "object" && again) {
+        again = undefined;
+        throw new TypeError("The option retry must return true, false or undefined at once: it cannot be an async function.");
+      }
     } catch (error) {
       queueMicrotask(() => { // and the table decides
         throw error;
@@ -238,13 +254,15 @@ export function connect(url, options = {}) {
     let waiting = [];
     let allowed = 0;
     let since = 0;
+    let bytes = 0; // in those that fly
     let pumping;
+    const full = ({ promise, size }) => promise && flying.size && (flying.size >= WINDOW || bytes + size > WINDOW_BYTES);
     function pump() {
       clearTimeout(pumping);
       const now = performance.now();
       allowed = Math.min(settings.rate, allowed + ((now - since) * settings.rate) / 1000);
       since = now;
-      while (waiting.length && !(waiting[0].promise && flying.size >= WINDOW)) {
+      while (waiting.length && !full(waiting[0])) {
         if (waiting[0].settled) {
           waiting.shift();
           continue;
@@ -255,7 +273,10 @@ export function connect(url, options = {}) {
           break;
         }
         const entry = waiting.shift();
-        if (entry.promise) flying.add(entry);
+        if (entry.promise) {
+          flying.add(entry);
+          bytes += entry.size;
+        }
         entry.sentAt ??= now;
         socket.send(entry.text);
       }
@@ -268,6 +289,7 @@ export function connect(url, options = {}) {
       stop() {
         clearTimeout(pumping);
         flying.clear();
+        bytes = 0;
         waiting = [];
       },
       send(entry) {
@@ -276,7 +298,14 @@ export function connect(url, options = {}) {
         pump();
       },
       answered(entry) {
-        if (flying.delete(entry)) pump();
+        if (!flying.delete(entry)) return;
+        bytes -= entry.size;
+        pump();
+      },
+      /** What was sent with so many bytes; without a number, the largest. */
+      find(size) {
+        const largest = [...flying].sort((one, other) => other.size - one.size);
+        return largest.find((entry) => size === undefined || entry.size === size);
       },
       /** It is to be sent again, and what is to be published after it waits. */
       hold(entry) {
@@ -289,7 +318,7 @@ export function connect(url, options = {}) {
   const say = (message) => outbox.send({ text: JSON.stringify(message) });
 
   function publish(channel, data, { key = newKey() } = {}) {
-    if (typeof key !== "string") return Promise.reject(new ChannelsError("invalid", "A key must be a string."));
+    if (!isText(key, 128)) return Promise.reject(new ChannelsError("invalid", "A key must be a string of 1 to 128 characters."));
     const known = unpublished.get(key);
     if (known) return known.promise;
     return waitFor(unpublished, key, { type: "publish", channel, key, data }, (entry) => {
@@ -310,6 +339,11 @@ export function connect(url, options = {}) {
   }
 
   function request(data, { timeout = settings.timeout } = {}) {
+    try {
+      number("The option timeout", timeout, 1, LONGEST);
+    } catch (error) {
+      return Promise.reject(error);
+    }
     const id = String(++ids);
     return waitFor(requests, id, { type: "request", id, data }, (entry) => {
       entry.limit = setTimeout(() => {
@@ -325,8 +359,13 @@ export function connect(url, options = {}) {
     if (map.size >= settings.maxQueued) {
       return Promise.reject(new ChannelsError("full", `${settings.maxQueued} messages wait already, which is maxQueued.`));
     }
-    const entry = { text: JSON.stringify(message) };
-    const size = new TextEncoder().encode(entry.text).length;
+    const entry = {};
+    try {
+      entry.text = JSON.stringify(message);
+    } catch (error) { // a reference cycle, or a `BigInt`
+      return Promise.reject(error);
+    }
+    const size = (entry.size = new TextEncoder().encode(entry.text).length);
     if (size > settings.maxSize) {
       return Promise.reject(new ChannelsError("too_large", `The message has ${size} bytes, and maxSize is ${settings.maxSize}.`));
     }
@@ -376,6 +415,10 @@ export function connect(url, options = {}) {
     }
   }
 
+  function tooLarge(entry) {
+    entry.reject(new ChannelsError("too_large", `The message has ${entry.size} bytes, which is more than the server takes.`));
+  }
+
   function failed(message) {
     const { action, channel, key, id, code } = message;
     const error = new ChannelsError(code, message.message, { channel, key, id });
@@ -390,7 +433,9 @@ export function connect(url, options = {}) {
     } else if (action === "join") {
       if (!leaving.has(channel)) rooms.get(channel)?.refuse(error, again);
     } else {
-      emit("error", error);
+      const entry = code === "too_large" && outbox.find(message.size); // the server has not read whose it is
+      if (entry) tooLarge(entry);
+      else emit("error", error);
     }
   }
 
@@ -398,7 +443,9 @@ export function connect(url, options = {}) {
 
   function join(name, { since = null, history, latest, presence } = {}) {
     if (state === "closed") throw new ChannelsError("closed", "The client is closed.");
-    if (typeof name !== "string") throw new TypeError("The name of a channel must be a string.");
+    if (!isText(name, 1024)) {
+      throw new TypeError("The name of a channel must be a string of 1 to 1,024 characters that does not start with a NUL.");
+    }
     if (rooms.has(name)) throw new ChannelsError("joined", `The channel "${name}" is joined already: use what join returned, or leave it first.`);
     const { on, emit } = emitter();
     const items = inbox(name, settings.maxWaiting, emit);
@@ -619,6 +666,15 @@ function parsed(id) {
   if (id === null || id === undefined) return undefined;
   const [, number, epoch] = id.split("-");
   return { number: Number(number), epoch };
+}
+
+/** What the server takes for names and keys. It counts characters, not the halves of which JavaScript makes some. */
+const isText = (value, most) => typeof value === "string" && value && value[0] !== "\0" && [...value].length <= most;
+
+function number(name, value, least, most) {
+  if (value >= least && value <= most && typeof value === "number") return value;
+  const range = most < Infinity ? `from ${least} to ${most}` : `of ${least} or more`;
+  throw new (typeof value === "number" ? RangeError : TypeError)(`${name} must be a number ${range}, got ${String(value)}.`);
 }
 
 const valueOf = (option) => (typeof option === "function" ? option() : option);

@@ -53,7 +53,31 @@ FAULTS = [
     ("    queueMicrotask(() => { // and the table decides", "    finish(failure); (() => {"),
     ('if (state === "closed") return; // by `retry`', ""),
     ('if (state === "closed") return; // by a listener', ""),
-    ("for (const name in DEFAULTS) settings[name] ??= DEFAULTS[name];", ""),
+    ("settings[name] ?? usual", "settings[name]"),
+    ("value >= least && value <= most &&", ""),
+    (' && typeof value === "number") return', ") return"),
+    ("[30_000, 1, LONGEST]", "[30_000, 1, Infinity]"),
+    ("firstWait: [500, 1,", "firstWait: [500, 0,"),
+    ('number("The option timeout", timeout, 1, LONGEST);', ""),
+    ('if (typeof again === "object" && again)', "if (false)"),
+    ("again = undefined;\n        throw", "throw"),
+    ("if (!isText(key, 128))", 'if (typeof key !== "string")'),
+    ("if (!isText(name, 1024))", 'if (typeof name !== "string")'),
+    ("[...value].length <= most", "value.length <= most"),
+    (" || bytes + size > WINDOW_BYTES", ""),
+    ("promise && flying.size && (", "promise && ("),
+    ("bytes -= entry.size;", ""),
+    ("        bytes = 0;\n", ""),
+    ("if (entry) tooLarge(entry);\n      else emit", "emit"),
+    ("      else emit(", "      emit("),
+    ("if (largest) tooLarge(largest);", ""),
+    ("    outbox.stop();\n    if (largest)", "    if (largest)"),
+    ("other.size - one.size", "one.size - other.size"),
+    ("size === undefined || entry.size === size", "true"),
+    (
+        "} catch (error) { // a reference cycle, or a `BigInt`\n      return Promise.reject(error);",
+        "} catch (error) {\n      throw error;",
+    ),
     ("if (leaving.has(name)) return; // else", "//"),
     ("} else if (!leaving.has(channel)) {", "} else if (true) {"),
     ("} else if (!leaving.has(entry.channel)) {", "} else {"),
@@ -79,7 +103,7 @@ FAULTS = [
     ("if (request.sentAt === undefined) continue;", ""),
     ("if (map.size >= settings.maxQueued)", "if (false)"),
     ("if (size > settings.maxSize)", "if (false)"),
-    ("flying.size >= WINDOW", "false"),
+    ("flying.size >= WINDOW ||", ""),
     ("waiting = waiting.filter(({ channel }) => !channel);", ""),
     ("performance.now() - entry.sentAt > KEPT || ", ""),
     (" || !rooms.has(entry.channel)", ""),
@@ -116,8 +140,8 @@ def test_planted_fault(old: str, new: str, tmp_path: Path) -> None:
 
 def test_the_types_name_the_options_and_their_defaults() -> None:
     """What the module takes, with the default that it has."""
-    (found,) = re.findall(r"const DEFAULTS = \{(.*?)\}", MODULE, re.DOTALL)
-    defaults = {name: int(value.replace("_", "")) for name, value in re.findall(r"(\w+): ([\d_]+),", found)}
+    (found,) = re.findall(r"const NUMBERS = \{(.*?)\}", MODULE, re.DOTALL)
+    defaults = {name: int(value.replace("_", "")) for name, value in re.findall(r"(\w+): \[([\d_]+),", found)}
     (options,) = re.findall(r"interface Options \{(.*?)\n\}", TYPES, re.DOTALL)
     told = {
         name: int(value.replace(",", ""))

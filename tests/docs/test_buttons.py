@@ -15,7 +15,6 @@ pytestmark = pytest.mark.page("docs/project/ws-doctest.md", "## Run buttons")
 
 # The examples without a button, and a word of the reason.
 WITHOUT = {
-    "docs_src/concepts/errors/sent_back.py": "Python 3.14",
     "docs_src/guides/django/access.py": "threads",
     "docs_src/guides/limits/shared.py": "Redis",
     "docs_src/guides/quart/access.py": "multiprocessing",

@@ -6,6 +6,7 @@ import base64
 import gc
 import json
 import logging
+import tracemalloc
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -545,6 +546,11 @@ async def test_who_may_not_see_who_is_here(make: Make) -> None:
         ('{"type":"leave","channel":[]}', "invalid", "with a NUL, got a list"),
         ('{"type":"join","channel":"b","since":1}', "invalid", '"since" must be the id of an event, got 1'),
         ('{"type":"join","channel":"b","since":"1"}', "invalid", "an event's id looks like"),
+        (
+            '{"type":"join","channel":"b","since":"%s"}' % ("1" * 129),
+            "invalid",
+            '"since" must be the id of an',
+        ),
         ('{"type":"join","channel":"b","history":"5"}', "invalid", 'integer from 0 to 100, got "5"'),
         ('{"type":"join","channel":"b","history":101}', "invalid", "integer from 0 to 100, got 101"),
         ('{"type":"join","channel":"b","history":-1}', "invalid", "integer from 0 to 100, got -1"),
@@ -558,7 +564,7 @@ async def test_who_may_not_see_who_is_here(make: Make) -> None:
         ('{"type":"publish","channel":"a","key":5,"data":1}', "invalid", '"key" must be text of 1 to 128'),
         ('{"type":"publish","channel":"a","key":"%s","data":1}' % ("k" * 129), "invalid", '"key" must be'),
         ('{"type":"publish","channel":"a","key":"k"}', "invalid", '"publish" must have "data"'),
-        ('{"type":"publish","channel":"b","key":"k","data":1}', "forbidden", "join the channel before"),
+        ('{"type":"publish","channel":"b","key":"k","data":1}', "left", "join the channel before"),
         ('{"type":"request","data":1}', "invalid", '"id" must be text of 1 to 128 characters, got nothing'),
         ('{"type":"request","id":"1"}', "invalid", '"request" must have "data"'),
         ('{"type":"request","id":"1","data":1}', "forbidden", "this server takes no requests"),
@@ -580,6 +586,7 @@ async def test_a_message_that_is_invalid_loses_nothing(message: str | bytes, cod
             told = json.loads(message)
         except (RecursionError, ValueError):
             told = {}
+        assert error.get("size") == (len(message.encode()) if code == "too_large" else None)  # type: ignore[union-attr]
         for name in ("channel", "key", "id"):
             value = told.get(name) if isinstance(told, dict) else None
             assert error.get(name) == (value if isinstance(value, str) and len(value) <= 1024 else None)
@@ -652,7 +659,7 @@ def test_whatever_comes_is_read_or_refused(message: str) -> None:
     if isinstance(found, Refused):
         assert found.code in ("invalid", "too_large")
         assert len(found.message) < 300
-    assert set(fields) <= {"action", "channel", "key", "id"}
+    assert set(fields) <= {"action", "channel", "key", "id", "size"}
     json.dumps(fields).encode()
 
 
@@ -718,6 +725,45 @@ async def test_the_app_says_who_may_join() -> None:
 def test_a_refusal_says_what_it_is() -> None:
     assert str(Refused("members only")) == "forbidden: members only"
     assert repr(Refused("a", "b")) == "Refused('a', 'b')"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (({1, 2},), "the message of Refused must be str, got set"),
+        ((b"no",), "the message of Refused must be str, got bytes"),
+        (("no", 403), "the code of Refused must be str, got int"),
+    ],
+)
+async def test_a_refusal_that_could_not_be_sent(
+    arguments: tuple[Any, ...], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It fails where it is made, and the connection goes on."""
+
+    def refuse(data: Any) -> None:
+        raise Refused(*arguments)
+
+    def authorize(channel: str) -> Grant:
+        return ALL if channel == "a" else Grant(publish=bool(refuse(channel)))
+
+    async with Channels() as channels, served(channels, authorize, on_request=refuse) as peer:
+        await peer.join()
+        peer.say("request", id="1", data=1)
+        peer.say("join", channel="b")
+        for error in await peer.hears("error", "error"):
+            assert (error["code"], error["message"]) == ("failed", "the server could not do this")
+        await peer.publish("still here", "k")
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == [said] * 2
+
+
+async def test_a_refusal_with_a_text_that_is_no_unicode() -> None:
+    def refuse(data: Any) -> None:
+        raise Refused("no such file: \udcff", "\udcff")
+
+    async with Channels() as channels, served(channels, on_request=refuse) as peer:
+        peer.say("request", id="1", data=1)
+        error = await peer.hear()
+        assert (error["code"], error["message"]) == ("\udcff", "no such file: \udcff")
 
 
 class Hook:
@@ -1018,7 +1064,7 @@ async def test_a_channel_is_closed_and_the_connection_goes_on(who: str, make: Ma
         await channels.close("a", member=member, code=4001, reason="banned")
         assert await peer.hear() == {"type": "left", "channel": "a", "code": 4001, "reason": "banned"}
         peer.say("publish", channel="a", key="1", data=1)
-        assert (await peer.hear())["code"] == "forbidden"
+        assert (await peer.hear())["code"] == "left"
         peer.say("join", channel="a")  # and the app is asked anew
         assert (await peer.hear())["code"] == "forbidden"
         await channels.publish("a", "1")
@@ -1047,6 +1093,8 @@ async def test_what_waits_to_be_published_when_a_channel_is_closed_is_answered()
         await channels.close("a", code=4001)
         messages = await peer.hears("error", "error", "error", "left")
         assert [message.get("key") for message in messages] == ["0", "1", "2", None]
+        # The client may: it need not take this for a refusal, and can join again.
+        assert [message["code"] for message in messages[:3]] == ["left"] * 3
         assert (messages[-1]["code"], messages[-1]["reason"]) == (4001, "")
         assert published == [0]
         # None of them counts any more.
@@ -1072,7 +1120,7 @@ async def test_nothing_is_published_to_a_channel_that_is_closed() -> None:
             await peer.ping()
             other.release()
             error, left = await peer.hears("error", "left")
-            assert (error["code"], error["key"], left["code"]) == ("forbidden", "1", 4001)
+            assert (error["code"], error["key"], left["code"]) == ("left", "1", 4001)
         assert (await channels.backend.history("a", last=1)).events == []
 
 
@@ -1169,6 +1217,57 @@ async def test_what_waits_for_an_answer() -> None:
             peer.say("publish", channel="a", key=f"{number}", data=number)
             await until(lambda: len([each for each in peer.heard if each["type"] == "published"]) == number)  # noqa: B023
             assert len([each for each in peer.heard if each["type"] == "error"]) == 2
+
+
+async def test_the_bytes_that_wait_for_an_answer() -> None:
+    going = anyio.Event()
+
+    async def wait(*arguments: Any) -> Any:
+        await going.wait()
+
+    options: Any = {"on_publish": wait, "on_request": wait, "max_waiting_bytes": 2000}
+    async with Channels() as channels, served(channels, **options) as peer:
+        await peer.join()
+        large = "x" * 900
+        for turn in range(2):  # what is answered waits no longer
+            peer.say("request", id="1", data=large)
+            peer.say("publish", channel="a", key=f"k{turn}", data=large)
+            peer.say("request", id="2", data=large)
+            peer.say("publish", channel="a", key="l", data=large)
+            errors = await peer.hears("error", "error")
+            assert [error["code"] for error in errors] == ["too_many"] * 2
+            assert (errors[0]["id"], errors[1]["key"]) == ("2", "l")
+            assert errors[0]["message"] == "at most 2000 bytes can wait for their answers"
+            peer.say("request", id="3", data=1)  # a small one finds room
+            going.set()
+            answers = [await peer.hear() for _ in range(4)]
+            assert sorted(answer["type"] for answer in answers) == ["answer", "answer", "event", "published"]
+            going = anyio.Event()
+        peer.say("request", id="1", data="x" * 3000)  # alone, also a larger one is taken
+        going.set()
+        await peer.hears("answer")
+
+
+async def test_the_memory_that_waits_for_an_answer() -> None:
+    """Decoded, the worst of JSON takes many times the bytes that it had."""
+    worst = "[" + "{}," * 21_000 + "{}]"
+    taken = []
+
+    async def wait(data: Any) -> Any:
+        taken.append(len(data))
+        await anyio.sleep_forever()
+
+    async with Channels() as channels, served(channels, on_request=wait) as peer:
+        await peer.ping()
+        tracemalloc.start()
+        try:
+            for number in range(64):
+                peer.server.push(text(f'{{"type":"request","id":"{number}","data":{worst}}}'))
+            await peer.hears(*["error"] * 60)
+            assert len(taken) == 4
+            assert tracemalloc.get_traced_memory()[0] < 8 * 2**20
+        finally:
+            tracemalloc.stop()
 
 
 async def test_the_history_that_a_client_may_begin_with() -> None:

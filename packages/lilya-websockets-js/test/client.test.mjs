@@ -116,19 +116,51 @@ test("a function `retry` that fails leaves it to the table", async () => {
       await settled();
       assert.equal(client.state, state);
     }
-    assert.deepEqual(failures, ["a fault of the app", "a fault of the app"]);
+    assert.deepEqual(failures.splice(0), ["a fault of the app", "a fault of the app"]);
+    // A promise is true in JavaScript, whatever it resolves with.
+    for (const [close, state] of [[1006, "waiting"], [1008, "closed"]]) {
+      const client = await begun({ retry: async () => close === 1008 });
+      last().lose(close);
+      await settled();
+      assert.equal(client.state, state);
+    }
+    assert.equal(failures.length, 2);
+    for (const failure of failures) assert.match(failure, /retry must return .* async/);
   } finally {
     process.setUncaughtExceptionCaptureCallback(null);
   }
 });
 
-test("names and keys are strings: the server could not say what it refuses", async () => {
+test("the server could not say which name or key it refuses, so the client does", async () => {
   const { client, room } = await entered();
-  for (const wrong of [undefined, null, 5, {}]) {
+  for (const wrong of [undefined, null, 5, {}, "", "\0room", "x".repeat(1025), "😀".repeat(1025)]) {
     assert.throws(() => client.join(wrong), TypeError);
     if (wrong !== undefined) await assert.rejects(room.publish(1, { key: wrong }), code("invalid"));
   }
+  await assert.rejects(room.publish(1, { key: "k".repeat(129) }), code("invalid"));
   assert.deepEqual(last().take(), []);
+  const longest = "😀".repeat(1024); // characters, of which JavaScript makes two each
+  client.join(longest);
+  void room.publish(1, { key: "😀".repeat(128) }).catch(() => 0);
+  assert.deepEqual(last().take().map(({ type, channel }) => [type, channel]), [["join", longest], ["publish", "room"]]);
+});
+
+test("options outside of their range", async () => {
+  const durations = ["firstWait", "longestWait", "busyWait", "timeout", "heartbeat"];
+  for (const name of [...durations, "maxQueued", "maxWaiting", "maxSize", "rate"]) {
+    const wrong = [-1, NaN, ...(["busyWait", "rate"].includes(name) ? [] : [0, 0.5])];
+    if (durations.includes(name)) wrong.push(2 ** 31, Infinity); // a timer would be called at once
+    for (const value of wrong) {
+      const expected = (error) => error instanceof RangeError && error.message.includes(`option ${name} must`) && error.message.endsWith(`got ${value}.`);
+      assert.throws(() => connect("ws://server/ws", { WebSocket: Socket, [name]: value }), expected, `${name} ${value}`);
+    }
+    for (const value of ["500", {}, true, 500n, [500]]) {
+      assert.throws(() => connect("ws://server/ws", { WebSocket: Socket, [name]: value }), TypeError);
+    }
+  }
+  assert.equal(made.length, 0);
+  const { client } = await entered({ busyWait: 0, rate: 0, maxQueued: Infinity, firstWait: 2 ** 31 - 1, longestWait: 2 ** 31 - 1 });
+  for (const timeout of [0, "5", Infinity]) await assert.rejects(client.request(1, { timeout }), /option timeout must/);
 });
 
 test("no WebSocket, and no address", () => {
@@ -273,6 +305,93 @@ test("a wrong code of the app is an error, and ends nothing", async () => {
   assert.throws(() => client.close(999), RangeError);
   assert.equal(client.state, "open");
   delete last().close;
+});
+
+// Messages that are too large for the server
+
+test("a message that the server does not read is rejected", async () => {
+  const { client, room } = await entered({ maxSize: 1e6 });
+  const errors = [];
+  client.on("error", (error) => errors.push(error.code));
+  const large = room.publish("x".repeat(70_000));
+  const size = JSON.stringify(last().take()[0]).length;
+  const small = room.publish("small");
+  const largest = client.request("x".repeat(99_000));
+  const [{ key }] = last().take();
+  const refused = { type: "error", code: "too_large", message: "a message must have at most 65536 bytes" };
+  last().give({ ...refused, size: size + 1 }); // a request that is not waited for any more
+  assert.deepEqual(errors, ["too_large"]);
+  last().give({ ...refused, size });
+  await assert.rejects(large, (error) => code("too_large")(error) && error.message.includes(`${size} bytes`));
+  last().give(refused); // a server that does not say the size
+  await assert.rejects(largest, code("too_large"));
+  last().give({ type: "published", channel: "room", key, id: event(1).id });
+  assert.equal(await small, event(1).id);
+  last().give(refused);
+  assert.deepEqual(errors, ["too_large", "too_large"]);
+  await again();
+  assert.deepEqual(last().take().map(({ type }) => type), ["join"]); // it is not sent again
+});
+
+test("a message that ends each connection is not sent again", async () => {
+  const { client, room } = await entered({ maxSize: 1e6, retry: () => true });
+  const small = room.publish("small");
+  const large = room.publish("x".repeat(70_000));
+  for (let turn = 0; turn < 40; turn++) void room.publish(turn).catch(() => 0);
+  const asked = client.request("unsent");
+  const sent = last().take().length;
+  assert.ok(sent < 42);
+  last().lose(1009);
+  await assert.rejects(large, code("too_large"));
+  assert.equal(last().take().length, 0); // nothing more goes into a connection that is over
+  await pass(500);
+  last().open();
+  const [join, first, ...more] = last().take();
+  assert.deepEqual([join.type, first.data], ["join", "small"]);
+  last().give({ type: "published", channel: "room", key: first.key, id: event(1).id });
+  assert.equal(await small, event(1).id);
+  for (const { key } of more) if (key) last().give({ type: "published", channel: "room", key, id: event(2).id });
+  for (const { key, id } of last().take()) {
+    if (key) last().give({ type: "published", channel: "room", key, id: event(2).id });
+    if (id) last().give({ type: "answer", id, data: "answered" });
+  }
+  assert.equal(await asked, "answered");
+});
+
+test("the bytes that wait for an answer have a limit, and one message goes in any case", async () => {
+  const { room } = await entered({ maxSize: 1e6 });
+  const answer = (...messages) => {
+    for (const { key } of messages) last().give({ type: "published", channel: "room", key, id: event(1).id });
+  };
+  for (const kib of [60, 60, 60, 200, 1, 1]) void room.publish("x".repeat(kib * 1024)).catch(() => 0);
+  const sizes = (messages) => messages.map(({ data }) => data.length / 1024);
+  const two = last().take();
+  assert.deepEqual(sizes(two), [60, 60]);
+  answer(two[0]);
+  const third = last().take();
+  assert.deepEqual(sizes(third), [60]);
+  answer(two[1], ...third);
+  const alone = last().take();
+  assert.deepEqual(sizes(alone), [200]);
+  last().lose(); // and nothing is counted twice
+  await pass(500);
+  last().open();
+  const again = last().take().filter(({ type }) => type === "publish");
+  assert.deepEqual(sizes(again), [200]);
+  answer(...again);
+  assert.deepEqual(sizes(last().take()), [1, 1]);
+});
+
+test("data without a form in JSON is rejected", async () => {
+  const { client, room } = await entered();
+  const cycle = {};
+  cycle.self = cycle;
+  for (const data of [cycle, 5n]) {
+    await assert.rejects(room.publish(data), TypeError);
+    await assert.rejects(client.request(data), TypeError);
+  }
+  assert.equal(client.queued, 0);
+  assert.deepEqual(last().take(), []);
 });
 
 // Waiting

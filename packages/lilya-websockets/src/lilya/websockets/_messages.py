@@ -350,6 +350,10 @@ def encode_json(data: object, encode: Any) -> str | bytes:
         encoded = encode(data)
     except RecursionError as error:
         raise ValueError("the data is nested too deep for JSON, or holds itself") from error
+    except ValueError as error:
+        if str(error).startswith("Out of range float"):  # newer versions of Python say more
+            raise ValueError("the data holds NaN or an infinity, which JSON does not have") from error
+        raise
     if type(encoded) is not str or encoded.isascii():
         return encoded  # type: ignore[no-any-return]
     # A lone surrogate can only stand in a JSON string, and there its escape means the same. So an echo can

@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -54,6 +54,8 @@ logger: Final = logging.getLogger("lilya.websockets")
 
 # Codes that speak of the server, not of one channel: the whole connection is closed.
 _OF_SERVER: Final = frozenset((1001, 1012, 1013))
+# What becomes of publishes when the app closes a channel: the first of them may have reached the broker.
+_CLOSED: Final = "the channel was closed before this was answered: join again, and publish with the same key"
 # Seconds in which what a client has sent before it left may be done.
 _LEAVING: Final = 1.0
 
@@ -89,6 +91,7 @@ async def serve(
     max_members: int = 1000,
     max_message_size: int = 65_536,
     max_waiting: int = 64,
+    max_waiting_bytes: int = 262_144,
     policy: Policy = "close",
     max_messages: int = 256,
     max_bytes: int = 1_048_576,
@@ -121,6 +124,7 @@ async def serve(
         max_members: Members that it is told when it joins, 0 or more. Their number it gets in any case.
         max_message_size: Bytes in a message from the client, 1 or more. More is refused, not looked at.
         max_waiting: Publishes and requests that are not answered yet, 1 or more.
+        max_waiting_bytes: Bytes in them, 1 or more. If nothing else waits, a message may have more.
         policy: What happens when `max_messages` or `max_bytes` of a channel wait for the client, see
             `Channels.join`.
         max_messages: See `Channels.join`, as `max_bytes`.
@@ -148,6 +152,7 @@ async def serve(
         max_members=checked_count("max_members", max_members),
         max_message_size=checked_count("max_message_size", max_message_size, least=1),
         max_waiting=checked_count("max_waiting", max_waiting, least=1),
+        max_waiting_bytes=checked_count("max_waiting_bytes", max_waiting_bytes, least=1),
         outbox={
             "policy": checked_policy(policy),
             "max_messages": checked_count("max_messages", max_messages, least=1),
@@ -185,6 +190,7 @@ class _Client:
         max_members: int,
         max_message_size: int,
         max_waiting: int,
+        max_waiting_bytes: int,
         outbox: dict[str, Any],
     ) -> None:
         self.websocket = websocket
@@ -198,10 +204,12 @@ class _Client:
         self.max_members = max_members
         self._max_message_size = max_message_size
         self._max_waiting = max_waiting
+        self._max_waiting_bytes = max_waiting_bytes
         self.outbox = outbox
         self._rooms: dict[str, _Room] = {}  # of those with one name, the newest
         self._entered = 0  # rooms that are not over
         self._waiting = 0  # publishes and requests that are not answered
+        self._waiting_bytes = 0  # in them
         self._requests: set[str] = set()
         self._tasks: TaskGroup
         self._reading = anyio.CancelScope()
@@ -259,13 +267,13 @@ class _Client:
         elif isinstance(message, Publish):
             room = self._rooms.get(message.channel)
             if room is None or room.leaving:
-                raise Refused("join the channel before you publish to it")
-            self._wait()
+                raise Refused("join the channel before you publish to it", "left")
+            self._wait(message)
             room.put(message)
         elif isinstance(message, Request):
             if message.id in self._requests:
                 raise Refused("a request with this id is not answered yet", "invalid")
-            self._wait()
+            self._wait(message)
             self._requests.add(message.id)
             self._tasks.start_soon(self._answer, message)
         else:
@@ -281,16 +289,20 @@ class _Client:
         room = self._rooms[message.channel] = _Room(self, message, before)
         self._tasks.start_soon(room.run)
 
-    def _wait(self) -> None:
+    def _wait(self, message: Publish | Request) -> None:
         if self._waiting >= self._max_waiting:
             raise Refused(f"at most {self._max_waiting} messages can wait for their answers", "too_many")
+        if self._waiting and self._waiting_bytes + message.size > self._max_waiting_bytes:
+            raise Refused(f"at most {self._max_waiting_bytes} bytes can wait for their answers", "too_many")
         self._waiting += 1
+        self._waiting_bytes += message.size
 
     # What rooms tell
 
-    def answered(self) -> None:
+    def answered(self, message: Publish | Request) -> None:
         """A publish or a request was answered, or is about to be."""
         self._waiting -= 1
+        self._waiting_bytes -= message.size
 
     def left(self, room: _Room) -> None:
         """A room is over, and the client is about to be told."""
@@ -332,7 +344,7 @@ class _Client:
         """Send a message of our own."""
         await self.send(writable(message))
 
-    async def refuse(self, refused: Refused, fields: dict[str, str]) -> None:
+    async def refuse(self, refused: Refused, fields: Mapping[str, str | int]) -> None:
         """Say why a message is refused."""
         await self.tell(error_for(refused, fields))
 
@@ -366,7 +378,7 @@ class _Client:
                 raise _failed(error, "encoding the answer to a request") from None
         except Refused as refused:
             text = writable(error_for(refused, {"action": "request", **fields}))
-        self.answered()
+        self.answered(request)
         self._requests.remove(request.id)
         await self.send(text)
 
@@ -423,7 +435,7 @@ class _Room:
         try:
             await self._stay()
             last: dict[str, Any] = {"type": "left", **fields}
-            refused = Refused("the channel was left before that")
+            refused = Refused(_CLOSED, "left")
             if self._closed is not None:
                 code, reason = self._closed
                 last |= {"code": code, "reason": reason}
@@ -433,7 +445,7 @@ class _Room:
         self.leaving = True
         client.left(self)
         for publish in self._queue:
-            client.answered()
+            client.answered(publish)
             await client.refuse(refused, {"action": "publish", **fields, "key": publish.key})
         await client.tell(last)
         if self._asked_to_leave and last["type"] == "error":
@@ -508,7 +520,7 @@ class _Room:
                 except Refused as refused:
                     answer = error_for(refused, {"action": "publish", **fields})
                 self._queue.popleft()
-                client.answered()
+                client.answered(publish)
                 await client.tell(answer)
             if self.leaving:
                 return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from base64 import b64encode
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -37,6 +38,7 @@ SUBPROTOCOL: Final = "lilya.channels.v1"
 
 _ONCE: Final = f"{SUBPROTOCOL} "
 _LONGEST: Final = 128  # characters of a key and of an id, which clients make
+_LONGEST_ID: Final = 128  # characters of an event's id
 _ECHOED: Final = 1024  # characters of a channel's name, and of what comes back with an error
 _ACTIONS: Final = ("join", "leave", "publish", "request", "ping")
 
@@ -47,9 +49,15 @@ class Refused(Exception):
     Args:
         message: Why, for people: the client gets it.
         code: Why, for programs. Default: `"forbidden"`.
+
+    Raises:
+        TypeError: One of the two is not a `str`.
     """
 
     def __init__(self, message: str, code: str = "forbidden") -> None:
+        for name, value in (("message", message), ("code", code)):
+            if not isinstance(value, str):
+                raise TypeError(f"the {name} of Refused must be str, got {type(value).__name__}")
         super().__init__(message, code)
         self.message = message
         self.code = code
@@ -78,18 +86,20 @@ class Leave(NamedTuple):
 
 
 class Publish(NamedTuple):
-    """Publish to a channel that was joined."""
+    """Publish to a channel that was joined. `size` is that of the whole message, in bytes."""
 
     channel: str
     key: str
     data: Any
+    size: int
 
 
 class Request(NamedTuple):
-    """Ask the app."""
+    """Ask the app. `size` is that of the whole message, in bytes."""
 
     id: str
     data: Any
+    size: int
 
 
 class Ping(NamedTuple):
@@ -99,7 +109,7 @@ class Ping(NamedTuple):
 FromClient: TypeAlias = Join | Leave | Publish | Request | Ping
 
 
-def read(text: str, *, max_size: int, max_history: int) -> tuple[FromClient | Refused, dict[str, str]]:
+def read(text: str, *, max_size: int, max_history: int) -> tuple[FromClient | Refused, dict[str, str | int]]:
     """A message from a client, and what an answer to it has to carry, so that the client knows it.
 
     Args:
@@ -117,7 +127,8 @@ def read(text: str, *, max_size: int, max_history: int) -> tuple[FromClient | Re
         if size <= max_size and not text.isascii():
             size = len(text.encode())
         if size > max_size:
-            raise Refused(f"a message must have at most {max_size} bytes, got {size}", "too_large")
+            refused = Refused(f"a message must have at most {max_size} bytes, got {size}", "too_large")
+            return refused, {"size": size}  # by which a client finds it
         try:
             message = _decode(text)
         except RecursionError:
@@ -126,7 +137,7 @@ def read(text: str, *, max_size: int, max_history: int) -> tuple[FromClient | Re
             raise _invalid(f"a message must be JSON: {error}") from None
         if not isinstance(message, dict):
             raise _invalid(f'a message must be an object with a "type", got {_shown(message)}')
-        return _read(message, max_history), fields_of(message)
+        return _read(message, max_history, size), fields_of(message)
     except Refused as refused:
         return refused, fields_of(message)
 
@@ -142,12 +153,12 @@ def _finite(text: str) -> float:
 _decode: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
 
 
-def fields_of(message: object) -> dict[str, str]:
+def fields_of(message: object) -> dict[str, str | int]:
     """What an `error` carries of the message that it answers, as far as that is there and not too long."""
     if not isinstance(message, dict):
         return {}
     kind = message.get("type")
-    fields = {"action": kind} if isinstance(kind, str) and kind in _ACTIONS else {}
+    fields: dict[str, str | int] = {"action": kind} if isinstance(kind, str) and kind in _ACTIONS else {}
     for name in ("channel", "key", "id"):
         value = message.get(name)
         if isinstance(value, str) and len(value) <= _ECHOED:
@@ -155,16 +166,16 @@ def fields_of(message: object) -> dict[str, str]:
     return fields
 
 
-def _read(message: dict[str, Any], max_history: int) -> FromClient:
+def _read(message: dict[str, Any], max_history: int, size: int) -> FromClient:
     kind = message.get("type")
     if kind == "join":
         return _read_join(message, max_history)
     if kind == "leave":
         return Leave(_name(message))
     if kind == "publish":
-        return Publish(_name(message), _short(message, "key"), _data(message))
+        return Publish(_name(message), _short(message, "key"), _data(message), size)
     if kind == "request":
-        return Request(_short(message, "id"), _data(message))
+        return Request(_short(message, "id"), _data(message), size)
     if kind == "ping":
         return Ping()
     raise _invalid(f'"type" must be one of join, leave, publish, request and ping, got {_shown(kind)}')
@@ -173,7 +184,7 @@ def _read(message: dict[str, Any], max_history: int) -> FromClient:
 def _read_join(message: dict[str, Any], max_history: int) -> Join:
     since, history = message.get("since"), message.get("history", 0)
     latest, presence = message.get("latest", False), message.get("presence", False)
-    if since is not None and not isinstance(since, str):
+    if since is not None and not (isinstance(since, str) and len(since) <= _LONGEST_ID):
         raise _invalid(f'"since" must be the id of an event, got {_shown(since)}')
     if type(history) is not int or not 0 <= history <= max_history:
         raise _invalid(f'"history" must be an integer from 0 to {max_history}, got {_shown(history)}')
@@ -266,7 +277,7 @@ def writable(data: Any) -> str:
         raise
 
 
-def error_for(refused: Refused, fields: dict[str, str]) -> dict[str, Any]:
+def error_for(refused: Refused, fields: Mapping[str, str | int]) -> dict[str, Any]:
     """The answer to what is refused."""
     return {"type": "error", "code": refused.code, "message": refused.message, **fields}
 
