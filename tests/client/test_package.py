@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import lilya.websockets
+from lilya.websockets.channels import serve
 from tests.client.conftest import LIMIT, PACKAGE
 
 if "CLIENT_TOOLS" not in os.environ:
@@ -151,6 +153,19 @@ def test_the_types_name_the_options_and_their_defaults() -> None:
     others = set(re.findall(r"^  (\w+)\?:", options, re.MULTILINE)) - set(defaults)
     assert others == {"token", "params", "WebSocket", "retry"}
     assert all(f"settings.{name}" in MODULE for name in others | set(defaults))
+
+
+def test_what_it_sends_at_once_is_what_serve_takes() -> None:
+    """By default, no message is refused because others wait: those after it would overtake it."""
+    window = {
+        name: int(value.replace("_", ""))
+        for name, value in re.findall(r"const (WINDOW\w*) = ([\d_]+);", MODULE)
+    }
+    taken = {name: parameter.default for name, parameter in inspect.signature(serve).parameters.items()}
+    assert 0 < window.pop("WINDOW") < taken["max_waiting"]
+    assert taken["max_message_size"] < window.pop("WINDOW_BYTES") < taken["max_waiting_bytes"]
+    assert not window
+    assert f"maxSize: [{taken['max_message_size']:_}," in MODULE
 
 
 def test_its_version_is_that_of_the_python_package() -> None:

@@ -402,7 +402,7 @@ def test_close_codes(name: str, networks: Callable[..., Network]) -> None:
 def test_refusals(name: str, networks: Callable[..., Network]) -> None:
     """What the server refuses or ends, and what is lost, is told to whoever has asked for it."""
     network = networks(name)
-    network.begin()
+    network.begin(maxSize=1_000_000)
     network.until(OPEN)
 
     def fails(script: str) -> str:
@@ -411,6 +411,8 @@ def test_refusals(name: str, networks: Callable[..., Network]) -> None:
 
     assert fails("new Promise((_, reject) => client.join('secret').on('left', reject))") == "forbidden"
     assert fails("client.request({refuse: 'why'})") == "no"
+    assert fails("room.publish('x'.repeat(70_000))") == "too_large"
+    assert fails("client.request('x'.repeat(70_000))") == "too_large"
     assert fails("client.request({wait: true}, {timeout: 50})") == "timeout"
     assert network.run("client.request({any: ['thing', 1, null]})") == {"any": ["thing", 1, None]}
     network.run("void (globalThis.asked = client.request({wait: true}).catch((error) => error.code))")
