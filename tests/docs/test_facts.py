@@ -233,7 +233,7 @@ def facts() -> Iterator[tuple[str, list[str], list[str]]]:
     yield "guides/browser.md", ["may not be here"], final
     options = {
         name: int(value.replace("_", ""))
-        for name, value in re.findall(r"^  (\w+): ([\d_]+),$", client, re.MULTILINE)
+        for name, value in re.findall(r"^  (\w+): \[([\d_]+), ", client, re.MULTILINE)
     }
     for name, value in options.items():
         yield "guides/browser.md", [f"| `{name}`" if name != "longestWait" else "`longestWait`"], [f"{value}"]
