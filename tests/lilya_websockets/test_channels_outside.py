@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -393,6 +396,144 @@ def test_a_command_that_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(anyio, "run", interrupted)
     assert main(["channels", "--url", "memory://", "list"]) == 130
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["channels", "--url", "memory://", "publish", "a", "1"],
+        ["asyncapi", "tests.lilya_websockets.asyncapi_app:handlers"],
+    ],
+    ids=["channels", "asyncapi"],
+)
+@pytest.mark.parametrize("kind", ["a reader that has ended", "a full disk"])
+def test_a_command_whose_output_cannot_be_written(words: list[str], kind: str) -> None:
+    """`| head` says nothing, and nothing has a traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    if kind == "a full disk":
+        os.close(writing)
+        if not Path("/dev/full").exists():
+            pytest.skip("this system has no /dev/full")
+        writing = os.open("/dev/full", os.O_WRONLY)
+    try:
+        told = subprocess.run(
+            [sys.executable, "-m", "lilya.websockets", *words],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert told.returncode == 1
+    assert told.stderr == {"a full disk": "[Errno 28] No space left on device\n"}.get(kind, "")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left")])
+def test_what_could_not_be_written_goes_nowhere(
+    error: OSError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with (tmp_path / "stands for the pipe").open("wb", buffering=0) as output:
+
+        class Output:
+            def write(self, text: str) -> None:
+                raise error
+
+            fileno = output.fileno
+
+        monkeypatch.setattr(sys, "stdout", Output())
+        assert main(["channels", "--url", "memory://", "publish", "a", "1"]) == 1
+        output.write(b"what was in the buffer")
+    assert (tmp_path / "stands for the pipe").read_bytes() == b""
+    assert capsys.readouterr().err == ("" if isinstance(error, BrokenPipeError) else f"{error}\n")
+
+
+def test_publishing_can_be_interrupted_while_it_reads() -> None:
+    """A program with a prompt that waits for input ends with Ctrl+C."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "import signal, sys; from lilya.websockets.__main__ import main\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "class Input:\n"
+            "    def read(self):\n"
+            "        print('reading', flush=True); return sys.__stdin__.read()\n"
+            "sys.stdin = Input()\n"
+            "sys.exit(main(['channels', '--url', 'memory://', 'publish', 'a']))",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"reading\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        assert process.communicate(timeout=60)[1] == b""
+
+
+def test_publishing_without_standard_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["channels", "--url", "memory://", "publish", "a"]) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "shown"),
+    [
+        ("a b é 日本 \U0001f600", "utf-8", "a b é 日本 \U0001f600"),
+        ("\x1b[31mred\x07", "utf-8", "\\u001b[31mred\\u0007"),
+        ("one\ntwo\r\tthree\u2028", "utf-8", "one\\ntwo\\r\\tthree\\u2028"),
+        ("\x9b2J, from the right: \u202efdp.exe", "utf-8", "\\u009b2J, from the right: \\u202efdp.exe"),
+        ("a lone surrogate: \ud800", "utf-8", "a lone surrogate: \\ud800"),
+        ("é€", "latin-1", "é\\u20ac"),
+        ("é\U0001f600", "ascii", "\\u00e9\\ud83d\\ude00"),
+    ],
+)
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_what_a_terminal_is_shown(
+    text: str, encoding: str, shown: str, json_lines: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No name and no event writes a second line, or does anything to a terminal."""
+    from argparse import Namespace
+
+    from lilya.websockets.channels import _command
+
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding))
+    _command._write(Namespace(json=json_lines), f"room {text}", name=text)
+    written = output.getvalue().decode(encoding)
+    if json_lines:
+        assert json.loads(written) == {"name": text}
+        assert written == f'{{"name": "{shown}"}}\n'
+    else:
+        assert written == f"room {shown}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["list"], "no channels with the prefix 'lilya'. OWN"),
+        (
+            ["--json", "list", "room"],
+            "no channels with the prefix 'lilya' and with 'room' in their names. OWN",
+        ),
+        (["tail", "a", "--count", "-1"], "count must be at least 0, got -1"),
+    ],
+)
+def test_what_the_command_says_besides(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["channels", "--url", "memory://", *words]) == (words[0] == "tail")
+    own = "Channels in memory are seen only by their own process"
+    assert capsys.readouterr() == ("", said.replace("OWN", own) + "\n")
 
 
 def test_the_module_as_a_program() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 from typing import Final
@@ -39,7 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
     room = import_module(module, __package__)
     command = argparse.ArgumentParser(prog=f"{program} {name}", description=text)
     room.add_arguments(command)
-    return int(room.run(command.parse_args(arguments[1:])))
+    options = command.parse_args(arguments[1:])
+    try:
+        return int(room.run(options))
+    except OSError as error:  # of standard output: `head` has ended, or the disk is full
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"{error}\n")
+        # What is still in the buffer cannot be written, too, and Python would say so at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":

@@ -56,14 +56,14 @@ def run(options: argparse.Namespace) -> int:
     try:
         asyncapi = found if isinstance(found, AsyncAPI) else AsyncAPI(found)
         text = asyncapi.to_yaml() if is_yaml else asyncapi.to_json()
-        if options.check is None:
-            sys.stdout.buffer.write(text.encode())
-            sys.stdout.buffer.flush()
-            return 0
-        written = options.check.read_text("utf-8")
+        written = None if options.check is None else options.check.read_text("utf-8")
     except (OSError, TypeError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    if written is None:
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
+        return 0
     if written == text:
         return 0
     name = options.check.as_posix()

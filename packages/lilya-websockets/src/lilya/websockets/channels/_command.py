@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import anyio
 
-from .._options import checked_number
+from .._options import checked_count, checked_number
 from . import Channels, ChannelsError, Event, Gap, Presence
 from .backends import Status
 
@@ -54,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do it; the exit status."""
     try:
+        if options.action == "publish" and options.data is None:
+            # Before there is an event loop, which could not be interrupted meanwhile.
+            options.data = "" if sys.stdin is None else sys.stdin.read()
         return anyio.run(_run, options)
     except (ChannelsError, ImportError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
@@ -76,13 +79,31 @@ async def _run(options: argparse.Namespace) -> int:
 
 
 def _write(options: argparse.Namespace, line: str, **fields: Any) -> None:
-    sys.stdout.write(f"{json.dumps(fields, ensure_ascii=False) if options.json else line}\n")
+    text = json.dumps(fields, ensure_ascii=False) if options.json else line
+    sys.stdout.write(f"{_printable(text)}\n")
     sys.stdout.flush()
 
 
+def _printable(line: str) -> str:
+    """A line for a terminal. Names and events can have line ends and control characters in them."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    if line.isprintable() and _encodes(line, encoding):
+        return line
+    return "".join(
+        each if each.isprintable() and _encodes(each, encoding) else json.dumps(each)[1:-1] for each in line
+    )
+
+
+def _encodes(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 async def _publish(channels: Channels, options: argparse.Namespace) -> None:
-    data = sys.stdin.read() if options.data is None else options.data
-    id = await channels.publish(options.channel, data)
+    id = await channels.publish(options.channel, options.data)
     _write(options, id, channel=options.channel, id=id)
 
 
@@ -92,7 +113,9 @@ async def _list(channels: Channels, options: argparse.Namespace) -> None:
     found = await channels.backend.status(names, within)
     rows = [_HEADS, *(_row(status, within) for status in found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    if found and not options.json:
+    if not found:
+        sys.stderr.write(f"{_nothing(options)}\n")
+    elif not options.json:
         sys.stdout.write(f"{_line(_HEADS, widths)}\n")
     for status, row in zip(found, rows[1:], strict=True):
         _write(
@@ -110,6 +133,14 @@ async def _list(channels: Channels, options: argparse.Namespace) -> None:
             age=status.age,
             bytes=status.bytes,
         )
+
+
+def _nothing(options: argparse.Namespace) -> str:
+    pattern = f" and with {options.pattern!r} in their names" if options.pattern else ""
+    said = f"no channels with the prefix {options.prefix!r}{pattern}"
+    if options.url.startswith("memory:"):
+        said += ". Channels in memory are seen only by their own process"
+    return said
 
 
 _HEADS: Final = ("MEMBERS", "PROCESSES", "LAG", "BEHIND", "EVENTS", "AGE", "BYTES", "CHANNEL")
@@ -142,7 +173,7 @@ async def _members(channels: Channels, options: argparse.Namespace) -> None:
 
 
 async def _tail(channels: Channels, options: argparse.Namespace) -> None:
-    written = 0
+    written, most = 0, checked_count("count", options.count)
     async with channels.subscribe(
         *options.channels, history=options.history, presence=options.presence, policy="drop_oldest"
     ) as subscription:
@@ -169,7 +200,7 @@ async def _tail(channels: Channels, options: argparse.Namespace) -> None:
             else:
                 _write(options, f"dropped {item.count}", dropped=item.count)
             written += 1
-            if written == options.count:
+            if written == most:
                 return
 
 
