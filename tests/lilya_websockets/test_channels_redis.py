@@ -757,7 +757,7 @@ async def test_publishers_of_long_ago_are_forgotten(
     backend: RedisBackend, redis_server: RedisServer, prefix: str
 ) -> None:
     state = f"{{{prefix}:room}}:state"
-    await backend.history("room")
+    redis_server.ask("HSET", state, "epoch", "0badcafe", "ms", "1000", "seq", "0")
     for number in range(70):
         redis_server.ask("HSET", state, f"p{number}", f"5 {1_000 if number else 9_999_999_999_999}")
     await backend.publish("room", "one")

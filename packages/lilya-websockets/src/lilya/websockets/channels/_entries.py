@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from ._backend import Event, Gap, Id, Wishes
+from ._backend import NO_WISHES, Event, Gap, Id, Wishes
 
 __all__ = ["Standing", "decoded", "encoded", "event_of", "floor_of", "is_lasting", "items_after"]
 
@@ -75,6 +75,8 @@ def _id_of(raw: bytes, epoch: str) -> Id | None:
 def encoded(data: str | bytes, wishes: Wishes) -> tuple[bytes, bytes]:
     """The kind of an event, and its payload: its data, behind what its readers have to know."""
     payload = data.encode() if isinstance(data, str) else data
+    if wishes is NO_WISHES:  # nearly always
+        return (_TEXT if isinstance(data, str) else _BYTES)[0], payload
     told = {
         name: value
         for name, value in zip(
@@ -108,19 +110,23 @@ def _parted(kind: bytes, payload: bytes) -> tuple[dict[str, Any], bytes]:
     return told, rest[int(size) :]
 
 
-def _event(channel: str, id: Id, kind: bytes, payload: bytes) -> tuple[Id, Event]:
+def _event(channel: str, text: str, kind: bytes, payload: bytes) -> tuple[Id, Event]:
+    """An event, and its id both as a value and, in the event, as the text that it came as."""
+    id = Id.parse(text)
+    if kind == b"s":  # nearly always
+        return id, Event(channel, text, payload.decode())
     told, data = _parted(kind, payload)
     exclude, key = told.get("exclude"), told.get("idempotency_key")
     if not isinstance(key, str):
         key = None
-    return id, Event(channel, str(id), data.decode() if kind in _TEXT else data, exclude, key)
+    return id, Event(channel, text, data.decode() if kind in _TEXT else data, exclude, key)
 
 
 def event_of(channel: str, pushed: bytes) -> tuple[Id, Event] | None:
     """A pushed message, `<id> <kind><payload>`, as the event that it holds, if it does."""
     try:
         text, _, rest = pushed.partition(b" ")
-        return _event(channel, Id.parse(text.decode()), rest[:1], rest[1:])
+        return _event(channel, text.decode(), rest[:1], rest[1:])
     except ValueError:
         return None
 
@@ -159,10 +165,9 @@ def decoded(channel: str, raw: bytes, fields: Any) -> tuple[Id, Event] | None:
     """An entry of a stream as the event that it holds, if it does."""
     try:
         header_name, header, data_name, data = fields
-        id = Id.parse(f"{raw.decode()}-{header[:8].decode()}")
         if (header_name, data_name) != (b"h", b"d"):
             return None
-        return _event(channel, id, header[8:9], data)
+        return _event(channel, f"{raw.decode()}-{header[:8].decode()}", header[8:9], data)
     except (TypeError, ValueError):
         return None
 

@@ -341,7 +341,8 @@ class Feed:
             if position is None:
                 watched.early = True
                 return None
-            at = Id.parse(position)
+            text, last = watched.last
+            at = last if text == position else Id.parse(position)
         found = event_of(name, pushed)
         if found is None:
             logger.error("what was pushed to channel %r is no event: %r", name, pushed[:80])
@@ -350,6 +351,7 @@ class Feed:
         if id.seq == at.seq + 1 and (id.epoch == at.epoch or self._was_empty(watched, at)):
             if id.ms >= at.ms or not at.seq:
                 reached[name] = id
+                watched.last = event.id, id
                 self._lately.append((name, event.id))
                 return event
         elif watched.filled is not None and _is_within(id, watched.filled):

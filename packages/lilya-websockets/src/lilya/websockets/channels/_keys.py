@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 SLOTS: Final = 16_384
 _MOST: Final = 10_000
+# A name that is its own percent-encoding, as nearly all are. To see that takes a fraction of the time to encode it.
+_PLAIN: Final = re.compile(r"[\w.~:/-]*", re.ASCII).fullmatch
 
 
 class Keys:
@@ -110,7 +112,8 @@ class Keys:
         return (b"EVALSHA", self._scripts[name].sha, b"%d" % len(keys), *keys, *arguments)
 
     def _of(self, channel: str) -> tuple[bytes, bytes]:
-        key = f"{{{self._prefix}:{quote(channel, safe=':/')}}}".encode()
+        name = channel if _PLAIN(channel) else quote(channel, safe=":/")
+        key = f"{{{self._prefix}:{name}}}".encode()
         return key, key + b":state"
 
 

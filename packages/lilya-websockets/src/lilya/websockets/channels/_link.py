@@ -79,6 +79,10 @@ _BATCH_BYTES: Final = 1_048_576
 _FIRST_DELAY: Final = 0.1
 _LAST_DELAY: Final = 5.0
 
+# What stands between two parts of a command, by the length of the second, for parts that are shorter than this.
+_SHORT: Final = 256
+_LENGTHS: Final = [b"\r\n$%d\r\n" % size for size in range(_SHORT)]
+
 _IN_SCRIPT: Final = re.compile(r"^Error running script \(.*?\): @user_script:\d+: (@user_script: \d+: )?")
 
 
@@ -697,7 +701,13 @@ def new_connection(arguments: dict[str, Any], came: Callable[[], None]) -> Conne
 
 def packed(*parts: bytes) -> bytes:
     """A command in the protocol of Redis."""
-    return b"*%d\r\n%b" % (len(parts), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]))
+    # One `join` of pieces, with ready lengths for nearly all parts: to format each part takes four times as long.
+    pieces = [b"*%d" % len(parts)]
+    for part in parts:
+        size = len(part)
+        pieces += (_LENGTHS[size] if size < _SHORT else b"\r\n$%d\r\n" % size, part)
+    pieces.append(b"\r\n")
+    return b"".join(pieces)
 
 
 async def ask(connection: Connection, *parts: bytes) -> Any:

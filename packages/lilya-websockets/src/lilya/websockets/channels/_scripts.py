@@ -149,26 +149,49 @@ if stands.refused then return {id, stands.refused} end
 return id
 """
 
-# Before the functions is what nearly every publish comes to: the channel and the publisher are known, and
-# nothing has to be tidied. The rest would do the same, and takes a sixth more.
+# Before the functions is what nearly every publish comes to: the publisher is known to the channel, or the
+# channel begins. It does what the rest would do, with half as many commands. It leaves to the rest whatever has
+# to be looked at more closely, and decides that before it writes anything.
+#
+# * A channel begins if it has no state and no entries. XADD is the first write, so it is refused if the server
+#   has no memory left, and then nothing has changed.
+# * Once in a second, old events are trimmed and the keys' times to live are set, as `tidy` does. A channel with
+#   an age of its own is left to the rest.
 _PUBLISH: Final = (
     """
 local events, state = KEYS[1], KEYS[2]
 local epoch, push, kept, age, expire, header, data, publisher, number = unpack(ARGV)
-local found, time = redis.call('HMGET', state, 'epoch', 'ms', 'seq', publisher), redis.call('TIME')
-local before, seq = found[2], tonumber(found[3] or '')
+local call = redis.call
+local found, time = call('HMGET', state, 'epoch', 'ms', 'seq', publisher, 'age'), call('TIME')
+local life, before, seq = found[1], found[2], tonumber(found[3] or '')
 local last = tonumber(found[4] and string.match(found[4], '^%d+') or '')
-if found[1] and before and seq and last and last < tonumber(number)
-  and string.sub(before, 1, -4) == time[1] then
+local fresh = before and string.sub(before, 1, -4) == time[1]
+local begins = not (life or before or found[3]) and call('XLEN', events) == 0
+if begins then life, before, seq = epoch, '0', 0 end
+if (begins or life and before and seq and last and last < tonumber(number))
+  and (fresh or not found[5]) then
   local ms = time[1] .. string.sub('00000' .. time[2], -6, -4)
-  if ms < before then ms = before end
+  if #ms < #before or #ms == #before and ms < before then ms = before end
   seq = string.format('%.0f', seq + 1)
   local id = ms .. '-' .. seq
   local added = redis.pcall('XADD', events, 'MAXLEN', '~', kept, id,
-    'h', found[1] .. header .. publisher .. ':' .. number, 'd', data)
+    'h', life .. header .. publisher .. ':' .. number, 'd', data)
   if type(added) == 'string' then
-    redis.call('HSET', state, 'ms', ms, 'seq', seq, publisher, number .. ' ' .. ms)
-    id = id .. '-' .. found[1]
+    if begins then
+      call('HSET', state, 'epoch', life, 'ms', ms, 'seq', seq, publisher, number .. ' ' .. ms)
+    else
+      call('HSET', state, 'ms', ms, 'seq', seq, publisher, number .. ' ' .. ms)
+    end
+    if not fresh then
+      local until_gone = expire + 1000
+      call('PEXPIRE', state, string.format('%.0f', until_gone))
+      if age ~= '0' then
+        if not begins then call('XTRIM', events, 'MINID', '~', string.format('%.0f', math.max(ms - age, 0))) end
+        until_gone = math.min(until_gone, age + 61000)
+      end
+      call('PEXPIRE', events, string.format('%.0f', until_gone))
+    end
+    id = id .. '-' .. life
     local pushed = redis.pcall('PUBLISH', events .. push, id .. ' ' .. header .. data)
     if type(pushed) == 'table' then return {id, pushed.err} end
     return id
