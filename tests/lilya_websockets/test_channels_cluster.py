@@ -33,7 +33,7 @@ from lilya.websockets.channels._keys import slot_of
 from lilya.websockets.channels._places import Place
 from lilya.websockets.channels._redis import RedisBackend
 
-from .test_channels_redis import RULES, Reader, reading, started, until
+from .test_channels_redis import RULES, Reader, connections, reading, started, until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -223,6 +223,24 @@ async def test_while_a_slot_is_on_its_way(cluster: RedisCluster, prefix: str) ->
         cluster.move_keys(number, source, to)
         cluster.end(number, source, to)
         assert (await backend.history("room", last=1)).events[0].data == "4"
+
+
+async def test_how_many_connections_there_are(prefix: str) -> None:
+    """As many to each primary as there are to a server that is alone."""
+    with RedisCluster(3) as cluster:
+
+        def there() -> list[int]:
+            return [connections(server) for server in cluster.primaries]
+
+        async with Channels(cluster.url, prefix=prefix) as channels:
+            # One more for a moment, on which a node is asked where the slots are.
+            await until(lambda: there() == [1, 1, 1])
+            for number in range(30):
+                await channels.publish(f"{number}", "x")
+            assert there() == [1, 1, 1]
+            async with channels.subscribe(*map(str, range(30))):
+                assert there() == [3, 3, 3]
+        await until(lambda: there() == [0, 0, 0])
 
 
 async def test_members_and_channels(cluster: RedisCluster, prefix: str) -> None:

@@ -27,8 +27,9 @@ from .redis_server import NO_SERVER, RedisServer, free_port, redis_binary
 pytest.importorskip("redis", reason="the client of Redis is not installed: the extra `redis` brings it")
 
 from lilya.websockets.channels import _feed, _link, _redis, _roster
+from lilya.websockets.channels._backend import Wishes
 from lilya.websockets.channels._redis import RedisBackend
-from lilya.websockets.channels._scripts import SCRIPTS
+from lilya.websockets.channels._scripts import SCRIPTS, Script
 
 pytestmark = [
     pytest.mark.anyio,
@@ -788,6 +789,105 @@ async def test_a_broker_that_forgot_the_scripts(backend: RedisBackend, redis_ser
         assert backend.ready.is_set()
 
 
+def without_the_short_way() -> Script:
+    """The script that publishes, with nothing but what it does where its short way does not apply."""
+    source = SCRIPTS["publish"].source.decode()
+    begin, end = source.index("local call ="), source.index("local function text")
+    return Script(source[:begin] + "local found, last\n" + source[end:])
+
+
+class Scene:
+    """Some channels, in each of the states in which a publish can find one.
+
+    Args:
+        backend: Whose keys they are.
+        server: Where.
+        ways: The scripts that publish, in turns.
+    """
+
+    def __init__(self, backend: RedisBackend, server: RedisServer, ways: list[Script]) -> None:
+        self.backend = backend
+        self.server = server
+        self.ways = ways
+        seconds = int(self.ask("TIME").split(b"\r\n")[2])
+        self.before, self.ahead = f"{seconds - 5}000", "9999999999000"
+
+    def ask(self, *parts: str | bytes) -> bytes:
+        answer = self.server.ask(*parts)
+        assert not answer.startswith(b"-"), answer
+        return answer
+
+    def publish(self, channel: str, number: int, who: bytes = b"p1") -> None:
+        parts = list(self.backend.publish_parts(channel, f"{number}", Wishes(), who))
+        parts[1] = self.ways[number % len(self.ways)].sha
+        parts[5] = b"0badcafe"  # the life, if it begins
+        self.ask(*parts, b"%d" % number)
+
+    def know(self, channel: str, ms: str, *more: str) -> None:
+        """Let a channel have had seven events, the last one then, and one of them ours."""
+        _, state = self.backend._keys.of(channel)
+        self.ask("HSET", state, "epoch", "0badcafe", "ms", ms, "seq", "7", "p1", "1 1", *more)
+
+    def play(self) -> dict[str, Any]:
+        """Publish, and tell what each channel has after that."""
+        for number in (2, 3, 4):
+            self.publish("new", number)
+        self.publish("two publishers", 2)
+        self.publish("two publishers", 2, b"p2")
+        self.publish("two publishers", 5)
+        self.publish("again", 2)
+        self.publish("again", 2)  # its answer was lost
+        self.ask("XADD", self.backend._keys.of("left")[0], "5-5", "of", "another life")
+        self.publish("left", 2)
+        self.know("ahead of the clock", self.ahead)
+        self.publish("ahead of the clock", 2)
+        self.know("with an age of its own", self.before, "age", "7200000")
+        self.publish("with an age of its own", 2)
+        self.know("quiet", self.before)
+        for seq in range(1, 7):
+            self.ask("XADD", self.backend._keys.of("quiet")[0], f"1-{seq}", "h", "0badcafesp1:1", "d", "old")
+        self.publish("quiet", 2)
+        return {channel: self.left_in(channel) for channel in sorted(self.backend_names())}
+
+    def backend_names(self) -> set[str]:
+        keys = keys_of(self.server, f"{self.backend._keys.pattern}*:state")
+        return {self.backend._keys.channel_of(key) for key in keys}
+
+    def left_in(self, channel: str) -> tuple[Any, ...]:
+        events, state = self.backend._keys.of(channel)
+        fields = self._values("HGETALL", state)
+        # In a day, or in an hour and a minute: ten seconds do not matter.
+        ttl = [round(int(self.ask("PTTL", key)[1:]), -4) for key in (events, state)]
+        return (
+            self._values("XRANGE", events, "-", "+"),
+            dict(zip(fields[::2], fields[1::2], strict=True)),
+            ttl,
+        )
+
+    def _values(self, *command: str | bytes) -> list[bytes]:
+        """The texts in an answer, with `now` for each time: nothing else may differ between two scenes."""
+        lines = self.ask(*command).split(b"\r\n")
+        return [re.sub(rb"\b[1-8]\d{12}\b", b"now", line) for line in lines if line[:1] not in (b"*", b"$", b"")]
+
+
+@pytest.mark.parametrize("age", [None, 3600.0])
+async def test_the_short_way_to_publish_does_what_the_long_one_does(
+    redis_server: RedisServer, prefix: str, age: float | None
+) -> None:
+    long, short = without_the_short_way(), SCRIPTS["publish"]
+    redis_server.ask("SCRIPT", "LOAD", long.source)
+    redis_server.ask("CONFIG", "SET", "stream-node-max-entries", "1")  # trimmed is a whole node, or nothing
+    found = []
+    for number, ways in enumerate(([long], [short], [short, long], [long, short])):
+        async with started(redis_server.url, prefix=f"{prefix}{number}", max_age=age) as backend:
+            found.append(await anyio.to_thread.run_sync(Scene(backend, redis_server, ways).play))
+    redis_server.ask("CONFIG", "SET", "stream-node-max-entries", "100")
+    first = found[0]
+    assert len(first) == 7
+    assert len(first["quiet"][0]) == (5 if age else 35)  # an id, and two names with their values
+    assert found == [first] * 4
+
+
 async def test_a_short_history_keeps_little(redis_server: RedisServer, prefix: str) -> None:
     async with started(redis_server.url, prefix=prefix, history=1, publish_timeout=30) as backend:
         await asyncio.gather(*(backend.publish("room", "x") for _ in range(3000)))
@@ -1199,6 +1299,28 @@ async def restarts(server: RedisServer, prefix: str, cycles: int, caplog: pytest
 async def test_restarts(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
     with redis("appendonly yes", "appendfsync always") as server:
         await restarts(server, prefix, 2, caplog)
+
+
+def connections(server: RedisServer) -> int:
+    """How many a server has, without that on which it is asked."""
+    lines = server.ask("CLIENT", "LIST").decode().splitlines()
+    return sum(line.startswith("id=") and "cmd=client|list" not in line for line in lines)
+
+
+async def test_how_many_connections_there_are() -> None:
+    """One to publish; one more for history and one for pushes when somebody listens, to whatever channels."""
+    with redis() as server:
+        async with Channels(server.url) as channels, AsyncExitStack() as stack:
+            assert connections(server) == 1
+            await channels.publish("room", "x")
+            assert connections(server) == 1
+            for number in range(50):
+                await stack.enter_async_context(channels.subscribe(f"{number}", presence=True, history=1))
+                await channels.publish(f"{number}", "x")
+                assert connections(server) == 3
+            await stack.aclose()
+            assert connections(server) == 3  # they stay for whoever comes next
+        await until(lambda: connections(server) == 0)
 
 
 async def test_one_connection_takes_the_others_with_it(redis_server: RedisServer, prefix: str) -> None:

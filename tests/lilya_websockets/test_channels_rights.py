@@ -78,6 +78,8 @@ async def publish(way: Way) -> None:
     async with way.channels() as channels:
         await channels.publish("a", "1")
         await channels.publish("a", "2", max_age=60)
+        way.server.ask("XADD", way.key("left"), "5-5", "of", "another life")
+        await channels.publish("left", "1")
         # The answer was lost, and it is sent again: it is looked for among what is kept, and beyond.
         backend: Any = channels.backend
         parts = backend.publish_parts("a", "3", backend_wishes(), b"pone")

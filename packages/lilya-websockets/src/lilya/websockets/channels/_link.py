@@ -4,6 +4,9 @@ The rules of this file:
 
 - A line is a connection and the task that uses it. The lines fail together: the first one that finds the
   server away takes the others down, so an outage has one beginning and one end, and is logged once.
+- There are three lines to a server, and no more, however many channels there are: to publish, to ask, and to
+  hear what is pushed. Answers come in the order of the questions, so a page of history would hold back every
+  publish behind it, and a burst of pushes would hold back both. A line that nobody needs yet is not opened.
 - In an outage the first line tries again, after a random time that grows. The others wait for it. The time
   starts small again only when all lines are back, because a server may accept one connection and no more.
 - A request without an answer is sent again, in its old place, with its old number. The server remembers the

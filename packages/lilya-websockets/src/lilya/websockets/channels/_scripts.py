@@ -43,6 +43,8 @@ end
 
 local function append(events, state, stands, epoch, push, header, data, kept, publisher, number)
   local before, ms = stands.ms, clock()
+  -- Once in a second is often enough. By the clock: what is ahead of it must be tidied, too.
+  stands.untidy = stands.untidy or string.sub(before, 1, -4) ~= string.sub(ms, 1, -4)
   if #ms < #before or (#ms == #before and ms < before) then ms = before end
   stands.seq = stands.seq + 1
   local seq = text(stands.seq)
@@ -64,8 +66,6 @@ local function append(events, state, stands, epoch, push, header, data, kept, pu
     redis.call('HSET', state, 'ms', ms, 'seq', seq)
   end
   stands.ms = ms
-  -- Once in a second is often enough.
-  stands.untidy = stands.untidy or string.sub(before, 1, -4) ~= string.sub(ms, 1, -4)
   local id = ms .. '-' .. seq .. '-' .. stands.epoch
   -- A refused push must not undo what is kept.
   local pushed = redis.pcall('PUBLISH', events .. push, id .. ' ' .. string.sub(header, 1, 1) .. data)
