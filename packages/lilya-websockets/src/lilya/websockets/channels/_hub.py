@@ -401,7 +401,7 @@ class Hub:
 
 def _running() -> object:
     """The event loop that is running."""
-    # Every publish asks. AnyIO's own answer takes some ten times as long, because it finds out the library first.
+    # Every publish asks. AnyIO takes ten times as long, because it first finds out which library is running.
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

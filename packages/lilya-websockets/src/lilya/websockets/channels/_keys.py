@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 SLOTS: Final = 16_384
 _MOST: Final = 10_000
-# A name that is its own percent-encoding, as nearly all are. To see that takes a fraction of the time to encode it.
+# A name that is its own percent-encoding, as nearly all are. To check is much faster than to encode.
 _PLAIN: Final = re.compile(r"[\w.~:/-]*", re.ASCII).fullmatch
 
 

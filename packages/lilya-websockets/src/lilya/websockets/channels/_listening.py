@@ -82,7 +82,7 @@ class Watched:
         self.looking = False
         self.again = False  # more than could be held was pushed meanwhile
         self.held: deque[bytes] = deque()
-        # The last event that was given as it was pushed: as a rule the position, which need not be parsed then.
+        # The last event that was given as it was pushed. Its id is usually the position, parsed already.
         self.last: tuple[str, Id] = ("", Id(0, 0, ""))
         self.filled: Id | None = None  # what was read from the stream goes so far
         self.suspected = ""  # the position that was behind the channel's end when that was compared
