@@ -730,7 +730,8 @@ async def test_who_has_joined_while_a_part_was_said_again(monkeypatch: pytest.Mo
         await channels._hub.roster.appear(members)
         await until(lambda: len(calls) >= 7)
         assert calls[:7] == [5, 2, 2, 1, 2, 2, 1]
-        assert len(await channels.members("a")) == 5
+        while len(await channels.members("a")) != 5:  # on a busy machine their time may be over in between
+            await anyio.lowlevel.checkpoint()
 
 
 async def test_a_backend_that_does_not_start() -> None:
