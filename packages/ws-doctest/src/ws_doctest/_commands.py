@@ -19,7 +19,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -32,7 +32,8 @@ from ws_doctest import _nginx
 from ws_doctest._pages import CONSOLES, Fence, Page
 
 SHELLS = {"bash", "sh", "shell", "zsh"}
-DATA = {"json", "toml", "yaml", "yml", "js", "javascript", "nginx"}
+SCRIPTS = {"js", "javascript"}
+DATA = {"json", "toml", "yaml", "yml", *SCRIPTS, "nginx"}
 
 # Of `mkdocs build` and `mkdocs serve`, where it is not installed.
 MKDOCS = (
@@ -256,7 +257,7 @@ class Commands:
         file = self.root / "noxfile.py"
         if not file.is_file():
             return None
-        sessions = _sessions(file)
+        sessions = _sessions(file.read_text(encoding="utf-8"))
         options = arguments[: arguments.index("--")] if "--" in arguments else arguments
         for index, word in enumerate(options):
             if word in ("-s", "--session", "--sessions", "-e"):
@@ -368,7 +369,7 @@ def data_problem(fence: Fence) -> tuple[int, str] | None:
     elif fence.language == "nginx":
         found_in_nginx = _nginx.problem(text)
         return (above + found_in_nginx[0], found_in_nginx[1]) if found_in_nginx else None
-    elif fence.language in ("js", "javascript"):
+    elif fence.language in SCRIPTS:
         node = shutil.which("node")
         if node is None:
             return None
@@ -384,6 +385,33 @@ def data_problem(fence: Fence) -> tuple[int, str] | None:
             error = next((line for line in done.stderr.splitlines() if "Error" in line), "it is not")
             return above + (int(found[1]) if found else 1), f"this is no JavaScript: {error}"
     return None
+
+
+# Says of each text whether it is a module. In which line it is none, only `node --check` says.
+_PARSE = """\
+const { SourceTextModule } = require("node:vm");
+const parses = (text) => { try { new SourceTextModule(text); return true; } catch { return false; } };
+console.log(JSON.stringify(JSON.parse(require("node:fs").readFileSync(0, "utf8")).map(parses)));
+"""
+
+
+def scripts_that_parse(texts: Collection[str]) -> set[str]:
+    """Return the modules of JavaScript that Node can read. It starts once: that takes most of the time."""
+    node = shutil.which("node")
+    if node is None:
+        return set()
+    try:
+        done = subprocess.run(
+            [node, "--no-warnings", "--experimental-vm-modules", "--eval", _PARSE],
+            input=json.dumps(list(texts)),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=60,
+        )
+        parses = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):  # a Node without this: each is checked alone
+        return set()
+    return {text for text, good in zip(texts, parses, strict=True) if good is True}
 
 
 def unknown_settings(fence: Fence, known: set[str]) -> Iterator[tuple[int, str]]:
@@ -421,10 +449,11 @@ def _actions(parser: Any) -> list[argparse.Action]:
     return made._actions
 
 
-def _sessions(noxfile: Path) -> set[str]:
+@lru_cache
+def _sessions(noxfile: str) -> set[str]:
     """Return the sessions of a noxfile, read and not run."""
     found = set()
-    for node in ast.walk(ast.parse(noxfile.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(noxfile)):
         if isinstance(node, ast.FunctionDef):
             for decorator in node.decorator_list:
                 called = decorator.func if isinstance(decorator, ast.Call) else decorator

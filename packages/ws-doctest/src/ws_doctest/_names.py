@@ -86,6 +86,7 @@ class Names:
         self.words = words
         self.known = {*self.objects, *receivers}
         self.options: set[str] = set()
+        self.nearest: dict[tuple[str, bool], list[str]] = {}  # of names that are none
         # Methods of one kind, such as `send_text` and `send_bytes`: another would be taken for one of them.
         methods = sorted({name for cls in receivers.values() for name in dir(cls) if "_" in name.strip("_")})
         kinds = [name.partition("_")[0] + "_" for name in methods if name[0] != "_"]
@@ -114,6 +115,18 @@ class Names:
                 except (TypeError, ValueError):
                     continue
 
+    def near(self, name: str, *, options: bool) -> list[str]:
+        """Return the name that another one is close to, if there is one."""
+        if (name, options) not in self.nearest:
+            # Of names so close, the lengths differ by less than a third.
+            candidates = [
+                each
+                for each in (self.options | self.known if options else self.known)
+                if abs(len(each) - len(name)) * 3 < len(name) + len(each)
+            ]
+            self.nearest[name, options] = difflib.get_close_matches(name, candidates, 1, CLOSE)
+        return self.nearest[name, options]
+
     def problem(self, code: str) -> str | None:
         """Return what is wrong with a code span, or ``None``."""
         call = _CALL.fullmatch(code)
@@ -136,8 +149,7 @@ class Names:
         name = path.rpartition(".")[2]
         # A name of one or two letters, or a word of a language, is close to many.
         if "." not in path and len(name) > 5 and name not in self.known | self.options:
-            candidates = self.options | self.known if option or name.islower() else self.known
-            near = difflib.get_close_matches(name, candidates, 1, CLOSE)
+            near = self.near(name, options=bool(option) or name.islower())
             if near and name not in vars(__import__("builtins")):
                 return f"`{code}`: there is no {name}; it is close to {near[0]}"
             if call and name[0].isupper() and name not in vars(__import__("builtins")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import http.client
@@ -70,6 +71,7 @@ class UvicornProcess:
         self.connections = 0
         self.messages: queue.Queue[dict[str, Any]] = queue.Queue()
         self.kept: list[dict[str, Any]] = []  # handlers that ended while something else was waited for
+        self.waiting: asyncio.Future[None] | None = None  # for the next message, in an event loop
         descriptor, name = tempfile.mkstemp(prefix="ws-doctest-")
         os.close(descriptor)
         self.output = Path(name)
@@ -104,27 +106,62 @@ class UvicornProcess:
     def _listen(self, line: socket.socket) -> None:
         with contextlib.suppress(OSError), line.makefile("rb") as lines:
             for text in lines:
-                self.messages.put(json.loads(text))
-        self.messages.put({"gone": True})
+                self._put(json.loads(text))
+        self._put({"gone": True})
+
+    def _put(self, message: dict[str, Any]) -> None:
+        self.messages.put(message)
+        waiting = self.waiting
+        if waiting is not None:
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                waiting.get_loop().call_soon_threadsafe(_wake, waiting)
 
     def _wait_for(self, key: str, limit: float, value: object = None) -> dict[str, Any]:
         """Return the message that has ``key``; those about earlier runs are dropped."""
+        found = self._kept(key, value)
+        while found is None:
+            try:
+                found = self._looked_at(self.messages.get(timeout=limit), key, value)
+            except queue.Empty:
+                raise TimeoutError(f"no {key!r} from uvicorn within {limit:g} s") from None
+        return found
+
+    async def _news(self, key: str, limit: float, value: object = None) -> dict[str, Any]:
+        """Return the message that has ``key``, as `_wait_for` does, without blocking the event loop."""
+        found = self._kept(key, value)
+        deadline = anyio.current_time() + limit
+        while found is None:
+            # First of all: what comes from now on wakes this.
+            waiting = self.waiting = asyncio.get_running_loop().create_future()
+            try:
+                found = self._looked_at(self.messages.get_nowait(), key, value)
+            except queue.Empty:
+                left = deadline - anyio.current_time()
+                with anyio.move_on_after(left) as scope:
+                    await waiting
+                if scope.cancelled_caught and self.messages.empty():
+                    raise TimeoutError(f"no {key!r} from uvicorn within {limit:g} s") from None
+            finally:
+                self.waiting = None
+        return found
+
+    def _kept(self, key: str, value: object) -> dict[str, Any] | None:
         for message in self.kept:
             if key in message and value in (None, message[key]):
                 self.kept.remove(message)
                 return message
-        while True:
-            try:
-                message = self.messages.get(timeout=limit)
-            except queue.Empty:
-                raise TimeoutError(f"no {key!r} from uvicorn within {limit:g} s") from None
-            if "gone" in message:
-                self.process.join(5)
-                raise ServerError(self._obituary())
-            if key in message and value in (None, message[key]):
-                return message
-            if "ended" in message:
-                self.kept.append(message)
+        return None
+
+    def _looked_at(self, message: dict[str, Any], key: str, value: object) -> dict[str, Any] | None:
+        """Return a message if it is the one that is waited for."""
+        if "gone" in message:
+            self.process.join(5)
+            raise ServerError(self._obituary())
+        if key in message and value in (None, message[key]):
+            return message
+        if "ended" in message:
+            self.kept.append(message)
+        return None
 
     def _obituary(self) -> str:
         output = self.output.read_text(encoding="utf-8", errors="replace").strip()
@@ -170,29 +207,34 @@ class UvicornProcess:
             return f"timed out: the app blocks the event loop in {self.where(0)}"
         return problem
 
-    def expect(self) -> int:
+    async def _ask(self, key: str, limit: float, **message: object) -> dict[str, Any]:
+        """Tell the server something, and return its answer. It is awaited even if the caller is cancelled."""
+        self._tell(**message)
+        answer: dict[str, Any] = {}
+        with anyio.CancelScope(shield=True):
+            answer |= await self._news(key, limit)
+        return answer
+
+    async def expect(self) -> int:
         """Announce a connection; return its number."""
         self.connections += 1
-        self._tell(connection=self.connections)
-        self._wait_for("expecting", START_LIMIT, self.connections)
+        await self._ask("expecting", START_LIMIT, connection=self.connections)
         return self.connections
 
-    def at_rest(self, limit: float) -> None:
+    async def at_rest(self, limit: float) -> None:
         """Wait until the app can do nothing more of itself."""
-        self._tell(at_rest=True)
-        self._wait_for("at_rest", limit)
+        await self._ask("at_rest", limit, at_rest=True)
 
-    def advance(self, seconds: float, limit: float) -> float:
+    async def advance(self, seconds: float, limit: float) -> float:
         """Let the server's clock pass until its app does something; return the seconds that have passed.
 
         Those are 0 where an app has just done something, or where something may come from elsewhere.
         """
-        self._tell(advance=seconds)
-        return float(self._wait_for("advanced", limit)["advanced"])
+        return float((await self._ask("advanced", limit, advance=seconds))["advanced"])
 
-    def wait_for_end(self, connection: int, limit: float) -> str | None:
+    async def wait_for_end(self, connection: int, limit: float) -> str | None:
         """Wait for the end of a connection's handler; return its error."""
-        error: str | None = self._wait_for("ended", limit, connection)["error"]
+        error: str | None = (await self._news("ended", limit, connection))["error"]
         return error
 
     def where(self, connection: int) -> str:
@@ -214,6 +256,11 @@ class UvicornProcess:
             self.process.kill()
             self.process.join()
         self.output.unlink(missing_ok=True)
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 class _Client(websockets_connect):
@@ -241,7 +288,12 @@ class WireSession:
 
     async def open(self, request: Connect) -> None:
         """Shake hands."""
-        await self._while_time_passes(lambda: self._open(request))
+        try:
+            await self._while_time_passes(lambda: self._open(request))
+        except TimeoutError:
+            raise
+        except (WebSocketException, EOFError, OSError, ValueError) as exc:
+            raise SessionError(await self._why_not(exc)) from exc
 
     async def _open(self, request: Connect) -> None:
         host = next((value for name, value in request.headers if name == "host"), HOST)
@@ -266,10 +318,6 @@ class WireSession:
             response = exc.response
             shown = visible_headers(list(response.headers.raw_items()))
             self.first = Deny(response.status_code, shown, bytes(response.body or b""))
-        except TimeoutError:
-            raise
-        except (WebSocketException, EOFError, OSError, ValueError) as exc:
-            raise SessionError(await self._why_not(exc)) from exc
         else:
             answer = self.connection.response
             raw = list(answer.headers.raw_items()) if answer is not None else []
@@ -279,24 +327,13 @@ class WireSession:
         """Say why there was no handshake; the handler's own error says more than the client's."""
         reason = f"the handshake failed: {type(exc).__name__}: {exc}"
         try:
-            error = await self._in_thread_wait_for_end()
+            error = await self.ended()
         except (TimeoutError, ServerError):
             return reason
         return f"{reason}\n{error}" if error else reason
 
-    async def _in_thread_wait_for_end(self) -> str | None:
-        # One after the other: the server answers in order, on one line.
-        passed, began = 0.0, anyio.current_time()
-        while True:
-            try:
-                return await anyio.to_thread.run_sync(self.server.wait_for_end, self.number, QUIET)
-            except TimeoutError:
-                if max(passed, anyio.current_time() - began) >= self.limit:
-                    raise
-            passed += await self._advance(self.limit - passed)
-
     async def _advance(self, seconds: float) -> float:
-        passed = await anyio.to_thread.run_sync(self.server.advance, seconds, START_LIMIT)
+        passed = await self.server.advance(seconds, START_LIMIT)
         self.skipped += passed
         return passed
 
@@ -306,33 +343,22 @@ class WireSession:
         Raises:
             TimeoutError: More time has passed than one step may take.
         """
-        done: list[T] = []
-        failures: list[Exception] = []
-
-        async def look() -> None:
-            try:
-                done.append(await wait())
-            except Exception as exc:
-                failures.append(exc)
-            group.cancel_scope.cancel()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(look)
-            passed = 0.0
-            try:
-                while passed < self.limit:
-                    await anyio.sleep(QUIET)
-                    await _apps.at_rest()  # what has come is taken first
-                    passed += await self._advance(self.limit - passed)
-                await anyio.sleep(QUIET)
-                await _apps.at_rest()
-                failures.append(TimeoutError(f"nothing came within {self.limit:g} s"))
-            except (TimeoutError, ServerError) as exc:
-                failures.append(exc if isinstance(exc, TimeoutError) else SessionError(str(exc)))
-            group.cancel_scope.cancel()
-        if done:
-            return done[0]
-        raise failures[0]
+        task = asyncio.ensure_future(wait())
+        passed = 0.0
+        try:
+            while not (await asyncio.wait({task}, timeout=QUIET))[0]:
+                if passed >= self.limit:
+                    raise TimeoutError(f"nothing came within {self.limit:g} s")
+                await _apps.at_rest()  # what has come is taken first
+                passed += await self._advance(self.limit - passed)
+            return task.result()
+        except ServerError as exc:
+            raise SessionError(str(exc)) from exc
+        finally:
+            if not task.done():
+                task.cancel()
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait({task})
 
     async def send(self, data: str | bytes) -> None:
         """Send one frame."""
@@ -379,7 +405,15 @@ class WireSession:
 
     async def ended(self) -> str | None:
         """Wait for the handler's end, which the server reports."""
-        return await self._in_thread_wait_for_end()
+        # One after the other: the server answers in order, on one line.
+        passed, began = 0.0, anyio.current_time()
+        while True:
+            try:
+                return await self.server.wait_for_end(self.number, QUIET)
+            except TimeoutError:
+                if max(passed, anyio.current_time() - began) >= self.limit:
+                    raise
+            passed += await self._advance(self.limit - passed)
 
     async def where(self) -> str:
         """Ask the server where the handler is waiting."""
@@ -393,7 +427,7 @@ class WireSession:
 async def connect(server: UvicornProcess, request: Connect, limit: float) -> AsyncIterator[WireSession]:
     """Open a connection to the example that is on in ``server``."""
     try:
-        session = WireSession(server, server.expect(), limit)
+        session = WireSession(server, await server.expect(), limit)
         # The handshake is part of the session: that it takes too long is for `replay` to tell.
         try:
             with anyio.fail_after(limit):
@@ -453,7 +487,7 @@ class WireStage:
     async def at_rest(self) -> None:
         """Wait until the app can do nothing more of itself."""
         try:
-            await anyio.to_thread.run_sync(self.server.at_rest, self.limit)
+            await self.server.at_rest(self.limit)
         except ServerError as exc:
             raise SessionError(str(exc)) from exc
 

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 
 __all__ = ["SETTINGS", "GateFailure"]
+
+T = TypeVar("T")
 
 SERVERS = ("websockets-sansio", "wsproto", "websockets")
 BACKENDS = ("asyncio", "trio")
@@ -146,6 +148,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if pages:
         gate = Gate(config)
         config.stash[_GATE] = gate
+        # What is added first is done last: pytest has looked through everything by then.
+        config.add_cleanup(gc.unfreeze)
         config.pluginmanager.register(gate, "ws-doctest-gate")
 
 
@@ -204,6 +208,7 @@ class Gate:
         self.replayers: dict[str, Replayer | str] = {}
         self.begun: dict[pytest.Item, Future[str | None]] = {}  # before their turn
         self.passed: Future[set[Path]] | None = None  # the test files that passed in one run
+        self.parsed: Future[set[str]] | None = None  # the JavaScript that one process of Node has read
         self.alone = False  # whether the run has no other tests
         self.counts: dict[str, int] = {}
         self.skipped: list[str] = []
@@ -351,6 +356,18 @@ class Gate:
             return collector
         return None
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Have other processes import what the examples import, while this one reads the pages."""
+        options, start = self.config.option, self.config.invocation_params.dir
+        named = {(start / arg).resolve() for arg in self.config.args}
+        # With pytest-xdist, the workers collect.
+        if self.update or options.collectonly or self.config.pluginmanager.has_plugin("dsession"):
+            return
+        if not options.keyword and any(pages in named for pages in self.project.pages if pages.is_dir()):
+            files = [path for folder in self.project.examples for path in sorted(folder.rglob("*.py"))]
+            self.preload([path for path in files if self.reason_not_to_run(path) is None])
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Begin what other processes run: this one has other things to do meanwhile."""
         # A worker of pytest-xdist has collected what others run; an update writes one file at a time.
@@ -362,13 +379,20 @@ class Gate:
         if hypothesis is not None and self.alone:
             # At the end of a run it imports Hypothesis, for a second, whether a test has used it or not.
             self.config.pluginmanager.unregister(hypothesis)
+        scripts = dict.fromkeys(item.script for item in ours if item.script is not None)
+        if len(scripts) > 1:
+            from ws_doctest import _commands
+
+            self.parsed = self.start(_commands.scripts_that_parse, scripts)
         elsewhere: dict[str, list[GateItem]] = {}  # by what runs them, one after the other
         for item in ours:
             if item.runs_in:
                 elsewhere.setdefault(item.runs_in, []).append(item)
         if sum(map(len, elsewhere.values())) < 2:  # nothing would be done meanwhile
             return
-        self.preload([item for items in elsewhere.values() for item in items])
+        wire = any(runs_in != _PROCESS for runs_in in elsewhere)
+        examples = [item.example for items in elsewhere.values() for item in items]
+        self.preload([example for example in examples if example is not None], wire=wire)
         files = [item.file for item in elsewhere.get(_PROCESS, ()) if item.file is not None]
         for runs_in, items in elsewhere.items():
             pool = ThreadPoolExecutor(1, thread_name_prefix="ws-doctest")
@@ -378,13 +402,25 @@ class Gate:
                 self.begun[item] = pool.submit(item.outcome)
             pool.shutdown(wait=False)
 
-    def preload(self, items: list[GateItem]) -> None:
-        """Have what the examples import be imported, once for all processes."""
+    def preload(self, examples: Iterable[Path | Code], *, wire: bool = True) -> None:
+        """Have what the examples import be imported, once for all processes; the first call counts.
+
+        Args:
+            examples: those that other processes run.
+            wire: whether some are replayed over a server.
+        """
         from ws_doctest import _apps, _preload
 
-        examples = dict.fromkeys(item.example for item in items if item.example is not None)
-        server = ["ws_doctest._server"] if any(item.runs_in != _PROCESS for item in items) else []
-        _preload.preload([*server, *_apps.imports_of(examples, self.project.root)])
+        both_ends = ["ws_doctest._server", "ws_doctest._wire"] if wire and self.implementations else []
+        _preload.preload([*both_ends, *_apps.imports_of(dict.fromkeys(examples), self.project.root)])
+
+    def start(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Begin something in a thread of its own; return what is to come."""
+        pool = ThreadPoolExecutor(1, thread_name_prefix="ws-doctest")
+        try:
+            return pool.submit(function, *arguments)
+        finally:
+            pool.shutdown(wait=False)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep account."""
@@ -397,10 +433,9 @@ class Gate:
                 self.counts[kind] = self.counts.get(kind, 0) + 1
 
     def pytest_sessionfinish(self) -> None:
-        """Leave little to do at the end, when pytest and Python look twice for what is not used any more."""
+        """Leave little to do at the end, when pytest looks several times for what is not used any more."""
         if self.alone:
             gc.freeze()
-            self.config.add_cleanup(gc.unfreeze)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was checked, and what was not and why."""
@@ -436,6 +471,7 @@ class GateItem(pytest.Item):
         self.check = check
         self.runs_in = ""  # another process, and so it can begin before its turn
         self.file: Path | None = None  # of a test file
+        self.script: str | None = None  # JavaScript
         self.example: Path | Code | None = None  # that another process runs
         self.line = line
         self.skip = skip
@@ -574,9 +610,11 @@ class DocPage(pytest.File):
             yield self.item("commands", "pages with commands", 1, partial(self.check_commands, page))
         for fence in page.fences:
             if fence.skip is None and fence.language in _commands.DATA:
-                yield self.item(
+                data = self.item(
                     f"data:{fence.line}", "data", fence.line, partial(self.check_data, fence, page.name)
                 )
+                data.script = fence.expanded() if fence.language in _commands.SCRIPTS else None
+                yield data
 
     def check_names(self, page: Page) -> str | None:
         """Tell which names in the text of a page are none."""
@@ -618,6 +656,9 @@ class DocPage(pytest.File):
         """Tell what is wrong with a fence of data."""
         from ws_doctest import _commands
 
+        parsed = _gate(self).parsed
+        if parsed is not None and fence.language in _commands.SCRIPTS and fence.expanded() in parsed.result():
+            return None
         problems = [] if (found := _commands.data_problem(fence)) is None else [found]
         if fence.language == "toml":
             problems += _commands.unknown_settings(fence, set(SETTINGS))
