@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import ws_doctest._signatures
 import ws_doctest._snippets
 import ws_doctest._style
 import ws_doctest._wire  # noqa: F401
-from ws_doctest import _apps, _nginx, _tests
+from ws_doctest import _apps, _nginx, _tests, plugin
 
 pytest_plugins = ["pytester"]
 
@@ -909,6 +910,75 @@ def test_a_planted_fault_turns_the_gate_red(project: Project, fault: str) -> Non
     for line in expected:
         result.stdout.fnmatch_lines([f"*{line}*" if line[0] not in "-+ *" else line + "*"])
     result.stdout.no_fnmatch_line("*plugin.py:*")
+
+
+# What other processes replay, and what must be said of it all the same.
+ELSEWHERE: dict[str, tuple[str, str, str, list[str]]] = {
+    "another text": (SCRIPT, "HELLO", "HALLO", ["docs_src/talk/echo.ws:5: *", "+< text HELLO"]),
+    "what the app prints": (APP, ".upper()", "[print('seen', __name__)]", ["seen *", "*TypeError*"]),
+    "at times": (
+        APP,
+        "async def app",
+        f"import os\n\nassert os.getpid() == {os.getpid()}, 'elsewhere'\n\n\nasync def app",
+        ["*AssertionError: elsewhere*"],
+    ),
+    "the end of the process": (
+        APP,
+        "async def app",
+        f"import os\n\nif os.getpid() != {os.getpid()}:\n    os._exit(3)\n\n\nasync def app",
+        ["the process that replays in memory has ended: *"],
+    ),
+    "a handler that blocks": (
+        APP,
+        "        if message.get",
+        "        __import__('time').sleep(3)\n        if message.get",
+        ["*timed out: the handler blocks the event loop in *"],
+    ),
+    "a line that is not reached": (
+        APP,
+        "            return\n",
+        "            return\n        if message['text'] == 'x':\n            raise OSError\n",
+        ["docs/talk.md:3: no transcript reaches 1 lines of this code; *"],
+    ),
+    "a task": (
+        APP,
+        "    await receive()\n",
+        "    await receive()\n    import asyncio\n\n    app.task = asyncio.create_task(asyncio.sleep(9))\n",
+        ["*the app left a task behind: *"],
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", ELSEWHERE)
+def test_what_another_process_replays_is_red_as_well(
+    project: Project, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(plugin, "FEW", 1)
+    monkeypatch.setattr(plugin.Gate, "watched", False)
+    project.replace(
+        "pyproject.toml", "ws_doctest_pages", 'ws_doctest_backends = ["asyncio"]\nws_doctest_pages'
+    )
+    project.append(PAGE, INLINE)
+    result = project.run("-k", "memory or reached")
+    result.assert_outcomes(passed=4, deselected=13)
+    file, old, new, expected = ELSEWHERE[fault]
+    project.replace(file, old, new)
+    if fault == "a handler that blocks":
+        project.replace("pyproject.toml", '"0.5"', '"0.1"')
+    result = project.run("-k", "memory or reached")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    for line in expected:
+        result.stdout.fnmatch_lines([line if line[0] in "+*" else f"*{line}"])
+
+
+@pytest.mark.parametrize("argument", ["-s", "--pdb", "--trace"])
+def test_who_watches_the_examples_has_them_in_this_process(pytester: pytest.Pytester, argument: str) -> None:
+    config = pytester.parseconfig(argument)
+    gate = plugin.Gate(config)
+    assert gate.watched
+    assert plugin.Gate(pytester.parseconfig("--capture=fd")).watched == (
+        (coverage := sys.modules.get("coverage")) is not None and coverage.Coverage.current() is not None
+    )
 
 
 def test_an_app_and_its_transcript_may_stand_in_one_page(project: Project) -> None:

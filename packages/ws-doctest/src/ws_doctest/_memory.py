@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -336,6 +338,34 @@ def run_replay(
         line = script.steps[min(len(outcome.steps), len(script.steps) - 1)].line
         return Outcome(problem=f"{script.name}:{line}: {result}", broken_off=True)
     return result
+
+
+def replay_for(pipe: Any, root: Path, files: set[Path]) -> None:
+    """Be a process that replays in memory what is asked for, until nobody asks, or a handler hangs.
+
+    Args:
+        pipe: to the gate.
+        root: the project's root.
+        files: those of which the gate wants to know what is run.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt at the terminal is the gate's to handle
+    reach = Reach(files)
+    with suppress(EOFError):
+        while (asked := pipe.recv()) is not None:
+            script, example, backend, limit, disconnect, traces = asked
+            outcome = run_replay(
+                partial(_apps.load_app, root, example),
+                script,
+                root,
+                example.path if isinstance(example, _apps.Code) else example,
+                backend=backend,
+                limit=limit,
+                reach=reach if traces else None,
+                disconnect=disconnect,
+            )
+            pipe.send((outcome, *reach.taken()))
+            if outcome.broken_off:
+                break
 
 
 async def play(

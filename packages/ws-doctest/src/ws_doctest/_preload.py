@@ -1,4 +1,4 @@
-"""Processes that are forked with what the examples import: servers, and runs of pytest.
+"""Processes that are forked with what the examples import: replays, servers, and runs of pytest.
 
 Importing a framework takes longer than replaying what a page shows. On Linux the modules are imported once,
 in the process that `multiprocessing` forks others from: it imports this module, and a variable of its
@@ -7,15 +7,18 @@ environment has the names. On other systems forking is not safe, and each proces
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import multiprocessing
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
+
+from ws_doctest import _watch
 
 VARIABLE = "WS_DOCTEST_PRELOAD"
 
@@ -34,6 +37,51 @@ def preload(modules: Iterable[str] = ()) -> None:
         multiprocessing.set_forkserver_preload(["ws_doctest._preload"])
         forkserver.ensure_running()
         del os.environ[VARIABLE]
+
+
+class Helper:
+    """A process that does one thing after the other for the gate, which does others meanwhile.
+
+    Args:
+        target: is called in the process, with a pipe and the arguments. It answers what comes from the pipe,
+            until that is `None` or the pipe ends.
+        arguments: the other arguments.
+    """
+
+    def __init__(self, target: Callable[..., None], *arguments: Any) -> None:
+        with _watch.OPENING:
+            self.pipe, theirs = PROCESSES.Pipe()
+            self.process: Any = PROCESSES.Process(target=target, args=(theirs, *arguments))
+            self.process.start()
+            theirs.close()
+            _watch.own(self.pipe.fileno())
+        atexit.register(self.stop)
+
+    def ask(self, *question: Any) -> Any:
+        """Return the answer.
+
+        Raises:
+            EOFError: the process has ended; also an `OSError`.
+        """
+        self.pipe.send(question)
+        return self.pipe.recv()
+
+    def stop(self) -> None:
+        """End the process, after what is under way."""
+        atexit.unregister(self.stop)
+        with suppress(OSError):
+            self.pipe.send(None)
+        self.process.join(5)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+
+
+def replay_in_memory(pipe: Any, *arguments: Any) -> None:
+    """Replay in memory until the gate is gone; see `_memory.replay_for`."""
+    from ws_doctest import _memory
+
+    _memory.replay_for(pipe, *arguments)
 
 
 def replay(pipe: Any, implementation: str, root: str) -> None:

@@ -64,6 +64,20 @@ class Reach:
 
         return trace_line
 
+    def taken(self) -> tuple[dict[str, set[int]], dict[str, set[tuple[int, str]]]]:
+        """Return what was run, for `add`, and forget it."""
+        taken = {k: v for k, v in self.lines.items() if v}, {k: v for k, v in self.called.items() if v}
+        self.lines |= {path: set() for path in taken[0]}
+        self.called |= {path: set() for path in taken[1]}
+        return taken
+
+    def add(self, lines: dict[str, set[int]], called: dict[str, set[tuple[int, str]]]) -> None:
+        """Note what another process has run."""
+        for path, numbers in lines.items():
+            self.lines[path] |= numbers
+        for path, functions in called.items():
+            self.called[path] |= functions
+
     def unreached(self, source: str, path: Path, above: int = 0) -> list[int]:
         """Return the lines of code that nothing has run.
 

@@ -25,7 +25,7 @@ from websockets.asyncio.client import connect as websockets_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
-from ws_doctest import _apps, _preload, _watch
+from ws_doctest import _apps, _preload
 from ws_doctest._apps import Code
 from ws_doctest._memory import HOST
 from ws_doctest._replay import Outcome, Seen, SessionError, replay, visible_headers
@@ -492,8 +492,8 @@ class WireStage:
             raise SessionError(str(exc)) from exc
 
 
-class Replayer:
-    """A process that replays over a server of its own, so that the gate can do other things meanwhile.
+class Replayer(_preload.Helper):
+    """A process that replays over a server of its own.
 
     Args:
         implementation: the value of uvicorn's ``--ws``.
@@ -501,15 +501,7 @@ class Replayer:
     """
 
     def __init__(self, implementation: str, root: Path) -> None:
-        with _watch.OPENING:
-            self.pipe, theirs = _preload.PROCESSES.Pipe()
-            self.process: Any = _preload.PROCESSES.Process(
-                target=_preload.replay, args=(theirs, implementation, str(root))
-            )
-            self.process.start()
-            theirs.close()
-            _watch.own(self.pipe.fileno())
-        atexit.register(self.stop)
+        super().__init__(_preload.replay, implementation, str(root))
 
     def replay(self, script: Transcript, example: Path | Code, *, limit: float, disconnect: str) -> Outcome:
         """Replay a transcript.
@@ -518,23 +510,12 @@ class Replayer:
             ServerError: The server does not start.
         """
         try:
-            self.pipe.send((script, example, limit, disconnect))
-            answer = self.pipe.recv()
+            answer = self.ask(script, example, limit, disconnect)
         except (EOFError, OSError) as exc:
             raise ServerError(f"the process that replays over uvicorn has ended: {exc!r}") from None
         if isinstance(answer, Outcome):
             return answer
         raise ServerError(str(answer))
-
-    def stop(self) -> None:
-        """End the process and its server, after the replay that is under way."""
-        atexit.unregister(self.stop)
-        with contextlib.suppress(OSError):
-            self.pipe.send(None)
-        self.process.join(5)
-        if self.process.exitcode is None:
-            self.process.kill()
-            self.process.join()
 
 
 def replay_for(pipe: Any, implementation: str, root: str) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ws_doctest._commands import Commands
     from ws_doctest._names import Names
     from ws_doctest._pages import Bullet, Fence, Page
+    from ws_doctest._preload import Helper
     from ws_doctest._project import Project
     from ws_doctest._replay import Outcome
     from ws_doctest._sessions import Session
@@ -44,6 +46,7 @@ T = TypeVar("T")
 
 SERVERS = ("websockets-sansio", "wsproto", "websockets")
 BACKENDS = ("asyncio", "trio")
+FEW = 20  # replays in memory, for which another process is not worth its start
 SETTINGS = (
     "ws_doctest_pages",
     "ws_doctest_examples",
@@ -206,6 +209,7 @@ class Gate:
         self.modules: list[str] = config.getini("ws_doctest_names")
         self.implementations: list[str] = config.getini("ws_doctest_servers")
         self.replayers: dict[str, Replayer | str] = {}
+        self.memory: Helper | None = None  # a process that replays in memory
         self.begun: dict[pytest.Item, Future[str | None]] = {}  # before their turn
         self.passed: Future[set[Path]] | None = None  # the test files that passed in one run
         self.parsed: Future[set[str]] | None = None  # the JavaScript that one process of Node has read
@@ -271,6 +275,30 @@ class Gate:
             self.traced.add(session)
         self.note_values(session, outcome)
         return outcome
+
+    def replay_elsewhere(self, session: Session, backend: str) -> str | None:
+        """Replay a transcript in memory, in another process, and note what it reaches; return the failure."""
+        from ws_doctest import _preload
+        from ws_doctest._replay import verdict
+
+        if self.memory is None:
+            files = {*self.project.page_files, *self.project.shown}
+            self.memory = _preload.Helper(_preload.replay_in_memory, self.project.root, files)
+        script, traces = session.read(), backend == self.backends[0]
+        try:
+            outcome, lines, called = self.memory.ask(
+                script, session.example, backend, self.limit, self.disconnect, traces
+            )
+        except (EOFError, OSError) as exc:
+            return f"the process that replays in memory has ended: {exc!r}"
+        if outcome.broken_off:
+            self.memory.stop()
+            self.memory = None
+        if traces:
+            self.reach.add(lines, called)
+            self.traced.add(session)
+        self.note_values(session, outcome)
+        return verdict(script, outcome, f"memory-{backend}", session.shown_at)
 
     def note_values(self, session: Session, outcome: Outcome) -> None:
         """Keep what names stood for, to see whether they are others each time."""
@@ -386,11 +414,13 @@ class Gate:
             self.parsed = self.start(_commands.scripts_that_parse, scripts)
         elsewhere: dict[str, list[GateItem]] = {}  # by what runs them, one after the other
         for item in ours:
-            if item.runs_in:
+            if item.runs_in and not (item.runs_in == _MEMORY and self.watched):
                 elsewhere.setdefault(item.runs_in, []).append(item)
+        if len(elsewhere.get(_MEMORY, ())) < FEW:  # done before the process has started
+            elsewhere.pop(_MEMORY, None)
         if sum(map(len, elsewhere.values())) < 2:  # nothing would be done meanwhile
             return
-        wire = any(runs_in != _PROCESS for runs_in in elsewhere)
+        wire = not elsewhere.keys() <= {_PROCESS, _MEMORY}
         examples = [item.example for items in elsewhere.values() for item in items]
         self.preload([example for example in examples if example is not None], wire=wire)
         files = [item.file for item in elsewhere.get(_PROCESS, ()) if item.file is not None]
@@ -399,8 +429,19 @@ class Gate:
             if runs_in == _PROCESS and len(files) > 1:
                 self.passed = pool.submit(_passing(), files, self.project.root)
             for item in items:
-                self.begun[item] = pool.submit(item.outcome)
+                self.begun[item] = pool.submit(item.outcome_elsewhere)
             pool.shutdown(wait=False)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody watches the examples in this process: a person, or `coverage`."""
+        option, coverage = self.config.option, sys.modules.get("coverage")
+        return (
+            option.capture == "no"
+            or option.usepdb
+            or option.trace
+            or (coverage is not None and coverage.Coverage.current() is not None)
+        )
 
     def preload(self, examples: Iterable[Path | Code], *, wire: bool = True) -> None:
         """Have what the examples import be imported, once for all processes; the first call counts.
@@ -412,7 +453,8 @@ class Gate:
         from ws_doctest import _apps, _preload
 
         both_ends = ["ws_doctest._server", "ws_doctest._wire"] if wire and self.implementations else []
-        _preload.preload([*both_ends, *_apps.imports_of(dict.fromkeys(examples), self.project.root)])
+        imports = _apps.imports_of(dict.fromkeys(examples), self.project.root)
+        _preload.preload(["ws_doctest._memory", *both_ends, *imports])
 
     def start(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         """Begin something in a thread of its own; return what is to come."""
@@ -455,10 +497,13 @@ class Gate:
             run.cancel()
         for implementation in list(self.replayers):
             self.discard(implementation)
+        if self.memory is not None:
+            self.memory.stop()
 
 
 _GATE = pytest.StashKey[Gate]()
 _PROCESS = "a process"  # of its own
+_MEMORY = "memory"  # a process that replays in memory
 
 
 class GateItem(pytest.Item):
@@ -470,6 +515,7 @@ class GateItem(pytest.Item):
         super().__init__(**kwargs)
         self.check = check
         self.runs_in = ""  # another process, and so it can begin before its turn
+        self.early: Callable[[], str | None] | None = None  # the same check in another process
         self.file: Path | None = None  # of a test file
         self.script: str | None = None  # JavaScript
         self.example: Path | Code | None = None  # that another process runs
@@ -483,15 +529,25 @@ class GateItem(pytest.Item):
             raise pytest.skip.Exception(self.skip, _use_item_location=True)
         begun = _gate(self).begun.pop(self, None)
         failure = begun.result() if begun else self.outcome()
+        if failure and begun and self.early:
+            # In this process it shows what the app prints. If it only fails at times, that is a failure, too.
+            failure = self.outcome() or failure
         if failure:
             raise GateFailure(failure)
 
     def outcome(self) -> str | None:
         """Check; return the failure."""
+        return self._failure(self.check)
+
+    def outcome_elsewhere(self) -> str | None:
+        """Check in another process; return the failure."""
+        return self._failure(self.early or self.check)
+
+    def _failure(self, check: Callable[[], str | None]) -> str | None:
         from ws_doctest._pages import PageError
 
         try:
-            return self.check()
+            return check()
         except PageError as exc:
             return str(exc)
 
@@ -771,13 +827,18 @@ class DocPage(pytest.File):
         """Yield the replays of a transcript."""
         gate = _gate(self)
         for backend in gate.backends:
-            yield self.item(
+            item = self.item(
                 f"{session.name}[memory-{backend}]",
                 "replays",
                 line,
                 partial(self.replay_in_memory, session, backend),
                 gate.lacks(backend) or gate.reason_not_on(backend, session.app),
             )
+            if item.skip is None:
+                item.runs_in = _MEMORY
+                item.early = partial(gate.replay_elsewhere, session, backend)
+                item.example = session.example
+            yield item
         for implementation in gate.implementations:
             item = self.item(
                 f"{session.name}[uvicorn-{implementation}]",
