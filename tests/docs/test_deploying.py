@@ -8,15 +8,20 @@ import itertools
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from lightkube import codecs
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -398,6 +403,179 @@ def test_whom_uvicorn_believes(run: Run, options: tuple[str, ...], seen: tuple[s
     """Who reaches uvicorn directly, from an address that it trusts, chooses its own."""
     server = started(run(*SEEN, *options))
     assert sees(seen_by_websocket(server.port)) == seen
+
+
+# In containers
+
+
+def block(language: str) -> str:
+    """The only fence of a language on the page."""
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def instructions(text: str) -> list[tuple[str, str]]:
+    """What a Dockerfile whose lines do not continue does, in order."""
+    return [(line.split(" ", 1)[0], line.split(" ", 1)[1]) for line in text.splitlines()]
+
+
+def image(text: str, context: Path, root: Path) -> tuple[Path, list[str]]:
+    """The working folder as a Dockerfile makes it below `root`, and the command that it runs there."""
+    folder, command = root, list[str]()
+    for name, argument in instructions(text):
+        if name == "WORKDIR":
+            folder = root / argument.lstrip("/")
+            folder.mkdir(parents=True)
+        elif name == "COPY":
+            source, target = argument.split()
+            if (context / source).is_dir():
+                shutil.copytree(context / source, folder / target)
+            else:
+                shutil.copy(context / source, folder / target)
+        elif name == "RUN":
+            check_install(shlex.split(argument), folder)
+        elif name == "CMD":
+            command = json.loads(argument)
+        else:
+            assert name in ("FROM", "USER", "EXPOSE"), name
+    return folder, command
+
+
+def check_install(words: list[str], folder: Path) -> None:
+    """That pip would find what it is told to install, where it is told."""
+    assert words[:3] == ["pip", "install", "--no-cache-dir"]
+    for wanted in words[3:]:
+        local = re.fullmatch(r"(\./[\w-]+)\[(\w+)\]", wanted)
+        if local:
+            metadata = (folder / local[1] / "pyproject.toml").read_text(encoding="utf-8")
+            assert f"\n{local[2]} = [" in metadata, wanted
+        else:
+            assert distribution(wanted).version
+
+
+@pytest.mark.page("docs/guides/deploying.md", "```dockerfile")
+def test_what_the_dockerfile_does(tmp_path: Path) -> None:
+    """Each of its lines but those that need Docker: its command, in the folder that the others have made."""
+    context = tmp_path / "context"
+    context.mkdir()
+    shutil.copy(ROOT / "docs_src" / "guides" / "deploying" / "room.py", context)
+    package = ROOT / "packages" / "lilya-websockets"
+    shutil.copytree(package, context / package.name, ignore=shutil.ignore_patterns("__pycache__", "tests"))
+    folder, (program, *arguments) = image(block("dockerfile"), context, tmp_path / "root")
+    assert program == "uvicorn"
+    port = str(free_port())
+    here = {"0.0.0.0": "127.0.0.1", "8000": port}
+    assert set(here) < set(arguments)
+    process = subprocess.Popen(
+        [sys.executable, "-m", program, *(here.get(each, each) for each in arguments)],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with at(int(port)) as connection:
+            assert json.loads(connection.recv(LIMIT)) == {"worker": process.pid}
+            process.terminate()
+            assert end_of(connection) == 1012
+        process.wait(LIMIT)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("COPY lilya-websockets lilya-websockets", "COPY lilya-sockets lilya-websockets"),
+        ("[redis]", "[rediss]"),
+        ("uvicorn websockets", "uvicornn websockets"),
+        ("./lilya", "./packages/lilya"),
+        ("USER", "USR"),
+    ],
+)
+def test_planted_in_the_dockerfile(old: str, new: str, tmp_path: Path) -> None:
+    text = block("dockerfile")
+    assert old in text
+    for name in ("room.py", "lilya-websockets/pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("\nredis = []\n", encoding="utf-8")
+    image(text, tmp_path, tmp_path / "good")
+    with pytest.raises(Exception, match=r"."):
+        image(text.replace(old, new), tmp_path, tmp_path / "bad")
+
+
+def wrong_objects(text: str) -> list[str]:
+    """What is wrong with objects for Kubernetes, or does not go with the Dockerfile and the app."""
+    objects = {each["kind"]: each for each in yaml.safe_load_all(text)}
+    assert set(objects) == {"Deployment", "Service"}
+    found = []
+    for kind, each in objects.items():
+        try:
+            if codecs.from_dict(each).to_dict() != each:
+                found.append(f"{kind}: it has fields that Kubernetes does not know")
+        except Exception as error:  # of the library that has the types
+            found.append(f"{kind}: {error}")
+    if found:
+        return found
+    (command,) = [
+        json.loads(argument) for name, argument in instructions(block("dockerfile")) if name == "CMD"
+    ]
+    options = dict(itertools.pairwise(command))
+    deployment, service = (objects[kind]["spec"] for kind in ("Deployment", "Service"))
+    template = deployment["template"]
+    pod, labels = template["spec"], template["metadata"]["labels"]
+    (container,) = pod["containers"]
+    ports = {
+        int(options["--port"]),
+        *(each["containerPort"] for each in container["ports"]),
+        *(each["targetPort"] for each in service["ports"]),
+        container["readinessProbe"]["tcpSocket"]["port"],
+    }
+    if len(ports) != 1:
+        found.append(f"the ports differ: {sorted(ports)}")
+    if not labels == deployment["selector"]["matchLabels"] == service["selector"]:
+        found.append("the labels differ")
+    app = (ROOT / "docs_src" / "guides" / "deploying" / "room.py").read_text(encoding="utf-8")
+    within = int(re.findall(r"within=(\d+)", app)[0])
+    limit = int(options["--timeout-graceful-shutdown"])
+    if (
+        not within
+        < limit
+        < pod["terminationGracePeriodSeconds"] - container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    ):
+        found.append("it is killed before it has stopped")
+    settings = PAGE.partition("## Environment variables")[2]
+    found += [
+        f"nobody reads {variable['name']}"
+        for variable in container["env"]
+        if variable["name"] not in (app if "valueFrom" in variable else settings)
+    ]
+    return found
+
+
+@pytest.mark.page("docs/guides/deploying.md", "```yaml")
+def test_the_objects_for_kubernetes() -> None:
+    assert wrong_objects(block("yaml")) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("replicas: 2", "replicas: two", "Deployment: Expected `int | null`"),
+        ("readinessProbe", "readinesProbe", "Deployment: it has fields that"),
+        ("containerPort: 8000", "containerPort: 8080", "the ports differ"),
+        ("targetPort: 8000", "targetPort: 8001", "the ports differ"),
+        ("    app: room\n  ports", "    app: rooms\n  ports", "the labels differ"),
+        ("PeriodSeconds: 30", "PeriodSeconds: 15", "it is killed before"),
+        ("CHANNELS_URL", "CHANNEL_URL", "nobody reads CHANNEL_URL"),
+        ("FORWARDED_ALLOW_IPS", "FORWARDED_IPS", "nobody reads FORWARDED_IPS"),
+    ],
+)
+def test_planted_in_the_objects(old: str, new: str, problem: str) -> None:
+    text = block("yaml")
+    assert old in text
+    (found,) = wrong_objects(text.replace(old, new))
+    assert found.startswith(problem)
 
 
 @pytest.mark.page("docs/guides/deploying.md", "```nginx")
