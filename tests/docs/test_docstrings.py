@@ -83,6 +83,11 @@ def problems(file: Path, source: str) -> list[str]:
                 problem = known.problem(span)
                 if problem:
                     found.append(f"{file.relative_to(ROOT).as_posix()}:{number}: {problem}")
+        returns = re.search(r"^ *Returns:\n((?: +\S.*\n)+)", text, re.MULTILINE)
+        if returns and ":" in returns[1]:
+            number = start + text[: returns.start()].count("\n")
+            place = f"{file.relative_to(ROOT).as_posix()}:{number}"
+            found.append(f"{place}: the page takes what is before a colon for a type")
     return found
 
 
@@ -306,6 +311,7 @@ def test_docstrings(file: Path) -> None:
     [
         ("_websocket.py", "`close_reason`", "`close_raeson`"),
         ("limits.py", "`RateLimit`", "`RateLimt`"),
+        ("draining.py", "The app to serve. Let", "The app to serve: let"),
     ],
 )
 def test_planted_docstring(name: str, old: str, new: str) -> None:

@@ -915,7 +915,7 @@ class WebSocket(Connection, Generic[In, Out]):
             timeout: Seconds to wait, 0 or more. Default: as long as it takes.
 
         Returns:
-            An `In`: an instance of a model, or a value of the type.
+            A value of the type `In`, such as an instance of a model.
 
         Raises:
             TimeoutError: No message came in time. The next one is not lost.

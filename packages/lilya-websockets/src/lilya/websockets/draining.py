@@ -86,7 +86,7 @@ async def close_all(
         jitter: The part of an interval, 0 to 1, by which each batch comes later at random.
 
     Returns:
-        Those that could not be told in a second: their clients do not read.
+        The WebSockets whose clients did not take the close within a second, because they do not read.
 
     Raises:
         TypeError: An argument of another type.
@@ -182,7 +182,7 @@ def drain(
         reason: At most 123 bytes of UTF-8. Default: none.
 
     Returns:
-        The app to serve. It must be the outermost: what is around it may hide the server from it.
+        The app to serve. Let it be the outermost app, because another app around it may hide the server.
 
     Raises:
         TypeError: An argument of another type.

@@ -123,8 +123,9 @@ class WebSocketDataError(ValueError):
         """What is wrong, at least one error and at most 100.
 
         Returns:
-            Of each, `loc`: where, a tuple of names and indices, empty for the message as a whole; `type`: the
-            kind of error, as the library names it; `msg`: a text.
+            A dictionary for each error. `loc` is a tuple of names and indices that says where the error is,
+            and is empty for the message as a whole. `type` is the library's name for the kind of error, and
+            `msg` is a text.
         """
         return [dict(each) for each in self._details] or [
             {"loc": (), "type": "wrong_kind", "msg": self.problem}

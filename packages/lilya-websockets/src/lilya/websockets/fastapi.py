@@ -37,7 +37,7 @@ async def get_websocket(websocket: FastAPIWebSocket) -> WebSocketClass:
         websocket: FastAPI's own object. The two are one in state.
 
     Returns:
-        The WebSocket of this connection: the same one for the handler and for all its dependencies.
+        The WebSocket of this connection, the same one for the handler and all its dependencies.
     """
     return WebSocketClass.wrap(websocket)
 

@@ -46,13 +46,13 @@ _DAY: Final = 86_400  # seconds: the longest `Retry-After`
 
 
 def client_key(scope: Scope) -> str | None:
-    """The client's address, as the server reports it: of IPv6 the first 64 bits, which are one customer's.
+    """Return the client's address as the server reports it; of IPv6, the first 64 bits: one customer's.
 
     Args:
         scope: An ASGI scope.
 
     Returns:
-        Such as `"192.0.2.1"` or `"2001:db8::/64"`; `None` if the server reports none, as on a Unix socket.
+        The address or network, or `None` if the server reports none, as on a Unix socket.
     """
     client = Address.of(scope.get("client"))
     if client is None or not client.host:

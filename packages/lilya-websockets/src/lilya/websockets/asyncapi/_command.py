@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the document, or compare it.
 
     Returns:
-        The exit status: 0, 1 if the file is another document, 2 if there is none.
+        The exit status, which is 0, 1 if the file is another document, or 2 if there is none.
     """
     try:
         # What an app prints when it is imported is no part of the document.

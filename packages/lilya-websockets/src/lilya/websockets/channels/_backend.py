@@ -58,24 +58,24 @@ __all__ = [
 
 
 class ChannelsError(Exception):
-    """Channels failed, and the caller made no mistake."""
+    """The base of errors that are not a mistake of the caller."""
 
 
 class BrokerError(ChannelsError):
-    """The broker cannot be reached, or refuses. The message says why. Treat the call as not done."""
+    """The broker is unavailable, or refuses a command. The message says why. Treat the call as not done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What was published.
+    """What was published to a channel.
 
     Args:
         channel: The channel's name.
         id: Its position in the channel. Pass it as `since`.
-        data: What was published, with the same type.
-        exclude: The receivers that do not get it: those that joined with this `key`, or a single one, by a
-            name that begins with a NUL. `None`: all get it.
-        idempotency_key: The key that it was published with, if any.
+        data: What was published, as `str` or `bytes`.
+        exclude: The receivers that do not get it: those that joined with this `key`, or, if it starts with a
+            NUL, the one with this `id`. `None`: everybody gets it.
+        idempotency_key: The key that it was published with, or `None`.
     """
 
     channel: str
@@ -118,11 +118,11 @@ class History(NamedTuple):
     """Whether nothing is missing between `since` and the first of the events."""
 
     position: str
-    """Where to read on: the id of the channel's newest event, in these events or not."""
+    """Where to continue: the id of the channel's newest event, even if it is not among these events."""
 
     lasting: bool = True
-    """Whether none of these events has asked for a `history` or a `max_age` of its own. What has may be over
-    at any time, so it is not given to others who ask a little later."""
+    """Whether none of these events was published with `history` or `max_age`. Such events may expire at any
+    time, so they are not shared with later readers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +148,19 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a channel is doing, for an operator. `None` is what the backend cannot tell.
+    """The state of a channel, for operators. A value is `None` if the backend does not know it.
 
     Args:
         channel: The channel's name.
-        members: How many members it has.
-        events: How many events are kept.
-        newest: The id of the newest event, kept or not.
+        members: The number of members.
+        events: The number of events that are kept.
+        newest: The id of the newest event, even if it is no longer kept.
         age: Seconds since that event was published.
-        bytes: The memory that the channel takes.
-        listeners: How many processes listen to it.
-        lags: By name, the processes that have answered, and the seconds until each of them had handed out
-            everything that was published before it was asked. A listener that is missing here did not answer.
-        behind: How many events the slowest of them still has to fetch.
+        bytes: The memory that the channel takes, in bytes.
+        listeners: The number of processes that listen to it.
+        lags: For each process that answered, by its name, the seconds until it had passed on everything that
+            was published before the question. Processes that did not answer are missing.
+        behind: The number of events that the slowest of them still has to fetch.
     """
 
     channel: str
@@ -175,12 +175,12 @@ class Status:
 
     @property
     def lag(self) -> float | None:
-        """Seconds that the slowest of the processes that have answered is behind; `None` if none has."""
+        """The lag of the slowest process that answered, in seconds; `None` if no process answered."""
         return max(self.lags.values(), default=None)
 
     @property
     def silent(self) -> int:
-        """How many processes listen and have not answered."""
+        """The number of processes that listen and did not answer."""
         return max((self.listeners or 0) - len(self.lags), 0)
 
 
@@ -188,10 +188,9 @@ _PRESENCE: Final = "\0presence:"
 
 
 def presence_of(channel: str) -> str:
-    """The companion of a channel, in which its joins and leaves are events.
+    """The name of the channel that carries the joins and leaves of another channel.
 
-    Names of users never start with a NUL, so this one is nobody's. `presence_event` makes the data of its
-    events.
+    It starts with a NUL, so no user can choose this name. `presence_event` makes the data of its events.
     """
     return _PRESENCE + channel
 
@@ -232,35 +231,35 @@ def json_text(value: Any) -> str:
 
 
 def presence_event(kind: Literal["join", "leave"], member: Member, sockets: int) -> str:
-    """The data of an event in the companion of a channel.
+    """The data of a join or a leave, for the channel that `presence_of` names.
 
     It is `{"type": "join" or "leave", "id": the member's, "info": what the app says about it, "key": the
     member's, "sockets": …}`.
 
     Args:
-        kind: What the member has done.
-        member: Who.
-        sockets: How many members with its key are in the channel after that; without a key, 1 or 0.
+        kind: Whether the member joins or leaves.
+        member: The member.
+        sockets: The number of members with its key that are in the channel after that; without a key, 1 or 0.
     """
     id, key = json.dumps(member.id), json.dumps(member.key)
     return f'{{"type":"{kind}","id":{id},"info":{member.info},"key":{key},"sockets":{sockets}}}'
 
 
 class Wishes(NamedTuple):
-    """What a publisher asks for besides publishing. The defaults ask for nothing."""
+    """The options of a publish. The defaults change nothing."""
 
     exclude: str | None = None
     """See `Event.exclude`."""
 
     idempotency_key: str | None = None
-    """If something was published to this channel with this key in the last five minutes, nothing is."""
+    """If an event was published to this channel with this key in the last five minutes, publish nothing."""
 
     history: int | None = None
-    """So many of the channel's events, this one included, are kept from now on; no more than the backend
-    keeps anyway."""
+    """The number of events to keep in the channel from now on, this one included; at most as many as the
+    backend keeps by default."""
 
     max_age: float | None = None
-    """Seconds that this event is kept, instead of those of the backend. Then it goes, with all before it."""
+    """The seconds to keep this event, instead of the backend's. All events before it expire with it."""
 
 
 def checked_text_key(name: str, value: object) -> str:
@@ -315,9 +314,9 @@ _ID: Final = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,17})-([0-9a-f]{8}
 class Id(NamedTuple):
     """An id as both of our backends write it: `1764106141000-42-9f3c01d2`.
 
-    `seq` has no holes within an epoch, so a hole in what was read is a gap. Time does not go backwards: where
-    the clock does, the time of the event before is taken again. So both, time and number, are in the order of
-    the channel, and history can be trimmed by either.
+    Within an epoch, `seq` has no holes, so a missing number is a gap. If the clock goes backwards, the time
+    of the event before is used again. So times and numbers both have the order of the channel, and a history
+    can be trimmed by either.
     """
 
     ms: int
@@ -327,19 +326,19 @@ class Id(NamedTuple):
     """The number of the event in its epoch, from 1; 0 before the first."""
 
     epoch: str
-    """Which life of the channel, eight hexadecimal digits: another one after its history was lost. Before the
-    first event, which memory of the broker."""
+    """Eight hexadecimal digits that change when the history of the channel is lost. Before the first event,
+    they identify the memory of the broker."""
 
     def __str__(self) -> str:
         return f"{self.ms}-{self.seq}-{self.epoch}"
 
     @classmethod
     def parse(cls, text: object) -> Id:
-        """An id from its text.
+        """Parse an id.
 
         Raises:
-            TypeError: Not a `str`.
-            ValueError: It is none.
+            TypeError: The id is not a `str`.
+            ValueError: The id is invalid.
         """
         if not isinstance(text, str):
             raise TypeError(f"an event's id must be str, got {type(text).__name__}")
@@ -355,25 +354,26 @@ class Id(NamedTuple):
 class Backend(ABC):
     """Where events and members are kept. Subclass it for another broker.
 
-    A backend takes its options in `__init__`, which neither connects nor needs an event loop. `Channels`
-    makes its own by the scheme of the URL, and hands on what it is given: `RedisBackend(url, history=1000,
-    max_age=None, prefix="lilya", **options)`. A wrong option is a `TypeError` or a `ValueError` there.
+    A backend takes its options in `__init__`, which does not connect and needs no event loop. `Channels`
+    chooses a backend of its own by the scheme of the URL, and passes its options on: `RedisBackend(url,
+    history=1000, max_age=None, prefix="lilya", **options)`. An invalid option raises `TypeError` or
+    `ValueError` there.
     """
 
     ready: anyio.Event
-    """Set while the broker can be reached; another one, not set, while it cannot. There from `start` on."""
+    """Set while the broker can be reached. It is a new event in an outage, and exists from `start` on."""
 
     @abstractmethod
     async def start(self) -> None:
-        """Connect. Cancelled or failed, nothing is left behind, and it can be started again.
+        """Connect. If this fails or is cancelled, it leaves nothing behind, and can be called again.
 
         Raises:
-            BrokerError: The broker is not there, or refuses.
+            BrokerError: The broker is unavailable, or refuses.
         """
 
     @abstractmethod
     async def stop(self) -> None:
-        """Disconnect. Nothing is called after it but `start`. A `read` was cancelled before."""
+        """Disconnect. `read` is cancelled before this. Afterwards, only `start` may be called."""
 
     @abstractmethod
     async def publish(self, channel: str, data: str | bytes, wishes: Wishes = NO_WISHES) -> str:
@@ -381,87 +381,88 @@ class Backend(ABC):
 
         Args:
             channel: The channel's name.
-            data: What is published.
-            wishes: What else the publisher asks for. `history` and `max_age` are about what `history` gives:
-                a reader that is behind gets every event all the same.
+            data: The data of the event.
+            wishes: The publisher's options. Its `history` and `max_age` only change what the method `history`
+                returns: a reader that is behind still gets every event.
 
         Returns:
-            The event's id. If its idempotency key is known, that of the event that was published with it.
+            The event's id. If its idempotency key was used before, the id of the event published with it.
 
         Raises:
-            BrokerError: It could not be kept within the time limit.
+            BrokerError: The event could not be kept within the time limit.
         """
 
     @abstractmethod
     async def history(self, channel: str, *, last: int = 0, since: str | None = None) -> History:
-        """What a channel has kept.
+        """Return the events that a channel has kept.
 
         Args:
-            channel: The channel's name; it may have had no event yet.
-            last: How many of the newest events to give, 0 for none.
-            since: Give all events after this position instead; `last` is not used. If they are not all kept,
-                or the position belongs to another epoch, give all that are kept, and `complete=False`.
+            channel: The channel's name. It may not have had an event yet.
+            last: The number of newest events to return, 0 for none.
+            since: Return all events after this position instead, and ignore `last`. If some of them are no
+                longer kept, or if the position belongs to another epoch, return all events that are kept, and
+                `complete=False`.
 
         Returns:
             The events, and the position at their end. Without `since`, `complete` is true.
 
         Raises:
-            ValueError: `since` is no id of this backend.
+            ValueError: `since` is not an id of this backend.
             BrokerError: The broker does not answer within the time limit.
         """
 
     @abstractmethod
     async def watch(self, channels: Collection[str]) -> None:
-        """Begin to see what is published in some channels. Those that are watched already cost nothing.
+        """Start to receive what is published to some channels. Watching a channel again costs nothing.
 
         Args:
-            channels: Their names.
+            channels: The names of the channels.
 
         Raises:
-            BrokerError: The broker refuses, or does not answer within the time limit. The channels may be
-                watched nevertheless, until `unwatch`.
+            BrokerError: The broker refuses, or does not answer within the time limit. The channels may still
+                be watched, until `unwatch`.
         """
 
     @abstractmethod
     def unwatch(self, channels: Collection[str]) -> None:
-        """Watch some channels no longer. They have no position any more."""
+        """Stop receiving what is published to some channels. They no longer have a position."""
 
     @abstractmethod
     async def read(self, positions: Mapping[str, str]) -> Sequence[Event | Gap]:
-        """Wait until there is something after one of the positions, and give it.
+        """Wait for events after the positions, and return them.
 
-        It never fails because the broker is away: it waits until that is back, and goes on from the
+        An outage of the broker is not an error: `read` waits until the broker is back, and continues from the
         positions.
 
         Args:
-            positions: The channels to read, all of them watched, and where each of them was read up to. It is
-                the same mapping at each call, changed between the calls and while one waits; `wake` is called
-                after a channel was added.
+            positions: The channels to read, which are all watched, and the position up to which each was
+                read. All calls get the same mapping. It changes between the calls and while one waits, and
+                `wake` is called after a channel was added.
 
         Returns:
-            Events and gaps, those of a channel in order, and at most some hundred. The position of a channel
-            is the id of the last of them. After a `wake`, it may be empty.
+            Events and gaps, at most some hundred, those of each channel in order. The id of a channel's last
+            item is its new position. After a `wake`, the result may be empty.
         """
 
     @abstractmethod
     def wake(self, channel: str | None = None) -> None:
-        """Make the `read` that waits, or the next one, look at a position anew.
+        """Make the waiting or the next `read` check a position again.
 
         Args:
-            channel: The channel that has a position now: where its history ended when that was read after
-                `watch`. `None`: look at all, and whether something comes after them that was given already.
+            channel: The channel that has a position now: the end of its history, read after `watch`. `None`:
+                check all channels, also for events that were already received and come after their positions.
         """
 
     @abstractmethod
     async def appear(self, members: Collection[Member], ttl: float) -> None:
-        """Keep members for so many seconds from now; those who are kept already, for longer.
+        """Store members for some seconds from now, or keep stored members for longer.
 
-        Called once for each who joins, and every third of `ttl` for all of this process. Who was not there
-        gets a join event in `presence_of(member.channel)`.
+        This is called once for each member that joins, and every third of `ttl` for all members of this
+        process. Publish a join event to `presence_of(member.channel)` for each member that was not stored.
 
         Args:
-            members: Who is there.
-            ttl: Seconds after which a member is gone, if it does not appear again.
+            members: The members.
+            ttl: Seconds after which a member expires if it does not appear again.
 
         Raises:
             BrokerError: The broker does not answer within the time limit.
@@ -469,7 +470,7 @@ class Backend(ABC):
 
     @abstractmethod
     async def vanish(self, members: Collection[Member]) -> None:
-        """Remove members. Who was there gets a leave event, one in all.
+        """Remove members. Publish exactly one leave event for each member that was stored.
 
         Raises:
             BrokerError: The broker does not answer within the time limit.
@@ -477,8 +478,9 @@ class Backend(ABC):
 
     @abstractmethod
     async def members(self, channel: str) -> Sequence[Member]:
-        """Who is in a channel, in the order of joining. Those whose time is over are removed first, as in
-        `reap`.
+        """Return the members of a channel in the order in which they joined, without expired ones.
+
+        Expired members are removed first, as in `reap`.
 
         Raises:
             BrokerError: The broker does not answer within the time limit.
@@ -486,19 +488,20 @@ class Backend(ABC):
 
     @abstractmethod
     async def reap(self, channels: Collection[str]) -> None:
-        """Remove the members of these channels whose time is over. Each gets a leave event, one in all
-        processes.
+        """Remove the expired members of these channels.
+
+        Publish exactly one leave event for each of them, however many processes do this.
 
         Raises:
             BrokerError: The broker does not answer within the time limit.
         """
 
     async def count(self, channel: str, *, keys: bool = False) -> int:
-        """How many are in a channel. Override it where that is cheaper than to list them.
+        """Return the number of members of a channel. Override it if that is cheaper than listing them.
 
         Args:
             channel: The channel's name.
-            keys: Count members with the same key as one.
+            keys: Count members with the same key once.
 
         Raises:
             BrokerError: The broker does not answer within the time limit.
@@ -507,21 +510,21 @@ class Backend(ABC):
         return len({member.key or f"\0{member.id}" for member in members} if keys else members)
 
     async def names(self) -> Collection[str]:
-        """The channels that have events or members, for who looks into a broker. It may take long.
+        """Return the channels that have events or members, for operators. This may take long.
 
         Raises:
-            BrokerError: The broker does not answer within the time limit; or this backend cannot tell.
+            BrokerError: The broker does not answer within the time limit, or this backend does not know.
         """
         raise BrokerError(f"{type(self).__name__} cannot tell which channels there are")
 
     async def status(self, channels: Collection[str], within: float) -> Sequence[Status]:
-        """How channels are doing, in the order in which they are given. Override it where more can be told.
+        """Return the state of channels, in the given order. Override it if the backend knows more.
 
         It changes nothing.
 
         Args:
-            channels: Their names.
-            within: Seconds in which processes that listen must answer.
+            channels: The names of the channels.
+            within: Seconds to wait for the answers of processes that listen.
 
         Raises:
             BrokerError: The broker does not answer within the time limit.
@@ -529,10 +532,10 @@ class Backend(ABC):
         return [Status(channel, await self.count(channel)) for channel in channels]
 
     def order_of(self, id: str) -> tuple[int, int]:
-        """What orders the ids of a channel.
+        """Return a key that sorts the ids of a channel.
 
         Raises:
-            ValueError: It is no id of this backend.
+            ValueError: The id is not one of this backend.
         """
         ms, seq, _ = Id.parse(id)
         return ms, seq

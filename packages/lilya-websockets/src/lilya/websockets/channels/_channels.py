@@ -1,4 +1,4 @@
-"""`Channels`: what users call. It checks what it is given; what is done, the hub and the receivers do."""
+"""`Channels`: what users call. It checks the arguments; the hub and the receivers do the work."""
 
 from __future__ import annotations
 
@@ -51,16 +51,17 @@ _BACKENDS: Final = {
 class Channels:
     """Publish events to everybody who listens, in this process or in all processes.
 
-    Use it with `async with channels:`, usually in the app's lifespan. You can make it before there is an
+    Start it with `async with channels:`, usually in the app's lifespan. You can create it before there is an
     event loop, and start it again after it was stopped.
 
     Args:
         url: Where events and members are kept: `"memory://"`, in this process; `"redis://…"`, `"rediss://…"`
             or `"unix://…"`, in Redis or Valkey, with the extra `redis`; or a `Backend`.
-        history: The number of events kept of each channel, at least 1. After an outage, a process can
-            catch up on as many.
-        max_age: The seconds that an event is kept, above 0. `None`: until newer events replace it.
-        prefix: The prefix of all keys. Channels with another prefix are other channels.
+        history: The number of events kept in each channel, at least 1. After an outage, a process can
+            catch up on this many.
+        max_age: How long an event is kept, in seconds, above 0. With `None`, it is kept until newer events
+            replace it.
+        prefix: The start of all keys. Apps with different prefixes have separate channels.
         presence_ttl: Seconds after which the members of a crashed process are removed.
         **options: Options of the backend.
 
@@ -141,7 +142,7 @@ class Channels:
         interval: float = 0.1,
         jitter: float = 0.5,
     ) -> None:
-        """Close all sockets that have joined, in batches, so that their clients do not come back all at once.
+        """Close all sockets that have joined, in batches, so that their clients do not all reconnect at once.
 
         Stopping does this, too. If cancelled, the remaining sockets stay open.
 
@@ -181,24 +182,26 @@ class Channels:
         When it returns, the event is kept. If cancelled, the event may have been published.
 
         Args:
-            channel: The channel's name: any text but one that is empty or starts with a NUL.
-            data: Text that encodes to UTF-8, or bytes-like; receivers get `str` or `bytes`.
-            exclude: Who does not get it: a membership or a subscription, also by its `id`; or all that joined
-                with this `key`, in every process, also when they come back.
-            idempotency_key: If something was published to this channel with this key in the last five
+            channel: The channel's name: any text that is not empty and does not start with a NUL.
+            data: Text that encodes to UTF-8, or bytes-like. Receivers get `str` or `bytes`.
+            exclude: The receivers that do not get the event: a membership, a subscription, or the `id` of
+                one; or a `key`, which excludes everybody who joined with it, in every process, also after
+                they reconnect.
+            idempotency_key: If an event was published to this channel with this key in the last five
                 minutes, nothing is published.
-            history: Events of the channel that are kept from now on, this one included; 0 or more, and no
-                more than `Channels` keeps.
-            max_age: Seconds that this event is kept, above 0, also longer than `Channels` keeps others. Then
-                it goes, and all before it.
+            history: The number of events to keep in the channel from now on, this one included, 0 or more. A
+                value above the `history` of `Channels` has no effect.
+            max_age: The seconds to keep this event, above 0. It may be more than the `max_age` of `Channels`.
+                When the event expires, all events before it expire, too.
 
         Returns:
-            The event's id; with an idempotency key, that of the event which was published with it first.
+            The event's id. If the idempotency key was used before, the id of the event published with it.
 
         Raises:
             TypeError: An argument of the wrong type.
             ValueError: An invalid channel name, or text with a lone surrogate.
-            BrokerError: The broker is away, or refuses. The event may have been kept only if it cannot tell.
+            BrokerError: The broker is unavailable, or refuses. The event was not kept, unless the error says
+                that it may have been.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
         self._hub.check("publish")
@@ -220,8 +223,8 @@ class Channels:
 
         Args:
             channel: See `publish`.
-            data: What JSON can hold.
-            **wishes: What `publish` takes by name.
+            data: Any value that JSON can hold.
+            **wishes: The keyword arguments of `publish`.
 
         Returns:
             The event's id.
@@ -236,13 +239,13 @@ class Channels:
     async def publish_message(self, channel: str, message: Any, **wishes: Any) -> str:
         """Publish a model as JSON text, encoded once by its library: pydantic or msgspec.
 
-        A socket that has joined is sent this text. A `WebSocket[In, Out]` with another codec is sent the
-        message in that codec, encoded once for all of them; it must be an `Out`.
+        Sockets that have joined receive this text. A `WebSocket[In, Out]` with another codec receives the
+        message in that codec, encoded once for all such sockets. The message must be an `Out`.
 
         Args:
             channel: See `publish`.
-            message: A model, a dataclass, or what JSON can hold.
-            **wishes: What `publish` takes by name.
+            message: A model, a dataclass, or any value that JSON can hold.
+            **wishes: The keyword arguments of `publish`.
 
         Returns:
             The event's id.
@@ -260,12 +263,12 @@ class Channels:
     def publish_from_thread(
         self, channel: str, data: str | bytes | bytearray | memoryview, **wishes: Any
     ) -> str:
-        """`publish` for code in another thread than that of the event loop. It waits until the event is kept.
+        """Publish from another thread than that of the event loop. The call waits until the event is kept.
 
         Args:
-            channel: See `publish`, as `data`.
+            channel: See `publish`.
             data: See `publish`.
-            **wishes: What `publish` takes by name.
+            **wishes: The keyword arguments of `publish`.
 
         Returns:
             The event's id.
@@ -310,32 +313,33 @@ class Channels:
             async with channels.subscribe("room:1") as subscription:
                 async for event in subscription: ...
 
-        Entering waits for the history. From then on nothing is missed, until the block is left.
+        Entering the block waits for the history. From then on you miss nothing until you leave the block.
 
         Args:
             *names: The channels, one or more.
-            history: Events of each channel's history to begin with, the newest ones, 0 or more.
-            since: Begin after this position instead, the id of an event: of the channel, or by name for some
-                of the channels. If history does not reach back to it, the first item is a `Gap`.
-            latest: Begin with the newest event of each channel, and no others: for channels whose events
-                replace each other. An event that excludes this receiver is passed over. With `since`, only if
-                it is newer than that, and without a `Gap` unless it is not kept any more.
-            presence: Whether to get a `Presence` for everybody who joins or leaves, too. `"keys"`: only for
-                the first socket of a person and for the last one, see `join`.
-            policy: What happens when `max_messages` or `max_bytes` wait. `"close"`: the iteration ends by an
-                `OutboxFull`. `"drop_oldest"`, `"drop_newest"`: they are dropped, and a `Dropped` stands in
-                their place.
-            max_messages: Events that may wait, 1 or more. Those of the history are not counted.
-            max_bytes: Bytes of their data that may wait, 1 or more.
+            history: The number of events from each channel's history to start with, the newest ones, 0 or
+                more.
+            since: Start after this position instead: the id of an event, or a mapping from names of channels
+                to ids. If the history does not reach back that far, the first item is a `Gap`.
+            latest: Start with the newest event of each channel only. Use it if the events of a channel
+                replace each other. Events that exclude this receiver are skipped. With `since`, you get the
+                newest event if it comes after that position, and a `Gap` only if it is no longer kept.
+            presence: Whether to receive a `Presence` for each join and leave, too. `"keys"`: only for the
+                first and the last socket of a person, see `join`.
+            policy: What happens when the outbox is full. `"close"`: the iteration raises `OutboxFull`.
+                `"drop_oldest"`, `"drop_newest"`: events are dropped, and you get a `Dropped` in their place.
+            max_messages: The number of events that may wait, 1 or more. Events from the history do not count.
+            max_bytes: The bytes of data that may wait, 1 or more.
 
         Returns:
-            An asynchronous context manager, and in its block an asynchronous iterator over `Event`, `Gap`,
-            `Dropped` and `Presence`. It has `pending`, `dropped`, `sent` and `positions`.
+            An asynchronous context manager. In its block, iterate over it with `async for` to get `Event`,
+            `Gap`, `Dropped` and `Presence`. It has `pending`, `dropped`, `sent` and `positions`.
 
         Raises:
             TypeError: An argument of the wrong type.
-            ValueError: An argument out of range. An invalid id; this and the next two are raised on entering.
-            BrokerError: The broker is away.
+            ValueError: An argument out of range; on entering the block, an invalid id. The errors below are
+                also raised on entering.
+            BrokerError: The broker is unavailable.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
         checked = _checked_names(names)
@@ -368,55 +372,59 @@ class Channels:
         max_messages: int = 256,
         max_bytes: int = 1_048_576,
     ) -> Membership:
-        """Forward the events of channels to a socket, as long as a block lasts.
+        """Forward the events of channels to a socket until the block ends.
 
             async with channels.join("room:1", websocket):
                 async for text in websocket.iter_text():
                     await channels.publish("room:1", text)
 
-        The socket must be accepted. It is sent to in the background, from an outbox of its own, so a client
-        that does not read keeps nobody waiting. A client that leaves ends the block quietly: a
-        `WebSocketDisconnect` of this socket goes no further, and a body that waits for something else is
-        cancelled a second later. In a block of `async with websocket` that is noticed at once; without one,
-        when the body receives or something is sent. If the outbox is full by the policy `"close"`, or the
-        channels are stopped, the body is cancelled and the block ends quietly, too. What waits when the block
-        is left is not sent.
+        The socket must be accepted. Events are sent in the background from the socket's own outbox, so a
+        client that does not read delays nobody else.
+
+        When the client leaves, the block ends without an error: it catches this socket's
+        `WebSocketDisconnect`, and cancels a body that waits for something else one second later. Inside
+        `async with websocket`, a disconnect is detected at once. Otherwise, it is detected when the body
+        receives or something is sent. If the outbox is full and the policy is `"close"`, or if the channels
+        are stopped, the body is cancelled, and the block also ends without an error. Events that still wait
+        when you leave the block are not sent.
 
         Args:
-            names: The channel, or several.
-            websocket: An accepted one, in a block of its own or by hand; also the object of a framework, see
-                `WebSocket.wrap`.
-            member: What `members` says about it, anything that JSON can hold. `None`: it is not a member.
-            key: Who it is, if somebody may have several sockets: those with the same key are one person, see
-                `Presence.of_person`, and `publish` can exclude them.
-            history: See `subscribe`, as `since` and `latest`.
-            since: The position to begin after.
-            latest: Begin with the newest event only.
-            presence: Whether joins and leaves are given to `encode`, too; `"keys"`: those of persons only.
-            encode: Called with an `Event`, `Gap`, `Dropped` or `Presence`: returns the message for the
-                client, `str` or `bytes`, or `None` for none. Called once for all sockets that have the same
-                function.
-                Default: the data of events, and nothing else. For a `WebSocket[In, Out]` with another codec
-                than JSON in text messages, text is read as an `Out`, and encoded in that codec.
-            cancel_on_disconnect: Whether the body is cancelled if it has not ended by itself one second after
-                the client left. It is not cancelled while it receives, because that ends it.
-            policy: What happens when `max_messages` or `max_bytes` wait. `"close"`: the socket is closed with
-                1013. `"drop_oldest"`, `"drop_newest"`: they are dropped.
-            max_messages: See `subscribe`, as `max_bytes`.
+            names: The name of a channel, or several names.
+            websocket: An accepted WebSocket, or the object of a framework, see `WebSocket.wrap`.
+            member: The info that `members` returns for this socket, any value that JSON can hold. With
+                `None`, the socket is not a member.
+            key: Identifies the person, who may have several sockets. Sockets with the same key are one
+                person, see `Presence.of_person`, and `publish` can exclude them.
+            history: See `subscribe`.
+            since: The position to start after, see `subscribe`.
+            latest: Start with the newest event only, see `subscribe`.
+            presence: Whether to pass joins and leaves to `encode`, too. `"keys"`: only those of persons.
+            encode: A function that gets an `Event`, `Gap`, `Dropped` or `Presence`, and returns the message
+                for the client: `str`, `bytes`, or `None` for no message. It is called once for all sockets
+                with the same function. By default, clients get the data of events, and nothing else. If a
+                `WebSocket[In, Out]` has another codec than JSON in text messages, text is read as an `Out`
+                and encoded in that codec.
+            cancel_on_disconnect: Whether to cancel the body if it still runs one second after the client
+                left. The body is not cancelled while it receives, because the receive ends it.
+            policy: What happens when the outbox is full. `"close"`: the socket is closed with 1013.
+                `"drop_oldest"`, `"drop_newest"`: events are dropped.
+            max_messages: See `subscribe`.
 
         Returns:
-            An asynchronous context manager. It has `pending`, `dropped`, `sent`, `ended`, `members`, and
-            `positions`, where each channel began. It is an asynchronous iterator over each `Gap` and
-            `Dropped`, until nothing is forwarded any more.
+            An asynchronous context manager. It has `pending`, `dropped`, `sent`, `ended`, `members` and
+            `positions`. Iterate over it with `async for` to get each `Gap` and `Dropped`, until nothing is
+            forwarded any more.
 
         Raises:
             TypeError: An argument of the wrong type, or a member that cannot be encoded as JSON.
-            ValueError: An argument out of range. An invalid id; this one and all that follow are raised on
-                entering.
-            WebSocketDisconnect: The conversation has ended.
-            BrokerError: The broker is away.
-            WebSocketRuntimeError: Not accepted; or before the start, after the stop, on another event loop.
-            Exception: What the server or `encode` raises, from leaving; the body is cancelled.
+            ValueError: An argument out of range; on entering the block, an invalid id. The errors below are
+                also raised on entering.
+            WebSocketDisconnect: The connection has ended.
+            BrokerError: The broker is unavailable.
+            WebSocketRuntimeError: The socket is not accepted; or before the start, after the stop, or on
+                another event loop.
+            Exception: What the server or `encode` raises while a message is sent. The body is cancelled, and
+                leaving the block raises it.
         """
         wrapped = WebSocket.wrap(websocket)
         if encode is not None and not callable(encode):
@@ -441,7 +449,7 @@ class Channels:
         )
 
     async def members(self, channel: str) -> list[Member]:
-        """Who is in a channel, across all processes, in the order of joining.
+        """Return the members of a channel in all processes, in the order in which they joined.
 
         Args:
             channel: The channel's name.
@@ -449,23 +457,23 @@ class Channels:
         Raises:
             TypeError: The name is not a `str`.
             ValueError: The name is invalid.
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
         self._hub.check("ask for members")
         return list(await self._hub.backend.members(checked_name(channel)))
 
     async def count(self, channel: str, *, keys: bool = False) -> int:
-        """How many members a channel has, across all processes.
+        """Return the number of members of a channel in all processes.
 
         Args:
             channel: The channel's name.
-            keys: Count persons: members with the same `key` are one, and each without a key is one.
+            keys: Count persons: members with the same `key` count as one, and each without a key as one.
 
         Raises:
             TypeError: The name is not a `str`.
             ValueError: The name is invalid.
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
         self._hub.check("count members")
@@ -483,20 +491,20 @@ class Channels:
     ) -> None:
         """Close the sockets that have joined a channel, in all processes.
 
-        It returns when all processes will be told; the sockets are closed after that. The body of each one's
-        `join` block is cancelled, and the block ends quietly.
+        The call returns when the request is stored for all processes. They close the sockets after that. The
+        body of each socket's `join` block is cancelled, and the block ends without an error.
 
         Args:
             channel: The channel's name.
-            member: Only the sockets of this member, by its id; or of all members whose info is a mapping that
-                has these values, such as `{"user": 7}`. Default: all sockets, members or not.
+            member: Close only some sockets: the id of a member, or values that a member's info must have,
+                such as `{"user": 7}`. Default: all sockets, members or not.
             code: The close code, see `WebSocket.close`.
             reason: At most 123 bytes of UTF-8. Default: none.
 
         Raises:
             TypeError: An argument of the wrong type, or a value that cannot be encoded as JSON.
             ValueError: An invalid name, or a code or a reason that must not be sent.
-            BrokerError: The broker is away.
+            BrokerError: The broker is unavailable.
             WebSocketRuntimeError: Before the start, after the stop, or on another event loop.
         """
         self._hub.check("close sockets")

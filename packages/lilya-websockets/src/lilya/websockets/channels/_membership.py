@@ -184,8 +184,9 @@ class _Outbox(SocketOutbox):
 class Membership(AsyncIterator["Gap | Dropped"]):
     """What `Channels.join` returns: an asynchronous context manager.
 
-    In its block it is an asynchronous iterator, too, over what the socket's client is missing: a `Gap` for
-    each channel, and a `Dropped` with their number. It ends when there is nothing to be forwarded any more.
+    In its block, iterate over it with `async for` to learn what the socket's client is missing: a `Gap` in a
+    channel, and a `Dropped` with the number of dropped events. The iteration ends when nothing is forwarded
+    any more.
     """
 
     __slots__ = (
@@ -217,15 +218,15 @@ class Membership(AsyncIterator["Gap | Dropped"]):
     """The socket."""
 
     members: tuple[Member, ...]
-    """Who it is in each channel, if the socket is a member."""
+    """Its member in each channel, if the socket is a member."""
 
     positions: dict[str, str]
-    """By channel, where it began: `since` for a client that comes back before it has received an event."""
+    """By channel, the position where it started: `since` for a client that has not received an event yet."""
 
     ended: Ended | None
-    """Why nothing is forwarded any more: the client is gone, it was closed by the app or by `Channels.close`,
-    its outbox was full, the channels were stopped, the server or `encode` failed, the block was left. `None`
-    as long as none of this has happened."""
+    """Why nothing is forwarded any more: the client left, the socket was closed by the app or by
+    `Channels.close`, its outbox was full, the channels were stopped, the server or `encode` failed, or the
+    block was left. `None` until then."""
 
     def __init__(
         self,
@@ -273,22 +274,22 @@ class Membership(AsyncIterator["Gap | Dropped"]):
 
     @property
     def id(self) -> str:
-        """What `publish` takes as `exclude`, in every process. It begins with a NUL, and is unique."""
+        """A unique id that starts with a NUL. Pass it as `exclude` to `publish`, in any process."""
         return self._outbox.id
 
     @property
     def pending(self) -> int:
-        """Items that wait to be sent."""
+        """The number of items that wait to be sent."""
         return self._outbox.pending
 
     @property
     def sent(self) -> int:
-        """Messages that were sent."""
+        """The number of messages that were sent."""
         return self._outbox.sent
 
     @property
     def dropped(self) -> int:
-        """Events that were dropped because the outbox was full, or because the block was left."""
+        """The number of events that were dropped because the outbox was full, or when the block was left."""
         return self._outbox.dropped
 
     async def __aenter__(self) -> Membership:

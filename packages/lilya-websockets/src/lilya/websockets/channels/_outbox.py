@@ -35,7 +35,7 @@ class Dropped:
     """Events are missing here, because the outbox was full. They may still be in the history.
 
     Args:
-        count: How many.
+        count: The number of missing events.
     """
 
     count: int
@@ -43,13 +43,13 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Somebody has joined a channel, or has left it.
+    """A member has joined or left a channel.
 
     Args:
-        type: Which of the two.
-        member: Who.
-        sockets: How many members with the same `key` are in the channel after that. A member without a key
-            is alone.
+        type: Whether the member joined or left.
+        member: The member.
+        sockets: The number of members with the same `key` that are in the channel after that. A member
+            without a key counts alone.
     """
 
     type: Literal["join", "leave"]
@@ -63,15 +63,15 @@ class Presence:
 
     @property
     def of_person(self) -> bool:
-        """Whether the person has come or gone: this was the first socket with its key, or the last one."""
+        """Whether the person has joined or left: this was the first or the last socket with its key."""
         return self.sockets == (1 if self.type == "join" else 0)
 
     @classmethod
     def of(cls, event: Event) -> Presence:
-        """Who has come or gone, by an event in the companion of a channel.
+        """Read an event in the channel that `presence_of` names.
 
         Raises:
-            KeyError, TypeError, ValueError: It does not say so.
+            KeyError, TypeError, ValueError: The event is not a join or a leave.
         """
         told = event.json()
         kind, id = told["type"], told["id"]
@@ -95,10 +95,10 @@ Form: TypeAlias = tuple[Encode, tuple[str, ...]]
 
 
 class OutboxFull(ChannelsError):
-    """A subscription has ended, because its outbox was full. Nothing before that is missing.
+    """A subscription has ended because its outbox was full. No event before that is missing.
 
     Args:
-        positions: The last event of each channel that was given: `since` for another subscription.
+        positions: The last event that you got of each channel. Pass it as `since` to another subscription.
     """
 
     def __init__(self, positions: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Publishing without an event loop: from a view of Django, a task of Celery, or a script."""
+"""Publishing without an event loop: from a Django view, a Celery task, or a script."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ _AGAIN: Final = (0.05, 1.0)
 
 
 class Publisher:
-    """Publishes to channels on Redis, synchronously, from any thread.
+    """Publish to channels on Redis without an event loop, from any thread.
 
-    Those who listen use `Channels` with the same URL and the same `prefix`. A publisher connects when it
-    publishes for the first time. Use it by `with`, or call `close` in the end.
+    The processes that listen use `Channels` with the same URL and the same `prefix`. A publisher connects
+    when it publishes for the first time. Use it with `with`, or call `close` at the end.
 
     Args:
-        url: `redis://…`, `redis+cluster://…` or another URL of Redis, as of `Channels`.
-        history: Events kept of each channel. Give the same value as to `Channels`; so, too, of the others.
-        max_age: Seconds that an event is kept, or `None`.
-        prefix: What the names of all keys start with.
-        publish_timeout: Seconds in which Redis must have answered. `None` waits as long as it takes.
-        expire: Seconds after which a channel that nobody publishes to or reads is forgotten.
+        url: A URL of Redis, as for `Channels`: `redis://…`, `redis+cluster://…` and the like.
+        history: The number of events kept in each channel. Give this and the other options the same values as
+            for `Channels`.
+        max_age: How long an event is kept, in seconds, or `None`.
+        prefix: The start of all keys.
+        publish_timeout: Seconds to wait for an answer of Redis. `None` waits without a limit.
+        expire: Seconds after which a channel is forgotten if nobody publishes to it or reads it.
         credentials: A `CredentialProvider` of redis-py, instead of a password in the URL.
 
     Raises:
@@ -98,16 +99,17 @@ class Publisher:
         Args:
             channel: The channel's name.
             data: Text that encodes to UTF-8, or bytes-like.
-            exclude: Who does not get it: those that joined with this `key`, or the `id` of one receiver.
-            idempotency_key: See `Channels.publish`, as `history` and `max_age`.
-            history: Events of the channel that are kept from now on.
-            max_age: Seconds that this event is kept.
+            exclude: The receivers that do not get the event: those that joined with this `key`, or the one
+                with this `id`.
+            idempotency_key: See `Channels.publish`.
+            history: The number of events to keep in the channel from now on, see `Channels.publish`.
+            max_age: The seconds to keep this event, see `Channels.publish`.
 
         Returns:
             The event's id.
 
         Raises:
-            TypeError: An argument of another type.
+            TypeError: An argument of the wrong type.
             ValueError: An invalid name, or text with a lone surrogate.
             BrokerError: Redis refuses, or does not answer within `publish_timeout`. Without an answer the
                 event may have been kept; it is never kept twice.
@@ -124,8 +126,8 @@ class Publisher:
 
         Args:
             channel: The channel's name.
-            data: What JSON can hold.
-            **wishes: What `publish` takes by name.
+            data: Any value that JSON can hold.
+            **wishes: The keyword arguments of `publish`.
 
         Raises:
             TypeError: The data, or a value in it, cannot be encoded as JSON.

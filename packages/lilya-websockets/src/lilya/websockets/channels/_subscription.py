@@ -49,7 +49,7 @@ class _Outbox(Outbox):
 
 
 class Subscription(AsyncIterator[Item]):
-    """What `Channels.subscribe` returns: an asynchronous context manager, and in it an iterator."""
+    """What `Channels.subscribe` returns: an asynchronous context manager, and in its block an iterator."""
 
     __slots__ = (
         "_history",
@@ -65,9 +65,9 @@ class Subscription(AsyncIterator[Item]):
     )
 
     positions: dict[str, str]
-    """By channel, the id of the last event that was given: `since` for who wants to go on after it. Before
-    the first one, where the subscription began. Only a channel that began with events of `history` has none
-    until the first of them was given."""
+    """By channel, the id of the last event that you got: pass it as `since` to continue from there. Before
+    the first event, the position where the subscription started. A channel that started with events from its
+    `history` has no position until you got the first of them."""
 
     def __init__(
         self,
@@ -96,22 +96,22 @@ class Subscription(AsyncIterator[Item]):
 
     @property
     def id(self) -> str:
-        """What `publish` takes as `exclude`, in every process. It begins with a NUL, and is unique."""
+        """A unique id that starts with a NUL. Pass it as `exclude` to `publish`, in any process."""
         return self._outbox.id
 
     @property
     def pending(self) -> int:
-        """Items that wait to be taken."""
+        """The number of items that wait."""
         return self._outbox.pending
 
     @property
     def sent(self) -> int:
-        """Items that were taken."""
+        """The number of items that you got."""
         return self._outbox.sent
 
     @property
     def dropped(self) -> int:
-        """Events that were dropped because the outbox was full, or because the block was left."""
+        """The number of events that were dropped because the outbox was full, or when the block was left."""
         return self._outbox.dropped
 
     async def __aenter__(self) -> Subscription:

@@ -39,7 +39,7 @@ def describe_frames(frames: Sequence[FrameType], root: Path | None = None, prefe
         prefer: A file whose frames count before all others.
 
     Returns:
-        `file:line` and the line itself.
+        The file and the number of the line, and the line itself.
     """
 
     def own(frame: FrameType) -> bool:

@@ -164,7 +164,7 @@ class Reader:
         `next` does the same, and more, and takes longer. Ask only if `at_rest`.
 
         Returns:
-            The payload, inflated; of a text, the bytes. None says that it is something else: ask `next`.
+            The inflated payload; of a text, the bytes. None if it is something else, which `next` returns.
 
         Raises:
             Fault: The client has broken a rule.
