@@ -91,7 +91,7 @@ def blocks_of_redis(found: Results) -> dict[str, str]:
 def blocks_of_scale(found: Results) -> dict[str, str]:
     """The same for the file of channels at scale, or for none of it."""
     command = "`python3 noxfile.py -s bench -- scale --write`"
-    made = dict.fromkeys(("scale-run", "many", "storm", "slow", "outage"), "Not measured yet.")
+    made = dict.fromkeys(("scale-run", "many", "busy", "storm", "slow", "outage"), "Not measured yet.")
     if not found:
         return {**made, "scale-run": f"Not measured yet: {command} does it."}
     rounds = found["rounds"]
@@ -99,7 +99,8 @@ def blocks_of_scale(found: Results) -> dict[str, str]:
     made["scale-run"] = f"{command} measured this ([`scale.json`](performance/scale.json)). " + _run(
         "scale", found, length
     )
-    for name, make in {"many": _many, "storm": _storm, "slow": _slow, "outage": _outage}.items():
+    makers = {"many": _many, "busy": _busy, "storm": _storm, "slow": _slow, "outage": _outage}
+    for name, make in makers.items():
         if name in found:
             made[name] = make(found[name])
     return made
@@ -252,6 +253,21 @@ def _many(found: Results) -> str:
                 *(number(row[key]["value"]) if key == "missing" else spread(row[key]) for key in columns),
             ]
             for count, row in found.items()
+        ],
+    )
+
+
+def _busy(found: Results) -> str:
+    names = {"pushed": "pushed", "XREAD BLOCK": "`XREAD BLOCK`"}
+    return _report.table(
+        ["Redis, µs per message", *names.values(), "pushed, times the other"],
+        [
+            [
+                load,
+                *(spread(kinds[kind]) for kind in names),
+                number(kinds["pushed"]["value"] / kinds["XREAD BLOCK"]["value"]),
+            ]
+            for load, kinds in found.items()
         ],
     )
 

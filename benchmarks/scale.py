@@ -24,6 +24,10 @@ client comes back with a position before 300 such events, while the process publ
 to another channel. Measured are how many events arrive, how long that takes, and how many bytes the link
 carries, each beside what the events need.
 
+`busy`: one connection publishes messages of 200 bytes to one channel, and another one receives them. Measured
+is the processor time of Redis for each message, when it pushes events, as for channels, and when readers wait
+in the stream, as in the design before; see `benchmarks._busy`.
+
 `outage`: one process publishes 200 messages per second and another one receives them. Both are cut off from
 Redis for a second: all connections break, and new ones fail. This is done with channels, with plain pub/sub
 of redis-py, and with what other libraries have for Redis. A message is lost if its publish returned without
@@ -51,16 +55,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _channels_report, _report, _system
+from benchmarks import _busy, _channels_report, _report, _system
 from benchmarks._channels_report import progress
 from benchmarks.redis import LIMIT, LOW, SIZE, Worker, processor_time, say, server_version, told
 from tests.lilya_websockets.redis_server import RedisServer
 
-CASES = ("many", "storm", "slow", "outage")
+CASES = ("many", "busy", "storm", "slow", "outage")
 MANY = (10, 1_000, 5_000, 20_000)
 ONE_MORE = 200  # channels that are joined and left, one after the other
 # The storm: sockets, events that each has missed, bytes of each event, seconds within which they come.
 STORM = (500, 1_000, 1_000, 5.0)
+BUSY = (8_000, 5)  # messages, and rounds
 # On slow links: events, and bytes of each. By kind: bytes per second.
 LARGE = (300, 200_000)
 SLOW = {"live": 4_000_000, "history": 10_000_000}
@@ -808,6 +813,21 @@ def peer_in_outage(kind: str, *seconds: float) -> dict[str, Any]:
         return {"missing": str(error)}
 
 
+def measure_busy(count: int, rounds: int) -> dict[str, Any]:
+    """By load and by how a message gets to its reader: µs of the server's processor for each."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for number in range(rounds):
+        # Who comes first changes, because what comes later may have it better.
+        for kind in _busy.KINDS[:: 1 if number % 2 else -1]:
+            for load, at_a_time in _busy.LOADS.items():
+                progress(f"round {number + 1} of {rounds}: one busy channel, {kind}, {load}")
+                costs = found.setdefault(load, {}).setdefault(kind, [])
+                costs.append(1e6 * _busy.cost(kind, at_a_time, count))
+    return {
+        load: {kind: _report.spread(costs) for kind, costs in kinds.items()} for load, kinds in found.items()
+    }
+
+
 def in_rounds(rounds: int, measured: Mapping[str, Callable[[], dict[str, float]]]) -> dict[str, Any]:
     """The medians of all figures, by name."""
     found: dict[str, dict[str, list[float]]] = {}
@@ -828,6 +848,8 @@ def run(cases: Collection[str], rounds: int, seconds: float) -> dict[str, Any]:
     if "many" in cases:
         runs = {str(count): partial(measure_many, count, seconds) for count in MANY}
         found["many"] = in_rounds(rounds, runs)
+    if "busy" in cases:
+        found["busy"] = measure_busy(*BUSY)
     if "storm" in cases:
         sockets, missed, size, window = STORM
         found["storm"] = {
@@ -859,6 +881,9 @@ def faults(found: dict[str, Any]) -> list[str]:
     wrong = []
     if any(row["missing"]["most"] for row in found.get("many", {}).values()):
         wrong.append("many: messages never came")
+    for load, kinds in found.get("busy", {}).items():
+        if kinds["pushed"]["value"] > 1.1 * kinds["XREAD BLOCK"]["value"]:
+            wrong.append(f"busy, {load}: to push costs the server over 10 % more than to wait in the stream")
     if "storm" in found:
         storm_, runs = found["storm"], found["storm"]["runs"]
         if runs["with"]["errors"]["most"] or runs["without"]["errors"]["most"]:

@@ -37,6 +37,15 @@ def test_many_channels() -> None:
 
 
 @with_redis
+def test_one_busy_channel() -> None:
+    found = scale.measure_busy(64, 1)
+    assert list(found) == ["16 publishes at a time", "one at a time"]
+    for kinds in found.values():
+        assert kinds["pushed"]["value"] > 0
+        assert kinds["XREAD BLOCK"]["value"] > 0
+
+
+@with_redis
 @pytest.mark.parametrize("sockets", [0, 5])
 def test_a_storm(sockets: int) -> None:
     found = scale.measure_storm(sockets, 30, 100, 0.3)
@@ -265,6 +274,7 @@ CLEAN: dict[str, Any] = {
             "missing": NOTHING,
         }
     },
+    "busy": {"one at a time": {"pushed": {**ROW, "value": 1.1}, "XREAD BLOCK": ROW}},
     "storm": {
         "sockets": 1,
         "missed": 1,
@@ -328,6 +338,7 @@ def planted(path: tuple[str, ...], value: object) -> dict[str, Any]:
     ("path", "value", "said"),
     [
         (("many", "10", "missing", "most"), 1, "many: messages never came"),
+        (("busy", "one at a time", "pushed", "value"), 1.12, "busy, one at a time: to push costs"),
         (("storm", "runs", "with", "errors", "most"), 1, "storm: publishes to another channel failed"),
         (("storm", "runs", "without", "errors", "most"), 1, "storm: publishes to another channel failed"),
         (("storm", "runs", "with", "received", "least"), 0, "storm: not every client was sent all"),
@@ -384,6 +395,8 @@ def test_one_case_was_measured() -> None:
     [
         ("many", "10", "p99", "value"),
         ("many", "10", "missing", "value"),
+        ("busy", "one at a time", "pushed", "value"),
+        ("busy", "one at a time", "XREAD BLOCK", "most"),
         ("storm", "runs", "with", "errors", "most"),
         ("storm", "runs", "with", "received", "least"),
         ("slow", "history", "received"),
