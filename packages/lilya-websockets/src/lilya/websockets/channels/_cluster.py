@@ -1,18 +1,18 @@
-"""A cluster of Redis: which node has which slot, how that is found again, and the way of a request to it.
+"""A Redis cluster: which node has which slot, how a change is noticed, and how a request gets to its node.
 
 The rules of this file:
 
-- There is a link to each primary. A node that has no slot any more is let go, and what was asked of it is
-  asked of others.
-- Whatever says that a slot may be elsewhere (`MOVED`, an outage, a channel that is unsubscribed) has the
-  nodes asked for all slots, first the one that was named. That goes on until each slot has a node that
+- There is a link to each primary. When a node has no slots any more, its link is closed, and the requests
+  that wait for it go to other nodes.
+- Anything that suggests that a slot has moved (`MOVED`, an outage, a channel that was unsubscribed) makes the
+  cluster ask the nodes for all slots, first the node that was named. It asks until each slot has a node that
   answers.
-- What a channel is asked goes in one lane, to one node at a time. A request that is sent on waits until
-  everything that was asked of the channel there is answered, and goes before everything that came after it.
-  So the numbers of publishes rise in each channel, on whatever nodes it is.
-- A publish that was sent on has not been done, and gets a new number. One that had no answer before that
-  keeps its number, because it may have been done. If a later one is kept already, its number tells nothing
-  any more: then it fails, and says so.
+- The requests about one channel form a lane, and go to one node at a time. When a node redirects a request,
+  the request waits until all earlier ones of its lane are answered there, and goes before all later ones. So
+  the numbers of publishes rise in each channel, whichever nodes have it.
+- A publish that was redirected was not done, and gets a new number. A publish that had no answer before may
+  have been done, and keeps its number. If a later one was kept meanwhile, the server can no longer tell from
+  the number whether it was done. Then it fails, and the error says so.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ _ON: Final = (0.01, 0.5)
 _IDLE: Final = 30.0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False)  # by identity: nodes are keys
 class Node:
-    """What there is for one server."""
+    """One server: its link, with the three lines."""
 
     link: Link
     publishing: Pipe
@@ -108,7 +108,8 @@ class Cluster:
         self.nodes: dict[Address, Node] = {}
         self._owners: list[Node | None] = [None] * SLOTS
         self._others: set[Address] = set()  # replicas, who can be asked, too
-        self._epoch = -1  # of the newest view of the cluster
+        # Of the newest view of the cluster. Nodes that were cut off have older views, and must not win.
+        self._epoch = -1
         self._first: Address | None = None  # who is to be asked first
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -144,6 +145,7 @@ class Cluster:
             arguments = {**self._place.arguments, "host": host, "port": port}
             link = Link(arguments, f"{host}:{port}", self._prepare, self._scripts, changed=self._changed)
             node = self.nodes[address] = self._make(link)
+            # It is the first line, which notices an outage and ends it, so it is there in any case.
             node.publishing.line.start()
         return node
 
@@ -156,6 +158,7 @@ class Cluster:
     def astray(self, slot: int, error: ResponseError | None) -> None:
         """A slot is not where it was thought to be."""
         if isinstance(error, MovedError):
+            # The node says itself where the slot is. Requests go there at once, and a full view follows.
             address = self._address(error)
             self._first = address
             self._owners[slot] = self.node_at(address)
@@ -202,10 +205,11 @@ class Cluster:
             try:
                 try:
                     await self._refresh()
-                finally:  # what was heard by other ways holds all the same
+                finally:  # a `MOVED` has changed the owners even if no node has answered just now
                     await self._settle()
             except Exception as error:  # also what nobody expects: without this task an outage would not end
                 self.reason = reason(error)
+            # Always: during a migration each request could ask for another view.
             await asyncio.sleep(random.uniform(delay / 2, delay))
             if self.ready.is_set() and not self._wanted.is_set():
                 delay = first
@@ -217,6 +221,7 @@ class Cluster:
 
     async def _refresh(self) -> None:
         """Ask the nodes in turn, until one has a view that is not older than what is known."""
+        # In random order: otherwise all processes ask the same node.
         others = [*{*self._place.addresses, *self.nodes, *self._others}]
         random.shuffle(others)
         if self._first is not None:
@@ -234,7 +239,7 @@ class Cluster:
             if best is None or epoch > best[0]:
                 best = epoch, slots
             if epoch >= self._epoch:
-                break
+                break  # else a node that was cut off: perhaps another one knows more
         if best is None:
             raise RedisError(f"no node of the cluster answers ({'; '.join(reasons)})")
         self._epoch, slots = best
@@ -243,6 +248,7 @@ class Cluster:
     async def _ask(self, address: Address) -> tuple[int, View]:
         """What a node says about the cluster, and how new that is."""
         host, port = address
+        # A connection of its own, closed at once: the lines may be busy with what this is needed for.
         connection = new_connection({**self._place.arguments, "host": host, "port": port}, lambda: None)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
@@ -271,7 +277,7 @@ class Cluster:
             self._others.update(addresses[1:])
         if owners != self._owners:
             self._owners = owners
-            self.lost()
+            self.lost()  # a slot at another node may have lost its data on the way
 
     def _address(self, error: AskError) -> Address:
         """Where an answer sends to. Without a host it means that of whoever has answered."""
@@ -282,13 +288,15 @@ class Cluster:
         return self._address(error)
 
     async def _settle(self) -> None:
-        """Have everything asked, and heard, where its slot is now."""
+        """Send each request, and subscribe to each channel, at the node that has the slot now."""
+        # First what waits for the wrong node. What was sent already gets its answer there.
         for node in list(self.nodes.values()):
             for route in self.routes:
                 route.take_back(node, all=False)
         self.settled()
         owners = self.primaries()
         for address, node in list(self.nodes.items()):
+            # A node that is importing its first slot has none yet, and may have been asked.
             if node not in owners and node.asked_at < self._loop.time() - _IDLE:
                 del self.nodes[address]
                 await node.stop()
@@ -331,7 +339,7 @@ def _host(name: str | bytes | None, asked: str) -> str:
 
 
 class _Routed(Request):
-    """A request that finds its node."""
+    """A request that can be sent on from node to node."""
 
     __slots__ = ("ask_at", "asks", "is_put", "lane", "order", "turns")
 
@@ -340,15 +348,17 @@ class _Routed(Request):
     ) -> None:
         super().__init__(parts, future, number)
         self.lane = lane
-        self.order = order
+        self.order = order  # among all of its route, as callers have made them
         self.turns = 0  # how often it was sent on
         self.asks = False
-        self.ask_at: Address | None = None
+        self.ask_at: Address | None = None  # where an `ASK` has sent it, for one time
         self.is_put = False  # into a pipe
         future.add_done_callback(self._done)
 
     def redirected(self, error: ResponseError) -> bool:
         cluster = self.lane.route.cluster
+        # `ASK` is for this request only: the node keeps the slot until all keys have moved. In redis-py
+        # `MovedError` is a kind of `AskError`.
         if isinstance(error, AskError) and not isinstance(error, MovedError):
             self.ask_at = cluster.asked_address(error)
         elif isinstance(error, (MovedError, TryAgainError, ClusterDownError, MasterDownError)):
@@ -364,7 +374,11 @@ class _Routed(Request):
 
 
 class _Lane:
-    """What one channel is asked."""
+    """The requests about one channel, in order.
+
+    Requests are under way at one node (`under_way`), or wait for the next try (`waiting`, perhaps with a
+    `timer`), or both. When there are none any more, the route forgets the lane.
+    """
 
     __slots__ = ("accepted", "key", "pipe", "route", "slot", "timer", "under_way", "waiting")
 
@@ -380,6 +394,7 @@ class _Lane:
 
     def add(self, request: _Routed) -> None:
         pipe = self.route.pipe_of(self.slot)
+        # Nothing overtakes what waits, and nothing goes to a second node while the first still answers.
         if pipe is None or self.waiting or (self.under_way and self.pipe is not pipe):
             self.waiting.append(request)
             if pipe is None:
@@ -399,6 +414,7 @@ class _Lane:
             return
         request.is_put = False
         self.under_way -= 1
+        # It was refused, so it was not done. What had no answer on an earlier connection keeps its number.
         if request.number and not request.doubtful:
             request.number = 0
         self.waiting.append(request)
@@ -417,6 +433,8 @@ class _Lane:
         """Ask what waits, if nothing is under way: at once, or later if that was in vain twice."""
         if self.under_way or self.timer is not None:
             return
+        # The first redirection is what a moved slot takes, and the second one what an import takes. After
+        # that the slot is in between (`TRYAGAIN`), and only time helps.
         turns = min((request.turns for request in self.waiting), default=0)
         if turns < 2:
             self._send_on()
@@ -430,11 +448,12 @@ class _Lane:
         self._send_on()
 
     def _send_on(self) -> None:
-        """Ask those of the first that wait that are to be asked at one place."""
+        """Send on the first requests that go to the same node."""
         self.waiting = [request for request in self.waiting if not request.future.done()]
         if not self.waiting:
             self.route.forget(self)
             return
+        # Requests come back in the order of the answers, and new ones have been added meanwhile.
         self.waiting.sort(key=lambda request: request.order)
         at = self.waiting[0].ask_at
         cluster = self.route.cluster
@@ -476,6 +495,7 @@ class Route(Asking):
     def request(self, parts: Sequence[bytes], *, numbered: bool = False) -> Request:
         """Have something asked of the node that has the first key."""
         key = parts[3] if parts[0] == b"EVALSHA" else parts[1]
+        # All keys of a channel have the same braces, and so one lane.
         tag = key[: key.index(b"}") + 1]
         lane = self._lanes.get(tag)
         if lane is None:

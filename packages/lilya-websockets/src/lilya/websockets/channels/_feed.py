@@ -1,22 +1,24 @@
-"""What comes to a process from a Redis server: pushed, and read from the stream where a push is missing.
+"""How events get from a Redis server to this process: pushed, and read from the stream if a push is missing.
 
 The rules of this file:
 
-- A channel is watched by a subscription to what its events are pushed on. `watch` returns when the server has
-  confirmed that, and only then is the history read. So between the two nothing is missed.
-- The positions are the caller's, and there are no others. What was pushed is compared with its channel's
-  position when it is given. If it is the next event, it is given. If it is not, the channel is looked at:
-  what comes after the position is read from the stream, and until that has come, what is pushed is held.
-- What was found out for a position is used only if that is still the position. So whoever leaves and comes
-  meanwhile is given nothing that was meant for the time before.
-- Each line to the server that is made anew has every channel looked at: what was pushed meanwhile is lost.
-- Each channel's end is compared with its position every half minute. That finds a last event that was
-  never pushed, and keeps what is watched from expiring.
-- Questions of operators come as pushes, too. One is answered when everything before it was given, see
-  `_status`.
-- One life of a channel has one order, of times and of numbers. A position whose event is not in the stream,
-  though that reaches as far, is of another branch: a replica that was behind has become the primary. The
-  gap goes to the newest event that this process has given and that is still there.
+- To watch a channel is to subscribe to the pub/sub channel on which its events are pushed. `watch` returns
+  when the server has confirmed the subscription. The caller reads the history only then. So no event is
+  missed between the two.
+- The positions belong to the caller, and this file keeps no others: two copies could differ, and then a gap
+  would go unnoticed. An event that was pushed is compared with the position of its channel when it is handed
+  out. If it is the next event, it is handed out. If not, the events after the position are read from the
+  stream, and what is pushed meanwhile is held until they have come.
+- What was read for a position is used only if that is still the position. So if everybody leaves a channel
+  and somebody joins it while it is read, they get nothing that was meant for those before.
+- After a reconnect, every channel is read from its position: what was pushed meanwhile is lost.
+- Every half minute the end of each channel is compared with its position. This finds a last event that was
+  never pushed, and keeps a channel from expiring while somebody watches it.
+- The questions of operators are pushed, too. A question is answered when everything pushed before it was
+  handed out, see `_status`.
+- In one life of a channel, times and numbers have the same order. If the stream reaches as far as a position
+  and does not have its event, the position is of another branch: a replica that was behind has become the
+  primary. Then the gap goes back to the newest event that this process has handed out and that still exists.
 """
 
 from __future__ import annotations
@@ -89,16 +91,21 @@ class Feed:
         self._astray = astray
         self._age = age
         self._expire = expire
-        # Which memory of the server this is, by slot; none where it has to be asked.
+        # By slot, the id of the memory that the server has; another one after it has lost its data. The
+        # position of an empty channel holds it. So it shows whether the channel can have had events that are
+        # lost.
         self._memories: dict[int, str] = {}
-        self._lives = 0  # of memories: one that was asked for before is another one's
+        self._lives = 0  # rises when these are forgotten: an answer to an earlier question is of no use then
         self._watched: dict[str, Watched] = {}
         self._arrived: deque[tuple[Watched, bytes]] = deque()
         self._size = 0
         self._room = asyncio.Event()
         self._news = asyncio.Event()
         self._positions: Mapping[str, str] = {}
-        self._noticed: dict[Watched, None] = {}  # to be looked at, when what was given has its effect
+        # Channels to read. Those in `_noticed` wait for the next `read`: only then has the caller moved the
+        # positions past what it was given last, and a position that is behind would have the same events read
+        # again.
+        self._noticed: dict[Watched, None] = {}
         self._to_look: dict[Watched, None] = {}
         self._look_at = asyncio.Event()
         self._suspects: dict[Watched, None] = {}
@@ -197,6 +204,8 @@ class Feed:
 
     async def room(self) -> None:
         """Wait until there is room for more."""
+        # While the listener waits here it reads nothing, so the server keeps what is pushed, up to its own
+        # limit.
         most, bytes_at_most = _WAITING
         while len(self._arrived) > most or self._size > bytes_at_most:
             self._room.clear()
@@ -260,6 +269,7 @@ class Feed:
         slot = self._keys.slot_of(self._keys.pushed(channel))
         memory = self._memories.get(slot)
         if memory is None:
+            # The connection may be lost while this waits. Then the answer is used once, and not kept.
             life = self._lives
             request = self._pipe.request(self._keys.script("memory", [self._keys.memory_of(slot)], epoch()))
             memory = (await request.future).decode()
@@ -280,6 +290,7 @@ class Feed:
             found = self._take(positions)
             if found:
                 return found
+            # `_take` may have found only what is nobody's any more, and noticed something while it did.
             if not (self._noticed or self._arrived or self._found):
                 self._news.clear()
                 await self._news.wait()
@@ -301,18 +312,19 @@ class Feed:
     def _take(self, positions: Mapping[str, str]) -> list[Event | Gap]:
         """Some hundred items that follow the positions, in order."""
         taken: list[Event | Gap] = []
-        reached: dict[str, Id] = {}  # by what was taken, and is in no position yet
+        # Where the channels are after what was taken here. The caller moves the positions only afterwards.
+        reached: dict[str, Id] = {}
         while len(taken) < _GIVEN:
             if self._found:
                 taken += self._take_found(positions, reached)
             elif self._arrived:
                 watched, pushed = self._arrived[0]
                 if watched.hear is not None and taken:
-                    break  # what was taken has to be given first
+                    break  # a question is about what was handed out, so that has to come first
                 self._arrived.popleft()
                 self._size -= len(pushed)
                 if self._watched.get(watched.name) is not watched:
-                    continue
+                    continue  # it was left, and perhaps joined again, after this was pushed
                 if watched.hear is not None:
                     watched.hear(pushed)
                     continue
@@ -348,6 +360,8 @@ class Feed:
             logger.error("what was pushed to channel %r is no event: %r", name, pushed[:80])
             return None
         id, event = found
+        # The first event of any life follows the position of an empty channel, if the server has lost nothing
+        # since.
         if id.seq == at.seq + 1 and (id.epoch == at.epoch or self._was_empty(watched, at)):
             if id.ms >= at.ms or not at.seq:
                 reached[name] = id
@@ -378,12 +392,14 @@ class Feed:
         reached[watched.name] = at
         self._lately.extend((watched.name, item.id) for item in items if isinstance(item, Event))
         if watched.again:
+            # Too much was pushed to hold it all. All of it is in the stream, so it is read there.
             watched.again = False
             watched.held.clear()
             more = True
         if more:
             self._notice(watched)
         else:
+            # Before what was pushed to other channels since: within the channel, the order is what counts.
             held, watched.held = watched.held, deque()
             self._size += sum(map(len, held))
             self._arrived.extendleft((watched, pushed) for pushed in reversed(held))
@@ -395,6 +411,8 @@ class Feed:
         """Read what comes after positions. No channel waits for that of another one to be read."""
         while True:
             self._look_at.clear()
+            # A task for each channel: a large one must not hold up the others. The pipe limits what is under
+            # way.
             for watched in self._to_look:
                 self._spawn(self._look_into(watched))
             self._to_look.clear()
@@ -423,6 +441,7 @@ class Feed:
             if not watched.unreadable:
                 watched.unreadable = True
                 logger.error("channel %r cannot be read: %s", watched.name, reason(error))
+            # As if nothing was wrong: the next push, or the next comparison, has the channel read again.
             watched.held.clear()
             watched.looking = False
             return
@@ -460,10 +479,10 @@ class Feed:
         if end is None:
             if was_empty:
                 return [], at, False
-            to = Id(
-                standing.now, 0, await self.memory_of(name)
-            )  # its life is over, and no other one has begun
+            # The channel's life is over, and no other one has begun.
+            to = Id(standing.now, 0, await self.memory_of(name))
         elif at.epoch != end.epoch and not was_empty:
+            # Another life: what is kept of it follows the gap.
             to = standing.begin or end
         elif at.epoch == end.epoch and standing.is_elsewhere(at):
             to = await self._branch(name, end)
@@ -479,6 +498,7 @@ class Feed:
 
     async def _branch(self, name: str, end: Id) -> Id:
         """The newest event that was given and is still there; else the end of what there is."""
+        # Only the newest entries are compared. A replica is behind by moments, not by hundreds of events.
         given = {id for channel, id in self._lately if channel == name}
         newest = (b"XREVRANGE", self._keys.of(name)[0], b"+", b"-", b"COUNT", b"%d" % _COUNT)
         for raw, fields in await self._pipe.request(newest).future:
@@ -493,6 +513,7 @@ class Feed:
     async def _check(self) -> None:
         """Compare each channel's end with its position, a part of the channels at a time."""
         while True:
+            # A part each second, so that thousands of channels cause no burst.
             for part in self._parts():
                 await asyncio.sleep(_CHECK / _PARTS)
                 for start in range(0, len(part), _TOGETHER):
@@ -529,14 +550,15 @@ class Feed:
             if watched.refused is not None and watched.listener is not None:
                 watched.listener.again(watched)  # it may be allowed now
             if (
-                now != position
+                now != position  # something came meanwhile, so the two cannot be compared
                 or end.decode() == position
                 or (not end and self._was_empty(watched, Id.parse(position)))
             ):
                 watched.suspected = ""
             elif watched.suspected == position:
-                self._notice(watched)  # a second later, and nothing was pushed
+                self._notice(watched)  # a second later, still nothing was pushed: nothing will be
             else:
+                # The push may be on its way. The next part, a second later, has this channel once more.
                 watched.suspected = position
                 self._suspects[watched] = None
 

@@ -7,14 +7,15 @@ The rules of this file:
 - There are three lines to a server, and no more, however many channels there are: to publish, to ask, and to
   hear what is pushed. Answers come in the order of the questions, so a page of history would hold back every
   publish behind it, and a burst of pushes would hold back both. A line that nobody needs yet is not opened.
-- In an outage the first line tries again, after a random time that grows. The others wait for it. The time
-  starts small again only when all lines are back, because a server may accept one connection and no more.
+- In an outage only the first line tries to connect, after a random delay that grows. The other lines wait for
+  it. The delay starts small again only when all lines are back: a server may accept one connection and refuse
+  the next, and that must not become a tight loop.
 - A request without an answer is sent again, in its old place, with its old number. The server remembers the
-  last number of each publisher, so what was kept already is not kept twice. That needs numbers that rise: a
-  request that was refused gets a new one, and only after everything sent with it was answered.
-- A time limit is for progress: it starts again with every byte that comes or goes. Only who waits for an
-  answer has a limit for all of it, and not where the answer is large.
-- Whatever comes from the server, the tasks go on. What cannot be read is an outage.
+  last number of each publisher, so it does not keep the same event twice. This works only if the numbers
+  rise. So a request that was refused gets a new number, and only after everything sent with it was answered.
+- A time limit is for progress: it starts again with every byte that is sent or received. Only a caller that
+  waits for a small answer has a limit for the whole answer.
+- Whatever the server sends, the tasks go on. An answer that cannot be read is an outage.
 """
 
 from __future__ import annotations
@@ -94,7 +95,10 @@ class Late(Exception):
 
 
 class Limit:
-    """A time limit that costs next to nothing to move: its timer is set anew only when it has come too early.
+    """A time limit that is cheap to move.
+
+    Each byte that comes moves one. A timer of the event loop would have to be cancelled and made again each
+    time. So the timer stays, and when it fires too early, it is set for the rest of the time.
 
     Args:
         late: Called when the time is over.
@@ -111,6 +115,7 @@ class Limit:
     def set(self, seconds: float) -> None:
         """Let so many seconds be left from now on."""
         self._at = self._loop.time() + seconds
+        # Only an earlier limit needs another timer. For a later one, `_fire` finds that time is left.
         if self._timer is not None and self._timer.when() > self._at:
             self._timer.cancel()
             self._timer = None
@@ -140,11 +145,13 @@ class Limit:
 
 
 class _Use:
-    """A block that uses a connection: left when another line has found the server to be away, or when late.
+    """A block that uses a connection. It ends when another line finds that the server is away, or when late.
 
     Raises:
         TimeoutError: It was late.
     """
+
+    # The same object is entered for each connection of a line, one after the other.
 
     def __init__(self) -> None:
         self._scope: anyio.CancelScope
@@ -178,7 +185,7 @@ class _Use:
 
 
 class _Counted:
-    """A stream that tells of each piece that has come, however much of an answer it is."""
+    """A stream that reports each piece of data: half of a large answer is progress, too."""
 
     def __init__(self, stream: StreamReader, came: Callable[[], None]) -> None:
         self._stream = stream
@@ -205,15 +212,16 @@ class _Counted:
         return b"".join(parts)
 
 
-# The client takes the parser of the protocol that is spoken, but only where the parser is one of its own. The
-# one of the newer protocol takes a missing value of the older one for text, and is lost from there on.
+# redis-py chooses the parser for the protocol (RESP2 or RESP3), but only if `parser_class` is one of its own.
+# Ours is not, so the choice is made here. It has to be RESP2: the parser for RESP3 reads a missing value of
+# RESP2 as text, and then takes every later answer for the one before it.
 _Base: Any = DefaultParser if DefaultParser is _AsyncHiredisParser else _AsyncRESP2Parser
 
 
 class _Parser(_Base):  # type: ignore[misc]  # one of two, as what is installed allows
-    """The client's own parser, which tells of its progress, and knows what nodes of a cluster refuse."""
+    """The parser of redis-py. It also reports progress, and knows the errors of the nodes of a cluster."""
 
-    # Older versions of the client have these in another parser.
+    # Older versions of redis-py know these errors only in the parser for clusters.
     EXCEPTION_CLASSES = {  # noqa: RUF012 - it is so in the class above
         **_Base.EXCEPTION_CLASSES,
         "ASK": AskError,
@@ -281,17 +289,19 @@ class Line:
         is_first = self is link.lines[0]
         while True:
             try:
+                # The first line connects outside the block: in an outage it is the one that the others wait
+                # for, so the outage must not interrupt it.
                 if is_first and self.connection is None:
                     await link.back_off()
                     self.connection = await self.connect()
                     link.reached()
-                # One block for all that is done on a connection: it costs more to enter than to ask.
+                # One block for everything on this connection: to enter it costs more than a request.
                 with self.use:
                     if self.connection is None:
                         await link.up.wait()
                         self.connection = await self.connect()
                     await self._serve(self.connection)
-            except Exception as error:  # also what nobody expects: a dead task would be an outage for good
+            except Exception as error:  # of any kind: without this task the outage would never end
                 link.lose(error)
             finally:
                 connection, self.connection = self.connection, None
@@ -343,7 +353,8 @@ class Link:
     async def connect(self, name: str, came: Callable[[], None] = lambda: None) -> Connection:
         """A connection on which everything is known that is used."""
         if self._find is not None and name == self.lines[0].name:
-            # The others go where the first one has gone: what one publishes is pushed to another.
+            # The other lines connect to the same server as the first: what is published on one of them has to
+            # be pushed on another. If each asked Sentinel, a failover could come between.
             self._arguments["host"], self._arguments["port"] = await self._find()
         connection = new_connection(self._arguments, came)
         try:
@@ -369,6 +380,7 @@ class Link:
 
     async def back_off(self) -> None:
         """Wait before the server is tried again."""
+        # From 0 on: processes that have lost the same server must not come back at the same moment.
         limit = min(_FIRST_DELAY * 2 ** min(self.attempts, 20), _LAST_DELAY)
         self.attempts += 1
         await asyncio.sleep(random.uniform(0, limit))
@@ -381,12 +393,14 @@ class Link:
     def lose(self, error: BaseException) -> None:
         """The server is away: nothing of any connection is trusted any more."""
         self.reason = reason(error)
+        # Further errors of the same outage only change the reason. So it is logged once.
         if not self.down:
             self._lost_at = asyncio.get_running_loop().time()
             self.ready = anyio.Event()
             logger.warning("Redis at %s is away: %s. Trying again", self.where, self.reason)
         self.up.clear()
         for line in self.lines:
+            # A line that was never used has nothing to come back to, and `ready` must not wait for it.
             if line.is_started:
                 self.down.add(line.name)
                 line.use.leave()
@@ -411,14 +425,14 @@ class Request:
     __slots__ = ("doubtful", "future", "number", "parts", "until")
 
     asks = False
-    """Whether it is sent to a node that the slot is still on its way to."""
+    """Whether it is sent with `ASKING`, to a node that is still importing the slot."""
 
     def __init__(self, parts: Sequence[bytes], future: asyncio.Future[Any], number: int | None) -> None:
         self.parts = parts
         self.future = future
-        self.until = math.inf  # when somebody stops to wait for the answer
-        self.number = number  # of a publish, 0 until it is sent
-        self.doubtful = False  # it was sent, and may have been done: there was no answer
+        self.until = math.inf  # when the caller stops waiting for the answer
+        self.number = number  # of a publish, 0 until it is sent; `None` if it is not one
+        self.doubtful = False  # it was sent and not answered: the server may have done it
 
     def redirected(self, error: ResponseError) -> bool:
         """Whether an answer means that something else is to be asked. Then that has begun."""
@@ -450,7 +464,8 @@ class Asking(ABC):
         self.timeout = timeout
         self._is_patient = patient
         self._came_at = -math.inf
-        # Whose answers somebody waits for, and not for ever. All wait equally long: so they are in order.
+        # Requests with a caller and a time limit. The limit is the same for all, so they are in order of
+        # time, and one timer, for the oldest, is enough.
         self._awaited: deque[Request] = deque()
         self._give_up_at = Limit(self._give_up)
         self._is_stopped = False
@@ -479,6 +494,8 @@ class Asking(ABC):
         request = self.request(parts, numbered=numbered)
         request.until = self._loop.time() + self.timeout
         awaited = self._awaited
+        # Answered requests leave here, and not when they are answered: that would be in the middle of the
+        # queue.
         while awaited and awaited[0].future.done():
             awaited.popleft()
         if not awaited:
@@ -503,6 +520,7 @@ class Asking(ABC):
     def _give_up(self) -> None:
         """Tell those who have waited for too long."""
         awaited, now = self._awaited, self._loop.time()
+        # A patient caller is late only if nothing at all has come for that long, for whomever.
         since = self._came_at + self.timeout if self._is_patient else -math.inf
         while awaited and (awaited[0].future.done() or max(awaited[0].until, since) <= now):
             fail(awaited.popleft(), Late())
@@ -611,11 +629,12 @@ class Pipe(Asking):
 
     async def _exchange(self, connection: Connection) -> None:
         """Send what is there, and hand on the answers."""
+        # `batch` is `self.sent`: what is in it when this ends has no answer.
         batch, queue = self.sent, self._queue
         size, pieces = 0, []
         while queue and len(batch) < self._most and size < _BATCH_BYTES:
             request = queue.popleft()
-            if not request.future.done():
+            if not request.future.done():  # else the caller has given up, and it was never sent
                 batch.append(request)
                 pieces.append(self._packed(request))
                 size += len(pieces[-1])
@@ -629,10 +648,14 @@ class Pipe(Asking):
             await self._send(connection, pieces, size)
             while batch:
                 try:
+                    # The answer to `ASKING` comes first. Then a redirection is answered to the request
+                    # itself.
                     if batch[0].asks:
                         await _read_past(connection)
                     answer = await connection.read_response()
                 except NoScriptError:
+                    # The server has restarted, or somebody has flushed its scripts. Nothing was done. What
+                    # was sent behind it is answered first, because its numbers are higher.
                     refused.append(batch.popleft())
                 except ResponseError as error:
                     request = batch.popleft()
@@ -640,30 +663,39 @@ class Pipe(Asking):
                         continue
                     fail(request, error)
                     if "READONLY" in str(error) or isinstance(error, ReadOnlyError):
-                        failure = error  # what was the primary is no more
+                        # The primary has become a replica. The rest of the batch still gets its answers
+                        # first.
+                        failure = error
                 else:
                     request = batch.popleft()
                     passed = bool(refused)
                     if not request.future.done():
                         request.future.set_result(answer)
                         if self._is_patient:
-                            await asyncio.sleep(0)  # to make something of it takes longer than to read it
+                            # These answers are large. Let the caller process this one before the next is
+                            # read.
+                            await asyncio.sleep(0)
         finally:
             self._progress.lift()
             if batch:
-                # Sent again it would come behind what was sent after it, with a number that says otherwise.
+                # The connection has failed. `batch` is sent again with its old numbers. What was refused has
+                # lower numbers, but would be sent after them: the server would take it for something it has
+                # kept.
                 for request in refused:
                     fail(request, ResponseError("its scripts were lost while the connection was"))
                 for request in batch:
-                    request.doubtful = True
+                    request.doubtful = True  # it must keep its number
                 self._queue.extendleft(reversed(batch))
                 batch.clear()
             else:
                 for request in refused:
                     if not request.doubtful:
+                        # It was certainly not done: it may have a new number, above those that have passed
+                        # it.
                         request.number = None if request.number is None else 0
                     elif passed and request.number:
-                        # Its number tells nothing any more, and with another one it could be kept twice.
+                        # An earlier connection may have done it. Its old number is below one that was kept
+                        # since, so the server can no longer tell; with a new number it could be kept twice.
                         fail(request, ResponseError("its scripts were lost. It may have been kept before"))
                 self._queue.extendleft(reversed(refused))
         if failure is not None:
@@ -673,6 +705,7 @@ class Pipe(Asking):
                 await self._link.load_scripts(connection)
 
     async def _send(self, connection: Connection, pieces: list[bytes], size: int) -> None:
+        # In pieces: on a slow link one large write would look like a server that does not answer.
         if size <= _PIECE:
             await connection.send_packed_command(pieces, False)
             return
@@ -728,13 +761,13 @@ async def _read_past(connection: Connection) -> None:
 
 
 def fail(request: Request, error: Exception) -> None:
-    """Tell who waits for an answer that there is none."""
+    """Raise an error for the caller that waits for the answer, if there is still one."""
     if not request.future.done():
         request.future.set_exception(error)
 
 
 def _forget(future: asyncio.Future[Any]) -> None:
-    future.exception()  # asyncio complains about one that nobody has seen
+    future.exception()  # asyncio logs an exception that nobody has retrieved
 
 
 def reason(error: BaseException | None) -> str:

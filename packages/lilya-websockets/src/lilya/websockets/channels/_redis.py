@@ -1,8 +1,9 @@
-"""Channels on Redis, or on Valkey: a stream for each channel. For asyncio, as the client of Redis is.
+"""Channels on Redis or Valkey: a stream for each channel. For asyncio only, because redis-py is.
 
-An event is kept in its channel's stream and pushed to all processes by one script, so its number has no hole
-and a missing push shows. `_feed` takes what is pushed and reads from the stream only what is missing; `_link`
-keeps the connections: one to publish, one to ask, and one on which the pushes come. The time is the server's.
+One script appends an event to the stream of its channel and pushes it to all processes. It numbers the events
+without a hole, so a process notices when a push is missing. `_feed` takes what is pushed, and reads from the
+stream only what is missing. `_link` keeps the three connections: to publish, to ask, and to hear what is
+pushed. All times are the server's.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ __all__ = ["RedisBackend"]
 
 T = TypeVar("T")
 
-# Members of a channel that one script adds or removes: nobody else is served while it runs.
+# Members of a channel that one script adds or removes. A script blocks the server for everybody else.
 _MEMBERS: Final = 500
-# Events that are kept at least, for readers that have lost their connection.
+# Events that are kept at least, so that a process can catch up after a short outage.
 _KEPT: Final = 128
 # Channels that are looked at together, and that one question to the processes is about.
 _LOOKED_AT: Final = 256
@@ -86,7 +87,7 @@ _NO_EVENT: Final = "0-0-00000000"
 # Milliseconds: a thousand years, so that no sum of times overflows.
 _LONGEST: Final = 31_536_000_000_000
 
-# The server is not there, or not yet; and a protocol that is not its.
+# What is raised if the server is away or still starting, or if it speaks another protocol.
 _AWAY: Final = (RedisError, OSError, EOFError, ValueError)
 
 
@@ -141,7 +142,7 @@ class RedisBackend(Backend):
             Place.of(url, credentials) if client is None else Place.of_client(url, client, credentials)
         )
         self.where = self._place.where
-        new_connection(self._place.arguments, lambda: None)  # whether its options are any
+        new_connection(self._place.arguments, lambda: None)  # raises for options that redis-py does not know
         self._in_cluster = self._place.kind == "cluster"
         self._keys = Keys(prefix, self._place.database, in_cluster=self._in_cluster)
         # What the scripts are given: how many events are kept, for how long, and how long at all.
@@ -168,6 +169,7 @@ class RedisBackend(Backend):
                 "channels on Redis need asyncio: its client does not run on trio. Run the app on asyncio, "
                 "or use memory://"
             ) from None
+        # A new name at each start: the server compares the numbers of publishes by name, and they begin at 1.
         self._publisher = b"p" + secrets.token_hex(6).encode()
         self._is_known = False
         try:
@@ -179,6 +181,8 @@ class RedisBackend(Backend):
     async def _start_link(self) -> Link:
         find = finder(self._place) if self._place.kind == "sentinel" else None
         link = Link(self._place.arguments, self.where, self._prepare, self._keys.scripts, find=find)
+        # The first line of a link is the one that tries again in an outage. It is the one that is always
+        # open.
         publishing = self._publishing_pipe(link)
         self._publishing: Asking = publishing
         self._asking: Asking = self._asking_pipe(link)
@@ -186,10 +190,12 @@ class RedisBackend(Backend):
         self._feed = self._feed_at(lambda slot: listener)
         listener = Listener(link, self._feed, Words())
         self._listener = listener
+        # Connect here and not in the line's task, so that `start` raises what is wrong.
         publishing.line.start(await publishing.line.connect())
         return link
 
     async def _start_cluster(self) -> Cluster:
+        # One sequence for all nodes: a slot that moves takes the last number of this publisher along.
         numbers = itertools.count(1)
 
         def make(link: Link) -> Node:
@@ -241,13 +247,17 @@ class RedisBackend(Backend):
             self._asking.stop()
 
     async def _prepare(self, connection: Connection, line: str) -> None:
-        """See that a connection can be used for what its line is for."""
+        """Check that a connection can be used for what its line does."""
+        # Each new connection is checked: after an outage it may be another server, or the user may have other
+        # rights.
         if not self._is_known:
             await _check_server(connection, in_cluster=self._in_cluster)
         await _check_role(connection)
         if line == "publishing":
             await _check_push(connection, self._keys)
         elif line == "asking" and not self._in_cluster:
+            # What memory this server has is learned with each connection: it may have come back without its
+            # data.
             key = self._keys.memory_of(0)
             await ask(connection, b"SETNX", key, epoch())
             self._feed.remember((await ask(connection, b"GET", key)).decode())
@@ -303,7 +313,8 @@ class RedisBackend(Backend):
 
     def _published(self, answer: Any) -> str:
         if isinstance(answer, list):
-            # It is kept, and whoever reads finds it later. Why it is not pushed is told when connecting.
+            # The event is kept, but this user may not push any more. Readers find it by comparing. The next
+            # connection raises the reason, so this one is given up.
             id = published(answer)
             self._lose(_refusal(answer[1].decode(), self._keys))
             return id
@@ -347,7 +358,7 @@ class RedisBackend(Backend):
             if end is None:
                 end, now = standing.end, standing.now
             if standing.end is None or end is None or standing.end.epoch != end.epoch:
-                break  # it is empty; or it began anew between two pages
+                break  # the channel is empty, or it began again between two pages
             page = (decoded(channel, raw, fields) for raw, fields in standing.entries)
             found += [pair for pair in page if pair is not None]
             floor = max(floor, *(floor_of(raw, fields, now, max_age) for raw, fields in standing.entries), 0)
@@ -361,10 +372,12 @@ class RedisBackend(Backend):
             if standing.ended or given >= most:
                 break
             before = b"(" + standing.entries[-1][0]
+        # The position of an empty channel names the memory of the server, see `Feed`.
         if end is None and not memory:
             memory = self._feed.known_memory(slot)
             if not memory:
-                # It has to be known first: then what was read is of this memory, or of a later one.
+                # Learn the memory first and read again. The other way round, the server could lose its data
+                # in between, and the position would claim to be of the new memory.
                 await self._feed.memory_of(channel)
                 return await self.history(channel, last=last, since=since)
         history = self._history_of(after, same, memory, now, end, found, floor)
@@ -382,7 +395,7 @@ class RedisBackend(Backend):
     ) -> History:
         """What was found, without what is too old or not after the position; and whether that is all."""
         position = end or Id(now, 0, memory)
-        # Nothing is known of what was in an empty channel that has expired since.
+        # If the position is older than `expire`, the channel may have had events and may have expired since.
         was_empty = after is not None and not after.seq and after.epoch == memory
         was_empty = was_empty and after is not None and now - after.ms < int(self._expire)
         first = max(floor, after.seq if after is not None and same else 0) + 1
@@ -440,13 +453,16 @@ class RedisBackend(Backend):
             _listed(found)
             for id, value in zip(found[::2], found[1::2], strict=True):
                 joined, rest = value.decode().split(" ", 1)
-                if rest.startswith("{"):  # from before there were keys: all of its leave
+                if rest.startswith(
+                    "{"
+                ):  # of a version without `key`: the whole event that tells of the leaving
                     member = Member(channel, id.decode(), json_text(json.loads(rest)["info"]))
                     members.append((self.order_of(joined), member))
                     continue
                 quoted, left = rest.split(" ", 1)
                 member = Member(channel, id.decode(), "", unquote(quoted) or None)
-                # What stands around the info in the event that it is kept as; no name of ours has its quotes.
+                # The server keeps the event that will tell of the leaving, without its end. The member's info
+                # is cut out of it, by the length of what stands before it and behind it.
                 around = _begun("leave", member)
                 before = around.index('"info":') + len('"info":')
                 info = left[before : len(left) - (len(around) - before)]
@@ -568,7 +584,9 @@ class RedisBackend(Backend):
 
         events, state = self._keys.of(presence_of(channel))
         over = _MEMBERS
-        while over == _MEMBERS:  # there may be more whose time is over
+        # Each call also removes members whose time is over, so many at most. If it was that many, there may
+        # be more.
+        while over == _MEMBERS:
             over, found = await self._ask(
                 self._publishing,
                 f"{_ATTEMPTS[action]} {channel!r}",
@@ -602,7 +620,7 @@ class RedisBackend(Backend):
         try:
             return then(answer)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            # It may be the answer to something else.
+            # It may be the answer to another request. Then all answers on this connection are wrong.
             self._lose(RedisError(f"it has answered {str(answer)[:80]!r} to a request to {attempted}"))
             raise BrokerError(f"cannot {attempted}: Redis has answered {str(answer)[:80]!r}") from error
 
@@ -650,7 +668,7 @@ async def _check_push(connection: Connection, keys: Keys) -> None:
     """Whether what is published can be pushed. Else it would be kept, and come half a minute later."""
     try:
         await ask(connection, keys.publish, keys.probe, b"")
-    except (AskError, ClusterDownError):  # a node refuses what is not its own only after it has allowed it
+    except (AskError, ClusterDownError):  # rights are checked before slots: so the user may push
         pass
     except ResponseError as error:
         raise _refusal(reason(error), keys) from error
