@@ -971,6 +971,22 @@ def test_what_another_process_replays_is_red_as_well(
         result.stdout.fnmatch_lines([line if line[0] in "+*" else f"*{line}"])
 
 
+def test_what_another_process_prints_is_shown_nowhere(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plugin, "FEW", 1)
+    monkeypatch.setattr(plugin.Gate, "watched", False)
+    project.replace(
+        APP, "async def app", "import os\n\nos.write(2, b'printed %d' % os.getpid())\n\n\nasync def app"
+    )
+    project.append(PAGE, INLINE)
+    result = project.run("-k", "memory")
+    result.assert_outcomes(passed=4, deselected=16)
+    captured = capfd.readouterr()
+    for text in (str(result.stdout), str(result.stderr), captured.out, captured.err):
+        assert "printed" not in text
+
+
 @pytest.mark.parametrize("argument", ["-s", "--pdb", "--trace"])
 def test_who_watches_the_examples_has_them_in_this_process(pytester: pytest.Pytester, argument: str) -> None:
     config = pytester.parseconfig(argument)

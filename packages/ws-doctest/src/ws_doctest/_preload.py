@@ -78,8 +78,12 @@ class Helper:
 
 
 def replay_in_memory(pipe: Any, *arguments: Any) -> None:
-    """Replay in memory until the gate is gone; see `_memory.replay_for`."""
+    """Replay in memory until the gate is gone; see `_memory.replay_for`. What is printed is dropped."""
     from ws_doctest import _memory
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
 
     _memory.replay_for(pipe, *arguments)
 
