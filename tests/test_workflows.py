@@ -106,6 +106,22 @@ def unpublished(text: str, packages: list[Path]) -> list[str]:
     return found
 
 
+def unused(texts: list[str]) -> list[str]:
+    """What this repository offers to others and does not use in a workflow of its own."""
+    offered = {
+        "the action": "uses: ./.github/actions/ws-doctest",
+        "the hook": "pre_commit try-repo . ws-doctest",
+    }
+    return [name for name, used in offered.items() if not any(used in text for text in texts)]
+
+
+def test_the_action_and_the_hook_are_used_here() -> None:
+    texts = [file.read_text(encoding="utf-8") for file in WORKFLOWS]
+    assert unused(texts) == []
+    for name, word in (("the action", "actions/ws-doctest"), ("the hook", "try-repo")):
+        assert unused([text.replace(word, "other") for text in texts]) == [name]
+
+
 def test_every_package_is_published() -> None:
     text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
     assert unpublished(text, release.packages()) == []

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 from xml.etree import ElementTree
 
-from tests.ws_doctest.conftest import CONFIGURATION, LIMIT, PAGE
+import pytest
+
+import ws_doctest.buttons
+import ws_doctest.markdown
+import ws_doctest.plugin
+import ws_doctest.serve
+import ws_doctest.site
+import ws_doctest.transcript
+from tests.ws_doctest.conftest import CONFIGURATION, LIMIT, PAGE, ROOT
 
 STARLETTE = """
 ```python
@@ -68,6 +80,46 @@ def gate(project: Path, wheel: Path, *arguments: str) -> subprocess.CompletedPro
 def test_nothing_else_of_ours_is_there(project: Path, wheel: Path) -> None:
     done = run(project, wheel, "-c", "import ws_doctest.plugin, ws_doctest._memory; import lilya.websockets")
     assert "ModuleNotFoundError: No module named 'lilya" in done.stdout
+
+
+def test_the_settings_of_the_gate_are_no_mistake_without_it(tmp_path: Path) -> None:
+    """The core's tests also run where the gate is not installed, with pytest's --strict-config."""
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "test_one.py").write_text("def test_one():\n    pass\n", encoding="utf-8")
+    command = ("-m", "pytest", "-p", "no:cacheprovider", "test_one.py")
+    done = run(tmp_path, tmp_path, *command)
+    assert done.returncode == 0, done.stdout
+    settings = (tmp_path / "pyproject.toml").read_text(encoding="utf-8")
+    settings = settings.replace("ws_doctest_pages = [", "ws_doctest_more = []\nws_doctest_pages = [")
+    (tmp_path / "pyproject.toml").write_text(settings, encoding="utf-8")
+    assert "Unknown config option: ws_doctest_more" in run(tmp_path, tmp_path, *command).stdout
+
+
+PUBLIC = [
+    ws_doctest,
+    ws_doctest.buttons,
+    ws_doctest.markdown,
+    ws_doctest.plugin,
+    ws_doctest.serve,
+    ws_doctest.site,
+    ws_doctest.transcript,
+]
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_what_is_public(module: ModuleType) -> None:
+    assert module.__all__
+    for name in module.__all__:
+        found = getattr(module, name)
+        assert not callable(found) or inspect.getdoc(found), name
+    assert ws_doctest.__doc__ is not None
+    assert module is ws_doctest or f"`{module.__name__}`" in ws_doctest.__doc__
+
+
+def test_no_module_is_public_by_mistake() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(ws_doctest.__path__) if module.name[0] != "_"}
+    assert modules == {module.__name__.rpartition(".")[2] for module in PUBLIC[1:]}
 
 
 def test_a_readme_is_checked(project: Path, wheel: Path) -> None:

@@ -6,6 +6,8 @@ The parts that a project touches:
 - `ws_doctest.transcript`: the grammar of transcripts;
 - `ws_doctest.markdown`: the include directive, an extension of Python-Markdown;
 - `ws_doctest.site`: the comparison of the built site with what was executed;
+- `ws_doctest.buttons`: the buttons that run examples in the reader's browser;
+- `ws_doctest.serve`: the site and the examples live, on one port;
 - ``python -m ws_doctest``: the command line.
 
 What ``__all__`` names, here and in these modules, is public. Modules that start with an underscore are not.
