@@ -402,10 +402,10 @@ MORE_BEHAVIOURS = [
         "self._tokens = 1.0",
     ),
     behaviour(
-        "a buffer of none keeps one",
+        "a buffer of none reads nothing",
         INBOX,
         "(len(self.items) >= limits.messages or self._held >= limits.bytes) and limits.messages > 0",
-        "len(self.items) >= max(limits.messages, 1) or self._held >= limits.bytes",
+        "len(self.items) >= limits.messages or self._held >= limits.bytes",
     ),
     behaviour(
         "the end cancels nothing",

@@ -1067,6 +1067,15 @@ async def app(scope, receive, send):
     project.run("-k", "echo.ws").assert_outcomes(**outcomes, deselected=13)
 
 
+def test_what_a_snippet_imports_may_take_longer_than_it_may_run(project: Project) -> None:
+    project.write("late.py", "import time\n\ntime.sleep(8)\n")
+    project.append(PAGE, "\n```python\nimport late\n\nassert late\n```\n")
+    project.run("-k", "snippet").assert_outcomes(passed=4, deselected=15)
+    project.write("late.py", "late\n")
+    result = project.run("-k", "snippet and asyncio")
+    result.stdout.fnmatch_lines(["*NameError: name 'late' is not defined*"])
+
+
 def test_a_name_that_stands_for_a_constant(project: Project) -> None:
     project.replace(SCRIPT, "< text HELLO", "< text $shout")
     project.replace("pyproject.toml", "ws_doctest_servers = []", 'ws_doctest_servers = ["websockets-sansio"]')

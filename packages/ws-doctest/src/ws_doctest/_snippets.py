@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import ast
 import doctest
+import importlib
 import inspect
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -319,6 +320,12 @@ def run_in_memory(
     script = transcript.parse(
         "\n".join([f"> connect {request.path}", *lines]), f"the connection of {snippet.key!r}"
     )
+
+    # A framework may take longer to import than the snippet may run.
+    fence = snippet.fence
+    for name in _apps.imports_of([_apps.Code(snippet.path, fence.source, fence.line)], root):
+        with suppress(Exception):  # the snippet says so itself
+            importlib.import_module(name)
 
     async def main() -> str | None:
         with reach.watching() if reach else nullcontext():
