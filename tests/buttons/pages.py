@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -58,6 +59,12 @@ def inline_scripts() -> str:
     return " ".join(sorted(hashes))
 
 
+def _set_event() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
 class _Handler(SimpleHTTPRequestHandler):
     """Serves the site, and pages that a test has made."""
 
@@ -74,11 +81,15 @@ class _Handler(SimpleHTTPRequestHandler):
         super().__init__(*arguments, directory=str(SITE), **options)
 
     def do_GET(self) -> None:
+        self.of.may_answer[self.path].wait(LIMIT)
         answer = self.of.answers.get(self.path)
         if answer is None:
             super().do_GET()
             return
         status, body = answer
+        if not status:  # as if there was no network
+            self.close_connection = True
+            return
         self.send_response(status)
         self.send_header("content-type", "text/html; charset=utf-8")
         self.send_header("content-length", str(len(body)))
@@ -102,7 +113,8 @@ class Server:
         self.cached = False  # whether browsers may keep what they have loaded
         self.scripts = inline_scripts()
         self.policy = self.make_policy()
-        self.answers: dict[str, tuple[int, bytes]] = {}  # instead of files, by path
+        self.answers: dict[str, tuple[int, bytes]] = {}  # instead of files, by path; status 0: none
+        self.may_answer: defaultdict[str, threading.Event] = defaultdict(_set_event)
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, server_of=self))
         self.http.daemon_threads = True
         self.host = f"127.0.0.1:{self.http.server_port}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
 from html import escape
 
@@ -257,6 +259,89 @@ def test_what_cannot_be_loaded_is_said_and_loaded_at_the_next_click(opened: Open
     assert page.click_run(ECHO) == "failed"
     assert "config.json: HTTP status 404" in page.text(ECHO, "[role=status]")
     server.answers.clear()
+    assert page.click_run(ECHO) == "same"
+
+
+def test_without_a_network(opened: Open, server: Server) -> None:
+    page = opened("/")
+    page.wait(f"{page.place(ECHO)}?.querySelector('button') != null")
+    server.answers["/ws-doctest/examples.zip"] = (0, b"")
+    assert page.click_run(ECHO) == "failed"
+    assert "/ws-doctest/examples.zip cannot be loaded" in page.text(ECHO, "[role=status]")
+    assert "Are you offline?" in page.text(ECHO, "[role=status]")
+    server.answers.clear()
+    assert page.click_run(ECHO) == "same"
+
+
+def test_two_examples_that_need_the_same_packages(opened: Open, server: Server) -> None:
+    """Both are clicked before the packages are there."""
+    files = ["docs_src/guides/fastapi/echo.py", "docs_src/guides/browser-wire/fastapi_rooms.py"]
+    needed = json.loads((SITE / "ws-doctest" / "config.json").read_text("utf-8"))["examples"]
+    (package,) = (name for name in needed[files[1]] if name.startswith("fastapi-"))
+    assert package in needed[files[0]]
+    server.answers["/two/"] = (200, page_of([ECHO, *files]))
+    held = server.may_answer[f"/ws-doctest/packages/{package}"] = threading.Event()
+    try:
+        page = opened("/two/")
+        page.wait(f"{page.place(ECHO)}?.querySelector('button') != null")
+        assert page.click_run(ECHO) == "same"  # so Python is there
+        for file in files:
+            page.click(file, "Run it here")
+        page.wait(f"performance.now() > {page.run('performance.now()')} + 1000")
+        assert {page.state(file) for file in files} == {"loading"}
+        held.set()
+        for file in files:
+            page.wait(f"!['loading', 'running'].includes({page.place(file)}.dataset.state)")
+            assert page.state(file) == "same", page.text(file)
+    finally:
+        held.set()
+
+
+FLOODS = {
+    "prints": "while True: print('x' * 100)",
+    "empty lines": "while True: print()",
+    "one line": "print('x' * 50_000_000)",
+    "messages": "while True: await websocket.send_text('x' * 1000)",
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_what_never_ends_does_not_fill_the_page(everything: Page, flood: str) -> None:
+    page = fresh(everything, ECHO)
+    assert page.click_run(ECHO) == "same"
+    page.change(ECHO, SEND, flood)
+    page.click(ECHO, "Run again")
+    if "print" in flood:
+        page.wait(f"{page.place(ECHO)}.innerText.includes('The rest of the output is not shown.')")
+    else:
+        page.wait(f"{page.place(ECHO)}.querySelectorAll('.ws-run-results li').length >= 3")
+    assert page.run(f"{page.place(ECHO)}.querySelectorAll('li').length") < 1010
+    assert len(page.text(ECHO)) < 150_000
+    if page.run(f"{page.place(ECHO)}.dataset.state === 'running'"):
+        page.click(ECHO, "Stop")
+        assert page.state(ECHO) == "stopped"
+    page.click(ECHO, "Reset the code")
+    assert page.click_run(ECHO) == "same"
+    # Another run may show as much again.
+    assert "The rest of the output" not in page.text(ECHO)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os; os._exit(3)", "exit(3)"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import os; os.abort()", ""),
+    ],
+)
+def test_code_that_ends_python(everything: Page, code: str, said: str) -> None:
+    """The next click starts it again."""
+    page = fresh(everything, ECHO)
+    assert page.click_run(ECHO) == "same"
+    page.change(ECHO, SEND, code)
+    assert page.click_run(ECHO) == "failed"
+    assert said in page.text(ECHO, "[role=status]")
+    page.click(ECHO, "Reset the code")
     assert page.click_run(ECHO) == "same"
 
 

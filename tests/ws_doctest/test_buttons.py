@@ -24,7 +24,7 @@ import pytest
 
 from ws_doctest import _in_browser, buttons
 from ws_doctest.__main__ import main
-from ws_doctest._in_browser import Example
+from ws_doctest._in_browser import LONGEST, Example
 from ws_doctest._project import Project
 from ws_doctest.buttons import ButtonsError, _packages, find_buttons
 from ws_doctest.buttons._packages import Wheel, Wheels
@@ -342,7 +342,7 @@ class Browser:
 
     def __init__(self, root: Path, file: str = "docs_src/loud.py") -> None:
         self.told: list[dict[str, Any]] = []
-        self.example = Example(str(root), file, lambda text: self.told.append(json.loads(text)))
+        self.example = Example(str(root), file, lambda kind, text: self.told.append(json.loads(text)))
         self.path = root / file
 
     def run(self, source: str | None = None) -> dict[str, Any]:
@@ -423,6 +423,22 @@ def test_a_mistake_names_its_line(root: Path, old: str, new: str, error: str) ->
     problem = browser.run(source)["problems"][0]
     assert f'File "docs_src/loud.py", line {line}' in problem
     assert error in problem
+
+
+def test_what_is_said_about_a_problem_has_a_limit(root: Path) -> None:
+    """The page shows it in one piece, and a browser would stand still for megabytes."""
+    source = APP.replace("upper()", "join('ab' * 1_000_000)")
+    (problem,) = Browser(root).run(source)["problems"]
+    assert len(problem) == LONGEST + len("\n…\n")
+    assert "-< text HELLO" in problem
+    assert problem.endswith("\n > close\n")
+
+
+@pytest.mark.anyio
+async def test_what_is_said_about_an_app_that_cannot_be_loaded_has_a_limit(root: Path) -> None:
+    browser = Browser(root)
+    (root / "docs_src/loud.py").write_text("raise ValueError('x' * 1_000_000)")
+    assert len(await browser.say("connect /", "raise ValueError('x' * 1_000_000)")) == LONGEST + 3
 
 
 def test_time_is_skipped(root: Path) -> None:

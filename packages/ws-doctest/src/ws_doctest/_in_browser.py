@@ -42,8 +42,9 @@ from ws_doctest.transcript import (
 )
 
 LIMIT = 5.0  # seconds, as in the gate
+LONGEST = 20_000  # characters of what is said about a problem
 REST = 1.0  # seconds that an app has for its answer before the reader's next line is done
-Tell = Callable[[str], None]  # takes JSON
+Tell = Callable[[str, str], None]  # takes a kind, and JSON
 
 _MARKED = re.compile(r"\s*(?:[A-Za-z][\w-]*[ \t]+)?[<>](?:[ \t]|$)|\s*#|\s*$")
 
@@ -85,7 +86,7 @@ class Example:
     Args:
         root: the folder of the project.
         file: the example, relative to it.
-        tell: is called with JSON: what is to be shown.
+        tell: is called with the kind and the JSON of what is to be shown.
         disconnect: whether the exception of a disconnect is a normal end; see `may_end_by_disconnect`.
     """
 
@@ -99,7 +100,7 @@ class Example:
 
     def tell(self, kind: str, **values: Any) -> None:
         """Have something shown."""
-        self._tell(json.dumps({"type": kind, **values}))
+        self._tell(kind, json.dumps({"type": kind, **values}))
 
     def scripts(self) -> list[Transcript]:
         """Return its transcripts."""
@@ -122,7 +123,7 @@ class Example:
             self.tell("script", name=script.name)
             outcome = Outcome(steps=_Steps(script, self.tell))
             with _without_a_loop():
-                problem = self.replay(script, outcome)
+                problem = _shortened(self.replay(script, outcome))
             self.tell("verdict", problem=problem or "")
             lines += len(outcome.steps)
             problems += [problem] if problem else []
@@ -166,7 +167,7 @@ class Example:
         except TranscriptError as error:
             return json.dumps({"problem": error.problem})
         except _Refused as refused:
-            return json.dumps({"problem": str(refused)})
+            return json.dumps({"problem": _shortened(str(refused))})
         return json.dumps({"problem": ""})
 
     async def end(self) -> None:
@@ -174,6 +175,13 @@ class Example:
         talk, self.talk = self.talk, None
         if talk is not None:
             await talk.end()
+
+
+def _shortened(problem: str | None) -> str | None:
+    """Leave out the middle of what is too long for a page."""
+    if problem is None or len(problem) <= LONGEST:
+        return problem
+    return f"{problem[: LONGEST // 2]}\n…\n{problem[-LONGEST // 2 :]}"
 
 
 def _forget_namespaces() -> None:

@@ -86,7 +86,7 @@ class Panel {
       await what();
     } catch (error) {
       if (error instanceof Stopped) return;
-      if (!this.isOpen) end(new Stopped()); // what could not be loaded is loaded again at the next click
+      end(new Stopped()); // what could not be loaded, or has ended, begins anew at the next click
       this.say("failed", error.message.trim().split("\n").at(-1));
       this.addProblem(this.results ?? this.host, error.message);
     } finally {

@@ -3,9 +3,11 @@
 import { loadPyodide } from "./pyodide/pyodide.mjs";
 
 const folder = new URL(".", import.meta.url).href;
-const packages = new Set(); // that are unpacked
+const packages = new Map(); // by name, a promise that it is unpacked
 const examples = new Map(); // by their number on the page
 let current; // the number of the one whose code may print something
+const MOST = 100_000; // characters that are shown after one request; each item counts as 100 more
+let left = MOST;
 
 // The largest file is compressed on any host, also on one that compresses nothing.
 const fetchPlain = self.fetch;
@@ -18,21 +20,33 @@ self.fetch = async (resource, options) => {
 };
 
 async function get(address) {
-  const response = await fetchPlain(address);
+  const response = await fetchPlain(address).catch((error) => {
+    throw new Error(`${address} cannot be loaded (${error.message}). Are you offline?`);
+  });
   if (!response.ok) throw new Error(`${address}: HTTP status ${response.status}`);
   return response;
 }
 
-async function unpack(python, config, name) {
-  if (packages.has(name)) return;
-  packages.add(name);
-  const content = await (await get(`${folder}packages/${name}`)).arrayBuffer();
-  python.unpackArchive(content, "wheel", { extractDir: config.into });
+function unpack(python, config, name) {
+  const load = async () => {
+    const content = await (await get(`${folder}packages/${name}`)).arrayBuffer();
+    python.unpackArchive(content, "wheel", { extractDir: config.into });
+  };
+  if (!packages.has(name)) packages.set(name, load());
+  return packages.get(name);
+}
+
+// Have the page show something. A loop that never ends must not fill it: then nobody could click on Stop.
+function show(panel, size, message) {
+  if (left < 0) return;
+  left -= size + 100;
+  if (left < 0) postMessage({ panel, type: "print", text: "… The rest of the output is not shown." });
+  else postMessage({ panel, ...message() });
 }
 
 async function start() {
   new WebAssembly.Module(Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0)); // where a policy forbids it, this says so
-  const print = { batched: (text) => postMessage({ type: "print", panel: current, text }) };
+  const print = { batched: (text) => show(current, text.length, () => ({ type: "print", text })) };
   const [python, config, archive] = await Promise.all([
     loadPyodide({ indexURL: `${folder}pyodide/`, env: { HOME: "/home/pyodide", PYTHONDONTWRITEBYTECODE: "1" } }),
     get(`${folder}config.json`).then((response) => response.json()),
@@ -53,7 +67,10 @@ const does = {
   async open({ panel, file }) {
     const { python, config, module } = await started;
     await Promise.all(config.examples[file].map((name) => unpack(python, config, name)));
-    const tell = (json) => postMessage({ panel, ...JSON.parse(json) });
+    const tell = (kind, json) => {
+      if (kind === "script" || kind === "verdict") postMessage({ panel, ...JSON.parse(json) });
+      else show(panel, json.length, () => JSON.parse(json));
+    };
     examples.set(panel, module.Example("/project", file, tell, config.disconnect));
     return examples.get(panel).opened();
   },
@@ -69,6 +86,7 @@ const does = {
 
 onmessage = async ({ data }) => {
   current = data.panel;
+  left = MOST;
   try {
     postMessage({ id: data.id, result: JSON.parse(await does[data.do](data)) });
   } catch (error) {
