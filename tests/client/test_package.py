@@ -25,7 +25,7 @@ ROOT = PACKAGE.parents[1]
 HERE = Path(__file__).parent
 MODULE = (PACKAGE / "lilya-websockets.js").read_text(encoding="utf-8")
 TYPES = (PACKAGE / "lilya-websockets.d.ts").read_text(encoding="utf-8")
-GUIDE = ROOT / "docs" / "guides" / "browser.md"
+PAGE = ROOT / "docs" / "project" / "browser-client.md"
 LARGEST = 6 * 1024  # bytes of the small module, compressed
 OTHERS = ("phoenix", "socket.io-client", "centrifuge")
 
@@ -243,7 +243,7 @@ def test_its_size(sizes: dict[str, tuple[str, int]], packed: Path) -> None:
     assert len(gzip.compress(small, 9)) <= LARGEST
     assert abs(len(gzip.compress(small, 9)) - sizes["lilya-websockets"][1]) < 100
     rows = re.findall(
-        r"^\| ([\w.-]+) \| ([\d.]+) \| ([\d,]+) \|$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE
+        r"^\| ([\w.-]+) \| ([\d.]+) \| ([\d,]+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
     )
     told = {name: (version, int(size.replace(",", ""))) for name, version, size in rows}
     assert {name: version for name, (version, _) in told.items()} == {

@@ -224,9 +224,9 @@ def facts() -> Iterator[tuple[str, list[str], list[str]]]:
     yield "guides/testing.md", ["`timeout`", "`None` waits"], [WORDS[TIMEOUT]]
     yield "guides/testing.md", ["a silent app"], [f"after {TIMEOUT:g} s"]
     total, late, reported = autobahn()
-    yield "guides/uvicorn.md", ["cases none fails"], [str(total)]
-    yield "guides/uvicorn.md", ["*non-strict*"], [str(total - late - reported), str(late), str(reported)]
-    yield "guides/uvicorn.md", ["fail on purpose"], [WORDS[len(OTHERWISE)]]
+    yield "project/conformance.md", ["cases none fails"], [str(total)]
+    yield "project/conformance.md", ["*non-strict*"], [str(total - late - reported), str(late), str(reported)]
+    yield "project/conformance.md", ["fail on purpose"], [WORDS[len(OTHERWISE)]]
     client = (folder / "client.js").read_text(encoding="utf-8")
     final = [code for code in numbers(client[client.index("FINAL = ") :].split(";")[0]) if code == "1008"]
     yield "guides/chat.md", ["It does not try again", "closes"], final
@@ -318,9 +318,9 @@ def test_a_fact_in_words_or_a_row(page: str, anchors: list[str], stated: list[st
         ("index.md", "**0.45**", "**0.44**"),
         ("../README.md", "takes 0.4 to 0.7 of", "takes 0.3 to 0.7 of"),
         ("guides/testing.md", "after 5 s |", "after 6 s |"),
-        ("guides/uvicorn.md", "its 517 cases", "its 571 cases"),
-        ("guides/uvicorn.md", "504 OK", "505 OK"),
-        ("guides/uvicorn.md", "Eleven of them", "Ten of them"),
+        ("project/conformance.md", "its 517 cases", "its 571 cases"),
+        ("project/conformance.md", "504 OK", "505 OK"),
+        ("project/conformance.md", "Eleven of them", "Ten of them"),
         ("../README.md", "AnyIO and multidict.", "AnyIO and yarl."),
         ("../packages/lilya-websockets/README.md", "AnyIO and multidict.", "multidict."),
     ],
