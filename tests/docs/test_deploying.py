@@ -511,7 +511,8 @@ def wrong_objects(text: str) -> list[str]:
     found = []
     for kind, each in objects.items():
         try:
-            if codecs.from_dict(each).to_dict() != each:
+            known: Any = codecs.from_dict(each)
+            if known.to_dict() != each:
                 found.append(f"{kind}: it has fields that Kubernetes does not know")
         except Exception as error:  # of the library that has the types
             found.append(f"{kind}: {error}")
