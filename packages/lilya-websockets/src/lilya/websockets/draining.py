@@ -71,28 +71,29 @@ async def close_all(
     interval: float = 0.1,
     jitter: float = 0.5,
 ) -> list[T]:
-    """Close many WebSockets in batches, so that their clients do not all come back at the same instant.
+    """Close many WebSockets in batches, so that their clients do not all reconnect at the same instant.
 
-    A handler in a block sees the end as when the server shuts down. One without a block sees it as after a
-    `close` by another task. What has ended already is left alone. Cancelled, the rest stays open.
+    A handler in a block sees the same end as when the server shuts down. A handler without a block sees the
+    same as after a `close` by another task. Connections that have ended are ignored. If this is cancelled,
+    the remaining connections stay open.
 
     Args:
-        websockets: Any number of them, as they are now; also objects of a framework, see `WebSocket.wrap`.
+        websockets: The WebSockets, also as objects of a framework, see `WebSocket.wrap`.
         code: The close code, see `WebSocket.close`. Default: 1012, the service restarts.
         reason: At most 123 bytes of UTF-8. Default: none.
-        within: Seconds after which all is done. The intervals are made shorter if there are too many.
-        batch: WebSockets to close at once, 1 or more.
+        within: Seconds after which all are closed. With very many connections, the intervals are shorter.
+        batch: The number of WebSockets to close at once, 1 or more.
         interval: Seconds from one batch to the next.
-        jitter: The part of an interval, 0 to 1, by which each batch comes later at random.
+        jitter: The part of an interval, 0 to 1, by which each batch is delayed at random.
 
     Returns:
         The WebSockets whose clients did not take the close within a second, because they do not read.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
         ValueError: An argument out of range, or a code or a reason that must not be sent.
 
-    RFC 6455 section 7.4; 1012 is of IANA's registry.
+    RFC 6455 section 7.4; the code 1012 is in IANA's registry.
     """
     code, reason = checked_close(code, reason)
     pace = _Pace(within, batch, interval, jitter)
@@ -163,21 +164,22 @@ def drain(
 ) -> ASGIApp:
     """Wrap an app, so that its open WebSockets are closed in batches when the server is told to stop.
 
-    The stop is learned from the signal, SIGINT or SIGTERM: at the app's startup this steps before the
-    server's handler, and hands the signal on when all connections have ended, or the time is up. Meanwhile
-    new connections are denied with 503. A second signal is handed on at once. Where there is no such handler,
-    the stop is learned from `lifespan.shutdown`.
+    At the app's startup, `drain` puts itself in front of the server's handler for SIGINT and SIGTERM. It
+    passes a signal on to the server when all connections have ended, or when the time is up. Until then, new
+    connections are denied with 503. A second signal is passed on at once. Without such a handler, `drain`
+    starts at `lifespan.shutdown`.
 
-    A handler receives the disconnect of a server that shuts down, 1012. It is cancelled if it has not ended
-    shortly before the time is up, and at once if its client does not take the close within a second.
+    Your handlers receive a disconnect with code 1012, as from a server that shuts down. A handler is
+    cancelled if it has not ended shortly before the time is up, and at once if its client does not take the
+    close within a second.
 
     Args:
         app: Any ASGI app, with a lifespan or without one.
-        within: Seconds from the signal to its handing on. The intervals are made shorter if there are too
-            many connections.
-        batch: Connections to close at once, 1 or more.
+        within: Seconds after which the signal is passed on at the latest. With very many connections, the
+            intervals are shorter.
+        batch: The number of connections to close at once, 1 or more.
         interval: Seconds from one batch to the next.
-        jitter: The part of an interval, 0 to 1, by which each batch comes later at random.
+        jitter: The part of an interval, 0 to 1, by which each batch is delayed at random.
         code: The close code for the clients, see `WebSocket.close`. Default: 1012, the service restarts.
         reason: At most 123 bytes of UTF-8. Default: none.
 
@@ -185,7 +187,7 @@ def drain(
         The app to serve. Let it be the outermost app, because another app around it may hide the server.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
         ValueError: An argument out of range, or a code or a reason that must not be sent.
 
     ASGI spec, "Lifespan Protocol"; RFC 6455 section 7.4.

@@ -1,4 +1,4 @@
-"""How many WebSockets there may be, how fast they may come, and how much they may send.
+"""Limits on the number of WebSockets, their handshakes, and what clients send.
 
     from lilya.websockets.limits import LimitGuard
 
@@ -70,17 +70,17 @@ def client_key(scope: Scope) -> str | None:
 
 
 class RateLimit:
-    """How much each key may use per second, in this process.
+    """Limits what each key may use per second, in this process.
 
     Args:
         per_second: The amount that a key may use per second, on average.
         burst: The amount that it may use at once. Default: as much as in one second, at least 1.
-        max_keys: Keys to remember. If there are more, the one that was used least recently is forgotten, and
-            may use its burst again.
+        max_keys: The number of keys to remember. Default: 100,000. If there are more, the one that was used
+            least recently is forgotten, and may use its burst again.
         clock: Returns the time in seconds. Default: `time.monotonic`.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
         ValueError: An argument out of range.
 
     It is a token bucket (GCRA): one number for each key.
@@ -106,7 +106,7 @@ class RateLimit:
         # By key, when it has its whole burst again. The key that was used least recently stands first.
         self._full_at: OrderedDict[Hashable, float] = OrderedDict()
         self.refused = 0
-        """How often a key wanted more than it had."""
+        """The number of times that a key was refused."""
 
     def __len__(self) -> int:
         """How many keys are remembered."""
@@ -116,12 +116,12 @@ class RateLimit:
         """Use an amount, if the key has it.
 
         Args:
-            key: Whose it is.
-            amount: How much, 0 or more.
+            key: The key that uses the amount.
+            amount: The amount, 0 or more.
 
         Returns:
-            0.0 if it was used. Else the seconds after which the key will have it, and nothing was used;
-            infinity if it is more than the burst.
+            0.0 if the amount was used. Otherwise nothing was used, and this is the number of seconds after
+            which the key will have enough, or infinity if the amount is larger than the burst.
 
         Raises:
             ValueError: A negative amount.
@@ -147,33 +147,33 @@ class RateLimit:
 
 
 class StoreUnavailable(Exception):
-    """A `LimitStore` could not count."""
+    """A `LimitStore` cannot be reached."""
 
 
 class Use(NamedTuple):
-    """What a key wants to use of a rate."""
+    """An amount of a rate that a key asks for."""
 
     limit: str
     """The rate's name. Each key has its own amount in each rate."""
     key: str
-    """Whose it is."""
+    """The key that asks."""
     per_second: float
     """The amount that the key may use per second, on average."""
     burst: float
     """The amount that it may use at once."""
     amount: float = 1.0
-    """The amount that it wants."""
+    """The amount that it asks for."""
 
 
 class Place(NamedTuple):
-    """Where a connection wants to be one of some."""
+    """A limited number of connections, of which a connection asks to be one."""
 
     limit: str
     """The limit's name. Each key has its own number in each limit."""
     key: str
-    """Whose it is; `""` for the connections of all."""
+    """The key that the connections belong to; `""` for those of all keys."""
     most: int
-    """How many there may be."""
+    """The largest number of connections."""
 
 
 class LimitStore(ABC):
@@ -184,74 +184,75 @@ class LimitStore(ABC):
 
     @abstractmethod
     async def take(self, uses: Sequence[Use]) -> tuple[str, float]:
-        """Use amounts, all of them or none. Cancelled, they may have been used.
+        """Use several amounts: all of them or none. If this is cancelled, they may have been used.
 
         Returns:
-            The name of the first limit of which the key has too little, and the seconds after which it will
-            have enough; infinity if it is more than the burst. `""` and 0.0 if all were used.
+            The name of the first limit that would be exceeded, and the number of seconds after which the key
+            will have enough, or infinity if the amount is larger than the burst. `""` and 0.0 if all amounts
+            were used.
 
         Raises:
-            StoreUnavailable: Nothing is known of them.
+            StoreUnavailable: It is not known whether they were used.
         """
 
     @abstractmethod
     async def enter(self, connection: str, places: Sequence[Place]) -> str:
-        """Count a connection, in all places or in none. Cancelled, it counts until it leaves.
+        """Count a connection, in all places or in none. If this is cancelled, it counts until `leave`.
 
         Args:
-            connection: An id of its own.
-            places: Where it counts.
+            connection: A unique id of the connection.
+            places: The places where it counts.
 
         Returns:
-            The name of the first limit that is reached; `""` if it was counted.
+            The name of the first limit that is reached, or `""` if the connection was counted.
 
         Raises:
-            StoreUnavailable: It could not be counted. It is counted when the store is there again, until it
-                leaves.
+            StoreUnavailable: The connection could not be counted. It is counted as soon as the store is
+                available again, until `leave`.
         """
 
     @abstractmethod
     def leave(self, connection: str) -> None:
-        """Count a connection no longer. Does nothing if it is not counted."""
+        """Stop counting a connection. This does nothing if it is not counted."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Let connections to servers go. The store can be used again."""
+        """Close the connections to servers. You can use the store again afterwards."""
 
 
 class LimitGuard:
-    """An ASGI app that refuses WebSockets beyond its limits, and hands everything else on to another app.
+    """An ASGI app that refuses WebSockets beyond its limits, and passes everything else on to your app.
 
-    A refused handshake is answered with 429 (too many of this key) or 503 (too many in all), and
-    `Retry-After`. Servers that cannot send a response before accepting answer 403. A client that sends too
-    much is closed: the app receives a disconnect with that code and reason.
+    A refused handshake is answered with 429 (too many of this key) or 503 (too many in total), and with
+    `Retry-After`. Servers that cannot send a response before accepting answer with 403. The connection of a
+    client that sends too much is closed, and the app receives a disconnect with that code and reason.
 
-    Limits hold in this process, and with a `store` also over all processes that share it. For limits by
+    Limits hold in this process, and with a `store` also across all processes that share it. For limits by
     address and by user, put one guard around another.
 
     Args:
         app: The app to guard, of any framework.
-        connections: WebSockets that may be open, in all. Default: any number.
-        connections_per_key: WebSockets that each key may have open. Default: any number.
-        handshakes_per_second: Handshakes that each key may begin, on average, and as many at once. Default:
-            any number.
-        messages_per_second: Messages that each key may send over all its connections, on average, and as many
-            at once. Default: any number.
-        bytes_per_second: The same of bytes, of text as UTF-8. A message that is larger closes the connection.
-        key: Returns whose a connection is, from its scope; `None`: only `connections` counts. Default:
-            `client_key`, the client's address.
-        retry_after: Seconds after which a client may come again if there were too many connections.
+        connections: The number of WebSockets that may be open in total. Default: any number.
+        connections_per_key: The number of WebSockets that each key may have open. Default: any number.
+        handshakes_per_second: The handshakes that each key may start per second on average, and as many at
+            once. Default: any number.
+        messages_per_second: The messages that each key may send per second over all its connections, on
+            average, and as many at once. Default: any number.
+        bytes_per_second: The same for bytes; text counts as UTF-8. A larger message closes the connection.
+        key: A function that gets the scope, and returns the key of the connection, or `None` if only
+            `connections` applies. Default: `client_key`, the client's address.
+        retry_after: Seconds after which a client may try again if there were too many connections.
         code: The close code for too many messages or bytes, see `WebSocket.close`. Default: 1008.
-        store: Counts for all processes. Every limit then holds in each process and over all. Keys must be
-            `str`, `bytes` or `int`. Default: none.
-        outage: What to do while the store cannot be reached. `"open"`, the default: limits hold in each
+        store: A store that counts for all processes. Each limit then holds in each process and across all of
+            them. Keys must be `str`, `bytes` or `int`. Default: none.
+        outage: What to do while the store is unavailable. `"open"`, the default: limits hold in each
             process only. `"closed"`: handshakes are answered with 503, and connections whose messages are
             limited are closed with 1013 at the next message.
 
-    For a rate with another burst, or one that several guards share, pass a `RateLimit` instead of a number.
+    To set another burst, or to share a rate between guards, pass a `RateLimit` instead of a number.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
         ValueError: An argument out of range.
 
     RFC 6585 section 4; RFC 9110 section 10.2.3; RFC 6455 section 7.4.
@@ -274,9 +275,9 @@ class LimitGuard:
     ) -> None:
         self.app = app
         self.open = 0
-        """How many WebSockets are open."""
+        """The number of open WebSockets."""
         self.refused = dict.fromkeys(_REFUSALS, 0)
-        """How many handshakes were refused and connections closed, by the name of the limit."""
+        """The number of refused handshakes and closed connections, by the name of the limit."""
         self._most = _count("connections", connections)
         self._most_per_key = _count("connections_per_key", connections_per_key)
         self._handshakes = _rate("handshakes_per_second", handshakes_per_second)
@@ -294,7 +295,7 @@ class LimitGuard:
         self._open_of: dict[Hashable, int] = {}
 
     def open_of(self, key: Hashable) -> int:
-        """How many WebSockets of a key are open; 0 if `connections_per_key` is not limited."""
+        """Return the number of open WebSockets of a key, or 0 without `connections_per_key`."""
         return self._open_of.get(_short(key), 0)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
