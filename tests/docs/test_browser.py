@@ -9,6 +9,7 @@ from tests.docs.browser import FOUND, LINE, Browser, Tab, needs_chromium, wait_f
 
 
 @needs_chromium
+@pytest.mark.page("CONTRIBUTING.md", "`tests/docs/browser.py`")
 def test_a_page_that_does_much_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     # With pings, to see that what comes between two calls keeps no answer to one waiting.
     monkeypatch.setattr(browser, "LINE", LINE | {"ping_interval": 0.1})
