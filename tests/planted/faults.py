@@ -628,3 +628,85 @@ fault(
         + "    import random\n    if random.random() < 0.5:\n        await websocket.close()\n        return\n",
     ),
 )
+
+
+# 11. Kinds that no list had: other packages' READMEs, pages about protocols and rights, the reference, settings
+
+ELSEWHERE = "other pages and files"
+CLIENT = "packages/lilya-websockets-js/README.md"
+WIRE = "docs/guides/browser-wire.md"
+fault(
+    ELSEWHERE,
+    "the size of the client",
+    change(CLIENT, "less than 6 KiB minified", "less than 2 KiB minified"),
+)
+fault(ELSEWHERE, "the client's subprotocol", change(CLIENT, "`lilya.channels.v1`", "`lilya.channels.v2`"))
+fault(
+    ELSEWHERE, "an option that the client does not have", change(CLIENT, "{ history: 50 }", "{ recent: 50 }")
+)
+fault(
+    ELSEWHERE,
+    "where the client's file is",
+    change(CLIENT, "lilya/websockets/channels/client.js", "lilya/websockets/client.js"),
+)
+fault(
+    ELSEWHERE,
+    "the default prefix of keys",
+    change("docs/guides/redis-rights.md", "default prefix, `lilya`", "default prefix, `channels`"),
+)
+fault(ELSEWHERE, "a right too few", change("docs/guides/redis-rights.md", "`+get +set`", "`+get`"))
+fault(ELSEWHERE, "a limit of serve", change(WIRE, "| `max_waiting` | 64 |", "| `max_waiting` | 32 |"))
+fault(
+    ELSEWHERE,
+    "a field of a message is left out",
+    change(
+        WIRE, "optional `since`, `history`, `latest`, `presence`", "optional `since`, `history`, `presence`"
+    ),
+)
+fault(ELSEWHERE, "the code of a refusal", change(WIRE, '`"forbidden"` unless', '`"denied"` unless'))
+fault(
+    ELSEWHERE,
+    "a file that a text names",
+    change("SECURITY.md", "(`docs/concepts/security.md`)", "(`docs/security.md`)"),
+)
+fault(
+    ELSEWHERE,
+    "a duration in a text",
+    change(
+        "docs/guides/deploying.md",
+        "memberships expire after 30 seconds",
+        "memberships expire after 60 seconds",
+    ),
+)
+fault(
+    ELSEWHERE,
+    "the oldest Python of a README",
+    substitute("packages/lilya-websockets/README.md", r"Python\s+3\.10 or newer", "Python\n3.9 or newer"),
+)
+fault(
+    ELSEWHERE,
+    "a name that the reference leaves out",
+    change("docs/reference/limits.md", "::: lilya.websockets.limits.StoreUnavailable\n", ""),
+)
+fault(
+    ELSEWHERE,
+    "the extra that a namespace needs",
+    change("docs/reference/redis.md", "Needs the extra `redis`", "Needs the extra `limits`"),
+)
+fault(
+    ELSEWHERE,
+    "a helper that the map of tests does not have",
+    change("CONTRIBUTING.md", "`tests/docs/places.py`", "`tests/docs/lines.py`"),
+)
+fault(
+    ELSEWHERE,
+    "an address that leads nowhere any more",
+    change("mkdocs.yml", "chat.md: guides/chat.md", "chat.md: guides/room.md"),
+)
+fault(
+    ELSEWHERE,
+    "the oldest Python in the metadata",
+    change(
+        "packages/lilya-websockets/pyproject.toml", 'requires-python = ">=3.10"', 'requires-python = ">=3.9"'
+    ),
+)
