@@ -743,6 +743,7 @@ def examples(document: dict[str, Any], channel: str = "root") -> dict[str, list[
 
 
 def transcript(folder: Path, text: str, name: str = "chat.ws") -> Path:
+    pytest.importorskip("ws_doctest", reason="ws-doctest reads the messages of transcripts")
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path

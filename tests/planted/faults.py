@@ -68,11 +68,7 @@ fault(
 fault(
     NOT_RUN,
     "an argument in a fence of text",
-    change(
-        "docs/guides/open.md",
-        'raise WebSocketException(code=4007, reason="why")',
-        'raise WebSocketExeption(code=4007, reason="why")',
-    ),
+    add("docs/guides/open.md", "\n```text\nwebsocket.open(buffer_mesages=0)\n```\n"),
 )
 
 # 2. Shown in the wrong place
