@@ -498,6 +498,27 @@ async def test_an_untyped_websocket_names_the_way(attempt: str) -> None:
     assert server.sent == []
 
 
+@pytest.mark.parametrize("wrapped", [True, False])
+async def test_a_route_of_starlette_looks_at_no_annotation(wrapped: bool) -> None:
+    from lilya.websockets.starlette import WebSocket, WebSocketRoute
+
+    Talk = WebSocket[Say, Say]
+    seen: list[Say] = []
+
+    async def talk(websocket: Talk) -> None:
+        async with Talk.wrap(websocket) if wrapped else websocket as typed:
+            seen.append(await typed.receive_message())
+
+    server = Server(text('{"type": "say", "text": "hello"}'))
+    app = WebSocketRoute("/", talk).app
+    if wrapped:
+        await app(server.scope, server.receive, server.send)
+        assert [message.text for message in seen] == ["hello"]
+    else:
+        with pytest.raises(WebSocketRuntimeError, match="has no message types"):
+            await app(server.scope, server.receive, server.send)
+
+
 async def test_wrap_gives_an_untyped_one_types() -> None:
     server = Server(text('{"text": "a"}'), disconnect(4000))
     untyped = await server.accepted()
