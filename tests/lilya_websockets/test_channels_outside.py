@@ -536,6 +536,15 @@ def test_what_the_command_says_besides(
     assert capsys.readouterr() == ("", said.replace("OWN", own) + "\n")
 
 
+def test_what_the_command_says_where_there_are_no_channels() -> None:
+    from argparse import Namespace
+
+    from lilya.websockets.channels import _command
+
+    options = Namespace(url="redis://localhost", prefix="shop", pattern="")
+    assert _command._nothing(options) == "no channels with the prefix 'shop'"
+
+
 def test_the_module_as_a_program() -> None:
     told = subprocess.run(
         [sys.executable, "-m", "lilya.websockets", "channels", "--url", "memory://", "list"],
