@@ -259,7 +259,7 @@ def _many(found: Results) -> str:
 
 def _busy(found: Results) -> str:
     names = {"pushed": "pushed", "XREAD BLOCK": "`XREAD BLOCK`"}
-    return _report.table(
+    table = _report.table(
         ["Redis, µs per message", *names.values(), "pushed, times the other"],
         [
             [
@@ -267,9 +267,11 @@ def _busy(found: Results) -> str:
                 *(spread(kinds[kind]) for kind in names),
                 number(kinds["pushed"]["value"] / kinds["XREAD BLOCK"]["value"]),
             ]
-            for load, kinds in found.items()
+            for load, kinds in found["loads"].items()
         ],
     )
+    others = "Other programs ran meanwhile. They change processor time little, and the ratio less."
+    return f"{table}\n\n{others if found['disturbed'] else 'The machine did nothing else meanwhile.'}"
 
 
 def _storm(found: Results) -> str:

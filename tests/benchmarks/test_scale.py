@@ -274,7 +274,10 @@ CLEAN: dict[str, Any] = {
             "missing": NOTHING,
         }
     },
-    "busy": {"one at a time": {"pushed": {**ROW, "value": 1.1}, "XREAD BLOCK": ROW}},
+    "busy": {
+        "loads": {"one at a time": {"pushed": {**ROW, "value": 1.1}, "XREAD BLOCK": ROW}},
+        "disturbed": False,
+    },
     "storm": {
         "sockets": 1,
         "missed": 1,
@@ -338,7 +341,7 @@ def planted(path: tuple[str, ...], value: object) -> dict[str, Any]:
     ("path", "value", "said"),
     [
         (("many", "10", "missing", "most"), 1, "many: messages never came"),
-        (("busy", "one at a time", "pushed", "value"), 1.12, "busy, one at a time: to push costs"),
+        (("busy", "loads", "one at a time", "pushed", "value"), 1.12, "busy, one at a time: to push costs"),
         (("storm", "runs", "with", "errors", "most"), 1, "storm: publishes to another channel failed"),
         (("storm", "runs", "without", "errors", "most"), 1, "storm: publishes to another channel failed"),
         (("storm", "runs", "with", "received", "least"), 0, "storm: not every client was sent all"),
@@ -395,8 +398,9 @@ def test_one_case_was_measured() -> None:
     [
         ("many", "10", "p99", "value"),
         ("many", "10", "missing", "value"),
-        ("busy", "one at a time", "pushed", "value"),
-        ("busy", "one at a time", "XREAD BLOCK", "most"),
+        ("busy", "loads", "one at a time", "pushed", "value"),
+        ("busy", "loads", "one at a time", "XREAD BLOCK", "most"),
+        ("busy", "disturbed"),
         ("storm", "runs", "with", "errors", "most"),
         ("storm", "runs", "with", "received", "least"),
         ("slow", "history", "received"),
