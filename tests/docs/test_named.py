@@ -129,7 +129,7 @@ CHECKS = {
 PLANTED = [(check, *plant) for check, plants in CHECKS.items() for plant in plants]
 
 
-@pytest.mark.page("docs/index.md")
+@pytest.mark.page("packages/lilya-websockets-js/README.md", "# lilya-websockets for browsers")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_what_is_named_is_there(check: Callable[[], Iterator[str]]) -> None:
     assert list(check()) == []
@@ -138,7 +138,7 @@ def test_what_is_named_is_there(check: Callable[[], Iterator[str]]) -> None:
 @pytest.mark.parametrize(
     ("check", "page", "old", "new"), PLANTED, ids=lambda value: getattr(value, "__name__", str(value)[:30])
 )
-@pytest.mark.page("docs/index.md")
+@pytest.mark.page("packages/lilya-websockets-js/README.md", "# lilya-websockets for browsers")
 def test_planted_name(check: Callable[[Read], Iterator[str]], page: str, old: str, new: str) -> None:
     def planted(path: Path) -> str:
         text = read(path)
