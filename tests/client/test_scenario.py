@@ -369,6 +369,7 @@ def test_random_faults(name: str, seed: int, networks: Callable[..., Network]) -
     assert seen == witness.seen
     assert network.run("looped") == seen
     bob = [text for text in seen if text.startswith("bob")]
+    assert network.run("failed") == []
     assert bob == [*(f"bob {number}" for number in range(said)), "bob ends"]
     assert network.run("published") == bob
     assert network.run("failed") == []
