@@ -1024,6 +1024,35 @@ def test_the_time_that_an_app_waits_is_skipped(project: Project) -> None:
     project.run("-k", "echo.ws").assert_outcomes(passed=3, deselected=13)
 
 
+def test_what_is_waited_for_may_have_begun_while_the_machine_was_busy(project: Project) -> None:
+    project.write(
+        APP,
+        """
+import time
+
+import anyio
+
+
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+    now = anyio.current_time()
+    time.sleep(0.5)  # the machine does something else
+    await send({"type": "websocket.send", "text": "HELLO"})
+    await anyio.sleep_until(now + 9)
+    await send({"type": "websocket.send", "text": "now"})
+    await receive()
+""",
+    )
+    project.write(
+        SCRIPT, "> connect /\n< accept\n> text hello\n< text HELLO\n> wait 9s\n< text now\n> close\n"
+    )
+    project.replace("pyproject.toml", "ws_doctest_servers = []", 'ws_doctest_servers = ["websockets-sansio"]')
+    project.replace("pyproject.toml", '"0.5"', '"5"')
+    project.run("-k", "echo.ws").assert_outcomes(passed=3, deselected=13)
+
+
 @pytest.mark.parametrize(
     ("backends", "found"), [('["asyncio"]', "*memory-asyncio*"), ('["trio"]', "*memory-trio*")]
 )

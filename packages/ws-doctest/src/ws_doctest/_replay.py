@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import anyio
 
@@ -141,6 +141,16 @@ async def record(
 SessionT = TypeVar("SessionT", bound=Session)
 
 
+class _Waiting(NamedTuple):
+    """What a line that says how long something takes is compared with."""
+
+    step: Step
+    seconds: float
+    began: float  # in the app's time
+    really: float  # in real time
+    before: float  # real seconds since the client did something last
+
+
 class _Client(Generic[SessionT]):
     """One client, until a close or a denial is seen or its own close answered."""
 
@@ -152,7 +162,8 @@ class _Client(Generic[SessionT]):
         self.opened = False
         self.over = False
         self.ended = False  # the handler has
-        self.waits: tuple[Step, float, float] | None = None  # a line that says how long, and when it began
+        self.acted = time.monotonic()  # when it did something last
+        self.waits: _Waiting | None = None
 
     @property
     def name(self) -> str:
@@ -353,8 +364,11 @@ class _Player(Generic[SessionT]):
 
     async def act(self, client: _Client[SessionT], step: Step) -> None:
         self.doing = f"`{step}` to be taken"
-        if isinstance(step.event, Wait) and step.event.seconds is not None:
-            client.waits = step, client.session.time(), time.monotonic()
+        now = time.monotonic()
+        if not isinstance(step.event, Wait):
+            client.acted = now
+        elif step.event.seconds is not None:
+            client.waits = _Waiting(step, step.event.seconds, client.session.time(), now, now - client.acted)
         event = transcript.fill(step.event, self.known)
         with anyio.fail_after(self.limit):
             if isinstance(event, Text | Bytes):
@@ -368,17 +382,19 @@ class _Player(Generic[SessionT]):
         if wanted is not None:
             self.doing = f"`{Step(False, wanted, name=client.name)}`"
         waits, client.waits = client.waits, None
-        seconds = (waits[0].event.seconds or 0.0) if waits and isinstance(waits[0].event, Wait) else 0.0
-        client.session.limit = self.limit + seconds
-        with anyio.fail_after(self.limit + seconds):
+        limit = self.limit + (waits.seconds if waits else 0.0)
+        client.session.limit = limit
+        with anyio.fail_after(limit):
             seen = await client.receive()
         if waits:
-            passed = client.session.time() - waits[1]
-            # A busy machine is late: nobody knows how much of the real time the app has waited.
-            real = time.monotonic() - waits[2]
-            if passed < seconds * 0.98 - 0.05 or passed - real > seconds * 1.02 + 0.05 + real:
+            passed = client.session.time() - waits.began
+            # A busy machine is late: nobody knows how much of the real time the app has waited. What it
+            # waits for may have begun with what the client did last.
+            real = time.monotonic() - waits.really
+            least, most = waits.seconds * 0.98 - 0.05, waits.seconds * 1.02 + 0.05
+            if passed + waits.before < least or passed - real > most + real:
                 self.complain(
-                    f"{self.script.name}:{waits[0].line}: `{waits[0]}`, but it came after {passed:.3g} s"
+                    f"{self.script.name}:{waits.step.line}: `{waits.step}`, but it came after {passed:.3g} s"
                 )
         self.note(client, seen, wanted)
 
