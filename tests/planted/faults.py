@@ -355,8 +355,8 @@ fault(
     "a setting of the protocol",
     change(
         "docs/guides/uvicorn.md",
-        "Messages are compressed at its\n`compression_level`, 3:",
-        "Messages are compressed at its\n`compression_level`, 4:",
+        "compressed at the class's `compression_level`, 3.",
+        "compressed at the class's `compression_level`, 4.",
     ),
 )
 fault(
