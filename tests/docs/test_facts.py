@@ -224,9 +224,9 @@ def facts() -> Iterator[tuple[str, list[str], list[str]]]:
     yield "guides/testing.md", ["`timeout`", "`None` waits"], [WORDS[TIMEOUT]]
     yield "guides/testing.md", ["a silent app"], [f"after {TIMEOUT:g} s"]
     total, late, reported = autobahn()
-    yield "project/conformance.md", ["cases none fails"], [str(total)]
+    yield "project/conformance.md", ["cases fails"], [str(total)]
     yield "project/conformance.md", ["*non-strict*"], [str(total - late - reported), str(late), str(reported)]
-    yield "project/conformance.md", ["fail on purpose"], [WORDS[len(OTHERWISE)]]
+    yield "project/conformance.md", ["are expected to fail"], [WORDS[len(OTHERWISE)]]
     client = (folder / "client.js").read_text(encoding="utf-8")
     final = [code for code in numbers(client[client.index("FINAL = ") :].split(";")[0]) if code == "1008"]
     yield "guides/chat.md", ["It does not try again", "closes"], final
@@ -249,7 +249,7 @@ def facts() -> Iterator[tuple[str, list[str], list[str]]]:
     on_new_pythons = [each for each in project["dependencies"] if "python_version <" not in each]
     needed = " and ".join(re.split(r"[<>=]", each)[0] for each in on_new_pythons).replace("anyio", "AnyIO")
     for page in ("index.md", "../README.md", "../packages/lilya-websockets/README.md"):
-        yield page, ["It needs Python"], [python, f"{needed}."]
+        yield page, ["needs Python"], [python, f"{needed}."]
     yield from reasons()
 
 

@@ -73,7 +73,7 @@ class Connection(Mapping[str, Any]):
 
     @property
     def headers(self) -> Header:
-        """The request headers, in wire order, duplicates kept, names found whatever their case."""
+        """The request headers, in their order and with duplicates. Names are case-insensitive."""
         headers = self._headers
         if headers is None:
             pairs = self.scope.get("headers")
@@ -91,13 +91,13 @@ class Connection(Mapping[str, Any]):
 
     @property
     def path_params(self) -> dict[str, Any]:
-        """What the router extracted from the path; the scope's own dictionary, `{}` if there is none."""
+        """The parameters that the router found in the path: the scope's own dictionary, or `{}`."""
         path_params = self.scope.get("path_params")
         return {} if path_params is None else cast("dict[str, Any]", path_params)
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies of all `Cookie` headers (RFC 9113 section 8.2.3). Of duplicates, the last."""
+        """The cookies of all `Cookie` headers (RFC 9113 section 8.2.3). The last duplicate counts."""
         if self._cookies is None:
             self._cookies = {}
             for header in self.headers.getlist("cookie"):
@@ -106,7 +106,7 @@ class Connection(Mapping[str, Any]):
 
     @property
     def state(self) -> State:
-        """The connection's state: what the lifespan and middleware stored, open for more."""
+        """The connection's state: what the lifespan and middleware stored. You can add to it."""
         if self._state is None:
             state = self.scope.get("state")
             if state is None:
@@ -116,12 +116,12 @@ class Connection(Mapping[str, Any]):
 
     @property
     def client(self) -> Address | None:
-        """The client's address, or `None` if the server does not say."""
+        """The client's address, or `None` if the server does not report it."""
         return Address.of(self.scope.get("client"))
 
     @property
     def server(self) -> Address | None:
-        """The server's address, or `None` if it does not say."""
+        """The server's address, or `None` if the server does not report it."""
         return Address.of(self.scope.get("server"))
 
     @property
@@ -129,7 +129,7 @@ class Connection(Mapping[str, Any]):
         """What an authentication middleware put into the scope.
 
         Raises:
-            WebSocketRuntimeError: None is installed.
+            WebSocketRuntimeError: This middleware is not installed.
         """
         return self._of_middleware("auth", "AuthenticationMiddleware")
 
@@ -138,7 +138,7 @@ class Connection(Mapping[str, Any]):
         """The user that an authentication middleware put into the scope.
 
         Raises:
-            WebSocketRuntimeError: None is installed.
+            WebSocketRuntimeError: This middleware is not installed.
         """
         return self._of_middleware("user", "AuthenticationMiddleware")
 
@@ -147,7 +147,7 @@ class Connection(Mapping[str, Any]):
         """The session that a session middleware put into the scope.
 
         Raises:
-            WebSocketRuntimeError: None is installed.
+            WebSocketRuntimeError: This middleware is not installed.
         """
         return self._of_middleware("session", "SessionMiddleware")
 

@@ -89,10 +89,10 @@ def checked_payload(message: Message) -> dict[str, str | bytes]:
 
 
 class PreparedMessage:
-    """One message for many connections: checked once, and framed once by a server that can.
+    """One message for many connections. It is checked once, and servers that support it frame it only once.
 
     Args:
-        data: Text that encodes to UTF-8, or bytes-like; may be empty. What is not `bytes` is copied.
+        data: Text that encodes to UTF-8, or bytes-like; may be empty. Objects other than `bytes` are copied.
 
     Raises:
         TypeError: Neither `str` nor bytes-like.

@@ -72,7 +72,7 @@ def checked_options(
     """The options of a block, from the arguments of `WebSocket.open`.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
         ValueError: An argument out of range.
     """
     checked_flag("cancel_on_disconnect", cancel_on_disconnect)

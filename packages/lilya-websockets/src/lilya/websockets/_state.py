@@ -25,14 +25,14 @@ __all__ = ["RECEIVE", "SEND", "WebSocketState", "after_receive", "after_send"]
 
 
 class WebSocketState(IntEnum):
-    """Where one side of the connection stands."""
+    """The state of one side of the connection."""
 
     CONNECTING = 0
-    """Nothing was agreed yet: no `websocket.connect` received, or no answer sent."""
+    """Before the handshake is complete: no `websocket.connect` was received, or no answer was sent."""
     CONNECTED = 1
-    """Messages may flow on this side."""
+    """Messages can be received or sent on this side."""
     DISCONNECTED = 2
-    """This side is over. Nothing more can come or go."""
+    """This side has ended. Nothing more can be received or sent on it."""
     RESPONSE = 3
     """The app is sending an HTTP response instead of accepting (ASGI's denial response extension)."""
 

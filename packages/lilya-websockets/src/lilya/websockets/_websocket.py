@@ -99,8 +99,8 @@ _BY_SHUTDOWN: Final = "the server shut down"
 class WebSocket(Connection, Generic[In, Out]):
     """One WebSocket connection, on any ASGI server.
 
-    `WebSocket[In, Out]` is one whose messages have types: `In` what the client sends, `Out` what it is sent.
-    `WebSocket[In]` is one where both are the same.
+    `WebSocket[In, Out]` has typed messages: `In` is the type of what the client sends, and `Out` the type of
+    what you send. With `WebSocket[In]`, both types are the same.
 
     Args:
         scope: The ASGI scope, of type `websocket`.
@@ -114,17 +114,17 @@ class WebSocket(Connection, Generic[In, Out]):
     """
 
     dumps = staticmethod(dumps)
-    """Encodes for `send_json`: called with the value alone. Replace it in a subclass."""
+    """Encodes JSON for `send_json`. It is called with the value only. Replace it in a subclass."""
 
     loads = staticmethod(loads)
-    """Decodes for `receive_json`: called with a `str` alone, raises `ValueError` for what is not JSON.
-    Replace it in a subclass."""
+    """Decodes JSON for `receive_json`. It is called with a `str` only, and raises `ValueError` for invalid
+    JSON. Replace it in a subclass."""
 
     close_code: int | None
-    """The close code of the end that came first, RFC 6455 section 7.4; `None` while there is none."""
+    """The close code of the first end, RFC 6455 section 7.4; `None` before the end."""
 
     close_reason: str | None
-    """The reason of that end, `""` if it had none; `None` while there is none."""
+    """The reason of the first end, or `""` without a reason; `None` before the end."""
 
     accepted_subprotocol: str | None = None
     """The subprotocol that the app accepted; `None` if there is none."""
@@ -232,23 +232,24 @@ class WebSocket(Connection, Generic[In, Out]):
 
     @classmethod
     def wrap(cls: type[W], other: Any) -> W:
-        """A WebSocket of this class over the object of a framework: over the same connection, in one state.
+        """Create a WebSocket of this class over the object of a framework, for the same connection.
 
-        What one of them accepts, receives, sends or closes, the other one knows. A framework that closes
-        after the end, in its handling of exceptions, makes no second end.
+        Both objects share one state: if you accept, receive, send or close with one of them, the other one
+        has the new state. If the framework closes after the end, because it handles an exception, nothing
+        more is sent.
 
-        Code that replaces `other.receive` or `other.send` has to do so before this call. Afterwards only the
+        Code that replaces `other.receive` or `other.send` must do so before this call. After it, only the
         framework's own methods use the replacement.
 
         Args:
-            other: Whatever carries an ASGI `scope` and the ASGI callables `receive` and `send`: the WebSocket
+            other: An object with an ASGI `scope` and the ASGI callables `receive` and `send`: the WebSocket
                 of Starlette, FastAPI or Litestar, or one of this package.
 
         Returns:
-            `other` itself if it is of this class.
+            The WebSocket, which is `other` itself if that is of this class.
 
         Raises:
-            TypeError: It does not carry them, as the object of Quart, whose `receive` and `send` are others.
+            TypeError: The object does not have them. Quart's does not: its `receive` and `send` are not ASGI.
             ValueError: Its scope is of another type.
         """
         if callable(getattr(other, "_get_current_object", None)):
@@ -280,7 +281,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
     @property
     def client_state(self) -> WebSocketState:
-        """What was received: where the client's side stands. Assignable, and then obeyed."""
+        """The state of the client's side, which changes when a message is received. You can set it."""
         return self._client_state
 
     @client_state.setter
@@ -289,7 +290,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
     @property
     def application_state(self) -> WebSocketState:
-        """What was sent: where the app's side stands. Assignable, and then obeyed."""
+        """The state of the app's side, which changes when a message is sent. You can set it."""
         return self._application_state
 
     @application_state.setter
@@ -315,17 +316,17 @@ class WebSocket(Connection, Generic[In, Out]):
         subprotocol: str | None = None,
         headers: Mapping[Any, Any] | Iterable[tuple[bytes | str, bytes | str]] | None = None,
     ) -> None:
-        """Accept the connection. Receives `websocket.connect` first, unless the app did.
+        """Accept the connection. This receives `websocket.connect` first, unless the app has received it.
 
-        Cancelled while it waits for `websocket.connect`, nothing has happened.
+        If this is cancelled while it waits for `websocket.connect`, nothing changes.
 
         Args:
             subprotocol: One of `scope["subprotocols"]`, the client's offer. Default: none.
-            headers: Headers of the handshake's answer, pairs or a mapping of `bytes` or `str`. Not every
-                server sends them: a `RuntimeWarning` tells, once, where it is known.
+            headers: Headers of the response to the handshake, pairs or a mapping of `bytes` or `str`. Some
+                servers drop them. If the server is known to do so, you get one `RuntimeWarning`.
 
         Raises:
-            TypeError: An argument of another type.
+            TypeError: An argument of the wrong type.
             ValueError: A subprotocol that was not offered, or a header that must not be sent.
             WebSocketDisconnect: The client left before it was accepted.
             WebSocketRuntimeError: Already accepted or denied, or the server sent another first message.
@@ -377,10 +378,10 @@ class WebSocket(Connection, Generic[In, Out]):
             self.accepted_subprotocol = subprotocol
 
     def select_subprotocol(self, preferences: Iterable[str]) -> str | None:
-        """The first of the app's preferences that the client has offered, to be accepted with.
+        """Return the first of your preferences that the client has offered. Pass it to `accept`.
 
         Args:
-            preferences: Subprotocols that the app speaks, the best one first.
+            preferences: Subprotocols that the app supports, the best one first.
 
         Returns:
             One of them, or `None` if the client has offered none of them.
@@ -420,46 +421,51 @@ class WebSocket(Connection, Generic[In, Out]):
         buffer_bytes: int = 1_048_576,
         close_timeout: float = 1.0,
     ) -> AbstractAsyncContextManager[W]:
-        """Own the connection in an `async with` block. `async with websocket` is the same.
+        """Own the connection in an `async with` block. `async with websocket` is the same without options.
 
-        Entering accepts, unless that was done. In the block the client's leaving is known at once: the next
-        send raises it, after the messages that came before every receive does, and `wait_disconnected`
-        returns. A reader in the background sees to that by receiving ahead of the app. On a server that tells
-        the end, by the extension `lilya.websocket.end`, there is none, unless one of the options from
-        `idle_timeout` to `buffer_bytes` is not its default. Leaving closes, unless that was done: with 1000
-        after a normal end, 1011 and no reason if an exception leaves the block or the task is cancelled, 1012
-        if it is cancelled because the server stops. A `WebSocketException` of FastAPI, Starlette, Lilya or
-        Litestar closes with its code and reason. A `WebSocketDisconnect` of this connection ends the block
-        quietly, also in an exception group. Every other exception goes on as it is.
+        Entering the block accepts the connection, unless it is already accepted.
+
+        In the block, a disconnect is detected at once: the next send raises it, `wait_disconnected` returns,
+        and a receive raises it after the messages that came before it. For this, a reader in the background
+        receives ahead of your handler. If the server reports the end, by the extension `lilya.websocket.end`,
+        there is no reader, unless you set one of the options from `idle_timeout` to `buffer_bytes`.
+
+        Leaving the block closes the connection, unless it is already closed: with 1000 after a normal end;
+        with 1011 and no reason if an exception leaves the block or the task is cancelled; with 1012 if it is
+        cancelled because the server stops. A `WebSocketException` of FastAPI, Starlette, Lilya or Litestar
+        closes with its code and reason. A `WebSocketDisconnect` of this connection ends the block without an
+        exception, also in an exception group. Other exceptions are passed on unchanged.
 
         Args:
             subprotocol: See `accept`.
             headers: See `accept`.
-            cancel_on_disconnect: Whether the end, unless it is the app's own `close`, cancels the block's
-                body, which then ends quietly. What was not received is dropped.
-            idle_timeout: Seconds without a message from the client after which to close. Default: none.
-            idle_code: The close code for it.
+            cancel_on_disconnect: Whether the end of the connection cancels the block's body. The block then
+                ends without an exception, and messages that were not received are dropped. Your own `close`
+                does not cancel the body.
+            idle_timeout: Close after this many seconds without a message from the client. Default: none.
+            idle_code: The close code for `idle_timeout`.
             heartbeat: Seconds from one heartbeat, a message to the client, to the next. Default: none.
-            heartbeat_message: The message, a text or a binary one.
-            heartbeat_timeout: Seconds for the answer, which may be any message; without one the connection is
-                closed with 1011. Default: as many as `heartbeat`.
-            max_message_size: Bytes in a message, of text as UTF-8; more closes with 1009. Default: any.
-            max_messages_per_second: Messages from the client, on average, and as many at once (at least one);
-                more closes with 1008. Default: any number.
-            buffer_messages: Messages that may wait to be received. Then the reader stops, and the server's
-                flow control holds the client. 0 keeps none: what the client sends is dropped.
-            buffer_bytes: Bytes of messages that may wait; one message more may make them more.
-            close_timeout: Seconds that a close may take in the block, and then counts as sent.
+            heartbeat_message: The message, text or binary.
+            heartbeat_timeout: Seconds in which the client must send any message after a heartbeat. If it does
+                not, the connection is closed with 1011. Default: the value of `heartbeat`.
+            max_message_size: The largest size of a message in bytes; text counts as UTF-8. A larger message
+                closes with 1009. Default: no limit.
+            max_messages_per_second: Messages that the client may send per second on average, and as many at
+                once (at least one). More close with 1008. Default: no limit.
+            buffer_messages: Messages that may wait to be received. If it is reached, the reader stops, and
+                the server's flow control stops the client. With 0, what the client sends is dropped.
+            buffer_bytes: Bytes of messages that may wait. One more message may exceed this.
+            close_timeout: Seconds that a close may take in the block. After that, it counts as sent.
 
         Returns:
             An asynchronous context manager that gives this WebSocket.
 
         Raises:
-            TypeError: An argument of another type.
+            TypeError: An argument of the wrong type.
             ValueError: An argument out of range.
-            WebSocketRuntimeError: On entering: a block owns it already, a receive is under way, or it is
-                accepted and a subprotocol or headers are given.
-            WebSocketClosed: On entering: the conversation had ended.
+            WebSocketRuntimeError: On entering: another block owns the connection, a receive is in progress,
+                or you gave a subprotocol or headers and the connection is already accepted.
+            WebSocketClosed: On entering: the connection has ended.
         """
         conversation, checked_options, _ = _needing_anyio()
         options = checked_options(
@@ -492,9 +498,9 @@ class WebSocket(Connection, Generic[In, Out]):
         return await self._conversation.__aexit__(exc_type, exc, traceback)
 
     async def wait_disconnected(self) -> None:
-        """Wait until the conversation has ended, whichever side ended it. Only in a block.
+        """Wait until the connection has ended, whichever side ended it. Only in a block.
 
-        It returns at once when the client leaves, also if messages that came before were not received yet.
+        It returns as soon as the client leaves, even if earlier messages were not received yet.
         `close_code`, `close_reason` and `closed_by` say how it ended. Cancelling it changes nothing.
 
         Raises:
@@ -508,12 +514,12 @@ class WebSocket(Connection, Generic[In, Out]):
 
     @property
     def closed_by(self) -> Literal["client", "server", "network"] | None:
-        """Who ended the conversation; the app is part of the server. `None` while it lasts."""
+        """Who ended the connection; the app is part of the server. `None` before the end."""
         return None if self._ended is None else _CLOSED_BY.get(self._ended, "server")
 
     @property
     def messages_received(self) -> int:
-        """Messages that came from the client in the block, also those not received yet; 0 without a block."""
+        """Messages from the client in the block, including those not received yet; 0 without a block."""
         return self._counted("messages_received")
 
     @property
@@ -523,7 +529,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
     @property
     def messages_sent(self) -> int:
-        """Messages that the server took in the block, heartbeats among them; 0 without a block."""
+        """Messages that the server took in the block, including heartbeats; 0 without a block."""
         return self._counted("messages_sent")
 
     @property
@@ -538,20 +544,20 @@ class WebSocket(Connection, Generic[In, Out]):
     # Receiving
 
     async def receive(self, timeout: float | None = None) -> Message:
-        """Receive one raw ASGI message, a disconnect included, and keep the state.
+        """Receive one raw ASGI message, which may be a disconnect, and update the state.
 
         Cancelling it loses no message.
 
         Args:
-            timeout: Seconds to wait, 0 or more. Default: as long as it takes.
+            timeout: Seconds to wait, 0 or more. Default: no limit.
 
         Returns:
             The server's message as it came.
 
         Raises:
             TimeoutError: No message came in time. The next one is not lost.
-            WebSocketClosed: The client's side had ended. The server is not asked.
-            WebSocketRuntimeError: Another receive is under way, or the server sent what it must not.
+            WebSocketClosed: The client's side has ended. The server is not called.
+            WebSocketRuntimeError: Another receive is in progress, or the server sent an illegal message.
         """
         if timeout is not None:
             return await _limited(timeout, WebSocket.receive, self)
@@ -563,7 +569,7 @@ class WebSocket(Connection, Generic[In, Out]):
         Cancelling it loses no message.
 
         Args:
-            timeout: Seconds to wait, 0 or more. Default: as long as it takes.
+            timeout: Seconds to wait, 0 or more. Default: no limit.
 
         Returns:
             The text, which may be `""`; never `None`.
@@ -572,8 +578,8 @@ class WebSocket(Connection, Generic[In, Out]):
             TimeoutError: No message came in time. The next one is not lost.
             WebSocketDisconnect: The client left.
             WebSocketDataError: A binary message came. The connection stays usable.
-            WebSocketClosed: The conversation had ended.
-            WebSocketRuntimeError: Not accepted yet, or another receive is under way.
+            WebSocketClosed: The connection has ended.
+            WebSocketRuntimeError: Not accepted yet, or another receive is in progress.
 
         ASGI spec, "Receive - receive event".
         """
@@ -602,7 +608,7 @@ class WebSocket(Connection, Generic[In, Out]):
         Cancelling it loses no message.
 
         Args:
-            timeout: Seconds to wait, 0 or more. Default: as long as it takes.
+            timeout: Seconds to wait, 0 or more. Default: no limit.
 
         Returns:
             The payload, which may be `b""`; never `None`.
@@ -611,8 +617,8 @@ class WebSocket(Connection, Generic[In, Out]):
             TimeoutError: No message came in time. The next one is not lost.
             WebSocketDisconnect: The client left.
             WebSocketDataError: A text message came. The connection stays usable.
-            WebSocketClosed: The conversation had ended.
-            WebSocketRuntimeError: Not accepted yet, or another receive is under way.
+            WebSocketClosed: The connection has ended.
+            WebSocketRuntimeError: Not accepted yet, or another receive is in progress.
 
         ASGI spec, "Receive - receive event".
         """
@@ -642,7 +648,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
         Args:
             mode: Where the JSON is: `"text"` or `"binary"` messages.
-            timeout: Seconds to wait, 0 or more. Default: as long as it takes.
+            timeout: Seconds to wait, 0 or more. Default: no limit.
 
         Returns:
             The decoded value, which may be `None`.
@@ -650,10 +656,10 @@ class WebSocket(Connection, Generic[In, Out]):
         Raises:
             TimeoutError: No message came in time. The next one is not lost.
             WebSocketDisconnect: The client left.
-            WebSocketDataError: A message of the other kind, not UTF-8, not JSON, nested too deep, or with
-                an integer too long. The connection stays usable.
-            WebSocketClosed: The conversation had ended.
-            WebSocketRuntimeError: A bad mode, not accepted yet, or another receive is under way.
+            WebSocketDataError: A message of the other kind, or one that is not UTF-8, not JSON, nested too
+                deeply, or has an integer that is too long. The connection stays usable.
+            WebSocketClosed: The connection has ended.
+            WebSocketRuntimeError: An invalid mode, not accepted yet, or another receive is in progress.
         """
         if timeout is not None:
             return await _limited(timeout, WebSocket.receive_json, self, mode)
@@ -662,50 +668,50 @@ class WebSocket(Connection, Generic[In, Out]):
         return self._decode(await self.receive_text(), "text")
 
     def iter_text(self) -> AsyncIterator[str]:
-        """Iterate over text messages until the conversation ends.
+        """Iterate over text messages until the connection ends.
 
         Leaving the loop, or cancelling it, loses no message.
 
         Returns:
             An asynchronous iterator that raises what `receive_text` raises, except that it ends on a
-            disconnect; `close_code` and `close_reason` tell which.
+            disconnect; `close_code` and `close_reason` say how the connection ended.
         """
         return _Iterator(self, "text")
 
     def iter_bytes(self) -> AsyncIterator[bytes]:
-        """Iterate over binary messages until the conversation ends; see `iter_text`."""
+        """Iterate over binary messages until the connection ends; see `iter_text`."""
         return _Iterator(self, "bytes")
 
     def iter_json(self, mode: str = "text") -> AsyncIterator[Any]:
-        """Iterate over messages decoded as JSON until the conversation ends; see `iter_text`.
+        """Iterate over messages decoded as JSON until the connection ends; see `iter_text`.
 
         Args:
             mode: Where the JSON is: `"text"` or `"binary"` messages.
 
         Raises:
-            WebSocketRuntimeError: A bad mode.
+            WebSocketRuntimeError: An invalid mode.
         """
         return _JSONIterator(self, "bytes" if _is_binary(mode) else "text")
 
     # Sending
 
     async def send(self, message: Message, timeout: float | None = None) -> None:
-        """Send one raw ASGI message and keep the state.
+        """Send one raw ASGI message and update the state.
 
-        The message is checked as the methods check their arguments; a message type of a denial response may
-        come with its `websocket.` prefix or without. Cancelled, the message counts as sent.
+        The message is checked like the arguments of the other methods. The types of a denial response may
+        have the prefix `websocket.` or not. If cancelled, the message counts as sent.
 
         Args:
-            message: An ASGI message; a `websocket.send` carries exactly one of `text` and `bytes`.
-            timeout: Seconds that it may take, 0 or more. Default: as long as it takes.
+            message: An ASGI message. A `websocket.send` has exactly one of `text` and `bytes`.
+            timeout: Seconds that the send may take, 0 or more. Default: no limit.
 
         Raises:
             TypeError: A value in the message is of another type.
             ValueError: A value in the message must not be sent.
-            TimeoutError: The client does not read. The message counts as sent, the connection stays open.
+            TimeoutError: The client does not read. The message counts as sent, and the connection stays open.
             WebSocketDisconnect: The client is gone.
-            WebSocketClosed: The conversation had ended. The server is not asked.
-            WebSocketRuntimeError: The message is out of turn.
+            WebSocketClosed: The connection has ended. The server is not called.
+            WebSocketRuntimeError: The message is not allowed at this point.
         """
         if timeout is not None:
             await _limited(timeout, WebSocket.send, self, message)
@@ -753,18 +759,18 @@ class WebSocket(Connection, Generic[In, Out]):
     async def send_text(self, data: str, timeout: float | None = None) -> None:
         """Send one text message.
 
-        Cancelled, the message counts as sent: it may have gone out.
+        If cancelled, the message counts as sent, because it may have gone out.
 
         Args:
             data: Text that encodes to UTF-8; may be `""`.
-            timeout: Seconds that it may take, 0 or more. Default: as long as it takes.
+            timeout: Seconds that the send may take, 0 or more. Default: no limit.
 
         Raises:
             TypeError: Not a `str`.
-            ValueError: It holds a lone surrogate.
-            TimeoutError: The client does not read. The message counts as sent, the connection stays open.
+            ValueError: The text has a lone surrogate.
+            TimeoutError: The client does not read. The message counts as sent, and the connection stays open.
             WebSocketDisconnect: The client is gone.
-            WebSocketClosed: The conversation had ended. The server is not asked.
+            WebSocketClosed: The connection has ended. The server is not called.
             WebSocketRuntimeError: Not accepted yet.
 
         ASGI spec, "Send - send event".
@@ -790,17 +796,17 @@ class WebSocket(Connection, Generic[In, Out]):
     async def send_bytes(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> None:
         """Send one binary message.
 
-        Cancelled, the message counts as sent: it may have gone out.
+        If cancelled, the message counts as sent, because it may have gone out.
 
         Args:
-            data: Any bytes-like object; may be empty. What is not `bytes` is copied.
-            timeout: Seconds that it may take, 0 or more. Default: as long as it takes.
+            data: Any bytes-like object; may be empty. An object other than `bytes` is copied.
+            timeout: Seconds that the send may take, 0 or more. Default: no limit.
 
         Raises:
             TypeError: Not bytes-like.
-            TimeoutError: The client does not read. The message counts as sent, the connection stays open.
+            TimeoutError: The client does not read. The message counts as sent, and the connection stays open.
             WebSocketDisconnect: The client is gone.
-            WebSocketClosed: The conversation had ended. The server is not asked.
+            WebSocketClosed: The connection has ended. The server is not called.
             WebSocketRuntimeError: Not accepted yet.
 
         ASGI spec, "Send - send event".
@@ -821,22 +827,22 @@ class WebSocket(Connection, Generic[In, Out]):
         await self._send_otherwise({"type": "websocket.send", "bytes": data})
 
     async def send_json(self, data: Any, mode: str = "text", timeout: float | None = None) -> None:
-        """Send one message with JSON: compact, non-ASCII kept, a lone surrogate as its escape.
+        """Send one message with compact JSON. Non-ASCII characters are kept, lone surrogates are escaped.
 
-        Cancelled, the message counts as sent: it may have gone out.
+        If cancelled, the message counts as sent, because it may have gone out.
 
         Args:
-            data: What `dumps` encodes.
-            mode: Where to put the JSON: a `"text"` or a `"binary"` message.
-            timeout: Seconds that it may take, 0 or more. Default: as long as it takes.
+            data: A value that `dumps` can encode.
+            mode: The kind of message: `"text"` or `"binary"`.
+            timeout: Seconds that the send may take, 0 or more. Default: no limit.
 
         Raises:
             TypeError: The data, or a value in it, has no JSON form.
             ValueError: `NaN`, an infinity, a reference cycle, or nesting too deep.
-            TimeoutError: The client does not read. The message counts as sent, the connection stays open.
+            TimeoutError: The client does not read. The message counts as sent, and the connection stays open.
             WebSocketDisconnect: The client is gone.
-            WebSocketClosed: The conversation had ended. The server is not asked.
-            WebSocketRuntimeError: A bad mode, or not accepted yet.
+            WebSocketClosed: The connection has ended. The server is not called.
+            WebSocketRuntimeError: An invalid mode, or not accepted yet.
         """
         if timeout is not None:
             await _limited(timeout, WebSocket.send_json, self, data, mode)
@@ -849,22 +855,22 @@ class WebSocket(Connection, Generic[In, Out]):
             await self.send_text(encoded if isinstance(encoded, str) else encoded.decode())
 
     async def send_prepared(self, message: PreparedMessage, timeout: float | None = None) -> None:
-        """Send a message that is sent to many connections. It is made once, and checked once.
+        """Send a message that you send to many connections. It is encoded and checked only once.
 
-        A server with the extension `lilya.websocket.prepared` frames it once for all of them. On every other
-        this is `send_text` or `send_bytes`.
+        A server with the extension `lilya.websocket.prepared` frames it once for all connections. On other
+        servers, this is the same as `send_text` or `send_bytes`.
 
-        Cancelled, the message counts as sent: it may have gone out.
+        If cancelled, the message counts as sent, because it may have gone out.
 
         Args:
-            message: Made once, by `PreparedMessage("text")` or `PreparedMessage(b"data")`.
-            timeout: Seconds that it may take, 0 or more. Default: as long as it takes.
+            message: Create it once, with `PreparedMessage("text")` or `PreparedMessage(b"data")`.
+            timeout: Seconds that the send may take, 0 or more. Default: no limit.
 
         Raises:
             TypeError: Not a `PreparedMessage`.
-            TimeoutError: The client does not read. The message counts as sent, the connection stays open.
+            TimeoutError: The client does not read. The message counts as sent, and the connection stays open.
             WebSocketDisconnect: The client is gone.
-            WebSocketClosed: The conversation had ended. The server is not asked.
+            WebSocketClosed: The connection has ended. The server is not called.
             WebSocketRuntimeError: Not accepted yet.
         """
         if timeout is not None:
@@ -886,22 +892,22 @@ class WebSocket(Connection, Generic[In, Out]):
     # Typed messages: `WebSocket[In, Out]` does what is only described here.
 
     def iter_messages(self, on_error: Literal["raise", "answer", "close"] = "raise") -> AsyncIterator[In]:
-        """Iterate over messages, decoded and validated as `In`, until the conversation ends.
+        """Iterate over messages, decoded and validated as `In`, until the connection ends.
 
         Leaving the loop, or cancelling it, loses no message.
 
         Args:
-            on_error: What to do about an invalid message. `"raise"`: raise `WebSocketDataError`; another loop
-                goes on with the next message. `"answer"`: tell the client what is wrong, by
-                `{"type": "error", "errors": [{"loc": […], "type": "…", "msg": "…"}]}`, and go on. `"close"`:
-                close with 1007, which ends the iteration.
+            on_error: What to do with an invalid message. `"raise"`: raise `WebSocketDataError`; a new loop
+                continues with the next message. `"answer"`: tell the client what is wrong, by
+                `{"type": "error", "errors": [{"loc": […], "type": "…", "msg": "…"}]}`, and continue.
+                `"close"`: close with 1007, which ends the iteration.
 
         Returns:
             An asynchronous iterator that raises what `receive_message` raises, except that it ends on a
-            disconnect; `close_code` and `close_reason` tell which.
+            disconnect; `close_code` and `close_reason` say how the connection ended.
 
         Raises:
-            ValueError: `on_error` is something else.
+            ValueError: `on_error` has another value.
             WebSocketRuntimeError: This WebSocket has no types.
         """
         raise _untyped("iterate over messages")
@@ -912,7 +918,7 @@ class WebSocket(Connection, Generic[In, Out]):
         Cancelling it loses no message.
 
         Args:
-            timeout: Seconds to wait, 0 or more. Default: as long as it takes.
+            timeout: Seconds to wait, 0 or more. Default: no limit.
 
         Returns:
             A value of the type `In`, such as an instance of a model.
@@ -920,28 +926,28 @@ class WebSocket(Connection, Generic[In, Out]):
         Raises:
             TimeoutError: No message came in time. The next one is not lost.
             WebSocketDisconnect: The client left.
-            WebSocketDataError: The message is no `In`; `errors()` tells why. The connection stays usable.
-            WebSocketClosed: The conversation had ended.
+            WebSocketDataError: The message is not an `In`; `errors()` says why. The connection stays usable.
+            WebSocketClosed: The connection has ended.
             WebSocketRuntimeError: This WebSocket has no types, it is not accepted yet, or another receive is
-                under way.
+                in progress.
         """
         raise _untyped("receive a message")
 
     async def send_message(self, message: Out, timeout: float | None = None) -> None:
         """Send one message, an `Out`.
 
-        Cancelled, the message counts as sent: it may have gone out.
+        If cancelled, the message counts as sent, because it may have gone out.
 
         Args:
-            message: An instance of a model, or a value of the type.
-            timeout: Seconds that it may take, 0 or more. Default: as long as it takes.
+            message: An instance of a model, or another value of the type `Out`.
+            timeout: Seconds that the send may take, 0 or more. Default: no limit.
 
         Raises:
-            TypeError: The message is no `Out`.
+            TypeError: The message is not an `Out`.
             ValueError: A value in it cannot be encoded.
-            TimeoutError: The client does not read. The message counts as sent, the connection stays open.
+            TimeoutError: The client does not read. The message counts as sent, and the connection stays open.
             WebSocketDisconnect: The client is gone.
-            WebSocketClosed: The conversation had ended. The server is not asked.
+            WebSocketClosed: The connection has ended. The server is not called.
             WebSocketRuntimeError: This WebSocket has no types, or it is not accepted yet.
         """
         raise _untyped("send a message")
@@ -949,25 +955,26 @@ class WebSocket(Connection, Generic[In, Out]):
     async def call(self, request: Out, timeout: float | None = 30.0) -> In:
         """Send a request and wait for its answer.
 
-        The request's model has a field of the type `CallId`, which is filled in, and the answer's one of the
-        type `ReplyTo`, in which the client sends it back. Other messages that come meanwhile are kept for
-        `iter_messages` and `receive_message`, up to 64. Cancelled, the answer is not waited for any longer.
+        The model of the request has a field of the type `CallId`, which `call` fills in. The model of the
+        answer has a field of the type `ReplyTo`, in which the client sends the id back. Until the answer
+        comes, up to 64 other messages are kept for `iter_messages` and `receive_message`. If this is
+        cancelled, a later answer is ignored.
 
         Args:
             request: An instance of a model with a field of the type `CallId`.
-            timeout: Seconds for the answer, 0 or more; `None` waits as long as it takes.
+            timeout: Seconds to wait for the answer, 0 or more; `None` for no limit.
 
         Returns:
             The answer, an `In`.
 
         Raises:
-            TypeError: The request is no `Out`, or the types have no such fields.
-            ValueError: A call with the id that the request carries is under way.
-            TimeoutError: No answer came in time. One that comes later is dropped.
+            TypeError: The request is not an `Out`, or the types have no such fields.
+            ValueError: Another call with the id of this request is in progress.
+            TimeoutError: No answer came in time. A later answer is dropped.
             WebSocketDisconnect: The client left.
-            WebSocketClosed: The conversation had ended.
-            WebSocketRuntimeError: This WebSocket has no types, it is not accepted yet, or another task is in
-                another receive than `receive_message` or `iter_messages`.
+            WebSocketClosed: The connection has ended.
+            WebSocketRuntimeError: This WebSocket has no types, it is not accepted yet, or another task
+                receives by a method other than `receive_message` or `iter_messages`.
         """
         raise _untyped("call")
 
@@ -976,7 +983,7 @@ class WebSocket(Connection, Generic[In, Out]):
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
         """Close the connection. Before `accept`, the client gets HTTP 403 instead.
 
-        Silent if the client has already left or is lost meanwhile: the goal is reached. Cancelled, the close
+        This raises nothing if the client has already left, or leaves in the meantime. If cancelled, the close
         counts as sent.
 
         Args:
@@ -984,9 +991,9 @@ class WebSocket(Connection, Generic[In, Out]):
             reason: At most 123 bytes of UTF-8. Default: none.
 
         Raises:
-            TypeError: An argument of another type.
-            ValueError: A code or a reason that must not be sent. The connection is as it was.
-            WebSocketClosed: The app had closed it.
+            TypeError: An argument of the wrong type.
+            ValueError: A code or a reason that must not be sent. The connection is unchanged.
+            WebSocketClosed: The app has already closed the connection.
             WebSocketRuntimeError: A denial response has been started.
 
         ASGI spec, "Close - send event"; RFC 6455 section 7.4.
@@ -1028,20 +1035,20 @@ class WebSocket(Connection, Generic[In, Out]):
         content: str | bytes = b"",
         headers: Mapping[Any, Any] | Iterable[tuple[bytes | str, bytes | str]] | None = None,
     ) -> None:
-        """Refuse the connection: with an HTTP response where the server can send one, else by `close()`.
+        """Refuse the connection with an HTTP response, or by `close()` if the server cannot send one.
 
-        Silent if the client has already left or is lost meanwhile: the goal is reached. Cancelled, the answer
-        counts as sent.
+        This raises nothing if the client has already left, or leaves in the meantime. If cancelled, the
+        response counts as sent.
 
         Args:
             status: The status, 200-599. A server without denial responses sends 403 instead.
-            content: The body; a `str` is sent as UTF-8, with a `content-type` unless there is one.
+            content: The body. A `str` is sent as UTF-8, with a `content-type` unless `headers` has one.
             headers: Headers of the response, pairs or a mapping of `bytes` or `str`.
 
         Raises:
-            TypeError: An argument of another type.
+            TypeError: An argument of the wrong type.
             ValueError: A status or a header that must not be sent.
-            WebSocketClosed: The app had closed or denied it.
+            WebSocketClosed: The app has already closed or denied the connection.
             WebSocketRuntimeError: Already accepted, or a denial response has been started.
 
         ASGI spec, "WebSocket Denial Response".
@@ -1069,9 +1076,9 @@ class WebSocket(Connection, Generic[In, Out]):
             pass  # gone: the goal is reached
 
     async def send_denial_response(self, response: ASGIApp) -> None:
-        """Refuse the connection with an HTTP response of one's own, instead of `accept`.
+        """Refuse the connection with your own HTTP response, instead of `accept`.
 
-        The response is run as an HTTP app. Its body is ended even if it does not end it itself.
+        The response is run as an HTTP app. If it does not complete its body, the body is completed for it.
 
         Args:
             response: An ASGI response of any framework, or any ASGI app that answers an HTTP request with a
@@ -1079,9 +1086,9 @@ class WebSocket(Connection, Generic[In, Out]):
 
         Raises:
             WebSocketDisconnect: The client is gone.
-            WebSocketClosed: The conversation had ended.
+            WebSocketClosed: The connection has ended.
             WebSocketRuntimeError: The server does not offer the extension (a `RuntimeError`; use `close()`),
-                the connection is already accepted, or the response did not respond.
+                the connection is already accepted, or the response sent nothing.
 
         ASGI spec, "WebSocket Denial Response".
         """
@@ -1112,17 +1119,17 @@ class WebSocket(Connection, Generic[In, Out]):
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def add_cleanup(self, fn: Callable[[], Any]) -> None:
-        """Have something called once, when the connection ends, whichever way comes first.
+        """Call a function once when the connection ends, whichever side ends it.
 
-        Callbacks run in the order in which they were added, also if one of them raises: then the first
-        exception is raised when all have run, and further ones are logged.
+        Callbacks run in the order in which they were added, even if one of them raises. When all have run,
+        the first exception is raised, and the other exceptions are logged.
 
         Args:
-            fn: Called without arguments; if it returns an awaitable, that is awaited.
+            fn: A function without arguments. If it returns an awaitable, that is awaited.
 
         Raises:
             TypeError: Not callable.
-            WebSocketClosed: The connection has ended, and nothing would call it.
+            WebSocketClosed: The connection has already ended.
         """
         if not callable(fn):
             raise TypeError(f"a cleanup must be callable, got {type(fn).__name__}")
@@ -1473,7 +1480,7 @@ class WebSocket(Connection, Generic[In, Out]):
 
 
 class _Iterator(Generic[T]):
-    """Messages until the conversation ends; the same few lines as in `WebSocket.receive_text`."""
+    """Messages until the connection ends; the same few lines as in `WebSocket.receive_text`."""
 
     __slots__ = ("_key", "_websocket")
 
@@ -1533,14 +1540,14 @@ class _DenialRequest:
 
 
 class WebSocketClose:
-    """An ASGI app that closes, and does nothing else. Before `accept` the client gets HTTP 403.
+    """An ASGI app that only closes the connection. Before `accept`, the client gets HTTP 403.
 
     Args:
         code: A close code that an endpoint may send; see `WebSocket.close`.
         reason: At most 123 bytes of UTF-8. Default: none.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
         ValueError: A code or a reason that must not be sent.
     """
 

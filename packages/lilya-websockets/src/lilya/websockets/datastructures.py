@@ -128,7 +128,7 @@ class _Pairs:
         return list(self.items())
 
     def dump(self) -> dict[str, str]:
-        """A plain dictionary. Of duplicates, the last."""
+        """A plain dictionary. The last duplicate counts."""
         return dict(self.items())
 
 
@@ -145,14 +145,14 @@ def _on_the_wire(name: str) -> bytes:
 
 
 class Header(MultiMapping[str], _Pairs):
-    """Headers: a read-only, case-insensitive multidict of `str`, in wire order, duplicates kept.
+    """Headers: a read-only, case-insensitive multidict of `str`, in their order and with duplicates.
 
-    `headers["name"]` is the first value, `headers.getall("name")` all of them. Bytes decode as latin-1
-    (RFC 9110 section 5.5), so that any byte is readable and none raises.
+    `headers["name"]` is the first value, and `headers.getall("name")` returns all of them. Bytes are decoded
+    as latin-1 (RFC 9110 section 5.5), so no byte raises an exception.
 
     Args:
-        value: Pairs or a mapping, of `bytes` or `str`. Read once: an iterator will do. A list of `bytes`, as
-            in a scope, is not copied.
+        value: Pairs or a mapping, of `bytes` or `str`. It is read only once, so it may be an iterator. A list
+            of `bytes`, as in a scope, is not copied.
     """
 
     __slots__ = ("_pairs", "_table")
@@ -258,7 +258,7 @@ class Header(MultiMapping[str], _Pairs):
         return ",".join(self.getall(name.rstrip("_").replace("_", "-"), []))
 
     def encoded_multi_items(self) -> Iterator[tuple[bytes, bytes]]:
-        """All pairs as ASGI wants them: `bytes`, the names lower-cased."""
+        """All pairs in the form of ASGI: `bytes`, with lower-case names."""
         return ((name.lower(), text) for name, text in self._pairs)
 
     def get_encoded_multi_items(self) -> list[tuple[bytes, bytes]]:
@@ -275,11 +275,11 @@ _SECRET: Final = frozenset(("authorization", "proxy-authorization", "cookie", "s
 
 
 class QueryParam(MultiDictProxy[str], _Pairs):
-    """Query parameters: an immutable multidict of `str`, in wire order, duplicates kept.
+    """Query parameters: an immutable multidict of `str`, in their order and with duplicates.
 
-    `query_params["name"]` is the first value, `query_params.getall("name")` all of them. Percent-escapes and
-    bytes that are not UTF-8 read as U+FFFD; an invalid escape (`%zz`) is kept as it is; blank values
-    are kept.
+    `query_params["name"]` is the first value, and `query_params.getall("name")` returns all of them.
+    Percent-escapes and bytes that are not UTF-8 become U+FFFD. An invalid escape (`%zz`) is kept unchanged,
+    and so are blank values.
 
     Args:
         value: A query string (`bytes` as in a scope, or `str`) without its `?`, pairs, or a mapping.
@@ -488,7 +488,7 @@ def _as_bytes(value: bytes | str) -> bytes:
 
 
 class URL(str):
-    """A URL: a `str` that also knows its parts.
+    """A URL: a `str` with attributes for its parts.
 
     Args:
         url: The URL as text. Default: put together from `parts`.
@@ -545,7 +545,7 @@ class URL(str):
 
     @property
     def scheme(self) -> str:
-        """`ws` or `wss`, as the server says; `""` for a URL without authority."""
+        """`ws` or `wss`, as the server reports it; `""` for a URL without authority."""
         return self.components.scheme
 
     @property
@@ -585,7 +585,7 @@ class URL(str):
 
     @property
     def port(self) -> int | None:
-        """The port as written, 0 to 65535; `None` if none is written or it is none."""
+        """The port as written, 0 to 65535; `None` if there is no port, or an invalid one."""
         try:
             return self.components.port
         except ValueError:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
 
     class WebSocketRuntimeError(RuntimeError):
-        """A call or a message out of turn: a bug in the app or in the server, not in the peer."""
+        """A call or a message at the wrong time: a bug in the app or in the server, not in the peer."""
 
 else:
     try:
@@ -29,7 +29,7 @@ else:
     except ImportError:
 
         class WebSocketRuntimeError(RuntimeError):
-            """A call or a message out of turn: a bug in the app or in the server, not in the peer."""
+            """A call or a message at the wrong time: a bug in the app or in the server, not in the peer."""
 
 
 __all__ = [
@@ -41,12 +41,12 @@ __all__ = [
 
 
 class WebSocketDisconnect(Exception):
-    """The conversation ended: the client closed or was lost. A normal end, not a fault.
+    """The connection ended: the client closed it, or it was lost. This is normal, not an error.
 
     Args:
         code: The close code, RFC 6455 section 7.4. 1005 means that the peer gave none, 1006 that the
             connection was lost without a close frame.
-        reason: The peer's words, at most 123 bytes of UTF-8; `""` if it gave none.
+        reason: The peer's reason, at most 123 bytes of UTF-8, or `""` without a reason.
     """
 
     # Defaults of the class, for subclasses whose other base (an HTTP response, say) has an `__init__` that
@@ -69,14 +69,14 @@ class WebSocketDisconnect(Exception):
 class WebSocketClosed(WebSocketDisconnect, WebSocketRuntimeError):
     """The WebSocket was used after its end.
 
-    Both a `WebSocketDisconnect` (a handler that treats the end as normal need not tell who noticed it first)
-    and a `WebSocketRuntimeError` (upstream's type for a use out of turn).
+    It is a `WebSocketDisconnect`, so a handler that treats the end as normal catches it, too. It is also a
+    `WebSocketRuntimeError`, upstream's type for a call at the wrong time.
 
     Args:
-        code: The close code of the end that came first; 1005 if there is none.
-        reason: The reason of that end, or `""`.
+        code: The close code of the first end; 1005 without a code.
+        reason: The reason of the first end, or `""`.
         attempted: What was tried, as a phrase: `"send text"`.
-        ended: How it had ended: `"the client closed it"`.
+        ended: How the connection ended: `"the client closed it"`.
     """
 
     def __init__(
@@ -100,10 +100,10 @@ class WebSocketClosed(WebSocketDisconnect, WebSocketRuntimeError):
 
 
 class WebSocketDataError(ValueError):
-    """The peer sent something else than was asked for. The connection stays usable.
+    """The peer sent something that you did not ask for. The connection stays usable.
 
     Args:
-        message: The ASGI message as it came; its payload is not lost.
+        message: The ASGI message with its payload.
         problem: What was expected and what came.
         details: What `errors()` returns. Default: one error, the problem.
     """
@@ -120,7 +120,7 @@ class WebSocketDataError(ValueError):
         self._details = details
 
     def errors(self) -> list[dict[str, Any]]:
-        """What is wrong, at least one error and at most 100.
+        """Return what is wrong, at least one error and at most 100.
 
         Returns:
             A dictionary for each error. `loc` is a tuple of names and indices that says where the error is,

@@ -34,7 +34,7 @@ async def get_websocket(websocket: FastAPIWebSocket) -> WebSocketClass:
     """The dependency behind `WebSocket`: the key for `app.dependency_overrides`.
 
     Args:
-        websocket: FastAPI's own object. The two are one in state.
+        websocket: FastAPI's own object. Both objects share one state.
 
     Returns:
         The WebSocket of this connection, the same one for the handler and all its dependencies.

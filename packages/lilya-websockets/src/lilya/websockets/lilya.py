@@ -16,14 +16,14 @@ __all__ = ["ErrorsToServer"]
 
 
 class ErrorsToServer:
-    """Middleware that raises what Lilya would answer with a close that no server may send.
+    """Middleware that passes unhandled exceptions of WebSocket handlers on to the server.
 
-    When an exception leaves a WebSocket's handler and nothing handles it, Lilya catches it and sends a close
-    with an HTTP status as its code and the exception's text as its reason, also after a block has closed.
-    With this middleware the exception reaches the server instead, as in other frameworks.
+    Without it, Lilya catches such an exception and sends a close with an HTTP status as its code, which no
+    server may send, and the exception's text as its reason, also after a block has closed. With this
+    middleware, the exception reaches the server instead, as in other frameworks.
 
     Args:
-        app: What is inside.
+        app: The app inside of the middleware.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -46,7 +46,7 @@ _DAY: Final = 86_400  # seconds: the longest `Retry-After`
 
 
 def client_key(scope: Scope) -> str | None:
-    """Return the client's address as the server reports it; of IPv6, the first 64 bits: one customer's.
+    """Return the client's address as the server reports it; for IPv6, the network of its first 64 bits.
 
     Args:
         scope: An ASGI scope.

@@ -38,7 +38,7 @@ __all__ = ["WebSocket", "WebSocketClosed", "WebSocketDisconnect", "websocket"]
 
 
 class WebSocketDisconnect(BaseWebSocketDisconnect, LitestarWebSocketDisconnect):
-    """The conversation ended; also the `WebSocketDisconnect` of Litestar."""
+    """The connection ended; also the `WebSocketDisconnect` of Litestar."""
 
     def __init__(self, code: int = 1000, reason: str | None = None) -> None:
         LitestarWebSocketDisconnect.__init__(self, detail=reason or "", code=code)
@@ -81,7 +81,7 @@ class WebSocket(BaseWebSocket, LitestarWebSocket[Any, Any, Any]):  # type: ignor
 
     @property
     def connection_state(self) -> str:  # type: ignore[override]
-        """Where the conversation stands, in Litestar's words."""
+        """The state of the connection, as Litestar names it."""
         if DISCONNECTED in (self._client_state, self._application_state):
             return "disconnect"
         return "init" if self._client_state is CONNECTING else "connect"
@@ -93,13 +93,13 @@ class WebSocket(BaseWebSocket, LitestarWebSocket[Any, Any, Any]):  # type: ignor
 
         Args:
             subprotocol: See `lilya.websockets.WebSocket.accept`.
-            headers: The same; also Litestar's `Headers`.
-            subprotocols: Litestar's name for the first one.
+            headers: See `lilya.websockets.WebSocket.accept`; also Litestar's `Headers`.
+            subprotocols: Litestar's name for `subprotocol`.
         """
         await super().accept(subprotocols if subprotocol is None else subprotocol, headers)
 
     async def receive_data(self, mode: Any) -> Any:
-        """Receive one message; accept first if nobody has, as Litestar's does.
+        """Receive one message. This accepts the connection first if necessary, as Litestar's method does.
 
         Args:
             mode: `"text"` or `"binary"`.
@@ -109,12 +109,12 @@ class WebSocket(BaseWebSocket, LitestarWebSocket[Any, Any, Any]):  # type: ignor
         return await (self.receive_text() if mode == "text" else self.receive_bytes())
 
     async def send_data(self, data: Any, mode: Any = "text", encoding: str = "utf-8") -> None:
-        """Send one message; accept first if nobody has, as Litestar's does.
+        """Send one message. This accepts the connection first if necessary, as Litestar's method does.
 
         Args:
             data: Text or bytes.
             mode: `"text"` or `"binary"`.
-            encoding: Of text in a binary message, and of bytes in a text message.
+            encoding: The encoding of text in a binary message, and of bytes in a text message.
         """
         if self._application_state is CONNECTING:
             await self.accept()
@@ -135,8 +135,8 @@ def websocket(
     """Litestar's decorator `websocket`, whose handlers get this package's `WebSocket`.
 
     Args:
-        path: See Litestar, as all others.
-        middleware: Of this handler.
+        path: See Litestar, also for the other arguments.
+        middleware: The middleware of this handler.
         **options: `dependencies`, `guards`, `name`, `opt`, …
     """
     return WebsocketRouteHandler(

@@ -56,21 +56,22 @@ _DENIALS: Final = ("websocket.http.response.start", "http.response.start")
 
 
 class Refusal(NamedTuple):
-    """Why a handshake did not lead to a connection."""
+    """Why a handshake was refused, or got no answer."""
 
     by: str
-    """`"app"`; the name of a guard, such as `"OriginGuard"`; `"client"`: it left before the answer;
-    `"server"`: it stopped; `"error"`: the app raised, or ended without an answer, and the server answers."""
+    """Who refused it. `"app"`; the name of a guard, such as `"OriginGuard"`; `"client"`: it left before the
+    answer; `"server"`: it stopped; `"error"`: the app raised an exception or gave no answer, and the server
+    answers."""
     status: int | None
     """The HTTP status of the answer: 403 for a `close` before `accept`. `None` if the app gave no answer."""
     why: str
-    """What `explain` was given, such as the reason of a guard; `""` if there is none."""
+    """The reason that `explain` was given, such as that of a guard; `""` if there is none."""
     error: BaseException | None
-    """What the app raised, a cancellation too; `None` if it returned."""
+    """What the app raised, which may be a cancellation; `None` if it returned."""
 
     @property
     def failed(self) -> bool:
-        """Whether the app has failed. Being cancelled, or told that the client has left, is no failure."""
+        """Whether the app has failed. A cancellation and the disconnect of the client are not failures."""
         return _is_failure(self.error)
 
 
@@ -78,26 +79,26 @@ class End(NamedTuple):
     """How a connection ended."""
 
     by: str
-    """`"client"`; `"network"`: it was lost; `"app"`; the name of a guard, such as `"LimitGuard"`; `"server"`:
-    it stopped, or the app left the connection open and the server closes it."""
+    """Who ended it. `"client"`; `"network"`: the connection was lost; `"app"`; the name of a guard, such as
+    `"LimitGuard"`; `"server"`: it stopped, or it closes a connection that the app left open."""
     code: int | None
     """The close code, RFC 6455 section 7.4. `None` if nobody closed: servers differ in what they send."""
     why: str
-    """What `explain` was given, such as the name of a limit; `""` if there is none."""
+    """The reason that `explain` was given, such as the name of a limit; `""` if there is none."""
     duration: float
-    """Seconds from the acceptance to the end, as far as the app or the server has noticed it."""
+    """Seconds from the acceptance until the app or the server noticed the end."""
     error: BaseException | None
-    """What the app raised, a cancellation too; `None` if it returned."""
+    """What the app raised, which may be a cancellation; `None` if it returned."""
 
     @property
     def failed(self) -> bool:
-        """Whether the app has failed. Being cancelled, or told that the client has left, is no failure."""
+        """Whether the app has failed. A cancellation and the disconnect of the client are not failures."""
         return _is_failure(self.error)
 
     @property
     def code_label(self) -> str:
-        """The code, for a label of a metric; `"none"` if nobody closed. Codes from 3000 that a client has
-        chosen become `"3xxx"` or `"4xxx"`, so that there are few.
+        """The code as a label for a metric; `"none"` if nobody closed. If a client chose a code from 3000 on,
+        this is `"3xxx"` or `"4xxx"`, so that there are few labels.
         """
         if self.code is None:
             return "none"
@@ -107,9 +108,9 @@ class End(NamedTuple):
 
 
 class Observer:
-    """What sees what happens to connections. Inherit from it, and override what you want to know.
+    """Gets a call for everything that happens to connections. Subclass it, and override the hooks you need.
 
-    Hooks are called in the event loop, and must return quickly. What you do not override is never called.
+    Hooks are called in the event loop, and must return quickly. Hooks that you do not override cost nothing.
     """
 
     def began(self, connection: ObservedConnection) -> None:
@@ -119,7 +120,7 @@ class Observer:
         """The connection was accepted."""
 
     def refused(self, connection: ObservedConnection, refusal: Refusal) -> None:
-        """It was not accepted, and the app has left it. Called in the app's task."""
+        """The connection was not accepted, and the app has left it. Called in the app's task."""
 
     def received(self, connection: ObservedConnection, kind: Kind, size: int) -> None:
         """A message has arrived. `size` is its length in bytes; for text, in UTF-8."""
@@ -128,7 +129,7 @@ class Observer:
         """The server has taken a message. `size` is its length in bytes; for text, in UTF-8."""
 
     def dropped(self, connection: ObservedConnection, count: int) -> None:
-        """So many events of a channel were dropped, because the client is slow."""
+        """Events of a channel were dropped, because the client is slow. `count` is their number."""
 
     def slow(self, connection: ObservedConnection) -> None:
         """The connection is being closed, because the client is too slow for a channel."""
@@ -181,7 +182,7 @@ def _name(hook: Callable[..., Any]) -> str:
 
 
 class ObservedConnection:
-    """One connection, as observers see it. It is made by `observe`, and the same object for all hooks."""
+    """One connection, as observers see it. `observe` creates it, and all hooks get the same object."""
 
     __slots__ = (
         "__weakref__",
@@ -209,9 +210,9 @@ class ObservedConnection:
         self.id: str = secrets.token_hex(8)
         """16 hexadecimal digits, made at random for each connection."""
         self.scope: dict[str, Any] = {**scope, _KEY: self}
-        """The scope that the app has. It may hold tokens."""
+        """The scope that the app has. It may contain tokens."""
         self.messages_received = 0
-        """Messages that have arrived so far, those in the buffer of a block too."""
+        """Messages that have arrived so far, including those in the buffer of a block."""
         self.bytes_received = 0
         """Their bytes, of text as UTF-8."""
         self.messages_sent = 0
@@ -243,7 +244,7 @@ class ObservedConnection:
     @property
     def route(self) -> str | None:
         """The template of the route and its mount, such as `"/rooms/{name}"`. `None` before the framework
-        has found the route, and for frameworks that do not tell: FastAPI, Starlette and Litestar do.
+        has found the route, and for frameworks that do not report it. FastAPI, Starlette and Litestar do.
         """
         route = self.scope.get("path_template", getattr(self.scope.get("route"), "path", None))
         if not isinstance(route, str):
@@ -444,21 +445,21 @@ class _Observing:
 def observe(app: AnyASGIApp, *observers: Observer) -> ASGIApp:
     """Wrap an app, so that observers see what happens to its WebSockets.
 
-    What is inside of it is seen, guards too: put it around them. `drain` goes around it. If it is inside of
-    another `observe`, a connection counts once, and the observers of both see it.
+    Observers see what happens inside of the wrapper, so put it around your guards, too. Put `drain` around
+    it. If you put one `observe` inside of another, a connection counts once, and all observers see it.
 
     An exception that leaves the app gets a note with the connection's id, which tracebacks show from
     Python 3.11 on.
 
     Args:
         app: Any ASGI app.
-        observers: Each is called in this order.
+        observers: The observers, in the order in which they are called.
 
     Returns:
         The app to serve.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
     """
     if not callable(app):
         raise TypeError(f"app must be an ASGI app, got {type(app).__name__}")
@@ -484,12 +485,13 @@ def connection_id(websocket: Any) -> str | None:
 def explain(websocket: Any, why: str, by: str = "app") -> None:
     """Say why a connection is about to be refused or closed. Does nothing without `observe` around the app.
 
-    Observers get it with the refusal, or with the end if the app closes. Accepting forgets it.
+    Observers get the reason with the refusal, or with the end if the app closes. If the connection is
+    accepted, an earlier reason is dropped.
 
     Args:
         websocket: A WebSocket of this package or of any ASGI framework, or a scope.
-        why: Such as `"the ticket has expired"`, at most 200 characters. It goes into logs: one of a
-            few texts, and nothing that the client has sent.
+        why: The reason, such as `"the ticket has expired"`, at most 200 characters. It is logged: use one of
+            a few fixed texts, and nothing that the client has sent.
         by: Who refuses, such as the name of a guard. Default: the app.
     """
     observed = _observed(websocket)
@@ -521,13 +523,13 @@ def report_slow(websocket: Any) -> None:
 
 
 class LogObserver(Observer):
-    """Logs each opening, refusal and end, and slow clients: in a line, and as data.
+    """Logs each opening, refusal and end, and slow clients, as a line of text and as data.
 
     A line consists of `name=value` pairs. The record's attribute `websocket` is a dictionary with the values,
-    for formatters that write JSON. If the framework tells the route, its template is logged as the path.
+    for formatters that write JSON. If the framework reports the route, its template is logged as the path.
 
     Args:
-        logger: Where to. Default: `logging.getLogger("lilya.websockets.connections")`.
+        logger: The logger. Default: `logging.getLogger("lilya.websockets.connections")`.
         level: The level. An app that has failed is logged as `logging.ERROR`. Default: `logging.INFO`.
     """
 

@@ -62,15 +62,15 @@ def _pairs(scope: Scope) -> list[tuple[bytes, bytes]]:
 
 
 class OpenTelemetryObserver(Observer):
-    """Makes a span of each connection, and metrics of all.
+    """Creates a span for each connection, and metrics for all connections.
 
-    The span is of kind SERVER, continues the trace of the headers, and is the current one for the app. If the
-    current span is of that kind already, because an instrumentation of the framework has made it, there is no
-    other one, and it gets the attributes.
+    The span is of kind SERVER, continues the trace of the headers, and is the app's current span. If the
+    current span is already of that kind, because an instrumentation of the framework created it, no new span
+    is created, and the current one gets the attributes.
 
     Args:
-        tracer_provider: Makes the spans. Default: the global one.
-        meter_provider: Makes the metrics. Default: the global one.
+        tracer_provider: The provider of the spans. Default: the global one.
+        meter_provider: The provider of the metrics. Default: the global one.
     """
 
     def __init__(

@@ -83,38 +83,38 @@ class _Pattern(NamedTuple):
 
 
 class OriginGuard:
-    """An ASGI app that answers 403 to pages of other origins, and hands everything else on to another app.
+    """An ASGI app that answers 403 to pages of other origins, and passes everything else on to your app.
 
-    It guards WebSocket handshakes, and HTTP requests with a method that may change something: an app that
-    checks one of them and forgets the other has no protection. `GET`, `HEAD`, `OPTIONS` and `TRACE` pass if
-    their `Host` is one of `hosts`. Scopes of other types pass.
+    It guards WebSocket handshakes, and HTTP requests with a method that may change something, because you
+    need both checks to be protected. `GET`, `HEAD`, `OPTIONS` and `TRACE` requests pass if their `Host` is
+    one of `hosts`. Scopes of other types pass.
 
-    By default a page may connect if its scheme, host and port are those of the request.
+    By default, a page may connect if its scheme, host and port are those of the request.
 
     Args:
         app: The app to guard, of any framework.
         origins: More origins that may connect, such as `"https://app.example.com"`; `"*"` for all. In
-            `"https://*.example.com"` the `*` stands for one or more labels, and never for none. In
-            `"http://localhost:*"` it stands for any port. A `*.` needs `lilya-websockets[origins]`, which
-            brings the list of public suffixes.
+            `"https://*.example.com"`, the `*` stands for one or more labels. In `"http://localhost:*"`, it
+            stands for any port. A `*.` needs `lilya-websockets[origins]`, which installs the list of public
+            suffixes.
         same_origin: Whether the request's own origin may connect. Default: yes.
-        hosts: The names under which your app is reached, such as `"example.com"` or `"localhost:8000"`;
-            without a port, any port. A request with another `Host` is denied, whatever its method and even
-            without an `Origin`: this stops DNS rebinding, which same origin cannot. Default: any host.
-        missing: What to do without `Origin`, which programs do not send and browsers always send with a
-            handshake: `"allow"` (default) or `"deny"`.
-        scheme: `"http"` or `"https"`: how pages reach your app, where a proxy ends TLS and your server does
-            not know. Default: what the server says.
-        forwarded_host: Whether `X-Forwarded-Host` counts instead of `Host`. Only if your proxy sets it on
-            each request.
-        forwarded_proto: Whether `X-Forwarded-Proto` counts instead of the scope's scheme. Only if your proxy
-            sets it on each request.
+        hosts: The host names of your app, such as `"example.com"` or `"localhost:8000"`. A name without a
+            port stands for any port. A request with another `Host` is denied, whatever its method, and even
+            without an `Origin`. This stops DNS rebinding, which `same_origin` cannot. Default: any host.
+        missing: What to do with a request without `Origin`: `"allow"` (default) or `"deny"`. Browsers always
+            send it with a handshake, and other programs do not.
+        scheme: `"http"` or `"https"`: the scheme that pages use. Set it if a proxy ends TLS and your server
+            does not know that. Default: what the server reports.
+        forwarded_host: Whether to use `X-Forwarded-Host` instead of `Host`. Set it only if your proxy sets
+            the header on each request.
+        forwarded_proto: Whether to use `X-Forwarded-Proto` instead of the scope's scheme. Set it only if your
+            proxy sets the header on each request.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
         ValueError: An origin or a host that no browser sends, `null`, or a wildcard for a public suffix (such
             as `https://*.co.uk`) or an address.
-        ImportError: A `*.` without the list of public suffixes.
+        ImportError: A `*.`, and the list of public suffixes is not installed.
 
     RFC 6454; RFC 6455 sections 4.2.2 and 10.2.
     """
@@ -160,7 +160,7 @@ class OriginGuard:
         await self.app(scope, receive, send)
 
     def refusal(self, scope: Scope) -> str | None:
-        """Why a request is denied, or `None` if it is not. The text contains nothing that a client has sent.
+        """Return why a request is denied, or `None`. The text contains nothing that a client has sent.
 
         Args:
             scope: An ASGI scope of the types `websocket` or `http`.

@@ -33,14 +33,14 @@ _DURATIONS = (0.1, 1, 5, 15, 60, 300, 900, 3600, 14_400, 43_200, 86_400)
 
 
 class PrometheusObserver(Observer):
-    """Counts connections, refusals, messages and bytes. One for each registry and prefix.
+    """Counts connections, refusals, messages and bytes. Create one for each registry and prefix.
 
     Args:
-        registry: Where the metrics are registered. Default: that of `prometheus_client`.
-        prefix: What their names start with. Default: `"websocket"`.
+        registry: Where the metrics are registered. Default: the registry of `prometheus_client`.
+        prefix: The start of the metrics' names. Default: `"websocket"`.
 
     Raises:
-        ValueError: The registry has metrics of these names, or the prefix is invalid.
+        ValueError: The registry already has metrics with these names, or the prefix is invalid.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY, prefix: str = "websocket") -> None:

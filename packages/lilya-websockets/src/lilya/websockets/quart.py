@@ -56,10 +56,10 @@ websocket: WebSocket = LocalProxy(  # type: ignore[assignment]
 
 
 def init_app(app: Quart) -> None:
-    """Have an app's WebSockets run on this package.
+    """Let an app's WebSockets use this package.
 
     Args:
-        app: The app, before it serves.
+        app: The app. Call this before you serve it.
     """
     app.asgi_websocket_class = WebSocketConnection  # type: ignore[assignment]
     app.register_error_handler(WebSocketDisconnect, _left)

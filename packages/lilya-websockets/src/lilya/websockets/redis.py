@@ -95,14 +95,14 @@ class RedisStore(LimitStore):
 
     Args:
         url: `redis://user:password@host:port/db`, `rediss://` for TLS, or `unix:///path`.
-        prefix: What the keys start with. Guards whose keys mean different things, such as addresses and
-            users, need different prefixes. Default: `"lilya:limits"`.
+        prefix: The start of all keys. Guards whose keys mean different things, such as addresses and users,
+            need different prefixes. Default: `"lilya:limits"`.
         timeout: Seconds that a call may take. Default: 0.5.
-        lease: Seconds after which connections count no longer if their process says nothing, because it has
-            died or cannot reach the server. At least 1. Default: 30.
+        lease: Seconds after which connections no longer count if their process does not renew them, because
+            it has crashed or cannot reach the server. At least 1. Default: 30.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
         ValueError: An argument out of range, or a URL that the client of Redis refuses.
     """
 
@@ -166,14 +166,14 @@ class RedisStore(LimitStore):
         return ""
 
     def leave(self, connection: str) -> None:
-        """Count a connection no longer; see `LimitStore.leave`."""
+        """Stop counting a connection; see `LimitStore.leave`."""
         keys = self._leases.pop(connection, None)
         if keys is not None:
             self._keep(self._left, connection, keys)
             self._wake.set()
 
     async def close(self) -> None:
-        """Disconnect; see `LimitStore.close`. Connections that still count do so until their lease ends."""
+        """Disconnect; see `LimitStore.close`. Connections that still count do so until the lease ends."""
         task, self._tending = self._tending, None
         if task is not None:
             task.cancel()

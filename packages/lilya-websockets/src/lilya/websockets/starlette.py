@@ -43,7 +43,7 @@ W = TypeVar("W", bound="WebSocket[Any, Any]")
 
 
 class WebSocketDisconnect(BaseWebSocketDisconnect, StarletteWebSocketDisconnect):
-    """The conversation ended; also the `WebSocketDisconnect` of Starlette and FastAPI."""
+    """The connection ended; also the `WebSocketDisconnect` of Starlette and FastAPI."""
 
 
 class WebSocketClosed(BaseWebSocketClosed, WebSocketDisconnect):
@@ -139,9 +139,9 @@ class WebSocketRoute(StarletteWebSocketRoute):
     """Starlette's route, whose function gets this package's `WebSocket`.
 
     Args:
-        path: See Starlette, as all others.
-        endpoint: A coroutine function that takes the WebSocket, or what Starlette's route takes besides: a
-            `WebSocketEndpoint`, or an ASGI app.
+        path: See Starlette, also for the other arguments.
+        endpoint: A coroutine function that takes the WebSocket. It may also be a `WebSocketEndpoint` or an
+            ASGI app, as for Starlette's route.
         **options: `name` and `middleware`.
     """
 
@@ -188,7 +188,7 @@ else:
 class WebSocketEndpoint(_Endpoint):
     """Starlette's endpoint, whose methods get this package's `WebSocket`.
 
-    `on_connect`, `on_receive` and `on_disconnect` are called as by Starlette's; the code that `on_disconnect`
+    `on_connect`, `on_receive` and `on_disconnect` are called as in Starlette. The code that `on_disconnect`
     gets is the WebSocket's `close_code`.
     """
 
@@ -212,11 +212,11 @@ class WebSocketEndpoint(_Endpoint):
             await self.on_disconnect(websocket, close_code)
 
     async def on_connect(self, websocket: WebSocket) -> None:
-        """Called first. Accepts, unless it is overridden."""
+        """Called first. It accepts the connection, unless you override it."""
         await websocket.accept()
 
     async def on_receive(self, websocket: WebSocket, data: Any) -> None:
-        """Called with each message, decoded as `encoding` says."""
+        """Called with each message, decoded according to `encoding`."""
 
     async def on_disconnect(self, websocket: WebSocket, close_code: int) -> None:
-        """Called at the end, also after an exception, with 1011 then."""
+        """Called at the end. After an exception, the code is 1011."""

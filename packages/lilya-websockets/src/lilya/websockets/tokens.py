@@ -50,23 +50,23 @@ def bearer_token(
     query: str | None = None,
     cookie: str | None = None,
 ) -> str | None:
-    """The token that a client sent with its handshake, from `Authorization: Bearer`.
+    """Return the token that a client sent with its handshake, from `Authorization: Bearer`.
 
     The other places are read only if you name them, in the order of the arguments. Nothing is verified.
 
     With `subprotocol="bearer"`, a browser calls `new WebSocket(url, ["bearer", token])`. Accept with
-    `accept(websocket.select_subprotocol(["bearer"]))`: a browser closes the connection if none of what it
-    offered comes back, and the token itself must never come back.
+    `accept(websocket.select_subprotocol(["bearer"]))`. A browser closes the connection if you accept none of
+    the subprotocols that it offered, and you must never send back the token itself.
 
     Args:
         websocket: A WebSocket of this package or of any ASGI framework, a request, or a scope.
         subprotocol: The subprotocol before the token, such as `"bearer"`. A token in this place consists of
             letters, digits and ``!#$%&'*+-.^_`|~``: a JWT does, standard base64 does not.
-        query: The name of a query parameter. Servers and proxies log it: for tokens that expire in seconds.
-        cookie: The name of a cookie. Browsers send it whichever page connects: only with `OriginGuard`.
+        query: The name of a query parameter. Servers and proxies log it: use tokens that expire in seconds.
+        cookie: The name of a cookie. Browsers send it for every page that connects: use `OriginGuard`, too.
 
     Returns:
-        The token, never `""`. `None` if there is none, or more than one in the same place.
+        The token, never `""`, or `None` if there is no token, or more than one in the same place.
 
     RFC 6750 section 2; RFC 6455 section 4.1.
     """
@@ -111,18 +111,19 @@ def _cookie(name: str, headers: list[str]) -> str | None:
 
 
 async def first_message_token(websocket: WebSocket, within: float = 5.0) -> str | None:
-    """The token that a client sends as its first message, a text and nothing else. Accept before.
+    """Return the token that a client sends as its first message, a text message with only the token.
 
-    It stays out of logs, and every client can send it. But the client is connected meanwhile: it counts in
-    your limits, and if the answer is `None`, close with 1008. Needs AnyIO. Cancelling it loses no message.
+    Accept the connection before this call. Such a token is not logged, and every client can send it. But
+    until the token comes, the client is already connected and counts in your limits. If you get `None`,
+    close with 1008. This needs AnyIO. Cancelling it loses no message.
 
     Args:
         websocket: The WebSocket, accepted.
         within: Seconds to wait, 0 or more. Default: 5.
 
     Returns:
-        The token, never `""`. `None` if no message came in time, or a binary one, or one that is longer than
-        8,192 characters.
+        The token, never `""`, or `None` if no message came in time, or if it was empty, binary, or longer
+        than 8,192 characters.
 
     Raises:
         WebSocketDisconnect: The client left.
@@ -139,15 +140,17 @@ async def first_message_token(websocket: WebSocket, within: float = 5.0) -> str 
 
 
 def token_matches(token: str | None, *expected: str) -> bool:
-    """Whether a token is one of those expected. The time it takes depends on lengths and numbers alone.
+    """Return whether a token is one of the expected ones.
+
+    The time that this takes depends only on the lengths and the number of the tokens.
 
     Args:
-        token: What the client sent; `None` is never right.
-        expected: The tokens that are right, such as the current key and the one before.
+        token: What the client sent. `None` never matches.
+        expected: The valid tokens, such as the current key and the previous one.
 
     Raises:
         TypeError: An expected token is not a `str`. Its value is not shown.
-        ValueError: An expected token is `""`: a setting that is missing must not let everybody in.
+        ValueError: An expected token is `""`, because a missing setting must not let everybody in.
     """
     right = False
     for each in expected:

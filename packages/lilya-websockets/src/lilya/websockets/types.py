@@ -21,7 +21,7 @@ else:
 __all__ = ["ASGIApp", "AnyASGIApp", "In", "Message", "Out", "Receive", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
-"""What the server knows of the connection, one per connection."""
+"""What the server knows about a connection. Each connection has its own scope."""
 
 Message = MutableMapping[str, Any]
 """One event, with its kind under `"type"`."""
@@ -30,7 +30,7 @@ Receive = Callable[[], Awaitable[Message]]
 """Awaits the next event from the server."""
 
 Send = Callable[[Message], Awaitable[None]]
-"""Hands an event to the server."""
+"""Passes an event to the server."""
 
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 """An ASGI application."""

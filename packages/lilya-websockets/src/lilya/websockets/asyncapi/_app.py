@@ -45,7 +45,7 @@ class AsyncAPI:
         transcripts: Files of transcripts. Their messages are the examples. It needs ws-doctest.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
         ValueError: A server has no address such as `wss://example.com`.
     """
 

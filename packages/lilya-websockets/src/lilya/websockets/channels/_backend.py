@@ -286,7 +286,7 @@ def checked_wishes(
     """What a publisher asks for.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
         ValueError: An argument out of range.
     """
     if exclude is None and idempotency_key is None and history is None and max_age is None:

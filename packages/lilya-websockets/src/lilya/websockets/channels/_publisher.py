@@ -38,7 +38,7 @@ class Publisher:
 
     Raises:
         ImportError: The extra `redis` is not installed.
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
         ValueError: An argument out of range, or not a URL of Redis.
     """
 

@@ -66,8 +66,8 @@ class Grant:
 
     Args:
         publish: Whether it may publish.
-        presence: Whether it may see who is there: the `member` and the `key` of each.
-        member: What others see of it, anything that JSON can hold. `None`: it is not a member.
+        presence: Whether it may see who is in the channel: the `member` and the `key` of each.
+        member: What other clients see of it, any value that JSON can hold. `None`: it is not a member.
     """
 
     publish: bool = False
@@ -97,34 +97,35 @@ async def serve(
     max_bytes: int = 1_048_576,
     **block: Any,
 ) -> None:
-    """Speak the subprotocol `lilya.channels.v1` with a client until it leaves.
+    """Serve a client by the subprotocol `lilya.channels.v1` until it leaves.
 
     The client joins channels, receives their events, publishes, and sends requests. `serve` accepts the
     WebSocket with the subprotocol, and closes it at the end. It refuses a client that does not offer the
     subprotocol, with 400. If you accept the WebSocket before, closing it is up to you.
 
-    The three functions may be `async`. Each may raise `Refused`, and its text reaches the client. Any other
-    exception is logged, and the client is told that it failed.
+    The three functions may be `async`. Each may raise `Refused`, whose text the client receives. Any other
+    exception is logged, and the client is told that its message failed.
 
-    Cancelled, it leaves all channels.
+    If cancelled, the client leaves all channels.
 
     Args:
-        websocket: The client's; also the object of a framework, see `WebSocket.wrap`.
-        channels: Started.
-        authorize: Called with a channel's name when the client wants to join: returns a `Grant`, or `None` if
-            it may not.
-        key: Who the client is, see `Channels.join`. A client that has one shares the keys of its publishes
-            with nobody else. Clients that may see who is in a channel see it.
-        on_publish: Called with a channel's name and the data that the client wants to publish: returns what
-            is published instead. Default: the data as they are.
-        on_request: Called with the data of a request: returns the answer, which JSON can hold. Default:
-            requests are refused.
-        max_channels: Channels of the client at once, 1 or more.
-        max_history: Events that it may begin with in a channel, 0 or more.
-        max_members: Members that it is told when it joins, 0 or more. Their number it gets in any case.
-        max_message_size: Bytes in a message from the client, 1 or more. More is refused, not looked at.
-        max_waiting: Publishes and requests that are not answered yet, 1 or more.
-        max_waiting_bytes: Bytes in them, 1 or more. If nothing else waits, a message may have more.
+        websocket: The client's WebSocket, also as the object of a framework, see `WebSocket.wrap`.
+        channels: The channels, started.
+        authorize: A function that gets a channel's name when the client wants to join. It returns a `Grant`,
+            or `None` if the client may not join.
+        key: Identifies the person, see `Channels.join`. The idempotency keys of a client with a `key` are
+            separate from those of all other persons. Clients that may see who is in a channel see this key.
+        on_publish: A function that gets a channel's name and the data that the client wants to publish. It
+            returns what is published instead. Default: the data is published unchanged.
+        on_request: A function that gets the data of a request. It returns the answer, any value that JSON can
+            hold. Default: requests are refused.
+        max_channels: The number of channels that the client may be in at a time, 1 or more.
+        max_history: The number of earlier events that it may start with in a channel, 0 or more.
+        max_members: The number of members that are listed when it joins, 0 or more. The client always gets
+            the total number.
+        max_message_size: Bytes in a message from the client, 1 or more. A larger message is refused.
+        max_waiting: The number of publishes and requests that are not answered yet, 1 or more.
+        max_waiting_bytes: The bytes in these messages, 1 or more. A single message may be larger.
         policy: What happens when `max_messages` or `max_bytes` of a channel wait for the client, see
             `Channels.join`.
         max_messages: See `Channels.join`, as `max_bytes`.

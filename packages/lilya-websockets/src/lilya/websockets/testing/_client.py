@@ -41,7 +41,7 @@ class AsyncTestClient:
             async with client.websocket_connect("/chat") as session:
                 await session.send_text("hello")
 
-    As a context manager it runs the app's lifespan, if the app has one, and hands its state to the sessions.
+    As a context manager, it runs the app's lifespan, if the app has one, and its sessions get the state.
 
     Args:
         app: Any ASGI app.
@@ -50,7 +50,7 @@ class AsyncTestClient:
         cookies: Cookies of every request.
         client: The client's address, host and port.
         root_path: Where the app is mounted.
-        timeout: Seconds for each thing that is waited for; `None` waits as long as it takes.
+        timeout: Seconds for each wait; `None` for no limit.
 
     Raises:
         LifespanError: On entering or leaving, the app said that its startup or its shutdown failed.
@@ -103,7 +103,7 @@ class AsyncTestClient:
             extensions: The extensions of the server. Default: the denial response.
             spec_version: Of the ASGI spec.
             scope: Keys of the scope that count before all others.
-            timeout: Seconds for each thing that is waited for; `None` waits as long as it takes. Default:
+            timeout: Seconds for each wait; `None` for no limit. Default:
                 the client's.
 
         Returns:
@@ -148,8 +148,8 @@ class TestClient:
         with TestClient(app).websocket_connect("/chat") as session:
             session.send_text("hello")
 
-    As a context manager it runs the app's lifespan, if the app has one, and its sessions share one event
-    loop. Otherwise each session has its own.
+    As a context manager, it runs the app's lifespan, if the app has one, and its sessions share one event
+    loop. Otherwise, each session has its own event loop.
 
     Args:
         app: Any ASGI app.
@@ -160,7 +160,7 @@ class TestClient:
         cookies: Cookies of every request.
         client: The client's address, host and port.
         root_path: Where the app is mounted.
-        timeout: Seconds for each thing that is waited for; `None` waits as long as it takes.
+        timeout: Seconds for each wait; `None` for no limit.
 
     Raises:
         LifespanError: On entering or leaving, the app said that its startup or its shutdown failed.
@@ -208,7 +208,7 @@ class TestClient:
         Args:
             url: A path with or without a query, or a URL.
             subprotocols: What the client offers, in its order.
-            timeout: Seconds for each thing that is waited for; `None` waits as long as it takes. Default:
+            timeout: Seconds for each wait; `None` for no limit. Default:
                 the client's.
             options: `headers`, `cookies`, `params`, `extensions`, `spec_version`, `scope`.
 
@@ -247,8 +247,8 @@ class TestClient:
 class WebSocketTestSession:
     """One session with an app that runs in a thread: `WebSocketSession` without `await`.
 
-    `TestClient.websocket_connect` makes it; it is a context manager. Leaving it closes with code 1000, if
-    nobody has closed, and waits for the app's end.
+    `TestClient.websocket_connect` creates it. It is a context manager. Leaving it closes with code 1000,
+    unless the connection is already closed, and waits until the app has ended.
     """
 
     __test__ = False
@@ -311,7 +311,7 @@ class WebSocketTestSession:
 
     @property
     def headers(self) -> Header:
-        """The same headers, to be looked up by name."""
+        """The same headers, as a mapping."""
         return self._session.headers
 
     @property
@@ -321,11 +321,11 @@ class WebSocketTestSession:
 
     @property
     def close_reason(self) -> str | None:
-        """The reason of the end, `""` if it had none."""
+        """The reason of the end, or `""` without a reason."""
         return self._session.close_reason
 
     def send(self, message: Message) -> None:
-        """Hand the app a raw ASGI message; see `WebSocketSession.send`."""
+        """Pass a raw ASGI message to the app; see `WebSocketSession.send`."""
         __tracebackhide__ = True
         self._call(self._session.send, message)
 
@@ -365,7 +365,7 @@ class WebSocketTestSession:
         return self._call(partial(self._session.receive_json, mode, timeout=timeout), limit=timeout)
 
     def receive_nothing(self, seconds: float) -> None:
-        """Wait, and see that nothing comes; see `WebSocketSession.receive_nothing`."""
+        """Wait, and check that nothing comes; see `WebSocketSession.receive_nothing`."""
         __tracebackhide__ = True
         self._call(self._session.receive_nothing, seconds, limit=seconds)
 
@@ -401,7 +401,7 @@ class WebSocketTestSession:
         self._call(self._stall)
 
     def resume(self) -> None:
-        """Read on after `stall`."""
+        """Continue to read after `stall`."""
         __tracebackhide__ = True
         self._call(self._resume)
 

@@ -47,25 +47,25 @@ def websocket_scope(
     spec_version: str = "2.4",
     scope: Mapping[str, Any] | None = None,
 ) -> Scope:
-    """The scope of a connection, as a server makes it of the request of a client.
+    """Create the scope of a connection, as a server does for the request of a client.
 
     Args:
-        url: A path with or without a query, or a whole URL. What is percent-encoded stays so in `raw_path`.
+        url: A path with or without a query, or a whole URL. Percent-encoding is kept in `raw_path`.
         subprotocols: What the client offers, in its order.
         headers: Headers of the request, pairs or a mapping; instead of the client's own where the names
             are the same.
         cookies: Names and values of a `Cookie` header.
-        params: What is added to the query.
+        params: Query parameters, added to those of the URL.
         base_url: Scheme and host where `url` has none.
         root_path: Where the app is mounted.
         client: The client's address.
-        state: What lifespan has left for the connections; each has a copy.
+        state: The state of the lifespan; each connection gets a copy.
         extensions: Default: the denial response. `{}` is a server without any.
         spec_version: Of the ASGI spec.
         scope: Keys of the scope that count before all others.
 
     Raises:
-        TypeError: An argument of another type.
+        TypeError: An argument of the wrong type.
         ValueError: A scheme that is not `ws`, `wss`, `http` or `https`, or a header that cannot be sent.
     """
     absolute = "://" in url.partition("?")[0]

@@ -28,16 +28,16 @@ _SHOWN: Final = 200  # characters of a message in an error
 class ASGIViolation(RuntimeError):
     """The app broke a rule of ASGI: it sent an illegal or malformed message, or left one out.
 
-    Raised to the app by `send`, and to the test even if the app swallows it.
+    The app's `send` raises it. The test gets it, too, even if the app catches it.
     """
 
 
 class ASGIWarning(UserWarning):
-    """The app broke a rule of ASGI that no server minds: the reason of a close before accept is no text."""
+    """The app broke a rule of ASGI that all servers ignore: a close reason before accept that is not text."""
 
 
 class ClientDisconnected(OSError):
-    """The app sent something after the end of the connection: what the strictest servers raise."""
+    """The app sent something after the end of the connection. The strictest servers raise this error."""
 
 
 class LifespanError(RuntimeError):
@@ -48,9 +48,8 @@ class UnexpectedMessage(AssertionError):
     """Something came from the app where nothing was expected.
 
     Args:
-        message: The ASGI message, which is not lost: the next receive returns it. `None` if the connection
-            ended.
-        seconds: How long nothing was expected.
+        message: The ASGI message, which the next receive returns. `None` if the connection ended.
+        seconds: The time in which nothing was expected.
     """
 
     def __init__(self, message: Message | None, seconds: float) -> None:
@@ -64,7 +63,7 @@ class UnexpectedMessage(AssertionError):
 
 
 class WebSocketTimeout(TimeoutError):
-    """A time limit struck.
+    """A time limit was reached.
 
     Args:
         awaited: What the test was waiting for.
@@ -72,8 +71,8 @@ class WebSocketTimeout(TimeoutError):
         last_sent: The last ASGI message that the app sent; `None` if it sent none.
         place: Where in its own code the app was waiting, as `file:line` and the line itself; `None` if it
             had ended.
-        violations: Rules that the app broke before, which may be the reason.
-        then: What became of the app, if it had to be ended.
+        violations: Rules that the app broke before that, which may be the reason.
+        then: What happened to the app, if it had to be ended.
     """
 
     def __init__(
@@ -110,8 +109,8 @@ class WebSocketDenialResponse(WebSocketDisconnect):
         status_code: The HTTP status. 403 if the app closed instead of accepting.
         headers: The headers of the response, pairs of `bytes`.
         content: The whole body.
-        code: The code of that close; 1006 if the app sent a response.
-        reason: The reason of that close. A client does not see either.
+        code: The app's close code, or 1006 if the app sent a response. Clients do not see it.
+        reason: The app's close reason. Clients do not see it.
     """
 
     def __init__(
@@ -131,7 +130,7 @@ class WebSocketDenialResponse(WebSocketDisconnect):
 
     @property
     def text(self) -> str:
-        """The body decoded as UTF-8; bytes that are not become U+FFFD."""
+        """The body decoded as UTF-8; invalid bytes become U+FFFD."""
         return self.content.decode(errors="replace")
 
     def json(self) -> Any:

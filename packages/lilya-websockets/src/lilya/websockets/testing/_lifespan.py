@@ -21,7 +21,7 @@ class Lifespan:
 
     Args:
         app: The app.
-        limit: Seconds for its startup, and for its shutdown; `None` waits as long as it takes.
+        limit: Seconds for its startup, and for its shutdown; `None` for no limit.
     """
 
     def __init__(self, app: AnyASGIApp, limit: float | None) -> None:

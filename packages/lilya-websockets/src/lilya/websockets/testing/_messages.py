@@ -34,7 +34,7 @@ class MessageSession(Generic[S, R]):
             message: What the app receives, an `In`.
 
         Raises:
-            TypeError: The message is no `In`.
+            TypeError: The message is not an `In`.
         """
         __tracebackhide__ = True
         await self._send(self._typed.encode(message))
@@ -43,14 +43,14 @@ class MessageSession(Generic[S, R]):
         """Receive one message; see `WebSocketSession.receive_text`.
 
         Args:
-            timeout: Seconds to wait; `None` waits as long as it takes. Default: the session's.
+            timeout: Seconds to wait; `None` for no limit. Default: the session's.
 
         Returns:
             What the app sent, an `Out`.
 
         Raises:
             WebSocketDisconnect: The connection ended.
-            WebSocketDataError: The message is no `Out`; `errors()` tells why.
+            WebSocketDataError: The message is not an `Out`; `errors()` says why.
             WebSocketTimeout: Nothing came in time.
         """
         __tracebackhide__ = True
@@ -62,11 +62,11 @@ class MessageSession(Generic[S, R]):
 
         Args:
             request: An `In` whose model has a field of the type `CallId`.
-            timeout: Seconds to wait for each message; `None` waits as long as it takes. Default:
+            timeout: Seconds to wait for each message; `None` for no limit. Default:
                 the session's.
 
         Raises:
-            TypeError: The request is no `In`, or has no such field.
+            TypeError: The request is not an `In`, or has no such field.
             WebSocketDisconnect: The connection ended.
             WebSocketTimeout: Nothing came in time.
         """

@@ -25,7 +25,7 @@ _NAMES: Final = ("cls", "middleware", "permission", "func")
 
 
 def unguarded_routes(app: Any, guards: Collection[Any] = (OriginGuard,)) -> list[str]:
-    """The WebSocket routes of an app that no guard stands before.
+    """Return the WebSocket routes of an app that have no guard.
 
         def test_every_websocket_is_guarded() -> None:
             assert unguarded_routes(app) == []

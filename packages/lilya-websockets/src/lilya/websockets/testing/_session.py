@@ -42,9 +42,9 @@ Timeout = float | None | EllipsisType
 
 
 class WebSocketSession:
-    """One session with an app, as its client sees it. `connect` makes it.
+    """One session with an app, as its client sees it. `connect` creates it.
 
-    Every receive raises what the app raised, if it failed.
+    If the app failed, every receive raises the app's exception.
     """
 
     subprotocol: str | None
@@ -58,7 +58,7 @@ class WebSocketSession:
     lost."""
 
     close_reason: str | None = None
-    """The reason of the end, `""` if it had none."""
+    """The reason of the end, or `""` without a reason."""
 
     def __init__(self, connection: MemoryConnection, timeout: float | None) -> None:
         self.connection = connection
@@ -77,14 +77,14 @@ class WebSocketSession:
     # Sending
 
     async def send_text(self, data: str) -> None:
-        """Send a text message. It is lost if the app has ended the connection, as on a network.
+        """Send a text message. As on a network, it is lost if the app has ended the connection.
 
         Args:
             data: The text.
 
         Raises:
             TypeError: Not a `str`.
-            ValueError: It does not encode to UTF-8.
+            ValueError: The text cannot be encoded as UTF-8.
             WebSocketClosed: The test has seen the end.
         """
         await self.send({"type": "websocket.receive", "text": checked_text(data)})
@@ -107,16 +107,16 @@ class WebSocketSession:
         Raises:
             TypeError: The value has no JSON form.
             ValueError: NaN, an infinity, or nesting too deep.
-            WebSocketRuntimeError: A bad mode.
+            WebSocketRuntimeError: An invalid mode.
         """
         key, text = _key(mode), encode_json(data, dumps)
         await (self.send_text(str(text)) if key == "text" else self.send_bytes(str(text).encode()))
 
     async def send(self, message: Message) -> None:
-        """Hand the app a raw ASGI message; see `send_text`.
+        """Pass a raw ASGI message to the app; see `send_text`.
 
         Args:
-            message: A `websocket.receive`, in whatever form a server may give it.
+            message: A `websocket.receive`, in any form that a server may use.
         """
         __tracebackhide__ = True
         await anyio.lowlevel.checkpoint()
@@ -133,15 +133,15 @@ class WebSocketSession:
         Cancelling it loses no message.
 
         Args:
-            timeout: Seconds to wait; `None` waits as long as it takes. Default: the session's.
+            timeout: Seconds to wait; `None` for no limit. Default: the session's.
 
         Returns:
-            The message as the app sent it. The last one is a `websocket.close`, also if the app ended
+            The message as the app sent it. The last message is a `websocket.close`, even if the app ended
             without one (code 1006) or the client closed.
 
         Raises:
             WebSocketTimeout: Nothing came in time.
-            WebSocketClosed: The end was received before.
+            WebSocketClosed: The end was already received.
             WebSocketRuntimeError: The client is stalled.
         """
         __tracebackhide__ = True
@@ -151,7 +151,7 @@ class WebSocketSession:
         """Receive one text message; see `receive`.
 
         Args:
-            timeout: Seconds to wait; `None` waits as long as it takes. Default: the session's.
+            timeout: Seconds to wait; `None` for no limit. Default: the session's.
 
         Raises:
             WebSocketDisconnect: The connection ended.
@@ -165,7 +165,7 @@ class WebSocketSession:
         """Receive one binary message; see `receive_text`.
 
         Args:
-            timeout: Seconds to wait; `None` waits as long as it takes. Default: the session's.
+            timeout: Seconds to wait; `None` for no limit. Default: the session's.
 
         Raises:
             WebSocketDisconnect: The connection ended.
@@ -180,13 +180,13 @@ class WebSocketSession:
 
         Args:
             mode: The kind of message: `"text"` or `"binary"`.
-            timeout: Seconds to wait; `None` waits as long as it takes. Default: the session's.
+            timeout: Seconds to wait; `None` for no limit. Default: the session's.
 
         Raises:
             WebSocketDisconnect: The connection ended.
             WebSocketDataError: A message of the other kind, or not JSON.
             WebSocketTimeout: Nothing came in time.
-            WebSocketRuntimeError: A bad mode.
+            WebSocketRuntimeError: An invalid mode.
         """
         __tracebackhide__ = True
         key = _key(mode)
@@ -198,13 +198,13 @@ class WebSocketSession:
             raise WebSocketDataError(message, f"expected JSON, got {describe(message)}: {error}") from error
 
     async def receive_nothing(self, seconds: float) -> None:
-        """Wait, and see that nothing comes.
+        """Wait, and check that nothing comes.
 
         Args:
-            seconds: How long.
+            seconds: How long to wait.
 
         Raises:
-            UnexpectedMessage: Something came, the end of the connection included. A message is not lost.
+            UnexpectedMessage: A message or the end of the connection came. A message is not lost.
         """
         __tracebackhide__ = True
         if self.close_code is not None or self._own_end is not None:
@@ -218,7 +218,7 @@ class WebSocketSession:
             raise UnexpectedMessage(message, seconds)
 
     def typed(self, types: type[WebSocket[S, R]]) -> MessageSession[S, R]:
-        """Typed messages: this session's `send_message`, `receive_message` and `call`.
+        """Return an object with `send_message`, `receive_message` and `call` for typed messages.
 
             messages = session.typed(WebSocket[Say | Leave, Said])
             await messages.send_message(Say(text="hello"))
@@ -237,21 +237,21 @@ class WebSocketSession:
     def __aiter__(self) -> AsyncIterator[str | bytes]:
         """Iterate over the payloads of messages until the connection ends.
 
-        Each has the session's time limit. `close_code` and `close_reason` tell how it ended.
+        Each wait has the session's time limit. `close_code` and `close_reason` say how the connection ended.
         """
         return self._payloads()
 
     # The end
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
-        """Close, as the client. What the app had sent before can still be received.
+        """Close the connection as the client. You can still receive what the app sent before.
 
         Args:
             code: A close code that an endpoint may send: 1000-1003, 1007-1014 or 3000-4999.
             reason: At most 123 bytes of UTF-8. Default: none.
 
         Raises:
-            TypeError: An argument of another type.
+            TypeError: An argument of the wrong type.
             ValueError: A code or a reason that must not be sent.
             WebSocketClosed: Closed before, or the test has seen the end.
         """
@@ -259,9 +259,9 @@ class WebSocketSession:
         await self._end(*checked_close(code, reason))
 
     async def vanish(self) -> None:
-        """Drop the connection without a close frame, as a client does whose network is gone.
+        """Drop the connection without a close frame, as if the client had lost its network.
 
-        The app receives a disconnect with code 1006, and `send` raises `OSError` to it.
+        The app receives a disconnect with code 1006, and its `send` raises `OSError`.
 
         Raises:
             WebSocketClosed: Closed before, or the test has seen the end.
@@ -274,17 +274,17 @@ class WebSocketSession:
         self.connection.stall()
 
     def resume(self) -> None:
-        """Read on after `stall`."""
+        """Continue to read after `stall`."""
         self.connection.resume()
 
     async def settled(self, *, timeout: Timeout = ...) -> None:
-        """Wait until the app waits for the client, in `receive` or while it is stalled, or has ended.
+        """Wait until the app has ended or waits for the client: in `receive`, or because of `stall`.
 
         Args:
-            timeout: Seconds to wait; `None` waits as long as it takes. Default: the session's.
+            timeout: Seconds to wait; `None` for no limit. Default: the session's.
 
         Raises:
-            WebSocketTimeout: It waits for something else.
+            WebSocketTimeout: The app waits for something else.
         """
         __tracebackhide__ = True
         limit = self.timeout if timeout is ... else timeout
@@ -506,9 +506,9 @@ def connect(
             await session.send_text("hello")
             assert await session.receive_text() == "You said: hello"
 
-    Entering waits until the app accepts. Leaving closes with code 1000, if nobody has closed, and waits for
-    the app's end. Leaving by a cancellation cancels the app, too. Lifespan is not run: see
-    `AsyncTestClient`.
+    Entering waits until the app accepts. Leaving closes with code 1000, unless the connection is already
+    closed, and waits until the app has ended. If the block is cancelled, the app is cancelled, too. The
+    app's lifespan is not run: see `AsyncTestClient`.
 
     Args:
         app: Any ASGI app.
@@ -521,7 +521,7 @@ def connect(
         spec_version: Of the ASGI spec. Below 2.4, a send after the client's end is dropped silently, where
             2.4 raises `OSError`.
         scope: Keys of the scope that count before all others.
-        timeout: Seconds for each thing that is waited for; `None` waits as long as it takes.
+        timeout: Seconds for each wait; `None` for no limit.
 
     Returns:
         An asynchronous context manager of a `WebSocketSession`.

@@ -84,7 +84,7 @@ class AppTask:
         """Wait for the app's end; cancel it when that takes too long. Cancelled itself, it does so at once.
 
         Args:
-            patience: Seconds to wait; `None` waits as long as it takes.
+            patience: Seconds to wait; `None` for no limit.
         """
         interruption = None
         try:

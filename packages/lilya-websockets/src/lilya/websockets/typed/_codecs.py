@@ -15,17 +15,17 @@ class Undecodable(ValueError):
 
 
 class Codec:
-    """A message on the wire. Subclass it for a format of your own.
+    """Converts messages to and from a wire format. Subclass it for a format of your own.
 
     `decode` returns, and `encode` takes, what JSON can hold: dictionaries with `str` as keys, lists, `str`,
     numbers, `bool` and `None`. The library of the models converts between these values and models.
     """
 
     binary: bool = False
-    """Whether it is in binary messages; `False` for text messages."""
+    """`True` for binary messages, `False` for text messages."""
 
     content_type: str = "application/octet-stream"
-    """Its media type, for documents about it. A connection does not tell it."""
+    """The media type of the format, for AsyncAPI documents. It is not sent over a connection."""
 
     def decode(self, data: Any) -> Any:
         """Read a message of the client.
@@ -34,7 +34,7 @@ class Codec:
             data: The payload, `bytes` if `binary`, else `str`.
 
         Raises:
-            Exception: Any exception counts as a message that the client should not have sent.
+            Exception: Any exception means that the client's message is invalid.
         """
         raise NotImplementedError(f"{type(self).__name__} must define decode(data)")
 
@@ -54,7 +54,7 @@ class JSON(Codec):
     """JSON (RFC 8259), the default.
 
     Args:
-        binary: Whether it is in binary messages.
+        binary: Whether to use binary messages instead of text messages.
 
     Raises:
         TypeError: `binary` is not a bool.

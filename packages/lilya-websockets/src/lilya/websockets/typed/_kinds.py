@@ -55,10 +55,10 @@ CALL_ID: Final = Mark("CallId")
 REPLY_TO: Final = Mark("ReplyTo")
 
 CallId: TypeAlias = Annotated[str | None, CALL_ID]
-"""The type of the field by which a request is known, `id: CallId = None`. `WebSocket.call` fills it in."""
+"""The type of the field that identifies a request, `id: CallId = None`. `WebSocket.call` fills it in."""
 
 ReplyTo: TypeAlias = Annotated[str | None, REPLY_TO]
-"""The type of the field by which an answer names its request, `reply_to: ReplyTo = None`."""
+"""The type of the field in an answer that has the id of the request, `reply_to: ReplyTo = None`."""
 
 
 def name_of(type_: Any) -> str:

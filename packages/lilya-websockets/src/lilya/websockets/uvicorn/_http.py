@@ -34,20 +34,20 @@ LONGEST_METHOD: Final = 32  # bytes; the longest registered one has 17 (RFC 9110
 class HTTPProtocol(asyncio.Protocol):
     """Limits on the head of every request, in time and in size, around uvicorn's own HTTP protocol.
 
-    uvicorn's HTTP protocols see a request before any WebSocket protocol does, and wait for the end of its
-    head without a limit in time, the faster one of them without a limit in size. Given with `--http`, this
-    class adds both. It collects the first head of a connection itself. A handshake goes straight to the
-    `WebSocketProtocol`, anything else to a subclass of uvicorn's own protocol, which holds later requests to
-    the same limits.
+    uvicorn's HTTP protocols receive a request before any WebSocket protocol does. They wait for the end of
+    its head without a time limit, and the faster one of them without a size limit. Given with `--http`, this
+    class adds both limits. It collects the first head of a connection itself. A handshake goes straight to
+    the `WebSocketProtocol`. Anything else goes to a subclass of uvicorn's own protocol, which applies the
+    same limits to later requests.
 
     Args:
-        config: uvicorn's.
-        server_state: uvicorn's.
-        app_state: What the lifespan of the app has left.
+        config: uvicorn's configuration.
+        server_state: uvicorn's connections and tasks.
+        app_state: The state of the app's lifespan.
     """
 
     head_timeout: ClassVar[float] = 10.0
-    """Seconds that a client has for the head of a request, and again for its part of a close."""
+    """Seconds in which a client must send the head of a request. A close has the same limit."""
 
     __slots__ = ("_arguments", "_head", "_loop", "_max_head", "_server", "_timer", "_transport")
 

@@ -99,29 +99,29 @@ APART = 16384 if PAUSES else sys.maxsize
 
 
 class WebSocketProtocol(asyncio.Protocol):
-    """One WebSocket connection of uvicorn, made from the HTTP request that asked for it.
+    """One WebSocket connection of uvicorn, created from the HTTP request that asks for it.
 
     Args:
-        config: uvicorn's; the `ws_*` settings hold here.
-        server_state: uvicorn's; the connections and tasks for which a shutdown waits.
-        app_state: What the lifespan of the app has left; each connection gets a copy.
+        config: uvicorn's configuration. Its `ws_*` settings apply here.
+        server_state: uvicorn's connections and tasks, which a shutdown waits for.
+        app_state: The state of the app's lifespan; each connection gets a copy.
     """
 
     close_timeout: ClassVar[float] = 10.0
-    """Seconds that a client has to answer a close, or to read what is left, before it is cut off."""
+    """Seconds in which a client must answer a close, or read what is left. After that, it is disconnected."""
 
     compression_level: ClassVar[int] = 3
     """zlib's level for messages that are sent: 1 takes the least time, 9 makes them smallest, 6 is zlib's own
-    default. 3 was measured to take a quarter less time than 6, for messages a tenth larger."""
+    default. In our measurements, 3 takes a quarter less time than 6, and messages are a tenth larger."""
 
     log_query: ClassVar[bool] = False
-    """Whether query strings are in the access log. They often hold tokens, since a browser cannot send a
-    header of the app's with a handshake."""
+    """Whether query strings are in the access log. They often contain tokens, because a browser cannot add
+    headers to a handshake."""
 
     max_fragments: ClassVar[int] = 65536
-    """Frames that a message may have; with more, the connection is closed with 1008. The default lets 4 MiB
-    come in frames of 64 bytes, the smallest of which Autobahn makes a large message. At most 1,024 of the
-    frames may be empty."""
+    """The number of frames that a message may have; with more, the connection is closed with 1008. The
+    default allows 4 MiB in frames of 64 bytes, the smallest that Autobahn uses for a large message. At most
+    1,024 of the frames may be empty."""
 
     __slots__ = (
         "_app_state",
