@@ -514,7 +514,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--messages", type=int, default=MESSAGES)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a run with a stalled socket")
     parser.add_argument("--only", choices=["fan-out", "uvicorn", "growth", "stalled"])
-    parser.add_argument("--write", action="store_true", help="write the figures into the page Channels")
+    parser.add_argument(
+        "--write", action="store_true", help="write the figures into the page Channels performance"
+    )
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:

@@ -905,7 +905,9 @@ def main() -> None:
     parser.add_argument("--only", choices=CASES)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0, help="of a run with many channels (default: 5)")
-    parser.add_argument("--write", action="store_true", help="write the figures into the page Channels")
+    parser.add_argument(
+        "--write", action="store_true", help="write the figures into the page Channels performance"
+    )
     parser.add_argument("--work", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
