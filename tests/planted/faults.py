@@ -634,7 +634,7 @@ WIRE = "docs/guides/browser-wire.md"
 fault(
     ELSEWHERE,
     "the size of the client",
-    change(CLIENT, "less than 6 KiB minified", "less than 2 KiB minified"),
+    change(CLIENT, "less than 5 KiB minified", "less than 2 KiB minified"),
 )
 fault(ELSEWHERE, "the client's subprotocol", change(CLIENT, "`lilya.channels.v1`", "`lilya.channels.v2`"))
 fault(
