@@ -406,6 +406,15 @@ def test_encode_no_number(value: object) -> None:
 
 
 @pytest.mark.contract("send-json")
+def test_what_an_encoder_says_of_a_value_is_raised_as_it_is() -> None:
+    def encode(value: object) -> str:
+        raise ValueError(f"no room for {value!r}")
+
+    with pytest.raises(ValueError, match=r"^no room for 1$"):
+        encode_json(1, encode)
+
+
+@pytest.mark.contract("send-json")
 def test_encode_what_has_no_end() -> None:
     circle: list[Any] = []
     circle.append(circle)
