@@ -21,35 +21,27 @@ class Runtime(Protocol):
     def close(self) -> None: ...
 
 
-class InChromium:
-    """A page in Chromium."""
-
-    def __init__(self, address: str) -> None:
-        self.browser = Browser(str(chromium()))
-        self.tab = Tab(self.browser, address)
-        self.tab.wait("window.connect !== undefined")
-
-    def run(self, script: str) -> Any:
-        """The value of an expression; of a promise, what it resolves with."""
-        return self.tab.resolve(script)
-
-    def close(self) -> None:
-        """End it."""
-        self.browser.close()
+BROWSERS: dict[str, tuple[str | None, Any, Any]] = {
+    "chromium": (chromium(), Browser, Tab),
+    "firefox": (FOUND, Firefox, FirefoxTab),
+}
+"""Where each is, and what drives it and a page in it."""
 
 
-class InFirefox:
-    """A page in Firefox.
+class InBrowser:
+    """A page in a browser of its own.
 
     Args:
+        name: One of `BROWSERS`.
         address: The page.
         ready: An expression that is true as soon as the page can be used.
     """
 
-    def __init__(self, address: str, ready: str = "window.connect !== undefined") -> None:
-        self.browser = Firefox(str(FOUND))
+    def __init__(self, name: str, address: str, ready: str = "window.connect !== undefined") -> None:
+        path, browser, tab = BROWSERS[name]
+        self.browser = browser(str(path))
         try:
-            self.tab = FirefoxTab(self.browser, address)
+            self.tab = tab(self.browser, address)
             wait_for(lambda: self.run(ready))
         except BaseException:
             self.close()

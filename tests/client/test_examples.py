@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from docs_src.guides.browser import room
 from tests.client.conftest import LIMIT, PACKAGE
-from tests.client.runtimes import InFirefox
+from tests.client.runtimes import InBrowser
 from tests.docs.browser import Browser, Tab, Wire, chromium, wait_for
 from tests.docs.firefox import FOUND as FIREFOX
 from tests.docs.pages import parts
@@ -93,7 +93,7 @@ def test_the_room(browser: Browser, port: int) -> None:
 @pytest.mark.skipif(FIREFOX is None, reason="no Firefox on PATH")
 def test_the_room_in_firefox(port: int) -> None:
     page = f"http://127.0.0.1:{port}/?name=ann"
-    tab = InFirefox(page, ready=f"{STATE} === 'open'")
+    tab = InBrowser("firefox", page, ready=f"{STATE} === 'open'")
     try:
         tab.run("document.querySelector('input').value = 'Hello'")
         tab.run("document.querySelector('button').click()")

@@ -18,7 +18,7 @@ import pytest
 from websockets import Subprotocol
 from websockets.sync.client import ClientConnection, connect
 
-from tests.client.runtimes import InChromium, InFirefox, InNode, Runtime, until
+from tests.client.runtimes import BROWSERS, InBrowser, InNode, Runtime, until
 from tests.client.served import MODULE
 from tests.docs.browser import LIMIT, Wire, chromium, wait_for
 from tests.docs.firefox import FOUND as FIREFOX
@@ -154,10 +154,8 @@ class Network:
 
     def _runtime(self, packed: Path, module: Path) -> Runtime:
         page = f"http://127.0.0.1:{self.served.port}/"  # it is loaded over a network that never breaks
-        if self.name == "chromium":
-            return InChromium(page)
-        if self.name == "firefox":
-            return InFirefox(page)
+        if self.name in BROWSERS:
+            return InBrowser(self.name, page)
         if self.name == "node":
             return InNode(module)
         return InNode(packed / "node_modules" / "lilya-websockets" / "lilya-websockets.min.js", packed)
