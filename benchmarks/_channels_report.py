@@ -246,13 +246,18 @@ def _many(found: Results) -> str:
         "missing": "never came",
     }
     return _report.table(
-        ["channels", *columns.values()],
+        ["channels", "", *columns.values()],
         [
             [
                 f"{int(count):,}",
-                *(number(row[key]["value"]) if key == "missing" else spread(row[key]) for key in columns),
+                PEERS[kind],
+                *(
+                    number(rows[count][key]["value"]) if key == "missing" else spread(rows[count][key])
+                    for key in columns
+                ),
             ]
-            for count, row in found.items()
+            for count in found["ours"]
+            for kind, rows in found.items()
         ],
     )
 

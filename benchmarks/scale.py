@@ -12,7 +12,8 @@ are medians of the rounds.
 process publishes 200 messages of 200 bytes per second in all, each to a random channel. Measured are the
 processor time of the listening process and of Redis, in percent of a core; the latency, from before `publish`
 until the message is received; the processor time for joining and leaving one more channel; and how long it
-takes to join all of them.
+takes to join all of them. Plain pub/sub of redis-py shows what is the least on this machine: it keeps no
+events, and one task receives what comes on all channels.
 
 `storm`: a channel has 1,000 events of 1 kB. 500 sockets in memory join it within 5 seconds, each with the
 position before these events, so each is sent all of them. Meanwhile the same process publishes 200 messages
@@ -63,6 +64,7 @@ from tests.lilya_websockets.redis_server import RedisServer
 
 CASES = ("many", "busy", "storm", "slow", "outage")
 MANY = (10, 1_000, 5_000, 20_000)
+LISTENING = ("ours", "plain")
 ONE_MORE = 200  # channels that are joined and left, one after the other
 # The storm: sockets, events that each has missed, bytes of each event, seconds within which they come.
 STORM = (500, 1_000, 1_000, 5.0)
@@ -208,32 +210,85 @@ async def at_rate(publish: Callable[[], Awaitable[Any]], until: Callable[[], boo
         due += 1 / LOW
 
 
-async def listen_to_many(url: str, count: int) -> None:
-    """Listen to so many channels, and measure what that costs."""
+@asynccontextmanager
+async def many_of_ours(
+    url: str, count: int, came: Callable[[str], None]
+) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
+    """Listen to so many channels; what joins and leaves one more."""
     from lilya.websockets.channels import Channels
-
-    latencies: list[float] = []
 
     async def receive(subscription: Any) -> None:
         async for event in subscription:
-            latencies.append(time.time() - float(event.data[:20]))  # noqa: PERF401  # read while it runs
+            came(event.data)
 
     async with Channels(url, publish_timeout=None) as channels, AsyncExitStack() as stack:
-        began = time.monotonic()
         gate = asyncio.Semaphore(100)
 
         async def join(number: int) -> Any:
             async with gate:
                 return await stack.enter_async_context(channels.subscribe(f"room:{number}"))
 
+        async def one_more(name: str) -> None:
+            async with channels.subscribe(name):
+                pass
+
         subscriptions = await asyncio.gather(*map(join, range(count)))
-        joined = time.monotonic() - began
         receiving = [asyncio.create_task(receive(subscription)) for subscription in subscriptions]
-        # When this one is there, all of them have begun to receive.
-        await channels.publish(f"room:{count - 1}", stamped())
-        while not latencies:  # noqa: ASYNC110  # what is waited for has no event
-            await asyncio.sleep(0.01)
-        latencies.clear()
+        await asyncio.sleep(0)  # now all of them wait for what comes
+        yield one_more
+        for task in receiving:
+            task.cancel()
+        await asyncio.wait(receiving)
+
+
+@asynccontextmanager
+async def many_of_plain(
+    url: str, count: int, came: Callable[[str], None]
+) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
+    """The same with redis-py's plain pub/sub, which has one iteration for all channels."""
+    from redis.asyncio import Redis
+
+    client: Any = Redis.from_url(url, decode_responses=True)
+    async with client, client.pubsub() as pubsub:
+        changed: asyncio.Queue[str] = asyncio.Queue()
+
+        async def receive() -> None:
+            async for message in pubsub.listen():
+                if message["type"] == "message":
+                    came(message["data"])
+                else:
+                    changed.put_nowait(message["channel"])
+
+        async def one_more(name: str) -> None:
+            await pubsub.subscribe(name)
+            await changed.get()
+            await pubsub.unsubscribe(name)
+            await changed.get()
+
+        names = [f"room:{number}" for number in range(count)]
+        receiving = None
+        for start in range(0, count, 256):
+            await pubsub.subscribe(*names[start : start + 256])
+            # `listen` ends at once where there is no subscription.
+            receiving = receiving or asyncio.create_task(receive())
+        for _ in names:
+            await changed.get()
+        yield one_more
+        assert receiving is not None
+        receiving.cancel()
+        await asyncio.wait([receiving])
+
+
+async def listen_to_many(kind: str, url: str, count: int) -> None:
+    """Listen to so many channels, and measure what that costs."""
+    latencies: list[float] = []
+
+    def came(text: str) -> None:
+        latencies.append(time.time() - float(text[:20]))
+
+    began = time.monotonic()
+    async with {"ours": many_of_ours, "plain": many_of_plain}[kind](url, count, came) as one_more:
+        joined = time.monotonic() - began
         say("ready")
         await told()
         begin, processor = time.monotonic(), time.process_time()
@@ -246,12 +301,8 @@ async def listen_to_many(url: str, count: int) -> None:
         missing = expected - len(latencies)
         processor = time.process_time()
         for number in range(ONE_MORE):
-            async with channels.subscribe(f"another:{number}"):
-                pass
+            await one_more(f"another:{number}")
         more = (time.process_time() - processor) / ONE_MORE
-        for task in receiving:
-            task.cancel()
-        await asyncio.wait(receiving)
         say(
             {
                 "processor": 100 * used,
@@ -264,16 +315,20 @@ async def listen_to_many(url: str, count: int) -> None:
         )
 
 
-async def publish_to_many(url: str, count: int, seconds: float, begin: Callable[[], None]) -> int:
+async def publish_to_many(kind: str, url: str, count: int, seconds: float, begin: Callable[[], None]) -> int:
     """Publish at the low rate, each message to a random channel, after a call of `begin`; how many."""
+    from redis.asyncio import Redis
+
     from lilya.websockets.channels import Channels
 
     published = 0
-    async with Channels(url) as channels:
+    client: Any = Channels(url) if kind == "ours" else Redis.from_url(url)
+    async with client:
+        await client.publish(ELSEWHERE, stamped())  # by now it is connected
 
         async def publish() -> None:
             nonlocal published
-            await channels.publish(f"room:{random.randrange(count)}", stamped())
+            await client.publish(f"room:{random.randrange(count)}", stamped())
             published += 1
 
         begin()
@@ -660,7 +715,7 @@ async def work(what: str, kind: str, url: str, *rest: str) -> None:
     if kind != "ours":
         logging.disable()  # what peers log about the outage is not the benchmark's
     if what == "many":
-        await listen_to_many(url, int(rest[0]))
+        await listen_to_many(kind, url, int(rest[0]))
     elif what == "storm":
         since, sockets, missed, window = rest
         await storm(url, since, int(sockets), int(missed), float(window))
@@ -684,9 +739,9 @@ def working(what: str, kind: str, url: str, *rest: Any, limit: float = 1.5 * LIM
         yield Worker(stack, what, kind, url, *rest, module="benchmarks.scale", limit=limit)
 
 
-def measure_many(count: int, seconds: float) -> dict[str, float]:
+def measure_many(kind: str, count: int, seconds: float) -> dict[str, float]:
     """With so many channels, while messages are published for so long."""
-    with RedisServer() as server, working("many", "ours", server.url, count) as worker:
+    with RedisServer() as server, working("many", kind, server.url, count) as worker:
         worker.hear()
         began = broker = 0.0
 
@@ -695,7 +750,7 @@ def measure_many(count: int, seconds: float) -> dict[str, float]:
             began, broker = time.monotonic(), processor_time(server)
             worker.tell("go")
 
-        published = asyncio.run(publish_to_many(server.url, count, seconds, begin))
+        published = asyncio.run(publish_to_many(kind, server.url, count, seconds, begin))
         share = (processor_time(server) - broker) / (time.monotonic() - began)
         worker.tell(published)
         return {**worker.hear(), "broker": 100 * share}
@@ -847,8 +902,11 @@ def run(cases: Collection[str], rounds: int, seconds: float) -> dict[str, Any]:
     """What was measured, by case."""
     found: dict[str, Any] = {}
     if "many" in cases:
-        runs = {str(count): partial(measure_many, count, seconds) for count in MANY}
-        found["many"] = in_rounds(rounds, runs)
+        runs = [(kind, count) for count in MANY for kind in LISTENING]
+        rows = in_rounds(
+            rounds, {f"{kind} {count}": partial(measure_many, kind, count, seconds) for kind, count in runs}
+        )
+        found["many"] = {kind: {str(count): rows[f"{kind} {count}"] for count in MANY} for kind in LISTENING}
     if "busy" in cases:
         found["busy"] = {"loads": measure_busy(*BUSY)}
     if "storm" in cases:
@@ -880,7 +938,7 @@ def run(cases: Collection[str], rounds: int, seconds: float) -> dict[str, Any]:
 def faults(found: dict[str, Any]) -> list[str]:
     """What must not happen to channels, and has."""
     wrong = []
-    if any(row["missing"]["most"] for row in found.get("many", {}).values()):
+    if any(row["missing"]["most"] for row in found.get("many", {}).get("ours", {}).values()):
         wrong.append("many: messages never came")
     for load, kinds in found.get("busy", {"loads": {}})["loads"].items():
         if kinds["pushed"]["value"] > 1.1 * kinds["XREAD BLOCK"]["value"]:

@@ -28,8 +28,9 @@ with_redis = pytest.mark.skipif(redis_binary() is None, reason=NO_SERVER)
 
 
 @with_redis
-def test_many_channels() -> None:
-    found = scale.measure_many(20, 0.3)
+@pytest.mark.parametrize("kind", scale.LISTENING)
+def test_many_channels(kind: str) -> None:
+    found = scale.measure_many(kind, 300, 0.3)
     assert found["missing"] == 0
     assert found["joined"] > 0
     assert found["one more"] > 0
@@ -90,7 +91,8 @@ def test_a_run_ends_with_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(sys, "argv", ["scale", "--rounds", "1", "--seconds", "0.2"])
     scale.main()
     said = capsys.readouterr().out
-    assert "\n| 2 | " in said
+    assert "\n| 2 | **channels** | " in said
+    assert "\n| 2 | redis-py, plain pub/sub | " in said
     assert "Clients were sent 10 of 10 events." in said
     assert "| published now: 2 of 20 kB | 4 | 2 | " in said
     assert "| published before: 2 of 20 kB | 10.0 | 2 | " in said
@@ -264,15 +266,18 @@ ROW = {"value": 1.0, "least": 1.0, "most": 1.0}
 NOTHING = {"value": 0.0, "least": 0.0, "most": 0.0}
 CLEAN: dict[str, Any] = {
     "many": {
-        "10": {
-            "processor": ROW,
-            "broker": ROW,
-            "p50": ROW,
-            "p99": ROW,
-            "one more": ROW,
-            "joined": ROW,
-            "missing": NOTHING,
+        kind: {
+            "10": {
+                "processor": ROW,
+                "broker": ROW,
+                "p50": ROW,
+                "p99": ROW,
+                "one more": ROW,
+                "joined": ROW,
+                "missing": NOTHING,
+            }
         }
+        for kind in scale.LISTENING
     },
     "busy": {
         "loads": {"one at a time": {"pushed": {**ROW, "value": 1.1}, "XREAD BLOCK": ROW}},
@@ -340,7 +345,7 @@ def planted(path: tuple[str, ...], value: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (("many", "10", "missing", "most"), 1, "many: messages never came"),
+        (("many", "ours", "10", "missing", "most"), 1, "many: messages never came"),
         (("busy", "loads", "one at a time", "pushed", "value"), 1.12, "busy, one at a time: to push costs"),
         (("storm", "runs", "with", "errors", "most"), 1, "storm: publishes to another channel failed"),
         (("storm", "runs", "without", "errors", "most"), 1, "storm: publishes to another channel failed"),
@@ -363,6 +368,7 @@ def test_planted_fault_in_the_figures(path: tuple[str, ...], value: object, said
 
 def test_what_others_lose_is_no_fault() -> None:
     assert scale.faults(planted(("outage", "peers", "plain", "lost"), 3)) == []
+    assert scale.faults(planted(("many", "plain", "10", "missing", "most"), 3)) == []
 
 
 # The report
@@ -389,15 +395,16 @@ def test_nothing_was_measured() -> None:
 def test_one_case_was_measured() -> None:
     blocks = _channels_report.blocks_of_scale({**ABOUT, "many": CLEAN["many"]})
     assert "a machine; a Python; a server, 1 round" in blocks["scale-run"]
-    assert "\n| 10 | 1 (1 to 1) | " in blocks["many"]
+    assert "\n| 10 | **channels** | 1 (1 to 1) | " in blocks["many"]
     assert blocks["storm"] == "Not measured yet."
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        ("many", "10", "p99", "value"),
-        ("many", "10", "missing", "value"),
+        ("many", "ours", "10", "p99", "value"),
+        ("many", "ours", "10", "missing", "value"),
+        ("many", "plain", "10", "p50", "value"),
         ("busy", "loads", "one at a time", "pushed", "value"),
         ("busy", "loads", "one at a time", "XREAD BLOCK", "most"),
         ("busy", "disturbed"),
