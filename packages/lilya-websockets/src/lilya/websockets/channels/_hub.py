@@ -216,7 +216,8 @@ class Hub:
 
     async def _turn(self) -> None:
         """Let every receiver take what was handed out: only slow receivers fill their outboxes."""
-        await self.writers.turn()
+        if self.writers.ready:
+            await self.writers.turn()
         await anyio.lowlevel.checkpoint()
         if self._tight:
             await anyio.lowlevel.checkpoint()  # on trio this task may be the first of both times
