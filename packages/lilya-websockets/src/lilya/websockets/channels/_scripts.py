@@ -1,10 +1,15 @@
-"""What a Redis server does in one step for a channel: the Lua scripts, and nothing of how they are sent.
+"""The Lua scripts that run on the Redis server. How they are sent is not part of this file.
 
-Each channel has a stream of events and a hash, its state: the epoch, the time and the number of the newest
-event, and for each publisher the number of its last publish. A channel that nobody has published to has
-neither. An event is appended, counted and pushed by one script, so the numbers of a channel have no holes.
+Each channel has a stream with its events, and a hash with its state: the epoch, the time and the number of
+the newest event, and for each publisher the number of its last publish. A channel that nobody has published
+to has neither. One script numbers an event, appends it and pushes it. Redis runs a script without
+interruption, so the numbers of a channel have no holes.
 
-Milliseconds stay text: to write a number of this size as text costs more than most commands.
+Redis does not roll a script back when a command in it fails. So the scripts that publish make the checks that
+can fail before their first write. That includes memory: a server without free memory refuses the first write
+of a script, and no later one.
+
+Milliseconds stay text, because formatting a number of this size costs more than most commands.
 """
 
 from __future__ import annotations
@@ -14,15 +19,18 @@ from typing import Final
 
 __all__ = ["SCRIPTS", "SHARDED", "Script"]
 
+# The functions that the other scripts begin with.
 _COMMON: Final = """
+-- `tostring` would write 1764106141000 as 1.764106141e+12.
 local function text(number) return string.format('%.0f', number) end
 
+-- The server's time in milliseconds, as text: the seconds, then the first three of six digits of the rest.
 local function clock()
   local time = redis.call('TIME')
   return time[1] .. string.sub('00000' .. time[2], -6, -4)
 end
 
--- Where a channel stands, or nil.
+-- The state of a channel, and one more field of it. nil if the channel has no complete state.
 local function known(state, field)
   local found = redis.call('HMGET', state, 'epoch', 'ms', 'seq', field)
   local seq = tonumber(found[3] or '')
@@ -31,20 +39,27 @@ local function known(state, field)
   end
 end
 
--- The same, to append to. If nothing is known, the channel begins, and what is left in it is another life's.
+-- The state of a channel that is about to get an event. Without a state, the channel starts a new epoch.
+-- The stream may have outlived the state, for example because Redis evicted only the hash. Its entries have
+-- the numbers of an earlier epoch, and the new epoch starts at 1 again, so they are deleted.
 local function standing(events, state, epoch, field)
   local stands = known(state, field)
   if stands then return stands end
-  redis.call('XLEN', events)  -- fails on what is no stream, and is not ours to delete
-  redis.call('HSET', state, 'epoch', epoch, 'ms', '0', 'seq', '0')  -- fails if there is no memory
+  redis.call('XLEN', events)  -- fails if the key is not a stream: then it is not ours to delete
+  redis.call('HSET', state, 'epoch', epoch, 'ms', '0', 'seq', '0')  -- fails if there is no memory left
   redis.call('DEL', events)
   return {epoch = epoch, ms = '0', seq = 0, field = false}
 end
 
+-- Number an event, append it to the stream, and push it. Returns its id.
 local function append(events, state, stands, epoch, push, header, data, kept, publisher, number)
   local before, ms = stands.ms, clock()
-  -- Once in a second is often enough. By the clock: what is ahead of it must be tidied, too.
+  -- Tidy with the first event of each second. This compares with the clock itself, before `ms` is raised
+  -- below. Otherwise a channel whose newest event is ahead of the clock would not be tidied until the clock
+  -- has caught up.
   stands.untidy = stands.untidy or string.sub(before, 1, -4) ~= string.sub(ms, 1, -4)
+  -- If the clock is behind the newest event (after a failover, or set back), use that event's time again. The
+  -- ids of a stream must rise. Two numbers as text: the longer one is larger.
   if #ms < #before or (#ms == #before and ms < before) then ms = before end
   stands.seq = stands.seq + 1
   local seq = text(stands.seq)
@@ -52,12 +67,14 @@ local function append(events, state, stands, epoch, push, header, data, kept, pu
     'h', stands.epoch .. header, 'd', data)
   if type(added) == 'table' then
     if string.find(added.err, 'smaller', 1, true) then
-      -- Somebody has put an entry there that claims to be of the future.
+      -- Another program has added an entry with a higher id, so no id of ours would be accepted any more.
+      -- Start a new epoch without the old entries: readers see that the epoch has changed, and get a gap.
       redis.call('DEL', events)
       before, ms, seq = '0', clock(), '1'
       stands.epoch, stands.seq = epoch, 1
       redis.call('HSET', state, 'epoch', epoch)
     end
+    -- After any other error (no memory, not a stream), this fails in the same way, and raises the error.
     redis.call('XADD', events, ms .. '-' .. seq, 'h', stands.epoch .. header, 'd', data)
   end
   if publisher then
@@ -67,19 +84,23 @@ local function append(events, state, stands, epoch, push, header, data, kept, pu
   end
   stands.ms = ms
   local id = ms .. '-' .. seq .. '-' .. stands.epoch
-  -- A refused push must not undo what is kept.
+  -- The event is stored already. If the user may not push, the publish has succeeded all the same: an error
+  -- here would make the publisher believe that the event was not stored.
   local pushed = redis.pcall('PUBLISH', events .. push, id .. ' ' .. string.sub(header, 1, 1) .. data)
   if type(pushed) == 'table' then stands.refused = pushed.err end
   return id
 end
 
--- Events go when they are too old. What the channel has counted to is kept for longer.
+-- Trim events that are too old, and set when the keys expire. The state outlives the events, because it has
+-- the epoch and the last number. With these, the next event continues the numbers, and a reader that returns
+-- late learns whether it has missed any events. Without them, it would get a gap in any case.
 local function tidy(events, state, stands, age, expire)
-  -- What a publisher has asked for, if that is longer.
+  -- The `max_age` that a publisher asked for counts if it is longer.
   local own = redis.call('HMGET', state, 'age')[1]
   if own and age ~= '0' and tonumber(own) > tonumber(age) then
     age, expire = own, math.max(expire, own + 60000)
   end
+  -- One second more, because events tidy only once a second: the newest event may be that much younger.
   local until_gone = expire + 1000
   if age ~= '0' then
     redis.call('XTRIM', events, 'MINID', '~', text(math.max(stands.ms - age, 0)))
@@ -89,7 +110,9 @@ local function tidy(events, state, stands, age, expire)
   redis.call('PEXPIRE', state, text(expire + 1000))
 end
 
--- So many entries at most, and not many more than 256 kB; and whether there are no more.
+-- At most `count` entries, and not much more than 256 kB of them; and 1 if there are no more, else 0. The
+-- server answers nobody else while a script runs, so no answer may become large. The size of an entry is only
+-- known after it was read: hence 16 at a time.
 local function page(command, events, from, to, count)
   local all, size = {}, 0
   while #all < count and size < 262144 do
@@ -106,12 +129,17 @@ local function page(command, events, from, to, count)
 end
 """
 
-# Keeps an event that is not kept yet, and pushes it.
+# Stores an event unless it is stored already, and pushes it.
+#
+# A publisher that gets no answer sends the same publish again, with the same number. The state has the number
+# of each publisher's last publish. A number that is not higher means that the publish was stored before. This
+# works only if the numbers of a publisher arrive in rising order, which `_link` ensures.
 _KEEP: Final = """
 local stands = standing(events, state, epoch, publisher)
 last = stands.field and tonumber(string.match(stands.field, '^%d+'))
 if last and tonumber(number) <= last then
-  -- It is kept, and the answer was lost.
+  -- The event is stored, but its answer was lost. Find its id by the token in its header, after 8 digits of
+  -- the epoch and a letter. It is most likely one of the newest entries.
   local token, stop = publisher .. ':' .. number, '+'
   repeat
     found = redis.call('XREVRANGE', events, stop, '-', 'COUNT', 100)
@@ -122,7 +150,8 @@ if last and tonumber(number) <= last then
       stop = '(' .. entry[1]
     end
   until #found < 100
-  -- It is trimmed, too: a position before everything that is kept means the same.
+  -- The entry was trimmed, so its id is not known any more. As a position to read from, it would give all
+  -- entries that are left. So the position before the first of them is as good.
   local first = redis.call('XRANGE', events, '-', '+', 'COUNT', 1)[1]
   if not first then return stands.ms .. '-' .. text(stands.seq) .. '-' .. stands.epoch end
   local ms, seq = string.match(first[1], '^(%d+)-(%d+)$')
@@ -131,8 +160,10 @@ end
 local id = append(events, state, stands, epoch, push, header .. publisher .. ':' .. number, data, kept,
   publisher, number)
 if not last and redis.call('HLEN', state) > 64 then
-  -- Publishers that have not been heard of for an hour send nothing again. A part of them is looked at each
-  -- time, so that no publisher pays for all.
+  -- This publisher is new here, and the state has many: remove those that published nothing for an hour,
+  -- because they will not send an old publish again. Look at some 32 fields only, and remember in `swept`
+  -- where to go on. There may be 20,000 of them, from short-lived processes that have published once each. To
+  -- look at all of them with each new publisher would block the server.
   local part = redis.call('HSCAN', state, redis.call('HGET', state, 'swept') or '0', 'COUNT', '32')
   for i = 1, #part[2], 2 do
     local heard = string.match(part[2][i + 1], '^%d+ (%d+)$')
@@ -149,14 +180,19 @@ if stands.refused then return {id, stands.refused} end
 return id
 """
 
-# The short way comes first. It is for a channel that knows the publisher, and for a new channel: for nearly
-# every publish. It does what the long way behind it does, with half as many commands. Everything else goes
-# the long way, and that is decided before anything is written. A test compares what the two ways leave.
+# The script of a plain publish. It has two ways to do the same.
 #
-# * A channel is new if it has neither a state nor entries. XADD is the first write: if the server has no
-#   memory left, it refuses that, and nothing has changed.
-# * Once in a second, old events are trimmed and the keys' times to live are set, as in `tidy`. A channel with
-#   an age of its own goes the long way.
+# The short way comes first. Nearly every publish takes it, with half as many commands as the long way. It is
+# for a new channel, and for a channel that knows the publisher. The long way is `_COMMON` and `_KEEP` behind
+# it, for everything else: a publisher's first publish to an existing channel, a publish that is sent again, a
+# damaged state, an entry of another program. Which way to take is decided before anything is written, so
+# that the long way starts from an unchanged channel. A test compares what the two ways leave behind.
+#
+# * A channel is new if it has neither a state nor entries.
+# * XADD is the first write. If it fails, nothing has changed, and the long way handles the failure. If it
+#   succeeds, so do the writes after it, even if the server has no memory left.
+# * With the first event of each second, old events are trimmed and the expiry of the keys is set, as in
+#   `tidy`. If the state has an `age`, the long way does that, because that age can be the longer one.
 _PUBLISH: Final = (
     """
 local events, state = KEYS[1], KEYS[2]
@@ -165,9 +201,12 @@ local call = redis.call
 local found, time = call('HMGET', state, 'epoch', 'ms', 'seq', publisher, 'age'), call('TIME')
 local life, before, seq = found[1], found[2], tonumber(found[3] or '')
 local last = tonumber(found[4] and string.match(found[4], '^%d+') or '')
+-- The newest event is of this second of the clock, so the channel was tidied in this second.
 local fresh = before and string.sub(before, 1, -4) == time[1]
 local begins = not (life or before or found[3]) and call('XLEN', events) == 0
 if begins then life, before, seq = epoch, '0', 0 end
+-- A new channel, or one with a complete state and an older publish of this publisher; and no `age` if it has
+-- to be tidied.
 if (begins or life and before and seq and last and last < tonumber(number))
   and (fresh or not found[5]) then
   local ms = time[1] .. string.sub('00000' .. time[2], -6, -4)
@@ -176,6 +215,7 @@ if (begins or life and before and seq and last and last < tonumber(number))
   local id = ms .. '-' .. seq
   local added = redis.pcall('XADD', events, 'MAXLEN', '~', kept, id,
     'h', life .. header .. publisher .. ':' .. number, 'd', data)
+  -- Otherwise, the long way finds the same error, and handles or raises it.
   if type(added) == 'string' then
     if begins then
       call('HSET', state, 'epoch', life, 'ms', ms, 'seq', seq, publisher, number .. ' ' .. ms)
@@ -203,7 +243,11 @@ end
     + _KEEP
 )
 
-# With an idempotency key, or with an age of its own.
+# The script of a publish with an idempotency key, or with a `max_age` of its own.
+#
+# The idempotency key is looked up before anything else. It is a key of its own, and holds the id of the event
+# that was published with it. It works across publishers and restarts; the numbers in `_KEEP` work only for
+# retries of one publisher.
 _WISHED: Final = (
     """
 local events, state, once = unpack(KEYS)
@@ -213,7 +257,7 @@ if once then
   if known then return known end
 end
 if own ~= '' then
-  redis.call('XLEN', events)  -- fails on what is no stream: nothing is left beside it
+  redis.call('XLEN', events)  -- fails if the key is not a stream, before a state is left beside it
   redis.call('HSET', state, 'age', own)
 end
 local found, last
@@ -225,13 +269,15 @@ local found, last
 end
 local answer = publish()
 local id = type(answer) == 'table' and answer[1] or answer
+-- The event is stored, so a repetition within the next five minutes (`WINDOW`) is answered with its id.
 if once then redis.call('SET', once, id, 'PX', 300000) end
 if own ~= '' then tidy(events, state, {ms = string.match(id, '^%d+')}, age, expire) end
 return answer
 """
 )
 
-# The newest entries, from the newest back. `before` is where the page before has ended.
+# One page of the history, from the newest entry back. `before` is where the previous page ended: `+` for the
+# first page, then `(` and an id.
 _HISTORY: Final = (
     _COMMON
     + """
@@ -239,13 +285,14 @@ local events, state = KEYS[1], KEYS[2]
 local age, expire, most, since_epoch, since_seq, before = unpack(ARGV)
 local stands = known(state, 'epoch')
 if not stands then
-  redis.call('XLEN', events)
+  redis.call('XLEN', events)  -- fails if the key is not a stream, which is not an empty channel
   return {clock()}
 end
 tidy(events, state, stands, age, expire)
 most = tonumber(most)
 if since_epoch == stands.epoch and tonumber(since_seq) <= stands.seq then
-  -- One more than those after it: the event itself, which shows whether it is the one that is meant.
+  -- One entry more than there are after the position: the event at the position. If its time is not that of
+  -- the position, the position is of another branch, from before a failover.
   most = math.min(most, stands.seq - since_seq + 1)
 end
 local found, ended = page('XREVRANGE', events, before, '-', most)
@@ -253,7 +300,11 @@ return {clock(), stands.epoch, stands.ms, text(stands.seq), found, ended}
 """
 )
 
-# What comes after a position, with what shows whether it is one of this life and of this branch of it.
+# One page of entries after a position, and two entries by which `Standing` sees whether the position is still
+# part of the channel: the oldest entry, and the newest entry that is not after the position. If the latter
+# is not the event at the position, that event was trimmed, or a failover has replaced it.
+#
+# For a position of another epoch, the page starts at the oldest entry.
 _READ: Final = (
     _COMMON
     + """
@@ -261,7 +312,7 @@ local events, state = KEYS[1], KEYS[2]
 local epoch, ms, seq, count = unpack(ARGV)
 local stands = known(state, 'epoch')
 if not stands then
-  redis.call('XLEN', events)
+  redis.call('XLEN', events)  -- fails if the key is not a stream, as above
   return {clock()}
 end
 local first = redis.call('XRANGE', events, '-', '+', 'COUNT', 1)[1]
@@ -276,11 +327,16 @@ return {clock(), stands.epoch, stands.ms, text(stands.seq), found, ended,
 """
 )
 
-# Where each of some channels stands, by their states. What is read does not expire.
+# The newest id of each of some channels, by the keys of their states; '' for a channel without a state.
+#
+# Each process that watches a channel asks this twice a minute. So this also keeps the channel from expiring:
+# without its state, the next event would start a new epoch, and every reader would get a gap although nothing
+# is missing. Events with an `age` may expire all the same.
 _STANDINGS: Final = """
 local age, expire = unpack(ARGV)
 local all = {}
 for i, state in ipairs(KEYS) do
+  -- `pcall`, because a key of another type must not hide the other channels.
   local found = redis.pcall('HMGET', state, 'ms', 'seq', 'epoch', 'age')
   if found[1] and found[2] and found[3] then
     redis.call('PEXPIRE', state, found[4] and math.max(expire, found[4] + 60000) or expire)
@@ -293,14 +349,15 @@ end
 return all
 """
 
-# Which memory this is: another one after the broker has lost everything.
+# The random id of the server's memory. It is set if it is missing. So it changes when the server loses its
+# data, for example in a restart without persistence. A reader of an empty channel notices the loss by it.
 _MEMORY: Final = """
 redis.call('SETNX', KEYS[1], ARGV[1])
 return redis.call('GET', KEYS[1])
 """
 
-# What an operator wants to know of a channel, by all of its keys in one slot. What this user may not ask, or
-# what is of another type, is told as nothing: the rest is of use all the same.
+# What an operator wants to know about a channel. The user may not be allowed to run one of the commands, or
+# a key may be of another type. Then that part of the answer is nil, and the rest still helps.
 _STATUS: Final = (
     _COMMON
     + """
@@ -325,21 +382,35 @@ return {now, ask('XLEN', KEYS[1]), ask('HMGET', KEYS[2], 'ms', 'seq', 'epoch'), 
 """
 )
 
+# What is done with the members of a channel: `appear`, `vanish`, `members`, `count`, `count keys`, `reap`.
+#
+# Each action first removes members that have expired. Any process may do this, at any time: only the call
+# whose ZREM removes the member publishes the leave event, so there is exactly one.
+#
+# events, state  The stream and the state of the companion channel, which carries the joins and leaves.
+# members        A hash. By member id: `<id of the join event> <key, percent-encoded> <leave event>`. The
+#                leave event is stored because the member's process may be gone when it is needed. It ends
+#                before the number of sockets, which is not known until then.
+# deadlines      A sorted set of the member ids by the time at which they expire.
+# keys           A hash with the number of members by key. The empty field has the sum of these numbers.
 _PRESENCE: Final = (
     _COMMON
     + """
 local events, state, members, deadlines, keys = unpack(KEYS)
--- Not all of them: Lua has room for some 8,000 values, and there are four for each member.
+-- Only these seven. After them come up to four values for each member, and `unpack` fails for more than some
+-- 8,000 values.
 local epoch, push, kept, age, expire, action, ttl = unpack(ARGV, 1, 7)
 local stands = nil
 local now = clock()
 
+-- Publish a join or a leave. The state is read at most once for each call of the script.
 local function tell(data)
   stands = stands or standing(events, state, epoch, 'epoch')
   return append(events, state, stands, epoch, push, 's', data, kept)
 end
 
--- How many there are with a key, after one has come or gone. The empty key has the sum of all.
+-- The number of members with a key, after one has joined (1) or left (-1). Members without a key have the
+-- empty one, and each of them counts alone.
 local function counted(key, more)
   if key == '' then return more > 0 and 1 or 0 end
   redis.call('HINCRBY', keys, '', more)
@@ -349,6 +420,7 @@ local function counted(key, more)
 end
 
 local function leave(id)
+  -- Only one caller removes the member, however many try: it publishes the leave.
   if redis.call('ZREM', deadlines, id) == 1 then
     local member = redis.call('HGET', members, id)
     redis.call('HDEL', members, id)
@@ -356,20 +428,23 @@ local function leave(id)
     if key then
       tell(left .. text(counted(key, -1)) .. '}')
     elseif member and string.find(member, '^%S+ {') then
-      tell(string.match(member, ' (.*)$'))  -- from before there were keys: all of its leave
+      tell(string.match(member, ' (.*)$'))  -- stored by a version without `key`: the whole leave event
     end
   end
 end
 
--- A part of those whose time is over, because nobody else is served meanwhile. Whoever asks comes again.
+-- Remove expired members, at most 500, because the server answers nobody else meanwhile. The caller sees the
+-- number in the answer. If it is 500, the caller runs the script again. The limit is `_MEMBERS` in `_redis`.
 local over = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, 500)
 for _, id in ipairs(over) do leave(id) end
 if action == 'appear' then
-  -- With nobody there, nobody has a key, even if a process from before there were keys has removed the last.
-  -- Not more often than it must be: after a first write, a Redis without memory refuses no other one.
+  -- Without members, no key has any. The stored counts may be higher, because a version without `key` does
+  -- not count the members that it removes. Delete only what exists: the delete would be the script's first
+  -- write, and after it a server without memory would no longer refuse the new members.
   if redis.call('ZCARD', deadlines) == 0 and redis.call('EXISTS', keys) == 1 then redis.call('DEL', keys) end
   for i = 8, #ARGV, 4 do
     local id, joins, leaves, key = unpack(ARGV, i, i + 3)
+    -- Only a new member joins. So it does no harm if this is sent again after a lost answer.
     if not redis.call('ZSCORE', deadlines, id) then
       local joined = tell(joins .. text(counted(key, 1)) .. '}')
       redis.call('HSET', members, id, joined .. ' ' .. key .. ' ' .. leaves)
@@ -389,6 +464,7 @@ if action == 'members' then
 elseif action == 'count' then
   found = redis.call('ZCARD', deadlines)
 elseif action == 'count keys' then
+  -- The members without a key, and the keys. One field of the hash, the sum, is not a key.
   local keyed = tonumber(redis.call('HMGET', keys, '')[1] or '0')
   found = redis.call('ZCARD', deadlines) - keyed + math.max(redis.call('HLEN', keys) - 1, 0)
 end
@@ -398,7 +474,7 @@ return {#over, found}
 
 
 class Script:
-    """A script, and what the server calls it once it has been told."""
+    """A script, and the SHA-1 digest by which the server runs it after `SCRIPT LOAD`."""
 
     def __init__(self, source: str) -> None:
         self.source = source.encode()
@@ -419,7 +495,8 @@ SCRIPTS: Final = {
     )
 }
 
-# In a cluster an event is pushed to who listens at the same node, and not to all nodes.
+# The same scripts for a cluster. There, `PUBLISH` would send each event to every node. `SPUBLISH` sends it
+# only to listeners at the nodes that have the channel's slot.
 SHARDED: Final = {
     name: Script(
         script.source.decode().replace("'PUBLISH'", "'SPUBLISH'").replace("'NUMSUB'", "'SHARDNUMSUB'")
