@@ -1,9 +1,9 @@
 """Channels on Redis or Valkey: a stream for each channel. For asyncio only, because redis-py is.
 
 One script appends an event to the stream of its channel and pushes it to all processes. It numbers the events
-without a hole, so a process notices when a push is missing. `_feed` takes what is pushed, and reads from the
-stream only what is missing. `_link` keeps the three connections: to publish, to ask, and to hear what is
-pushed. All times are the server's.
+without holes, so a process notices when a push is missing. `_feed` receives the pushes, and reads only what
+is missing from the stream. `_link` keeps the three connections: one to publish, one to ask, and one that
+receives the pushes. All times are the server's, because the clocks of the processes differ.
 """
 
 from __future__ import annotations
@@ -54,13 +54,16 @@ __all__ = ["RedisBackend"]
 
 T = TypeVar("T")
 
-# Members of a channel that one script adds or removes. A script blocks the server for everybody else.
+# The most members that one script adds or removes, because the server answers nobody else while a script
+# runs. The script `presence` also removes at most this many expired members.
 _MEMBERS: Final = 500
-# Events that are kept at least, so that a process can catch up after a short outage.
+# The least number of events that a stream keeps, even with `history=1`. Readers fill holes from the stream
+# after a short outage.
 _KEPT: Final = 128
-# Channels that are looked at together, and that one question to the processes is about.
+# The number of channels whose status is read at the same time, and of channels in one question to the
+# processes.
 _LOOKED_AT: Final = 256
-# Requests under way at a time: publishes and presence, and what has large answers.
+# The most requests under way at a time: of publishes and presence, and of those with large answers.
 _PUBLISHES: Final = 256
 _QUESTIONS: Final = 64
 
@@ -81,13 +84,13 @@ _ATTEMPTS: Final = {
     "count keys": "count the members of",
 }
 
-# Before the first event, whatever the life.
+# The position before the first event of any epoch.
 _NO_EVENT: Final = "0-0-00000000"
 
-# Milliseconds: a thousand years, so that no sum of times overflows.
+# In milliseconds, a thousand years. With this limit, no sum of times overflows on the server.
 _LONGEST: Final = 31_536_000_000_000
 
-# What is raised if the server is away or still starting, or if it speaks another protocol.
+# What connecting raises if the server is away, is still starting, or speaks another protocol.
 _AWAY: Final = (RedisError, OSError, EOFError, ValueError)
 
 
@@ -145,13 +148,14 @@ class RedisBackend(Backend):
         new_connection(self._place.arguments, lambda: None)  # raises for options that redis-py does not know
         self._in_cluster = self._place.kind == "cluster"
         self._keys = Keys(prefix, self._place.database, in_cluster=self._in_cluster)
-        # What the scripts are given: how many events are kept, for how long, and how long at all.
+        # Arguments of the scripts: how many events a stream keeps, for how many milliseconds (0: no limit),
+        # and after how many milliseconds without use a channel expires.
         self._kept = b"%d" % max(history, _KEPT)
         self._age = b"%d" % _milliseconds(self._max_age or 0)
         self._expire = b"%d" % _milliseconds(expire)
         self._servers: Link | Cluster | None = None
-        self._listener: Listener | None = None  # of the one server that there is
-        self._ready = anyio.Event()  # as long as there is no link
+        self._listener: Listener | None = None  # of a single server; in a cluster, each node has its own
+        self._ready = anyio.Event()  # stands in while there is no link
 
     # Starting and stopping
 
@@ -169,7 +173,8 @@ class RedisBackend(Backend):
                 "channels on Redis need asyncio: its client does not run on trio. Run the app on asyncio, "
                 "or use memory://"
             ) from None
-        # A new name at each start: the server compares the numbers of publishes by name, and they begin at 1.
+        # A new name for each start, because the numbers of publishes start at 1 again. Under the old name,
+        # the server would take the first publishes for ones that it has stored already, and drop them.
         self._publisher = b"p" + secrets.token_hex(6).encode()
         self._is_known = False
         try:
@@ -181,8 +186,8 @@ class RedisBackend(Backend):
     async def _start_link(self) -> Link:
         find = finder(self._place) if self._place.kind == "sentinel" else None
         link = Link(self._place.arguments, self.where, self._prepare, self._keys.scripts, find=find)
-        # The first line of a link is the one that tries again in an outage. It is the one that is always
-        # open.
+        # In an outage, the first line of a link is the one that tries to connect. So this must be the line
+        # that is always open. The others open on first use.
         publishing = self._publishing_pipe(link)
         self._publishing: Asking = publishing
         self._asking: Asking = self._asking_pipe(link)
@@ -190,12 +195,15 @@ class RedisBackend(Backend):
         self._feed = self._feed_at(lambda slot: listener)
         listener = Listener(link, self._feed, Words())
         self._listener = listener
-        # Connect here and not in the line's task, so that `start` raises what is wrong.
+        # Connect here and not in the line's task. There, a wrong password would be an outage to retry; here,
+        # `start` raises it.
         publishing.line.start(await publishing.line.connect())
         return link
 
     async def _start_cluster(self) -> Cluster:
-        # One sequence for all nodes: a slot that moves takes the last number of this publisher along.
+        # One sequence of numbers for all nodes. A slot that moves takes the last number of this publisher
+        # with it. If each node had its own sequence, the new node could get a lower number, and drop the
+        # event.
         numbers = itertools.count(1)
 
         def make(link: Link) -> Node:
@@ -248,16 +256,16 @@ class RedisBackend(Backend):
 
     async def _prepare(self, connection: Connection, line: str) -> None:
         """Check that a connection can be used for what its line does."""
-        # Each new connection is checked: after an outage it may be another server, or the user may have other
-        # rights.
+        # Check each new connection: after an outage, it may lead to another server, or the user may have
+        # other rights. Only `_check_server` is left out after `start`.
         if not self._is_known:
             await _check_server(connection, in_cluster=self._in_cluster)
         await _check_role(connection)
         if line == "publishing":
             await _check_push(connection, self._keys)
         elif line == "asking" and not self._in_cluster:
-            # What memory this server has is learned with each connection: it may have come back without its
-            # data.
+            # Ask for the id of the memory on each new connection: the server may have come back without its
+            # data. In a cluster, each slot has an id. `Feed` asks for it when it is needed.
             key = self._keys.memory_of(0)
             await ask(connection, b"SETNX", key, epoch())
             self._feed.remember((await ask(connection, b"GET", key)).decode())
@@ -278,16 +286,17 @@ class RedisBackend(Backend):
     def publish_parts(
         self, channel: str, data: str | bytes, wishes: Wishes, publisher: bytes
     ) -> tuple[bytes, ...]:
-        """The command that publishes, less the number that the publisher gives it."""
+        """The command that publishes, without its last argument: the number that the publisher gives it."""
         kind, payload = encoded(data, wishes)
         name, kept = "publish", self._kept
         keys: tuple[bytes, ...] = self._keys.of(channel)
         wished: tuple[bytes, ...] = ()
         if wishes.history is not None:
-            # The stream keeps more than is given to those who come, because readers fill holes from it.
+            # The stream keeps at least `_KEPT` events, also with `history=0`, because readers fill holes from
+            # it. `history` leaves out the others: the event's payload says how many it wants to be kept.
             kept = b"%d" % max(min(wishes.history, self._history), _KEPT)
         if wishes.idempotency_key is not None or wishes.max_age is not None:
-            # Only these need more of the server than to keep the event and to push it.
+            # Only these two need more than the script `publish` does. The other wishes are in the payload.
             name = "wished"
             wished = (b"" if wishes.max_age is None else b"%d" % _milliseconds(wishes.max_age),)
         if wishes.idempotency_key is not None:
@@ -313,37 +322,43 @@ class RedisBackend(Backend):
 
     def _published(self, answer: Any) -> str:
         if isinstance(answer, list):
-            # The event is kept, but this user may not push any more. Readers find it by comparing. The next
-            # connection raises the reason, so this one is given up.
+            # The event is stored, but the user may no longer push. Readers only find it when they compare
+            # positions, every half minute. So this is treated as an outage: it is logged with the reason, and
+            # goes on until the check of a new connection finds that the user may push.
             id = published(answer)
             self._lose(_refusal(answer[1].decode(), self._keys))
             return id
         return published(answer)
 
     def synchronous_client(self) -> Any:
-        """A client of the same server for who has no event loop; not connected yet."""
+        """A client of the same server for code without an event loop. It is not connected yet."""
         return self._place.synchronous_client(self.timeout)
 
     async def history(self, channel: str, *, last: int = 0, since: str | None = None) -> History:
-        """What a channel has kept; see `Backend.history`."""
+        """Return the events that a channel has kept; see `Backend.history`."""
         after = None if since is None else Id.parse(since)
         attempted = f"read the history of {channel!r}"
         memory = ""
         slot = self._keys.slot_of(self._keys.pushed(channel))
-        if after is not None and after.seq == 0:  # of a channel that was empty, as a rule
+        if after is not None and after.seq == 0:
+            # Usually the position of an empty channel, with the id of the memory in place of an epoch. If the
+            # server still has this id, it has not lost its data since. Ask before the events are read, for
+            # the reason given below.
             script = self._keys.script("memory", [self._keys.memory_of(slot)], epoch())
             memory = await self._ask(self._asking, attempted, script, lambda answer: str(answer.decode()))
-        # One more than can be given: the event at the position, which shows whether it is the one meant.
+        # With a position, one more than is returned: the event at the position. It shows whether the position
+        # is of this branch, see `_is_in`.
         most = min(last, self._history) if after is None else self._history + 1
         found: list[tuple[Id, Event]] = []  # the newest first
         end: Id | None = None
         before, given = b"+", 0
-        floor = 0  # what is not above it is kept no longer
+        floor = 0  # events up to this number have expired, by their own `max_age` or a later one's `history`
         lasting = True
         max_age = None if self._max_age is None else _milliseconds(self._max_age)
-        same = after is not None
-        # Pages, from the newest event back, so that no script runs for long. What is published meanwhile is
-        # after the end that the first page has told, and comes by the subscription.
+        same = after is not None  # the position is of this epoch and branch, as far as is known yet
+        # Read pages, from the newest event back, so that no script runs for long. The first page says where
+        # the channel ends. Events that are published while the other pages are read come after that end, and
+        # by the subscription.
         while True:
             parts = self._keys.script(
                 "history",
@@ -366,18 +381,19 @@ class RedisBackend(Backend):
             given += len(standing.entries)
             if same and after is not None:
                 if not _is_in(after, end, found):
-                    same = False  # all that is kept, then
+                    same = False  # the position is of no use: go on until all kept events are read
                 elif found and found[-1][0].seq <= after.seq:
-                    break
+                    break  # the pages have reached the position
             if standing.ended or given >= most:
                 break
             before = b"(" + standing.entries[-1][0]
-        # The position of an empty channel names the memory of the server, see `Feed`.
+        # The position of an empty channel has the id of the server's memory in place of an epoch, see `Feed`.
         if end is None and not memory:
             memory = self._feed.known_memory(slot)
             if not memory:
-                # Learn the memory first and read again. The other way round, the server could lose its data
-                # in between, and the position would claim to be of the new memory.
+                # The id must be known before the channel is found empty. Otherwise, between the two requests,
+                # the server could store an event and then lose its data. The position would say that the
+                # channel is empty in the new memory, and nobody would get a gap for the lost event.
                 await self._feed.memory_of(channel)
                 return await self.history(channel, last=last, since=since)
         history = self._history_of(after, same, memory, now, end, found, floor)
@@ -393,9 +409,10 @@ class RedisBackend(Backend):
         found: list[tuple[Id, Event]],
         floor: int,
     ) -> History:
-        """What was found, without what is too old or not after the position; and whether that is all."""
+        """The events after the position that have not expired, and whether any are missing."""
         position = end or Id(now, 0, memory)
-        # If the position is older than `expire`, the channel may have had events and may have expired since.
+        # The channel had no event at the position, and has lost none since. If the position is older than
+        # `expire`, this is unknown: the channel may have had events, and may have expired with them.
         was_empty = after is not None and not after.seq and after.epoch == memory
         was_empty = was_empty and after is not None and now - after.ms < int(self._expire)
         first = max(floor, after.seq if after is not None and same else 0) + 1
@@ -404,41 +421,44 @@ class RedisBackend(Backend):
         if after is None:
             complete = True
         elif same and end is not None:
-            # Numbers have no holes: so many there must be between the position and the end.
+            # Numbers have no holes, so this many events were published after the position.
             complete = len(kept) == end.seq - after.seq
         else:
-            # Another life. Nothing is missing only if the channel was empty before, and all of it is here.
+            # Another epoch or branch. Nothing is missing only if the channel was empty at the position, and
+            # all its events since are here: numbers 1 to `position.seq`.
             complete = was_empty and len(kept) == position.seq
         return History(kept, complete, str(position))
 
     async def watch(self, channels: Collection[str]) -> None:
-        """See everything that is published from now on; see `Backend.watch`."""
+        """Receive everything that is published from now on; see `Backend.watch`."""
         if self._servers is None:
             raise BrokerError("cannot listen: the channels were stopped")
         await self._feed.watch(channels)
 
     def unwatch(self, channels: Collection[str]) -> None:
-        """Watch some channels no longer; see `Backend.unwatch`."""
+        """Stop watching channels; see `Backend.unwatch`."""
         self._feed.unwatch(channels)
 
     async def read(self, positions: Mapping[str, str]) -> Sequence[Event | Gap]:
-        """Wait for what comes after the positions; see `Backend.read`."""
+        """Wait for events after the positions; see `Backend.read`."""
         return await self._feed.read(positions)
 
     def wake(self, channel: str | None = None) -> None:
-        """Make `read` look at the positions anew; see `Backend.wake`."""
+        """Make `read` check positions again; see `Backend.wake`."""
         self._feed.wake(channel)
 
     def order_of(self, id: str) -> tuple[int, int]:
-        """What orders the ids of a channel; see `Backend.order_of`."""
+        """Return a key that sorts the ids of a channel; see `Backend.order_of`."""
         ms, seq, _ = Id.parse(id)
-        # Whatever the time was when a channel was empty, what comes in it comes later.
+        # The position of an empty channel sorts before all of its events. It has the time at which somebody
+        # looked, and after a failover to a server whose clock is behind, the first event may have an earlier
+        # time.
         return (ms if seq else 0), seq
 
     # Presence
 
     async def appear(self, members: Collection[Member], ttl: float) -> None:
-        """Keep members; see `Backend.appear`."""
+        """Store members; see `Backend.appear`."""
         await self._presence("appear", members, ttl)
 
     async def vanish(self, members: Collection[Member]) -> None:
@@ -446,23 +466,23 @@ class RedisBackend(Backend):
         await self._presence("vanish", members)
 
     async def members(self, channel: str) -> Sequence[Member]:
-        """Who is in a channel; see `Backend.members`."""
+        """List the members of a channel; see `Backend.members`."""
 
         def members_of(found: Any) -> list[Member]:
             members = []
             _listed(found)
             for id, value in zip(found[::2], found[1::2], strict=True):
                 joined, rest = value.decode().split(" ", 1)
-                if rest.startswith(
-                    "{"
-                ):  # of a version without `key`: the whole event that tells of the leaving
+                if rest.startswith("{"):
+                    # Stored by a version without `key`: the whole leave event, as JSON.
                     member = Member(channel, id.decode(), json_text(json.loads(rest)["info"]))
                     members.append((self.order_of(joined), member))
                     continue
                 quoted, left = rest.split(" ", 1)
                 member = Member(channel, id.decode(), "", unquote(quoted) or None)
-                # The server keeps the event that will tell of the leaving, without its end. The member's info
-                # is cut out of it, by the length of what stands before it and behind it.
+                # The server has the member's leave event without its end, and the info is in there. The same
+                # event with an empty info shows how much text is before and after it. The info is cut out,
+                # not parsed: so it stays exactly the text that was given.
                 around = _begun("leave", member)
                 before = around.index('"info":') + len('"info":')
                 info = left[before : len(left) - (len(around) - before)]
@@ -473,11 +493,11 @@ class RedisBackend(Backend):
         return found
 
     async def count(self, channel: str, *, keys: bool = False) -> int:
-        """How many are in a channel; see `Backend.count`."""
+        """Count the members of a channel; see `Backend.count`."""
         return int(await self._about_members("count keys" if keys else "count", channel, then=int))
 
     async def names(self) -> Collection[str]:
-        """The channels that there are; see `Backend.names`."""
+        """List the channels; see `Backend.names`."""
         attempted = "list the channels"
 
         def page(answer: Any) -> tuple[bytes, list[bytes]]:
@@ -490,13 +510,14 @@ class RedisBackend(Backend):
             while True:
                 parts = (b"SCAN", cursor, b"MATCH", self._keys.any_state, b"COUNT", b"1000")
                 cursor, keys = await self._ask(pipe, attempted, parts, page)
+                # A companion counts as its channel, which may have members and no events.
                 found |= {channel_of(self._keys.channel_of(key)) for key in keys}
                 if cursor == b"0":
                     break
         return {name for name in found if not name.startswith("\0")}
 
     async def status(self, channels: Collection[str], within: float) -> Sequence[Status]:
-        """How channels are doing; see `Backend.status`."""
+        """Return the state of channels; see `Backend.status`."""
         names = list(channels)
         found: dict[str, Status] = {}
         for at in range(0, len(names), _LOOKED_AT):
@@ -506,7 +527,7 @@ class RedisBackend(Backend):
         answers = await self._ask_processes(listened, within) if listened else {}
         for name, processes in answers.items():
             end = Id.parse(found[name].newest or _NO_EVENT)
-            # A position of another life of the channel has nothing of this one.
+            # A process whose position is of another epoch has still to fetch all events of this one.
             behind = [end.seq - (at.seq if at.epoch == end.epoch else 0) for _, at in processes.values()]
             lags = {process: took for process, (took, _) in processes.items()}
             found[name] = dataclasses.replace(found[name], lags=lags, behind=max(0, *behind, 0))
@@ -536,7 +557,7 @@ class RedisBackend(Backend):
     async def _ask_processes(
         self, listened: Mapping[str, int], within: float
     ) -> Mapping[str, Mapping[str, tuple[float, Id]]]:
-        """By channel and process: in how many seconds it has answered, and where it is."""
+        """By channel and process: the seconds until the process answered, and its position in the channel."""
         names, word = list(listened), secrets.token_hex(8)
         answers = Answers(listened)
         try:
@@ -553,7 +574,7 @@ class RedisBackend(Backend):
         return answers.found
 
     async def reap(self, channels: Collection[str]) -> None:
-        """Remove the members whose time is over; see `Backend.reap`."""
+        """Remove expired members; see `Backend.reap`."""
         await _all(self._about_members("reap", channel) for channel in channels)
 
     async def _presence(self, action: str, members: Collection[Member], ttl: float = 0.0) -> None:
@@ -584,8 +605,9 @@ class RedisBackend(Backend):
 
         events, state = self._keys.of(presence_of(channel))
         over = _MEMBERS
-        # Each call also removes members whose time is over, so many at most. If it was that many, there may
-        # be more.
+        # Each call also removes expired members, at most `_MEMBERS`. If it removed that many, there may be
+        # more, which would still be counted and listed. So the call is repeated; to add or remove the same
+        # members twice changes nothing.
         while over == _MEMBERS:
             over, found = await self._ask(
                 self._publishing,
@@ -615,33 +637,34 @@ class RedisBackend(Backend):
         *,
         numbered: bool = False,
     ) -> T:
-        """What the server answers, made of what it has sent."""
+        """Send a command, and return its answer as `then` converts it."""
         answer = await pipe.answer(attempted, parts, numbered=numbered)
         try:
             return then(answer)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            # It may be the answer to another request. Then all answers on this connection are wrong.
+            # Answers are matched to requests by their order. So this may be the answer to another request,
+            # and then all later answers on this connection are wrong, too. Drop the connection.
             self._lose(RedisError(f"it has answered {str(answer)[:80]!r} to a request to {attempted}"))
             raise BrokerError(f"cannot {attempted}: Redis has answered {str(answer)[:80]!r}") from error
 
 
 def _begun(kind: Literal["join", "leave"], member: Member) -> str:
-    """The event of a member, up to the number of sockets, which the server counts."""
+    """A member's join or leave event, up to the number of sockets, which the server counts and adds."""
     return presence_event(kind, member, 0)[: -len("0}")]
 
 
 def published(answer: Any) -> str:
-    """The id of an event, from the answer to a publish."""
-    if isinstance(answer, list):
+    """The id of the event, from the answer to a publish."""
+    if isinstance(answer, list):  # with the reason why the push was refused
         answer, _ = answer
     return str(Id.parse(answer.decode()))
 
 
 async def _check_server(connection: Connection, *, in_cluster: bool) -> None:
-    """Whether this is a server that can be used."""
+    """Check that the server is new enough, and that it is a node of a cluster only if it should be."""
     try:
         answer: bytes = await ask(connection, b"INFO")
-    except ResponseError:  # a user who is not allowed to ask
+    except ResponseError:  # the user may not run INFO: assume the best
         return
     lines = (line.partition(":") for line in answer.decode("utf-8", "replace").splitlines())
     info = {name: value for name, _, value in lines}
@@ -655,20 +678,21 @@ async def _check_server(connection: Connection, *, in_cluster: bool) -> None:
 
 
 async def _check_role(connection: Connection) -> None:
-    """Whether it can be published to."""
+    """Check that the server is a primary."""
     try:
         role = await ask(connection, b"ROLE")
-    except ResponseError:
+    except ResponseError:  # the user may not run ROLE
         return
     if role[0] != b"master":
         raise RedisError("it is a replica, which cannot be published to: name the primary")
 
 
 async def _check_push(connection: Connection, keys: Keys) -> None:
-    """Whether what is published can be pushed. Else it would be kept, and come half a minute later."""
+    """Check that the user may push. Otherwise events would be stored, and arrive half a minute later."""
     try:
         await ask(connection, keys.publish, keys.probe, b"")
-    except (AskError, ClusterDownError):  # rights are checked before slots: so the user may push
+    except (AskError, ClusterDownError):
+        # Another node has the slot of this name. The server checks rights before slots, so the user may push.
         pass
     except ResponseError as error:
         raise _refusal(reason(error), keys) from error
@@ -683,17 +707,24 @@ def _refusal(why: str, keys: Keys) -> RedisError:
 
 
 async def _all(calls: Iterable[Coroutine[Any, Any, Any]]) -> None:
-    """Await all, at the same time, and raise the first error when all have ended."""
+    """Run all calls at the same time, and raise the first error when all have ended."""
+    # A plain `gather` would raise the first error at once, and leave the other calls running.
     for result in await asyncio.gather(*calls, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
 
 
 def _is_in(after: Id, end: Id, found: list[tuple[Id, Event]]) -> bool:
-    """Whether a position can be of a channel's history, by its newest events."""
+    """Whether a position can be of this history, by the newest events that were found.
+
+    Within one branch, times and numbers have the same order. Suppose that a process has seen event 7 of time
+    200, and the primary dies. The new primary had only events up to 6, and its clock is behind: it gives out
+    event 7 again, at time 150. By the number alone, the old position would seem to be of this history, and
+    the new event 7 would be skipped without a gap.
+    """
     if after.epoch != end.epoch or after.seq > end.seq or (after.seq == end.seq and after.ms != end.ms):
         return False
-    # The event that has its number is it; and what comes after it is not from before.
+    # The event with the position's number must have its time, and later events must not be older.
     return all(
         id.ms == after.ms if id.seq == after.seq else id.ms >= after.ms
         for id, _ in found
