@@ -1,4 +1,4 @@
-"""What lies in a stream, and what of it is an event: pure functions, from the bytes of Redis to ours."""
+"""The entries of a stream and the messages that are pushed, as events. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from ._backend import NO_WISHES, Event, Gap, Id, Wishes
 
 __all__ = ["Standing", "decoded", "encoded", "event_of", "floor_of", "is_lasting", "items_after"]
 
-# How a payload begins, for text and for bytes; with wishes it is a capital.
+# The kinds of events, for text and for bytes. The capitals are for payloads that begin with wishes, as JSON.
 _TEXT: Final = (b"s", b"S")
 _BYTES: Final = (b"b", b"B")
 
 
 class Standing(NamedTuple):
-    """A channel, as the server tells of it together with some entries."""
+    """The state of a channel, and a page of its entries: the answer of the scripts `history` and `read`."""
 
     now: int
     """The server's time, in milliseconds."""
 
     end: Id | None
-    """Its newest event; `None` if nothing is known of the channel."""
+    """The id of the newest event; `None` if the channel has no state."""
 
     entries: list[Any]
     ended: bool
     """Whether there are no more entries than these."""
 
     first: Id | None
-    """The oldest entry, with the epoch of the channel. Only from a read."""
+    """The oldest entry, with the epoch of the channel. Only in the answer of `read`."""
 
     before: Id | None
-    """The newest entry that is not after the position that was read from. Only from a read."""
+    """The newest entry that is not after the position that was read from. Only in the answer of `read`."""
 
     @classmethod
     def of(cls, answer: Any) -> Standing:
-        """From the answer of the scripts `history` and `read`."""
+        """Parse an answer."""
         if not isinstance(answer, list):
             raise TypeError(f"not a list: {answer!r:.80}")
         now = int(answer[0])
@@ -48,12 +48,18 @@ class Standing(NamedTuple):
         return cls(now, end, entries, bool(ended), first, before)
 
     def is_elsewhere(self, at: Id) -> bool:
-        """Whether a position of this life of the channel is none of its history any more."""
+        """Whether a position of the channel's epoch is of another branch, from before a failover.
+
+        An event may be missing at the position for two reasons: it was trimmed, or it never existed on this
+        branch. Within a branch, times and numbers have the same order. So if an entry before the position has
+        at least its number, or if an entry after it has at most its number, the position is of another
+        branch. For the position 7 at time 200, an event 7 at time 150 shows this, and so does an event 6 at
+        time 210.
+        """
         if self.end is None or self.end.seq <= at.seq:
             return self.end != at
         if self.before == at:
             return False
-        # The event is kept no longer; or it has never been, and others have its number and its time.
         if self.before is not None and self.before.seq >= at.seq:
             return True
         following = _id_of(self.entries[0][0], at.epoch) if self.entries else None
@@ -61,7 +67,7 @@ class Standing(NamedTuple):
 
     @property
     def begin(self) -> Id | None:
-        """The position before everything that is kept, if anything is."""
+        """The position before the oldest entry, if there is one."""
         return self.first and self.first._replace(seq=max(self.first.seq - 1, 0))
 
 
@@ -73,7 +79,10 @@ def _id_of(raw: bytes, epoch: str) -> Id | None:
 
 
 def encoded(data: str | bytes, wishes: Wishes) -> tuple[bytes, bytes]:
-    """The kind of an event, and its payload: its data, behind what its readers have to know."""
+    """The kind of an event, and its payload: the data, after the wishes if there are any.
+
+    With wishes, the payload is `<length of the JSON> <JSON><data>`.
+    """
     payload = data.encode() if isinstance(data, str) else data
     if wishes is NO_WISHES:  # nearly always
         return (_TEXT if isinstance(data, str) else _BYTES)[0], payload
@@ -94,10 +103,10 @@ def encoded(data: str | bytes, wishes: Wishes) -> tuple[bytes, bytes]:
 
 
 def _parted(kind: bytes, payload: bytes) -> tuple[dict[str, Any], bytes]:
-    """What stands before the data, and the data.
+    """The wishes and the data of a payload.
 
     Raises:
-        ValueError: It is no payload of this kind.
+        ValueError: It is not a payload of this kind.
     """
     if kind in (b"s", b"b"):
         return {}, payload
@@ -111,7 +120,7 @@ def _parted(kind: bytes, payload: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _event(channel: str, text: str, kind: bytes, payload: bytes) -> tuple[Id, Event]:
-    """An event, and its id both as a value and, in the event, as the text that it came as."""
+    """The parsed id of an event, and the event, with its id as text."""
     id = Id.parse(text)
     if kind == b"s":  # nearly always
         return id, Event(channel, text, payload.decode())
@@ -123,7 +132,7 @@ def _event(channel: str, text: str, kind: bytes, payload: bytes) -> tuple[Id, Ev
 
 
 def event_of(channel: str, pushed: bytes) -> tuple[Id, Event] | None:
-    """A pushed message, `<id> <kind><payload>`, as the event that it holds, if it does."""
+    """The event in a pushed message, `<id> <kind><payload>`; `None` if there is none."""
     try:
         text, _, rest = pushed.partition(b" ")
         return _event(channel, text.decode(), rest[:1], rest[1:])
@@ -132,13 +141,16 @@ def event_of(channel: str, pushed: bytes) -> tuple[Id, Event] | None:
 
 
 def floor_of(raw: bytes, fields: Any, now: int, max_age: float | None) -> int:
-    """The newest event that history does not give any more, as far as one entry of a stream says; 0 for none.
+    """The number of the newest event that `history` leaves out because of one entry; 0 for none.
+
+    An entry that has expired hides itself and all events before it. An entry with `history` hides the events
+    that are more than so many back from it. The highest of these numbers, over all entries, counts.
 
     Args:
         raw: The entry's id.
-        fields: Its fields.
+        fields: The entry's fields.
         now: The server's time, in milliseconds.
-        max_age: Milliseconds for which an event is kept that says nothing else, if there is a limit.
+        max_age: The milliseconds to keep an event without a `max_age` of its own; `None` for no limit.
     """
     ms, seq = map(int, raw.split(b"-"))
     told: dict[str, Any] = {}
@@ -147,22 +159,22 @@ def floor_of(raw: bytes, fields: Any, now: int, max_age: float | None) -> int:
             told, _ = _parted(fields[1][8:9], fields[3])
         age = told["max_age"] * 1000 if "max_age" in told else max_age
         floor = seq - int(told["history"]) if "history" in told else 0
-    except (IndexError, TypeError, ValueError):  # no event of ours
+    except (IndexError, TypeError, ValueError):  # not one of our events
         return 0
     return seq if age is not None and ms < now - age else max(floor, 0)
 
 
 def is_lasting(fields: Any) -> bool:
-    """Whether an entry of a stream sets no limit to what history gives, other than the usual ones."""
+    """Whether an entry was published without `history` and `max_age`."""
     try:
         told, _ = _parted(fields[1][8:9], fields[3])
-    except (IndexError, TypeError, ValueError):  # no event of ours
+    except (IndexError, TypeError, ValueError):  # not one of our events
         return True
     return not told.keys() & {"history", "max_age"}
 
 
 def decoded(channel: str, raw: bytes, fields: Any) -> tuple[Id, Event] | None:
-    """An entry of a stream as the event that it holds, if it does."""
+    """The event in an entry of a stream; `None` if there is none."""
     try:
         header_name, header, data_name, data = fields
         if (header_name, data_name) != (b"h", b"d"):
@@ -175,16 +187,16 @@ def decoded(channel: str, raw: bytes, fields: Any) -> tuple[Id, Event] | None:
 def items_after(
     channel: str, at: Id, entries: Iterable[tuple[bytes, Any]], *, begins: bool
 ) -> tuple[list[Event | Gap], Id, list[bytes]]:
-    """The events of a channel from a position on, and the gaps between them.
+    """The events of a channel after a position, and the gaps between them.
 
     Args:
         channel: The channel's name.
         at: The position.
-        entries: What comes after it in the stream.
-        begins: Whether the channel had no event at the position, so that the first one of any life follows.
+        entries: The entries of the stream after the position.
+        begins: Whether the channel had no event at the position. Then event 1 of any epoch follows it.
 
     Returns:
-        The items, the position after them, and the ids of the entries that hold no event of ours.
+        The items, the position after them, and the ids of the entries that are not our events.
     """
     items: list[Event | Gap] = []
     strange = []
@@ -193,7 +205,9 @@ def items_after(
         if found is None:
             strange.append(raw)
             ms, seq = raw.split(b"-")
-            if int(seq) == at.seq + 1 and not begins:  # one of ours, and damaged
+            if int(seq) == at.seq + 1 and not begins:
+                # It has the next number, so it is one of our events, but damaged: a gap in its place. Entries
+                # of other programs are skipped.
                 before, at = at, Id(int(ms), int(seq), at.epoch)
                 items.append(Gap(channel, str(before), str(at)))
             continue
