@@ -2,17 +2,21 @@
 
 The rules of this file:
 
-- There is a link to each primary. When a node has no slots any more, its link is closed, and the requests
+- There is a link to each primary. When a node no longer has any slots, its link is closed, and the requests
   that wait for it go to other nodes.
-- Anything that suggests that a slot has moved (`MOVED`, an outage, a channel that was unsubscribed) makes the
-  cluster ask the nodes for all slots, first the node that was named. It asks until each slot has a node that
-  answers.
+- Anything that suggests that a slot has moved (`MOVED`, an outage, a subscription that the server has ended)
+  makes the cluster ask the nodes for all slots. It asks the node that was named first, and goes on until each
+  slot has a node that answers.
 - The requests about one channel form a lane, and go to one node at a time. When a node redirects a request,
-  the request waits until all earlier ones of its lane are answered there, and goes before all later ones. So
-  the numbers of publishes rise in each channel, whichever nodes have it.
-- A publish that was redirected was not done, and gets a new number. A publish that had no answer before may
-  have been done, and keeps its number. If a later one was kept meanwhile, the server can no longer tell from
-  the number whether it was done. Then it fails, and the error says so.
+  the request waits until that node has answered all other requests of the lane that were sent to it. It is
+  sent on before all later ones. So the numbers of publishes rise in each channel, whichever nodes have it.
+- A publish that was redirected was not done, and gets a new number. A publish that got no answer before may
+  have been done, and keeps its number. If a publish with a higher number was stored since then, the server
+  can no longer tell from the old number whether this one was done. Then it fails, and the error says so.
+
+An example of the last two rules: the publishes 1, 2 and 3 are sent to node A, and the slot moves to node B
+after A has stored 1. A redirects 2 and 3. They go to B as 4 and 5, in this order. If 3 went to B first, B
+would store it, and take 2, with its lower number, for an event that it has already.
 """
 
 from __future__ import annotations
@@ -50,19 +54,19 @@ View = list[tuple[int, int, list[Address]]]
 
 logger: Final = logging.getLogger("lilya.websockets")
 
-# Seconds in which a node must have answered where the slots are.
+# The seconds that a node has to answer where the slots are.
 _PATIENCE: Final = 1.0
-# Seconds before the nodes are asked again: the first time, and the most.
+# The seconds before the nodes are asked again: the first time, and at most.
 _AGAIN: Final = (0.05, 1.0)
-# Seconds before a request is sent on that was sent on before: the first time, and the most.
+# The seconds before a request that was redirected twice is sent on again: the first time, and at most.
 _ON: Final = (0.01, 0.5)
-# Seconds for which a node without slots is kept after something was asked there.
+# The seconds to keep the link to a node without slots after an `ASK` has sent a request there.
 _IDLE: Final = 30.0
 
 
 @dataclass(eq=False)  # by identity: nodes are keys
 class Node:
-    """One server: its link, with the three lines."""
+    """One server: its link, with three lines."""
 
     link: Link
     publishing: Pipe
@@ -71,12 +75,12 @@ class Node:
     asked_at: float = 0.0
 
     async def stop(self) -> None:
-        """End the lines. What was asked stays in the pipes."""
+        """End the lines. Requests without an answer stay in the pipes."""
         await self.link.stop()
         self.listener.stop()
 
     def pipe(self, name: str) -> Pipe:
-        """One of the two pipes."""
+        """The pipe with this name."""
         return self.publishing if name == "publishing" else self.asking
 
 
@@ -84,10 +88,10 @@ class Cluster:
     """The nodes of a cluster.
 
     Args:
-        place: Some of its nodes.
-        make: Makes what there is for a node.
-        prepare: Sees that a connection can be used.
-        scripts: Are told to each node.
+        place: The addresses of some nodes, to start with.
+        make: Creates a node for a link.
+        prepare: Checks that a new connection can be used.
+        scripts: The scripts to load on each node.
     """
 
     def __init__(
@@ -107,10 +111,11 @@ class Cluster:
         self.ready = anyio.Event()
         self.nodes: dict[Address, Node] = {}
         self._owners: list[Node | None] = [None] * SLOTS
-        self._others: set[Address] = set()  # replicas, who can be asked, too
-        # Of the newest view of the cluster. Nodes that were cut off have older views, and must not win.
+        self._others: set[Address] = set()  # the replicas, which can also be asked where the slots are
+        # The cluster's epoch in the newest view. The cluster raises it with each failover. A node that is cut
+        # off from the others does not hear of it, and has an older view, which must not replace a newer one.
         self._epoch = -1
-        self._first: Address | None = None  # who is to be asked first
+        self._first: Address | None = None  # the node to ask first
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.routes: list[Route] = []
@@ -121,7 +126,7 @@ class Cluster:
 
     @property
     def down(self) -> set[str]:
-        """The lines that an outage has taken."""
+        """The names of the lines that are in an outage."""
         return {line for node in self.nodes.values() for line in node.link.down}
 
     def owner(self, slot: int) -> Node | None:
@@ -129,7 +134,7 @@ class Cluster:
         return self._owners[slot]
 
     def listener(self, slot: int) -> Listener | None:
-        """Where the channels of a slot are heard."""
+        """The listener for the channels of a slot."""
         node = self._owners[slot]
         return None if node is None else node.listener
 
@@ -145,20 +150,21 @@ class Cluster:
             arguments = {**self._place.arguments, "host": host, "port": port}
             link = Link(arguments, f"{host}:{port}", self._prepare, self._scripts, changed=self._changed)
             node = self.nodes[address] = self._make(link)
-            # It is the first line, which notices an outage and ends it, so it is there in any case.
+            # Start the first line even if nothing is published: it is the line that connects again after an
+            # outage, and the other lines wait for it.
             node.publishing.line.start()
         return node
 
     def importing(self, address: Address) -> Node:
-        """A node that a slot is on its way to."""
+        """The node that is importing a slot. `_settle` keeps it for a while, also if it has no slots yet."""
         node = self.node_at(address)
         node.asked_at = self._loop.time()
         return node
 
     def astray(self, slot: int, error: ResponseError | None) -> None:
-        """A slot is not where it was thought to be."""
+        """Find the new node of a slot that has moved."""
         if isinstance(error, MovedError):
-            # The node says itself where the slot is. Requests go there at once, and a full view follows.
+            # The answer names the new node. Send requests there at once, and ask for all slots meanwhile.
             address = self._address(error)
             self._first = address
             self._owners[slot] = self.node_at(address)
@@ -169,16 +175,17 @@ class Cluster:
         self._wanted.set()
 
     def lose(self, error: BaseException) -> None:
-        """Trust no connection any more."""
+        """Drop all connections."""
         for node in list(self.nodes.values()):
             node.link.lose(error)
 
     # Starting and stopping
 
     async def start(self) -> None:
-        """Find the nodes, and see that one of them can be used."""
+        """Find the nodes, and check that one of them can be used."""
         await self._refresh()
         node = self.primaries()[0]
+        # So that a wrong password, or a missing right, is raised here and is not an outage to retry.
         connection = await node.link.connect("publishing")
         await connection.disconnect()
         for node in self.primaries():
@@ -187,7 +194,7 @@ class Cluster:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Let go of all nodes."""
+        """Stop all nodes."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -197,6 +204,7 @@ class Cluster:
             node.asking.stop()
 
     async def _run(self) -> None:
+        """Ask where the slots are on each `want`, until all slots have a node that answers."""
         first, most = _AGAIN
         delay = first
         while True:
@@ -205,12 +213,14 @@ class Cluster:
             try:
                 try:
                     await self._refresh()
-                finally:  # a `MOVED` has changed the owners even if no node has answered just now
+                finally:
+                    # Also if no node has answered: a `MOVED` may have changed an owner.
                     await self._settle()
-            except Exception as error:  # also what nobody expects: without this task an outage would not end
+            except Exception as error:  # any exception: without this task, the outage would never end
                 self.reason = reason(error)
-            # Always: during a migration each request could ask for another view.
+            # Wait even after a success. During a migration, each redirected request wants a new view.
             await asyncio.sleep(random.uniform(delay / 2, delay))
+            # The delay starts small again only when all is well, and nobody has asked again meanwhile.
             if self.ready.is_set() and not self._wanted.is_set():
                 delay = first
             else:
@@ -220,8 +230,8 @@ class Cluster:
     # Where the slots are
 
     async def _refresh(self) -> None:
-        """Ask the nodes in turn, until one has a view that is not older than what is known."""
-        # In random order: otherwise all processes ask the same node.
+        """Ask the nodes in turn, until one has a view that is not older than the last one."""
+        # In random order, so that not all processes ask the same node.
         others = [*{*self._place.addresses, *self.nodes, *self._others}]
         random.shuffle(others)
         if self._first is not None:
@@ -233,22 +243,25 @@ class Cluster:
             try:
                 with anyio.fail_after(_PATIENCE):
                     epoch, slots = await self._ask(address)
-            except Exception as error:  # what cannot be read is no answer
+            except Exception as error:  # also if the answer cannot be read
                 reasons.append(f"{address[0]}:{address[1]}: {reason(error)}")
                 continue
             if best is None or epoch > best[0]:
                 best = epoch, slots
             if epoch >= self._epoch:
-                break  # else a node that was cut off: perhaps another one knows more
+                break
+            # The view is older than the last one, so this node is cut off. Perhaps another one knows more. If
+            # none does, take the newest of these views: an old view is better than none.
         if best is None:
             raise RedisError(f"no node of the cluster answers ({'; '.join(reasons)})")
         self._epoch, slots = best
         self._take(slots)
 
     async def _ask(self, address: Address) -> tuple[int, View]:
-        """What a node says about the cluster, and how new that is."""
+        """A node's view of the cluster, and the cluster's epoch in this view."""
         host, port = address
-        # A connection of its own, closed at once: the lines may be busy with what this is needed for.
+        # Use a connection of its own. On the lines, this would wait behind requests, and these may be the
+        # ones that cannot go on without the answer.
         connection = new_connection({**self._place.arguments, "host": host, "port": port}, lambda: None)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
@@ -269,7 +282,7 @@ class Cluster:
         ]
 
     def _take(self, slots: View) -> None:
-        """Take over a view of the cluster."""
+        """Use a view of the cluster from now on."""
         owners: list[Node | None] = [None] * SLOTS
         self._others = set()
         for first, last, addresses in slots:
@@ -277,26 +290,28 @@ class Cluster:
             self._others.update(addresses[1:])
         if owners != self._owners:
             self._owners = owners
-            self.lost()  # a slot at another node may have lost its data on the way
+            self.lost()  # the new node of a slot may not have all of its data
 
     def _address(self, error: AskError) -> Address:
-        """Where an answer sends to. Without a host it means that of whoever has answered."""
+        """The address in a redirection. Nodes that do not know their own host name leave it out."""
         return _host(error.host, self._place.addresses[0][0]), int(error.port)
 
     def asked_address(self, error: AskError) -> Address:
-        """Where an answer says that a slot is on its way to."""
+        """The address in an `ASK`: the node that is importing the slot."""
         return self._address(error)
 
     async def _settle(self) -> None:
-        """Send each request, and subscribe to each channel, at the node that has the slot now."""
-        # First what waits for the wrong node. What was sent already gets its answer there.
+        """Move requests and subscriptions to the nodes that have the slots now; stop nodes without slots."""
+        # Take back the requests that were not sent yet. Those that were sent get their answers where they
+        # are.
         for node in list(self.nodes.values()):
             for route in self.routes:
                 route.take_back(node, all=False)
         self.settled()
         owners = self.primaries()
         for address, node in list(self.nodes.items()):
-            # A node that is importing its first slot has none yet, and may have been asked.
+            # A node that is importing its first slot has none yet, and `ASK` may have sent requests there. To
+            # stop it would lose their answers.
             if node not in owners and node.asked_at < self._loop.time() - _IDLE:
                 del self.nodes[address]
                 await node.stop()
@@ -304,6 +319,8 @@ class Cluster:
                     logger.warning(
                         "Redis at %s has no slots any more: its part is elsewhere", node.link.where
                     )
+                # The lines have ended, so requests without an answer are in the queue again, marked as
+                # doubtful.
                 for route in self.routes:
                     route.take_back(node, all=True)
                 node.publishing.stop()
@@ -313,13 +330,14 @@ class Cluster:
         self._see_whether_it_is_ready()
 
     def _changed(self) -> None:
-        """An outage has begun or ended, or goes on."""
+        """React to the outage of a node: to its beginning, to each failed attempt to connect, to its end."""
         self.lost()
         self._see_whether_it_is_ready()
         if not self.ready.is_set():
             self.want()
 
     def _see_whether_it_is_ready(self) -> None:
+        """Set or renew `ready`: the cluster is ready if each slot has a node, and none of these is down."""
         down = [node.link for node in self.primaries() if node.link.down]
         if down:
             self.reason = down[0].reason
@@ -333,13 +351,13 @@ class Cluster:
 
 
 def _host(name: str | bytes | None, asked: str) -> str:
-    """A host as a node names it. If it does not know the name, it is that of whoever was asked."""
+    """The host that a node has named. Without a name, it is the host of the node that was asked."""
     text = name.decode() if isinstance(name, bytes) else name
     return text if text and text != "?" else asked
 
 
 class _Routed(Request):
-    """A request that can be sent on from node to node."""
+    """A request that can be redirected from node to node."""
 
     __slots__ = ("ask_at", "asks", "is_put", "lane", "order", "turns")
 
@@ -348,17 +366,19 @@ class _Routed(Request):
     ) -> None:
         super().__init__(parts, future, number)
         self.lane = lane
-        self.order = order  # among all of its route, as callers have made them
-        self.turns = 0  # how often it was sent on
+        self.order = order  # among all requests of the route, in the order in which callers made them
+        self.turns = 0  # how often it was redirected
         self.asks = False
-        self.ask_at: Address | None = None  # where an `ASK` has sent it, for one time
-        self.is_put = False  # into a pipe
+        self.ask_at: Address | None = None  # the node to which an `ASK` sends it, once
+        self.is_put = False  # it is in a pipe
         future.add_done_callback(self._done)
 
     def redirected(self, error: ResponseError) -> bool:
         cluster = self.lane.route.cluster
-        # `ASK` is for this request only: the node keeps the slot until all keys have moved. In redis-py
-        # `MovedError` is a kind of `AskError`.
+        # `MOVED`: the slot has another node now. `ASK`: the slot is being moved, and the old node no longer
+        # has the keys of this request. It keeps the slot until the last key has moved, so only this request
+        # goes to the new node. Otherwise (`TRYAGAIN`, or the cluster is in a failover), ask for all slots and
+        # try again. In redis-py, `MovedError` is a subclass of `AskError`.
         if isinstance(error, AskError) and not isinstance(error, MovedError):
             self.ask_at = cluster.asked_address(error)
         elif isinstance(error, (MovedError, TryAgainError, ClusterDownError, MasterDownError)):
@@ -376,8 +396,13 @@ class _Routed(Request):
 class _Lane:
     """The requests about one channel, in order.
 
-    Requests are under way at one node (`under_way`), or wait for the next try (`waiting`, perhaps with a
-    `timer`), or both. When there are none any more, the route forgets the lane.
+    Some are under way at one node (`under_way` is their number). Others wait, in `waiting`, until these are
+    answered, until the slot has a node, or until the `timer` fires. A lane without requests is forgotten by
+    its route.
+
+    Without lanes, requests about a slot that moves could overtake each other: one waits at the old node, and
+    a later one goes to the new node at once. For publishes, the server would then drop the first, because its
+    number is the lower one.
     """
 
     __slots__ = ("accepted", "key", "pipe", "route", "slot", "timer", "under_way", "waiting")
@@ -386,15 +411,17 @@ class _Lane:
         self.route = route
         self.key = key
         self.slot = slot_of(key)
-        self.pipe: Pipe | None = None  # where the requests under way are
+        self.pipe: Pipe | None = None  # the one with the requests under way
         self.under_way = 0
         self.waiting: list[_Routed] = []
-        self.accepted = 0  # the highest number of a publish that was kept
+        self.accepted = 0  # the highest number of a publish that was stored
         self.timer: asyncio.TimerHandle | None = None
 
     def add(self, request: _Routed) -> None:
+        """Send a new request, or let it wait."""
         pipe = self.route.pipe_of(self.slot)
-        # Nothing overtakes what waits, and nothing goes to a second node while the first still answers.
+        # A request must not overtake those that wait. And it must not go to a second node while the first has
+        # still to answer: the first may redirect a request that has to come before this one.
         if pipe is None or self.waiting or (self.under_way and self.pipe is not pipe):
             self.waiting.append(request)
             if pipe is None:
@@ -409,19 +436,21 @@ class _Lane:
         pipe.put(request)
 
     def back(self, request: _Routed) -> None:
-        """It was not done there: it is to be asked elsewhere."""
+        """Take back a request that a node has redirected, or that was not sent yet."""
         if not request.is_put:
-            return
+            return  # the caller has given up, so it is no longer counted
         request.is_put = False
         self.under_way -= 1
-        # It was refused, so it was not done. What had no answer on an earlier connection keeps its number.
+        # A redirected request was not done, so it gets a new number when it is sent. But a request that got
+        # no answer on an earlier connection may have been done then. It keeps its number, by which the server
+        # recognizes it.
         if request.number and not request.doubtful:
             request.number = 0
         self.waiting.append(request)
         self.go_on()
 
     def done(self, request: _Routed) -> None:
-        """Nobody waits for it any more, or it is answered."""
+        """Note that a request was answered, or that its caller has given up."""
         if request.is_put:
             request.is_put = False
             self.under_way -= 1
@@ -430,11 +459,12 @@ class _Lane:
         self.go_on()
 
     def go_on(self) -> None:
-        """Ask what waits, if nothing is under way: at once, or later if that was in vain twice."""
+        """Send the waiting requests if none is under way: at once, or later if they were redirected twice."""
         if self.under_way or self.timer is not None:
             return
-        # The first redirection is what a moved slot takes, and the second one what an import takes. After
-        # that the slot is in between (`TRYAGAIN`), and only time helps.
+        # Two redirections are normal: a `MOVED` to the new node, and an `ASK` if the slot is being moved
+        # again. After that, the keys of the channel are on their way between two nodes (`TRYAGAIN`), and only
+        # waiting helps. Without a delay, the request would go back and forth as fast as the nodes answer.
         turns = min((request.turns for request in self.waiting), default=0)
         if turns < 2:
             self._send_on()
@@ -448,12 +478,12 @@ class _Lane:
         self._send_on()
 
     def _send_on(self) -> None:
-        """Send on the first requests that go to the same node."""
+        """Send the waiting requests, from the first one up to the first that goes to another node."""
         self.waiting = [request for request in self.waiting if not request.future.done()]
         if not self.waiting:
             self.route.forget(self)
             return
-        # Requests come back in the order of the answers, and new ones have been added meanwhile.
+        # Redirected requests were appended behind new ones. Restore the order in which callers made them.
         self.waiting.sort(key=lambda request: request.order)
         at = self.waiting[0].ask_at
         cluster = self.route.cluster
@@ -465,19 +495,22 @@ class _Lane:
             request = self.waiting.pop(0)
             request.asks, request.ask_at = at is not None, None
             if request.doubtful and request.number and request.number <= self.accepted:
+                # A higher number was stored since this was sent. With its old number, the server would take
+                # it for stored even if it is not. With a new number, it could be stored twice. Only the
+                # caller can decide what to do.
                 fail(request, BrokerError("the channel has moved to another node. It may have been kept"))
             else:
                 self._put(request, pipe)
 
 
 class Route(Asking):
-    """Requests to the nodes that have their keys; as a `Pipe`.
+    """Sends each request to the node that has its keys. For callers, it is what a `Pipe` is for one server.
 
     Args:
         cluster: The cluster.
-        name: Which pipes of the nodes.
-        timeout: Seconds in which each must be answered.
-        patient: Whether those seconds start again as long as something comes.
+        name: The name of the pipes to use, one at each node.
+        timeout: The seconds in which a request must be answered.
+        patient: Whether these seconds start again whenever data arrives.
     """
 
     def __init__(self, cluster: Cluster, name: str, *, timeout: float, patient: bool) -> None:
@@ -489,13 +522,13 @@ class Route(Asking):
         cluster.routes.append(self)
 
     def came(self) -> None:
-        """Something has come."""
+        """Note that data has arrived from one of the nodes."""
         self._came_at = self._loop.time()
 
     def request(self, parts: Sequence[bytes], *, numbered: bool = False) -> Request:
-        """Have something asked of the node that has the first key."""
+        """Send a command to the node that has its first key."""
         key = parts[3] if parts[0] == b"EVALSHA" else parts[1]
-        # All keys of a channel have the same braces, and so one lane.
+        # All keys of a channel begin with the same text in braces, so this text identifies the lane.
         tag = key[: key.index(b"}") + 1]
         lane = self._lanes.get(tag)
         if lane is None:
@@ -506,18 +539,19 @@ class Route(Asking):
         return request
 
     def pipes(self) -> Sequence[Pipe]:
-        """Those of the nodes that have slots."""
+        """The pipes of the nodes that have slots."""
         return [node.pipe(self.name) for node in self.cluster.primaries()]
 
     def pipe_of(self, slot: int) -> Pipe | None:
-        """That of the node that has a slot."""
+        """The pipe of the node that has a slot."""
         node = self.cluster.owner(slot)
         return None if node is None else node.pipe(self.name)
 
     def take_back(self, node: Node, *, all: bool) -> None:
-        """Take back what waits for a node, and is not to be asked there any more."""
+        """Take back the requests that wait for a node: all, or those whose slot is now at another node."""
 
         def is_elsewhere(request: Request) -> bool:
+            # A request that goes there because of an `ASK` stays, although the slot is not there yet.
             if not isinstance(request, _Routed):
                 return False
             return all or (not request.asks and self.cluster.owner(request.lane.slot) is not node)
@@ -527,17 +561,17 @@ class Route(Asking):
             routed.lane.back(routed)
 
     def go_on(self) -> None:
-        """Ask what has waited for a node."""
+        """Send the requests that have waited for a node."""
         for lane in list(self._lanes.values()):
             lane.go_on()
 
     def forget(self, lane: _Lane) -> None:
-        """Nothing is asked in a lane any more."""
+        """Remove a lane that has no requests."""
         if self._lanes.get(lane.key) is lane:
             del self._lanes[lane.key]
 
     def stop(self) -> None:
-        """Let nobody wait any longer. The nodes have been stopped."""
+        """Fail the requests that wait. The nodes have been stopped before."""
         super().stop()
         for lane in list(self._lanes.values()):
             for request in lane.waiting:
