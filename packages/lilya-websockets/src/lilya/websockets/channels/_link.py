@@ -1,21 +1,28 @@
-"""The way to one Redis server: its connections, the requests on them, and the outage that they have together.
+"""The connections to one Redis server, the requests on them, and the outage that they share.
 
 The rules of this file:
 
-- A line is a connection and the task that uses it. The lines fail together: the first one that finds the
-  server away takes the others down, so an outage has one beginning and one end, and is logged once.
-- There are three lines to a server, and no more, however many channels there are: to publish, to ask, and to
-  hear what is pushed. Answers come in the order of the questions, so a page of history would hold back every
-  publish behind it, and a burst of pushes would hold back both. A line that nobody needs yet is not opened.
-- In an outage only the first line tries to connect, after a random delay that grows. The other lines wait for
-  it. The delay starts small again only when all lines are back: a server may accept one connection and refuse
-  the next, and that must not become a tight loop.
-- A request without an answer is sent again, in its old place, with its old number. The server remembers the
-  last number of each publisher, so it does not keep the same event twice. This works only if the numbers
-  rise. So a request that was refused gets a new number, and only after everything sent with it was answered.
-- A time limit is for progress: it starts again with every byte that is sent or received. Only a caller that
-  waits for a small answer has a limit for the whole answer.
+- A line is a connection and the task that uses it. The lines fail together: the first one that notices that
+  the server is away takes the others down. So an outage has one beginning and one end, and is logged once.
+- There are three lines to a server, however many channels there are: one to publish, one to ask, and one that
+  receives pushes. Answers arrive in the order of the requests. On a shared connection, a page of history
+  would delay every publish behind it, and a burst of pushes would delay both. A line is opened when it is
+  needed.
+- In an outage, only the first line tries to connect, after a random delay that grows. The other lines wait
+  for it. The delay is reset only when all lines are back. A server may accept one connection and refuse the
+  next, for example because a right is missing, and that must not become a tight loop.
+- A request without an answer is sent again, before all newer requests, with its old number. The server
+  remembers the last number of each publisher, so it does not store the same event twice. This works only if
+  the numbers rise. So a refused request gets a new number, and only after everything that was sent with it
+  was answered.
+- A time limit is for progress: it starts again with every piece of data that is sent or received. Otherwise a
+  large answer on a slow link would never arrive: it would be late each time, and be asked for again. Only a
+  caller that waits for a small answer has a limit for the whole answer.
 - Whatever the server sends, the tasks go on. An answer that cannot be read is an outage.
+
+For example, the publishes 1, 2 and 3 are sent to one channel, and the connection is lost after the answer to
+1. The server may have stored 2 and 3, or not. They are sent again, as 2 and 3. If the last number that the
+server knows in this channel is 3, it returns the ids of the events that it has already.
 """
 
 from __future__ import annotations
@@ -70,20 +77,21 @@ __all__ = [
 
 logger: Final = logging.getLogger("lilya.websockets")
 
-# Seconds for connecting, and without a byte of an answer. A server that saves to a slow disk takes its time.
+# The seconds for connecting, and the seconds that may pass without progress while an answer is due. A server
+# that saves to a slow disk may not answer for a while.
 PATIENCE: Final = 5.0
-# Seconds after which an idle connection is tried.
+# The seconds after which an idle connection is tested with a `PING`.
 IDLE: Final = 5.0
-# Bytes that are sent at once; each such piece is progress.
+# The bytes that are sent at once. Each such piece counts as progress.
 _PIECE: Final = 65_536
-# Bytes of requests that are sent without waiting for an answer between them.
+# The bytes of requests after which no more are added to a batch.
 _BATCH_BYTES: Final = 1_048_576
-# Seconds up to which a random time is waited before trying again: the first time, and the most, after
-# twice as many each time.
+# The upper limit of the random delay before an attempt to connect, in seconds: for the first attempt, and at
+# most. It doubles with each attempt.
 _FIRST_DELAY: Final = 0.1
 _LAST_DELAY: Final = 5.0
 
-# What stands before a part of a command, by the length of the part, for all parts that are shorter than this.
+# By its length, what precedes each part of a command, for parts that are shorter than this.
 _SHORT: Final = 256
 _LENGTHS: Final = [b"\r\n$%d\r\n" % size for size in range(_SHORT)]
 
@@ -95,10 +103,11 @@ class Late(Exception):
 
 
 class Limit:
-    """A time limit that is cheap to move.
+    """A time limit that is cheap to postpone.
 
-    Each byte that comes moves one. A timer of the event loop would have to be cancelled and made again each
-    time. So the timer stays, and when it fires too early, it is set for the rest of the time.
+    It is postponed each time that data arrives. To cancel a timer of the event loop and create another one
+    each time would be expensive. So the timer stays as it is. When it fires too early, it is set again, for
+    the time that is left.
 
     Args:
         late: Called when the time is over.
@@ -113,9 +122,9 @@ class Limit:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, seconds: float) -> None:
-        """Let so many seconds be left from now on."""
+        """Set the limit to so many seconds from now."""
         self._at = self._loop.time() + seconds
-        # Only an earlier limit needs another timer. For a later one, `_fire` finds that time is left.
+        # Only an earlier limit needs another timer. For a later one, `_fire` sees that time is left.
         if self._timer is not None and self._timer.when() > self._at:
             self._timer.cancel()
             self._timer = None
@@ -123,11 +132,11 @@ class Limit:
             self._timer = self._loop.call_at(self._at, self._fire)
 
     def lift(self) -> None:
-        """Let there be no limit. The timer finds nothing to do."""
+        """Remove the limit. The timer stays, and does nothing when it fires."""
         self._at = math.inf
 
     def stop(self) -> None:
-        """Lift it for good."""
+        """Remove the limit and the timer."""
         self.lift()
         if self._timer is not None:
             self._timer.cancel()
@@ -145,13 +154,13 @@ class Limit:
 
 
 class _Use:
-    """A block that uses a connection. It ends when another line finds that the server is away, or when late.
+    """A block that uses a connection. `leave` ends it from outside, when another line has lost the server.
 
     Raises:
-        TimeoutError: It was late.
+        TimeoutError: `late` has ended it, because the server did not answer in time.
     """
 
-    # The same object is entered for each connection of a line, one after the other.
+    # A line enters the same object again for each new connection.
 
     def __init__(self) -> None:
         self._scope: anyio.CancelScope
@@ -185,7 +194,7 @@ class _Use:
 
 
 class _Counted:
-    """A stream that reports each piece of data: half of a large answer is progress, too."""
+    """A stream that reports each piece of data, because half of a large answer is progress, too."""
 
     def __init__(self, stream: StreamReader, came: Callable[[], None]) -> None:
         self._stream = stream
@@ -212,16 +221,16 @@ class _Counted:
         return b"".join(parts)
 
 
-# redis-py chooses the parser for the protocol (RESP2 or RESP3), but only if `parser_class` is one of its own.
-# Ours is not, so the choice is made here. It has to be RESP2: the parser for RESP3 reads a missing value of
-# RESP2 as text, and then takes every later answer for the one before it.
+# redis-py selects the parser for the protocol, RESP2 or RESP3, but only if `parser_class` is one of its own.
+# Ours is not, so it is selected here. It must be the one for RESP2: the parser for RESP3 reads a missing
+# value of RESP2 as text, and is then one answer behind for ever.
 _Base: Any = DefaultParser if DefaultParser is _AsyncHiredisParser else _AsyncRESP2Parser
 
 
-class _Parser(_Base):  # type: ignore[misc]  # one of two, as what is installed allows
-    """The parser of redis-py. It also reports progress, and knows the errors of the nodes of a cluster."""
+class _Parser(_Base):  # type: ignore[misc]  # with or without hiredis, depending on what is installed
+    """The parser of redis-py, which also reports progress and knows the errors of cluster nodes."""
 
-    # Older versions of redis-py know these errors only in the parser for clusters.
+    # In older versions of redis-py, only the parser for clusters has these errors.
     EXCEPTION_CLASSES = {  # noqa: RUF012 - it is so in the class above
         **_Base.EXCEPTION_CLASSES,
         "ASK": AskError,
@@ -241,13 +250,13 @@ class _Parser(_Base):  # type: ignore[misc]  # one of two, as what is installed 
 
 
 class Line:
-    """A connection that is made again as often as it takes, and the task that uses it.
+    """A connection that is replaced whenever it fails, and the task that uses it.
 
     Args:
-        link: Of which link.
-        name: What the outage calls it.
-        serve: Uses a connection until that fails.
-        came: Called for each piece that has come.
+        link: The link that the line belongs to.
+        name: The name of the line.
+        serve: Uses a connection until it fails.
+        came: Called for each piece of data that arrives.
     """
 
     def __init__(
@@ -270,7 +279,7 @@ class Line:
         return self._task is not None
 
     def start(self, connection: Connection | None = None) -> None:
-        """Begin, with a connection that is there already or with one of its own."""
+        """Start the task, with the given connection or with a new one."""
         if self._task is None:
             self.connection = connection
             self._task = asyncio.create_task(self._run())
@@ -289,19 +298,19 @@ class Line:
         is_first = self is link.lines[0]
         while True:
             try:
-                # The first line connects outside the block: in an outage it is the one that the others wait
-                # for, so the outage must not interrupt it.
+                # The first line connects outside the block. `lose` ends the blocks of all lines, and must not
+                # interrupt the attempt to connect that all lines are waiting for.
                 if is_first and self.connection is None:
                     await link.back_off()
                     self.connection = await self.connect()
                     link.reached()
-                # One block for everything on this connection: to enter it costs more than a request.
+                # One block for the whole connection, because to enter a block costs more than a request.
                 with self.use:
                     if self.connection is None:
                         await link.up.wait()
                         self.connection = await self.connect()
                     await self._serve(self.connection)
-            except Exception as error:  # of any kind: without this task the outage would never end
+            except Exception as error:  # any exception: without this task, the outage would never end
                 link.lose(error)
             finally:
                 connection, self.connection = self.connection, None
@@ -313,12 +322,12 @@ class Link:
     """What the lines to one server share: how to connect, and the outage.
 
     Args:
-        arguments: Of the client's connection.
-        where: Where that is, without a password.
-        prepare: Sees on a new connection that everything is there that is used.
-        scripts: Are told to the server on each new connection.
-        find: Where the server is, if that can be another place after each outage.
-        changed: Called when an outage begins, when another try has failed, and when it ends.
+        arguments: The arguments of redis-py's connection.
+        where: The address of the server as text, without a password.
+        prepare: Checks that a new connection can be used for what its line does.
+        scripts: The scripts to load on each new connection.
+        find: Returns the address of the server, if that can change in an outage.
+        changed: Called when an outage begins, when an attempt to connect fails, and when the outage ends.
     """
 
     def __init__(
@@ -340,21 +349,22 @@ class Link:
         self.lines: list[Line] = []
         self.ready = anyio.Event()
         self.ready.set()
-        self.up = asyncio.Event()  # the first line has a connection
+        self.up = asyncio.Event()  # set while the first line has a connection, so that the others may connect
         self.up.set()
-        self.down: set[str] = set()  # the lines that the outage has taken, and that are not back
+        self.down: set[str] = set()  # the names of the lines that are in the outage and not back yet
         self.reason = ""  # of the outage
-        self.attempts = 0
+        self.attempts = 0  # to connect, in this outage
         self._lost_at = 0.0
 
     def add(self, line: Line) -> None:
         self.lines.append(line)
 
     async def connect(self, name: str, came: Callable[[], None] = lambda: None) -> Connection:
-        """A connection on which everything is known that is used."""
+        """A new connection that is checked and has the scripts loaded."""
         if self._find is not None and name == self.lines[0].name:
-            # The other lines connect to the same server as the first: what is published on one of them has to
-            # be pushed on another. If each asked Sentinel, a failover could come between.
+            # Only the first line asks Sentinel for the primary. The other lines connect to the same server.
+            # If each line asked, a failover in between could put them on two servers: events published on one
+            # would not be pushed on the other.
             self._arguments["host"], self._arguments["port"] = await self._find()
         connection = new_connection(self._arguments, came)
         try:
@@ -370,7 +380,7 @@ class Link:
         return connection
 
     async def load_scripts(self, connection: Connection) -> None:
-        """Tell the server the scripts."""
+        """Load the scripts on the server."""
         for script in self._scripts:
             await ask(connection, b"SCRIPT", b"LOAD", script.source)
 
@@ -379,39 +389,42 @@ class Link:
             await line.stop()
 
     async def back_off(self) -> None:
-        """Wait before the server is tried again."""
-        # From 0 on: processes that have lost the same server must not come back at the same moment.
+        """Wait before the next attempt to connect."""
+        # The delay is random, from 0 to the limit. All processes lose the server at the same moment, and must
+        # not come back at the same moment.
         limit = min(_FIRST_DELAY * 2 ** min(self.attempts, 20), _LAST_DELAY)
         self.attempts += 1
         await asyncio.sleep(random.uniform(0, limit))
 
     def reached(self) -> None:
-        """The first line has a connection again."""
+        """Let the other lines connect: the first line has a connection again."""
         self.found(self.lines[0].name)
         self.up.set()
 
     def lose(self, error: BaseException) -> None:
-        """The server is away: nothing of any connection is trusted any more."""
+        """Start an outage, or go on with it: drop the connections of all lines."""
         self.reason = reason(error)
-        # Further errors of the same outage only change the reason. So it is logged once.
+        # Log only the beginning. More errors in the same outage only change the reason.
         if not self.down:
             self._lost_at = asyncio.get_running_loop().time()
             self.ready = anyio.Event()
             logger.warning("Redis at %s is away: %s. Trying again", self.where, self.reason)
         self.up.clear()
         for line in self.lines:
-            # A line that was never used has nothing to come back to, and `ready` must not wait for it.
+            # A line that was never needed does not connect, so `ready` must not wait for it.
             if line.is_started:
                 self.down.add(line.name)
                 line.use.leave()
         self._changed()
 
     def found(self, name: str) -> None:
-        """A line can be used again."""
+        """Note that a line can be used again. When all lines can, the outage has ended."""
         if name not in self.down:
             return
         self.down.discard(name)
         if not self.down:
+            # Not earlier: if the first line gets a connection and another line is refused, this is still the
+            # same outage, and the next attempt must wait longer than the last one.
             self.attempts = 0
             self.ready.set()
             seconds = asyncio.get_running_loop().time() - self._lost_at
@@ -420,7 +433,7 @@ class Link:
 
 
 class Request:
-    """What is asked of the server: the parts of a command, and who waits for the answer."""
+    """A command, and the future of the caller that waits for its answer."""
 
     __slots__ = ("doubtful", "future", "number", "parts", "until")
 
@@ -430,17 +443,19 @@ class Request:
     def __init__(self, parts: Sequence[bytes], future: asyncio.Future[Any], number: int | None) -> None:
         self.parts = parts
         self.future = future
-        self.until = math.inf  # when the caller stops waiting for the answer
-        self.number = number  # of a publish, 0 until it is sent; `None` if it is not one
-        self.doubtful = False  # it was sent and not answered: the server may have done it
+        self.until = math.inf  # the time at which the caller stops waiting for the answer
+        # The number of a publish, which becomes the last argument of its script. 0 if it gets a new number
+        # when it is sent. `None` if it is not a publish.
+        self.number = number
+        self.doubtful = False  # a connection was lost after it was sent: the server may have done it or not
 
     def redirected(self, error: ResponseError) -> bool:
-        """Whether an answer means that something else is to be asked. Then that has begun."""
+        """Send the request to another node if the error asks for that. Returns whether it does."""
         return False
 
 
 class Outage(Protocol):
-    """What callers that wait in vain are told of an outage."""
+    """The parts of an outage that the errors of waiting callers mention."""
 
     where: str
     reason: str
@@ -450,12 +465,12 @@ class Outage(Protocol):
 
 
 class Asking(ABC):
-    """Where requests are handed in, and who waits for the answers.
+    """Takes requests, and gives up those that are not answered in time.
 
     Args:
-        outage: Why there may be no answer.
-        timeout: Seconds in which each must be answered.
-        patient: Whether those seconds start again as long as something comes.
+        outage: The outage that may be the reason for a missing answer.
+        timeout: The seconds in which a request must be answered.
+        patient: Whether these seconds start again whenever data arrives.
     """
 
     def __init__(self, outage: Outage, *, timeout: float, patient: bool) -> None:
@@ -464,38 +479,38 @@ class Asking(ABC):
         self.timeout = timeout
         self._is_patient = patient
         self._came_at = -math.inf
-        # Requests with a caller and a time limit. The limit is the same for all, so they are in order of
-        # time, and one timer, for the oldest, is enough.
+        # The requests with a time limit. All have the same limit, so the oldest one, at the left, is due
+        # first, and one timer is enough.
         self._awaited: deque[Request] = deque()
         self._give_up_at = Limit(self._give_up)
         self._is_stopped = False
 
     @abstractmethod
     def request(self, parts: Sequence[bytes], *, numbered: bool = False) -> Request:
-        """Have something asked."""
+        """Send a command as soon as possible. `numbered`: it is a publish, which gets a number."""
 
     @abstractmethod
     def pipes(self) -> Sequence[Pipe]:
-        """One for each server that has a part of the channels."""
+        """One pipe for each server that has a part of the channels."""
 
     def stop(self) -> None:
-        """Let nobody wait any longer."""
+        """Take no more requests."""
         self._is_stopped = True
         self._give_up_at.stop()
 
     async def answer(self, attempted: str, parts: Sequence[bytes], *, numbered: bool = False) -> Any:
-        """What the server answers, within the time limit.
+        """Send a command, and return the server's answer.
 
         Raises:
-            BrokerError: It does not answer, or refuses.
+            BrokerError: The server refuses, or does not answer within the time limit.
         """
         if self._is_stopped:
             raise BrokerError(f"cannot {attempted}: the channels were stopped")
         request = self.request(parts, numbered=numbered)
         request.until = self._loop.time() + self.timeout
         awaited = self._awaited
-        # Answered requests leave here, and not when they are answered: that would be in the middle of the
-        # queue.
+        # Remove answered requests here, from the left. To remove each one when it is answered would mean to
+        # search the queue for it.
         while awaited and awaited[0].future.done():
             awaited.popleft()
         if not awaited:
@@ -509,7 +524,7 @@ class Asking(ABC):
             raise self.too_late(attempted, sent=bool(request.number)) from None
 
     def too_late(self, attempted: str, *, sent: bool = False) -> BrokerError:
-        """What is raised when there is no answer in time."""
+        """The error for a request without an answer in time. `sent`: it is a publish that may be done."""
         why = f": {self._outage.reason}" if self._outage.down else ""
         unknown = ". It was sent, and may have been kept" if sent else ""
         return BrokerError(
@@ -518,9 +533,10 @@ class Asking(ABC):
         )
 
     def _give_up(self) -> None:
-        """Tell those who have waited for too long."""
+        """Fail the requests that have waited for too long."""
         awaited, now = self._awaited, self._loop.time()
-        # A patient caller is late only if nothing at all has come for that long, for whomever.
+        # With `patient`, a request is late only if no data has arrived for that long, for any request.
+        # Answers arrive in order, so data for an earlier request is progress for the later ones, too.
         since = self._came_at + self.timeout if self._is_patient else -math.inf
         while awaited and (awaited[0].future.done() or max(awaited[0].until, since) <= now):
             fail(awaited.popleft(), Late())
@@ -529,16 +545,16 @@ class Asking(ABC):
 
 
 class Pipe(Asking):
-    """Requests on a line of their own: many are under way at a time, and answered in their order.
+    """Requests on a line of their own. Many are sent in one batch, and answered in the same order.
 
     Args:
         link: The link.
-        name: What the line is called.
-        most: Requests that are sent without waiting for an answer between them.
-        timeout: Seconds in which each must be answered.
-        patient: Whether those seconds start again as long as something comes.
-        numbers: Of publishes. Several pipes of one publisher share them.
-        came: Called when something has come.
+        name: The name of the line.
+        most: The most requests in a batch.
+        timeout: The seconds in which a request must be answered.
+        patient: Whether these seconds start again whenever data arrives.
+        numbers: The numbers of publishes. In a cluster, all publishing pipes share them.
+        came: Called when data has arrived.
     """
 
     def __init__(
@@ -558,7 +574,7 @@ class Pipe(Asking):
         self.line = Line(link, name, self._serve, self._came)
         link.add(self.line)
         self._queue: deque[Request] = deque()
-        self.sent: deque[Request] = deque()  # and not answered yet
+        self.sent: deque[Request] = deque()  # those of the batch that are not answered yet
         self._work = asyncio.Event()
         self._numbers = itertools.count(1) if numbers is None else numbers
         self._tell = came
@@ -566,7 +582,7 @@ class Pipe(Asking):
         self._idling = Limit(self._ping)
 
     def stop(self) -> None:
-        """Let nobody wait any longer. The line has ended."""
+        """Fail all requests. The line has ended before."""
         super().stop()
         for limit in (self._progress, self._idling):
             limit.stop()
@@ -574,30 +590,30 @@ class Pipe(Asking):
             fail(request, BrokerError("the channels were stopped before Redis answered"))
 
     def request(self, parts: Sequence[bytes], *, numbered: bool = False) -> Request:
-        """Have something asked."""
+        """Send a command as soon as possible."""
         request = Request(parts, self._loop.create_future(), 0 if numbered else None)
         self.put(request)
         return request
 
     def put(self, request: Request) -> None:
-        """Have something asked that is a request already."""
+        """Send a request as soon as possible."""
         self._queue.append(request)
         self._work.set()
         self.line.start()
 
     def withdraw(self, which: Callable[[Request], bool]) -> list[Request]:
-        """Take back some of what waits to be sent."""
+        """Take back some of the requests that wait to be sent."""
         found = [request for request in self._queue if which(request)]
         if found:
             self._queue = deque(request for request in self._queue if not which(request))
         return found
 
     def pipes(self) -> Sequence[Pipe]:
-        """This one."""
+        """This pipe alone."""
         return (self,)
 
     def _came(self) -> None:
-        """Something has come, or was taken: the server is there."""
+        """Note progress: data has arrived from the server, or the server has taken some."""
         if self.sent:
             self._progress.set(PATIENCE)
             self._came_at = self._loop.time()
@@ -624,38 +640,50 @@ class Pipe(Asking):
             self._idling.lift()
 
     def _ping(self) -> None:
-        """See whether an idle connection is still there."""
+        """Test an idle connection. Without this, the first publish after a long time would find it dead."""
         self.request((b"PING",)).future.add_done_callback(_forget)
 
     async def _exchange(self, connection: Connection) -> None:
-        """Send what is there, and hand on the answers."""
-        # `batch` is `self.sent`: what is in it when this ends has no answer.
+        """Send a batch of requests, and pass on the answers.
+
+        A request leaves the batch in one of these ways, and the rules at the top decide about its number:
+
+        - It is answered, with a result or an error.
+        - It is redirected to another node of the cluster.
+        - It is refused because the server does not have the script. It was not done. When the whole batch is
+          answered, it goes back to the front of the queue, and gets a new number: the requests behind it have
+          been answered, and their numbers are higher than its old one.
+        - It is still there when the connection fails. It may have been done. It goes back to the front of the
+          queue and keeps its number, so that the server can recognize it.
+        """
+        # `batch` is `self.sent`: requests that are in it when this ends have no answer.
         batch, queue = self.sent, self._queue
         size, pieces = 0, []
         while queue and len(batch) < self._most and size < _BATCH_BYTES:
             request = queue.popleft()
-            if not request.future.done():  # else the caller has given up, and it was never sent
+            if not request.future.done():  # otherwise, the caller has given up: do not send it (again)
                 batch.append(request)
                 pieces.append(self._packed(request))
                 size += len(pieces[-1])
         if not batch:
             return
-        refused: list[Request] = []  # for want of a script
-        passed = False  # by one that came after them
+        refused: list[Request] = []  # because the server does not have the script
+        passed = False  # a request behind a refused one has been done
         failure: Exception | None = None
         try:
             self._progress.set(PATIENCE)
             await self._send(connection, pieces, size)
             while batch:
                 try:
-                    # The answer to `ASKING` comes first. Then a redirection is answered to the request
-                    # itself.
+                    # `ASKING` is a command of its own, with its own answer. The answer to the request
+                    # follows.
                     if batch[0].asks:
                         await _read_past(connection)
                     answer = await connection.read_response()
                 except NoScriptError:
-                    # The server has restarted, or somebody has flushed its scripts. Nothing was done. What
-                    # was sent behind it is answered first, because its numbers are higher.
+                    # The server has restarted, or somebody has flushed its scripts. Nothing was done. Read
+                    # the other answers of the batch before this is sent again: one of them may be a success,
+                    # if another client has loaded the script meanwhile, and its number is higher.
                     refused.append(batch.popleft())
                 except ResponseError as error:
                     request = batch.popleft()
@@ -663,8 +691,8 @@ class Pipe(Asking):
                         continue
                     fail(request, error)
                     if "READONLY" in str(error) or isinstance(error, ReadOnlyError):
-                        # The primary has become a replica. The rest of the batch still gets its answers
-                        # first.
+                        # The primary has become a replica, so this connection is of no use. Read the other
+                        # answers of the batch before it is dropped: each of them settles what was done.
                         failure = error
                 else:
                     request = batch.popleft()
@@ -672,15 +700,16 @@ class Pipe(Asking):
                     if not request.future.done():
                         request.future.set_result(answer)
                         if self._is_patient:
-                            # These answers are large. Let the caller process this one before the next is
-                            # read.
+                            # These answers are large. Let the caller process this one before the next one is
+                            # read. Otherwise, a whole batch of them would be in memory at once.
                             await asyncio.sleep(0)
         finally:
             self._progress.lift()
             if batch:
-                # The connection has failed. `batch` is sent again with its old numbers. What was refused has
-                # lower numbers, but would be sent after them: the server would take it for something it has
-                # kept.
+                # The connection has failed, so the rest of the batch must be sent again with its old numbers.
+                # There is no number left for the refused requests. A new one would be higher than those, and
+                # if the server stored it first, it would drop the others. The old one is lower than those,
+                # which the server may have stored already, and it would drop the refused ones. So they fail.
                 for request in refused:
                     fail(request, ResponseError("its scripts were lost while the connection was"))
                 for request in batch:
@@ -690,12 +719,13 @@ class Pipe(Asking):
             else:
                 for request in refused:
                     if not request.doubtful:
-                        # It was certainly not done: it may have a new number, above those that have passed
-                        # it.
+                        # It was certainly not done, so it gets a new number when it is sent. That is higher
+                        # than the numbers of the requests that were done before it.
                         request.number = None if request.number is None else 0
                     elif passed and request.number:
-                        # An earlier connection may have done it. Its old number is below one that was kept
-                        # since, so the server can no longer tell; with a new number it could be kept twice.
+                        # It may have been done on an earlier connection, so a new number could store it
+                        # twice. A higher number may have been stored since, so with its old number the server
+                        # would take it for stored, even if it is not.
                         fail(request, ResponseError("its scripts were lost. It may have been kept before"))
                 self._queue.extendleft(reversed(refused))
         if failure is not None:
@@ -705,7 +735,8 @@ class Pipe(Asking):
                 await self._link.load_scripts(connection)
 
     async def _send(self, connection: Connection, pieces: list[bytes], size: int) -> None:
-        # In pieces: on a slow link one large write would look like a server that does not answer.
+        # In pieces: on a slow link, one large write takes long, and would look like a server that does not
+        # answer.
         if size <= _PIECE:
             await connection.send_packed_command(pieces, False)
             return
@@ -723,10 +754,10 @@ class Pipe(Asking):
 
 
 def new_connection(arguments: dict[str, Any], came: Callable[[], None]) -> Connection:
-    """A connection of the client, not connected yet.
+    """A connection of redis-py that is not connected yet.
 
     Raises:
-        ValueError: It refuses one of the arguments.
+        ValueError: redis-py refuses one of the arguments.
     """
     arguments = {**arguments, "parser_class": partial(_Parser, came)}
     try:
@@ -736,8 +767,8 @@ def new_connection(arguments: dict[str, Any], came: Callable[[], None]) -> Conne
 
 
 def packed(*parts: bytes) -> bytes:
-    """A command in the protocol of Redis."""
-    # Formatting each part takes four times as long as this: one `join`, with most lengths formatted already.
+    """Encode a command in the protocol of Redis."""
+    # One `join`, with most of the lengths formatted in advance. To format each part takes four times as long.
     pieces = [b"*%d" % len(parts)]
     for part in parts:
         size = len(part)
@@ -747,13 +778,13 @@ def packed(*parts: bytes) -> bytes:
 
 
 async def ask(connection: Connection, *parts: bytes) -> Any:
-    """Ask something on a connection that nobody else uses."""
+    """Send a command and return its answer, on a connection that nobody else uses."""
     await connection.send_packed_command([packed(*parts)], False)
     return await connection.read_response()
 
 
 async def _read_past(connection: Connection) -> None:
-    """Read an answer that tells nothing: the next one does."""
+    """Read an answer, and ignore it."""
     try:
         await connection.read_response()
     except ResponseError:
@@ -761,18 +792,18 @@ async def _read_past(connection: Connection) -> None:
 
 
 def fail(request: Request, error: Exception) -> None:
-    """Raise an error for the caller that waits for the answer, if there is still one."""
+    """Raise an error in the caller of a request, unless it was answered or given up."""
     if not request.future.done():
         request.future.set_exception(error)
 
 
 def _forget(future: asyncio.Future[Any]) -> None:
-    future.exception()  # asyncio logs an exception that nobody has retrieved
+    future.exception()  # otherwise, asyncio logs the exception, because nobody has retrieved it
 
 
 def reason(error: BaseException | None) -> str:
-    """What an error says, without what it says about us."""
-    # Redis 6 says first where in a script it was, and the client of Redis 5 nothing of what TLS says.
+    """The message of an error, for users."""
+    # Redis 6 puts the place in the script before the message. redis-py 5 leaves out what TLS says.
     text = _IN_SCRIPT.sub("", str(error)) or type(error).__name__
     context = error and error.__context__
     return f"{text} {context}" if type(context).__name__.startswith("SSL") else text
