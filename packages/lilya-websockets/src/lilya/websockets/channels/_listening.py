@@ -1,11 +1,11 @@
-"""A line on which pushes come: what is subscribed to on it, and what it has still to confirm.
+"""A line that receives pushes: its subscriptions, and the commands that the server has still to confirm.
 
 The rules of this file:
 
-- A server answers commands in their order, so each confirmation is of the oldest command that has none.
-- In a cluster, a command names channels of one slot. A node that gives a slot away, or that is no primary any
-  more, says of each channel of it that it is unsubscribed, and keeps the connection. Such a channel has gone
-  astray: whoever places channels is told, and places it anew.
+- A server answers commands in order. So each confirmation belongs to the oldest command that has none yet.
+- In a cluster, the channels in one command are all of one slot. A node that gives a slot away, or that is
+  demoted to a replica, reports each channel of it as unsubscribed, and keeps the connection. Such a channel
+  has gone astray: the hearer is told, and adds it to the listener of another node.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ __all__ = ["Listener", "Watched", "Words"]
 
 logger: Final = logging.getLogger("lilya.websockets")
 
-# Names in one command.
+# The most names in one command.
 _NAMES: Final = 256
-# Messages in a row after which everybody else on the event loop has a turn.
+# The number of messages after which the other tasks on the event loop get a turn.
 _TURN: Final = 64
-# The server has the channel no longer, or not yet.
+# Errors that say that the node does not have the channel any more, or not yet.
 _ELSEWHERE: Final = (AskError, ClusterDownError, TryAgainError)
 
 
 class Words(NamedTuple):
-    """What the commands and messages are called."""
+    """The names of the commands and messages. A cluster has others, for sharded pub/sub."""
 
     subscribe: bytes = b"SUBSCRIBE"
     unsubscribe: bytes = b"UNSUBSCRIBE"
@@ -70,31 +70,35 @@ class Watched:
         self, name: str, pushed: bytes, slot: int, hear: Callable[[bytes], None] | None = None
     ) -> None:
         self.name = name
-        self.hear = hear  # is given what is pushed, where that is no event
-        self.pushed = pushed  # what its events are pushed on
+        self.hear = hear  # gets the pushes, if they are not events
+        self.pushed = pushed  # the name of the pub/sub channel
         self.slot = slot
+        # For the listener. The subscription is confirmed on the current connection; and it was confirmed on
+        # this or an earlier one. When the latter is confirmed again, pushes may have been lost in between.
         self.listener: Listener | None = None
-        self.confirmed = False  # the subscription, on the connection that there is
-        self.known = False  # it was confirmed before, on this connection or another
+        self.confirmed = False
+        self.known = False
         self.refused: ResponseError | None = None
         self.waiters: list[asyncio.Future[None]] = []
-        self.early = False  # something was pushed while there was no position
-        self.looking = False
-        self.again = False  # more than could be held was pushed meanwhile
+        # For the feed.
+        self.early = False  # something was pushed before the channel had a position
+        self.looking = False  # a read is wanted or under way, and pushes are held
+        self.again = False  # more was pushed meanwhile than could be held
         self.held: deque[bytes] = deque()
-        # The last event that was given as it was pushed. Its id is usually the position, parsed already.
+        # The id of the last pushed event that was handed out, as text and parsed. The channel's position is
+        # usually this id. To parse it again for each event would cost more than to compare the text.
         self.last: tuple[str, Id] = ("", Id(0, 0, ""))
-        self.filled: Id | None = None  # what was read from the stream goes so far
-        self.suspected = ""  # the position that was behind the channel's end when that was compared
-        self.unreadable = False
+        self.filled: Id | None = None  # where the last read of the stream has ended
+        self.suspected = ""  # the position, if it was behind the channel's end in the last comparison
+        self.unreadable = False  # the last read has failed, and this is logged
 
     @property
     def is_heard(self) -> bool:
-        """Whether its listener is not in an outage."""
+        """Whether it has a listener that is not in an outage."""
         return self.listener is not None and self.listener.is_up
 
     def tell(self, error: ResponseError | None) -> None:
-        """Tell those who wait for the channel to be watched."""
+        """End the wait of those who have called `watch`."""
         for waiter in self.waiters:
             if waiter.done():
                 continue
@@ -106,28 +110,28 @@ class Watched:
 
 
 class Hearer(Protocol):
-    """Who is told what a listener hears."""
+    """The interface by which a listener passes on what it receives."""
 
     def heard(self, watched: Watched, message: bytes) -> None:
-        """Something was pushed."""
+        """Take a push."""
 
     async def room(self) -> None:
-        """Wait until there is room for more."""
+        """Wait until there is room for more pushes."""
 
     def confirmed(self, watched: Watched) -> None:
-        """A channel is subscribed to."""
+        """React to a subscription that was confirmed before, and now again."""
 
     def astray(self, watched: Watched, error: ResponseError | None) -> None:
-        """A channel is subscribed to no longer: its slot is elsewhere."""
+        """React to a subscription that has ended because its slot has moved."""
 
 
 class Listener:
-    """A line on which pushes come.
+    """A line that receives pushes.
 
     Args:
         link: The link to the server.
-        hearer: Is told what comes.
-        words: What the commands are called.
+        hearer: Gets what is received.
+        words: The names of the commands.
     """
 
     def __init__(self, link: Link, hearer: Hearer, words: Words) -> None:
@@ -139,18 +143,18 @@ class Listener:
         self._watched: dict[bytes, Watched] = {}
         self._changes: deque[tuple[bytes, Watched]] = deque()
         self._changed = asyncio.Event()
-        # The commands that were sent, with those of whom each has still to be confirmed.
+        # The commands that were sent, each with the channels that the server has still to confirm.
         self._commands: deque[tuple[bytes, deque[Watched]]] = deque()
         self._limit = Limit(self._quiet)
-        self._is_tried = False  # a ping is under way
+        self._is_tried = False  # a `PING` is to be sent, or under way
 
     @property
     def is_up(self) -> bool:
-        """Whether there is no outage."""
+        """Whether the line is not in an outage."""
         return self.line.name not in self._link.down
 
     def stop(self) -> None:
-        """Nothing more comes. The line is the link's."""
+        """Stop the time limit. The link stops the line."""
         self._limit.stop()
 
     def add(self, watched: Watched) -> None:
@@ -162,7 +166,7 @@ class Listener:
         self.line.start()
 
     def again(self, watched: Watched) -> None:
-        """Subscribe to one that was refused."""
+        """Subscribe again to a channel that was refused."""
         watched.refused = None
         self._change(self._words.subscribe, watched)
 
@@ -172,7 +176,7 @@ class Listener:
         self._change(self._words.unsubscribe, watched)
 
     def forget(self, watched: Watched) -> None:
-        """Have no more to do with a channel."""
+        """Forget a channel without a command to the server."""
         del self._watched[watched.pushed]
         watched.listener = None
         watched.confirmed = False
@@ -183,12 +187,12 @@ class Listener:
         self._changed.set()
 
     def _came(self) -> None:
-        """Something has come from the server, so it is there."""
+        """Note that data has arrived from the server."""
         self._is_tried = False
         self._limit.set(_link.IDLE)
 
     def _quiet(self) -> None:
-        """Nothing has come for a while."""
+        """React to silence: send a `PING` first, and give up the connection if there is still no answer."""
         if self._is_tried:
             self.line.use.late()
         else:
@@ -197,8 +201,9 @@ class Listener:
             self._changed.set()
 
     async def _serve(self, connection: Connection) -> None:
-        """Subscribe to what is watched, and take what comes."""
+        """Subscribe to all watched channels on a new connection, send changes, and receive."""
         self._commands.clear()
+        # A new connection has no subscriptions. So earlier changes are of no use: subscribe to everything.
         self._changes = deque((self._words.subscribe, watched) for watched in self._watched.values())
         for watched in self._watched.values():
             watched.confirmed = False
@@ -227,7 +232,11 @@ class Listener:
             await asyncio.wait([receiving])
 
     def _next_command(self) -> tuple[bytes, list[Watched]]:
-        """What is to be sent next, for as many channels of a slot as follow each other."""
+        """The next command, for as many changes in a row as are of the same kind and of the same slot.
+
+        Only changes in a row, because their order matters: a channel may be subscribed to, unsubscribed from
+        and subscribed to again.
+        """
         command, watched = self._changes.popleft()
         those = [watched]
         while self._changes and len(those) < _NAMES:
@@ -258,13 +267,19 @@ class Listener:
             row += 1
             if row % _TURN == 0:
                 await asyncio.sleep(0)
-                # The server keeps the rest, and when that is too much, it ends the connection.
+                # Wait until the hearer has room. Meanwhile the server buffers the pushes, and ends the
+                # connection if there are too many. Nothing is read here, so silence says nothing about the
+                # server.
                 self._limit.lift()
                 await self._hearer.room()
                 self._came()
 
     def _confirm(self, kind: bytes, name: bytes) -> None:
-        """The server has done the oldest part of what it was sent; or it has given a channel away."""
+        """Take a confirmation, or the news that the server has ended a subscription by itself.
+
+        Both look alike: a confirmation is what the oldest open command expects next. If an ended subscription
+        is not known here any more, there is nothing to do.
+        """
         command, those = self._commands[0] if self._commands else (b"", deque())
         if kind != command.lower() or those[0].pushed != name:
             watched = self._watched.get(name)
@@ -276,7 +291,7 @@ class Listener:
             self._commands.popleft()
         if command == self._words.subscribe:
             watched.confirmed = True
-            if watched.known:
+            if watched.known:  # after a reconnect, or at another node: pushes may have been lost
                 self._hearer.confirmed(watched)
             watched.known = True
             watched.tell(None)
@@ -292,11 +307,11 @@ class Listener:
             self._hearer.astray(watched, error)
 
     def _refuse(self, error: ResponseError) -> None:
-        """The server refuses a command, for all channels in it."""
+        """React to a refused command. The error stands for all channels in it."""
         command, those = self._commands.popleft()
         is_elsewhere = isinstance(error, _ELSEWHERE)
         if command == self._words.unsubscribe and not is_elsewhere:
-            raise error
+            raise error  # the channel would go on being pushed: only a new connection helps
         for watched in those if command == self._words.subscribe else ():
             if is_elsewhere:
                 self._lose(watched, error)

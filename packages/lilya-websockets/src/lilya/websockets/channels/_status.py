@@ -1,14 +1,14 @@
-"""How far the processes that listen are behind: they are asked, at the moment when somebody wants to know.
+"""How far each process is behind in its channels. The processes are asked when an operator wants to know.
 
-No process writes down where it is, so nothing is paid for as long as nobody asks. The rules of this file:
+No process stores its positions, so this costs nothing while nobody asks. The rules of this file:
 
-- A question is pushed as events are, on a name that no channel has. It stands in one line with them on the
-  connection of each process. A process answers it when it has handed out everything that was pushed before.
-  So the time until the answer comes is how far the process is behind.
-- A process that stands still does not answer. How many listen to a channel is known from the broker, so who
-  is missing is counted.
-- A question names channels, and a process answers for those of them that it listens to.
-- What cannot be read is nobody's question, or nobody's answer.
+- A question is pushed like an event, on a name that is not a channel. On the connection of each process, it
+  comes after the events that were pushed before. A process answers when it has handed out all of these. So
+  the time until the answer arrives shows how far the process is behind.
+- A process that hangs does not answer. The broker knows how many processes listen to a channel, so missing
+  answers are counted.
+- A question names channels. A process answers for those of them that it listens to.
+- Questions and answers that cannot be read are ignored.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ._backend import Id
 __all__ = ["ANSWERS", "QUESTIONS", "Answers", "answer_to", "question"]
 
 QUESTIONS: Final = "\0ask"
-"""What questions are pushed on, as if it was a channel. Users cannot name it."""
+"""The name on which questions are pushed. It starts with a NUL, so it cannot be a channel of the app."""
 
 ANSWERS: Final = "\0answer:"
-"""What the answers to one question are pushed on, with the word that the question has chosen."""
+"""The start of the name on which the answers to a question are pushed. The question's random word follows."""
 
 
 def question(word: str, channels: list[str]) -> bytes:
-    """Ask how far each process is in some channels."""
+    """The question how far each process is in some channels."""
     return json.dumps({"to": word, "channels": channels}).encode()
 
 
 def answer_to(question: bytes, process: str, positions: Mapping[str, str]) -> tuple[str, bytes] | None:
-    """The word of a question, and what a process says; nothing if it listens to none of the channels."""
+    """The word of a question, and the answer of a process; `None` if it listens to none of the channels."""
     try:
         asked = json.loads(question)
         found = {name: positions[name] for name in asked["channels"] if name in positions}
@@ -49,21 +49,21 @@ def answer_to(question: bytes, process: str, positions: Mapping[str, str]) -> tu
 
 
 class Answers:
-    """What the processes have answered.
+    """The answers of the processes.
 
     Args:
-        expected: By channel, how many listen to it.
+        expected: By channel, the number of processes that listen to it.
     """
 
     def __init__(self, expected: Mapping[str, int]) -> None:
         self.found: dict[str, dict[str, tuple[float, Id]]] = {channel: {} for channel in expected}
-        """By channel and process: how many seconds it took to answer, and where the process is."""
-        self.done = anyio.Event()
+        """By channel and process: the seconds until the process answered, and its position."""
+        self.done = anyio.Event()  # set when no answer is missing
         self._missing = sum(expected.values())
         self.begin()
 
     def begin(self) -> None:
-        """The processes are asked from now on."""
+        """Measure the time from now on."""
         self._asked_at = anyio.current_time()
 
     def hear(self, answer: bytes) -> None:
