@@ -2,13 +2,14 @@
 
 The rules of this file:
 
-- An event goes from `publish` to the backend, to the reader here, and into the outboxes; the writers see to
-  those of sockets. The reader never waits for a receiver. It only waits until each had a turn, so whoever
-  has a full outbox after that is slow itself.
-- An outbox is attached before the history is asked for. What comes meanwhile waits in it, and what the
-  history has, too, is taken out again. So there is neither a hole nor a double.
-- `_positions` is what the reader reads, and where it is. A channel without outboxes is not in it.
-- Whatever the broker does, the tasks here go on: they log, and try again.
+- An event goes from `publish` to the backend, from there to the reader in this file, and into the outboxes.
+  For sockets, the writers put it there, or send it at once. The reader never waits for a receiver. It only
+  waits until each had a turn. So an outbox that is full after that belongs to a slow receiver.
+- An outbox is attached before the history is read. Events that arrive meanwhile wait in it. Those that are
+  also in the history are removed again. So no event is missing, and none comes twice.
+- `_positions` has the channels that the reader reads, and how far it has read each. A channel without
+  outboxes is not in it.
+- Whatever the broker does, the tasks here go on: they log the error, and try again.
 """
 
 from __future__ import annotations
@@ -35,29 +36,31 @@ __all__ = ["Hub"]
 
 logger: Final = logging.getLogger("lilya.websockets")
 
-# Events, and bytes of them, that the reader hands out at most before everybody has a turn.
+# The most events, and the most bytes in them, that the reader hands out before every receiver gets a turn.
 _MOST: Final = (64, 262_144)
-# Seconds that stopping may wait for the broker.
+# The seconds that stopping may wait for the broker.
 _PATIENCE: Final = 2.0
-# Seconds before the reader tries again after a backend failed that never should.
+# The seconds before the reader tries again after the backend has raised an error: at first, and at most. A
+# backend should not raise one.
 _RETRY: Final = (0.1, 5.0)
 
 
 class _Channel:
-    """Who receives a channel in this process."""
+    """The receivers of a channel in this process."""
 
     __slots__ = ("joining", "outboxes", "since", "sockets")
 
     def __init__(self) -> None:
-        self.outboxes: dict[Outbox, None] = {}  # a set that is in order
-        self.sockets: dict[SocketOutbox, None] = {}  # the writers put into these
-        # Those that do not get everything yet, and what they have already; `None` while they wait for the
-        # history.
+        self.outboxes: dict[Outbox, None] = {}  # an ordered set
+        self.sockets: dict[SocketOutbox, None] = {}  # the writers fill these
+        # The outboxes that are still joining. `None` while an outbox waits for its history. After that its
+        # floor: the key of the position at which its history ended, which is ahead of the reader. The outbox
+        # has everything up to the floor already.
         self.joining: dict[Outbox, tuple[int, int] | None] = {}
-        self.since = -1  # the number of the read in which its position was set
+        self.since = -1  # the number of the read during which the channel's position was set
 
     def settled(self, outbox: Outbox) -> None:
-        """It gets from now on what everybody gets."""
+        """Let an outbox get everything from now on. It no longer needs a floor."""
         del self.joining[outbox]
         if isinstance(outbox, SocketOutbox):
             self.sockets[outbox] = None
@@ -65,18 +68,18 @@ class _Channel:
             self.outboxes[outbox] = None
 
     def remove(self, outbox: Outbox) -> bool:
-        """It gets nothing any more; whether there is nobody left."""
+        """Remove an outbox. Returns whether it was the last one."""
         for those in (self.outboxes, self.sockets, self.joining):
-            those.pop(outbox, None)  # type: ignore[call-overload]  # one that is not there
+            those.pop(outbox, None)  # type: ignore[call-overload]  # it is in one of the three
         return not (self.outboxes or self.sockets or self.joining)
 
 
 class Hub:
-    """The reader of a backend, who receives what, and who is present.
+    """Reads from the backend, passes events on to the receivers, and keeps the members of this process.
 
     Args:
-        backend: Where events and members are kept.
-        ttl: Seconds for which it is believed that a member is there.
+        backend: Where events and members are stored.
+        ttl: The seconds after which a member expires if this process does not renew it.
     """
 
     def __init__(self, backend: Backend, ttl: float) -> None:
@@ -88,19 +91,20 @@ class Hub:
     def _clear(self) -> None:
         self._channels: dict[str, _Channel] = {}
         self._positions: dict[str, str] = {}
-        self._outboxes: dict[Outbox, Sequence[str]] = {}  # and the channels of each
-        self._reads = 0
-        # What is handed out before everybody has a turn: no more than fits into the smallest outbox.
+        self._outboxes: dict[Outbox, Sequence[str]] = {}  # with the channels of each
+        self._reads = 0  # the number of the current read
+        # How much is handed out before every receiver gets a turn: no more than fits into the smallest
+        # outbox. Otherwise, a receiver that had no chance to take an event could be closed for being slow.
         self._most_events, self._most_bytes = _MOST
-        self._tight = False  # whether somebody has an outbox that two such portions would fill
+        self._tight = False  # whether there is an outbox that two such portions could fill
 
     # Starting and stopping
 
     async def start(self, obey: Callable[[Event | Gap], None]) -> None:
-        """Begin to read.
+        """Start the backend and the tasks.
 
         Args:
-            obey: Called with what all processes are told to do.
+            obey: Called with the events of `CONTROL`, which tell all processes to do something.
         """
         if self.state in ("starting", "running", "stopping"):
             raise WebSocketRuntimeError("cannot start: these channels are running already. Start them once")
@@ -115,7 +119,8 @@ class Hub:
         self.roster = Roster(self.backend, self._ttl, self._with_presence)
         self.recent = Recent(self.backend)
         self._loop = _running()
-        self._outside = anyio.CancelScope()  # between what is around the block and its tasks
+        # Around the task group. `stop` shields it, so that a cancellation from outside does not interrupt it.
+        self._outside = anyio.CancelScope()
         self._outside.__enter__()
         self._group: TaskGroup = anyio.create_task_group()
         await self._group.__aenter__()
@@ -126,10 +131,10 @@ class Hub:
         self.state = "running"
 
     async def stop(self, before: Callable[[], Awaitable[None]]) -> None:
-        """Stop, and let nobody wait any longer. It cannot be interrupted, but each part has its limit.
+        """Stop everything, and end all receivers. Cancelling has no effect, but each part has a time limit.
 
         Args:
-            before: Awaited while everything is still running.
+            before: Awaited first, while everything is still running.
         """
         self.state = "stopping"
         self._outside.shield = True
@@ -144,7 +149,7 @@ class Hub:
             try:
                 await self._group.__aexit__(None, None, None)
             except anyio.get_cancelled_exc_class():
-                pass  # the group's own; one from outside is what left the body, and goes on
+                pass  # the group's own. If one from outside has ended the body, that one is still raised
             try:
                 with anyio.move_on_after(_PATIENCE):
                     await self.backend.stop()
@@ -155,17 +160,17 @@ class Hub:
                 self._clear()
 
     def abandon(self) -> None:
-        """Stop where there is no `await` any more."""
+        """Stop without awaiting anything, when an unfinished block is garbage-collected."""
         self.state = "stopped"
         self._group.cancel_scope.cancel()
         self._group.cancel_scope.__exit__(None, None, None)
         self._outside.__exit__(None, None, None)
 
     def check(self, attempted: str) -> None:
-        """See that this is the time and the event loop to do something.
+        """Check that the hub is running, and that this is its event loop.
 
         Raises:
-            WebSocketRuntimeError: It is not.
+            WebSocketRuntimeError: One of the two is not so.
         """
         if self.state != "running":
             raise WebSocketRuntimeError(
@@ -187,20 +192,23 @@ class Hub:
     # The reader
 
     async def _read(self) -> None:
-        """Hand out what comes, for ever."""
+        """Read from the backend and hand out the items, for ever."""
         failures = 0
         while True:
             self._reads += 1
             try:
                 found = await self.backend.read(self._positions)
             except Exception as error:
-                # A backend waits for its broker itself. Whatever this is, nobody would notice a dead reader.
+                # A backend should wait for its broker, and raise nothing. Go on all the same: if the reader
+                # ended here, all receivers would wait for ever without an error.
                 if not failures:
                     logger.error("reading the channels failed; it is tried again", exc_info=error)
                 least, most = _RETRY
                 await anyio.sleep(min(least * 2**failures, most) * random.uniform(0.5, 1))
                 failures = min(failures + 1, 16)
-                self.backend.wake()  # what it had found then is to be found again
+                # The failed read may have taken events from the backend and not returned them. Have it check
+                # all positions again.
+                self.backend.wake()
                 continue
             failures = 0
             count = size = 0
@@ -215,19 +223,27 @@ class Hub:
             await self._turn()
 
     async def _turn(self) -> None:
-        """Let every receiver take what was handed out: only slow receivers fill their outboxes."""
+        """Let every receiver take what was handed out, so that only slow receivers fill their outboxes."""
         if self.writers.ready:
             await self.writers.turn()
         await anyio.lowlevel.checkpoint()
         if self._tight:
-            await anyio.lowlevel.checkpoint()  # on trio this task may be the first of both times
+            # trio runs tasks in random order. With one checkpoint, this task may be the last of one round and
+            # the first of the next, and a receiver would get two portions without a turn in between.
+            await anyio.lowlevel.checkpoint()
 
     def _deliver(self, item: Event | Gap, entry: Entry) -> None:
-        """Put an item in the outbox of each who receives its channel."""
+        """Put an item in the outbox of each receiver of its channel.
+
+        The receivers that are still joining make this hard. The reader has one position for each channel, and
+        the history of a new receiver may end ahead of it. For example, the reader is at event 3, the events 4
+        and 5 are on their way, and the history ends with 5. Then the floor of the new receiver is 5: the
+        reader delivers 4 and 5 only to the others, and from 6 on to the new one, too.
+        """
         name = item.channel
         channel = self._channels.get(name)
         if channel is None or name not in self._positions:
-            return  # they have left meanwhile
+            return  # all receivers have left during the read
         if name == CONTROL:
             self._positions[name] = item.id
             self._obey(item)
@@ -237,15 +253,19 @@ class Hub:
         if channel.since == self._reads and (
             item.since != position if isinstance(item, Gap) else self._is_before(item.id, position)
         ):
-            return  # everybody has left and somebody has come, during this very read
+            # During this read, all receivers left and a new one came, which set a new position. The item is
+            # for the old one. The new receiver has it in its history, or starts after it.
+            return
         if back:
-            # The broker has lost the end of the channel. What follows has its numbers, and is new to all.
+            # After a failover, the broker has lost the newest events. The next events have their numbers
+            # again, and are new to all receivers. So they must not be held back: neither by the check above,
+            # nor by the floors, which are positions of the lost branch.
             channel.since = -1
             for outbox, floor in list(channel.joining.items()):
                 if floor is not None:
                     channel.settled(outbox)
         self._positions[name] = item.id
-        # Copies, because a full outbox may be taken away.
+        # Use copies, because `put` on a full outbox may detach it.
         outboxes, sockets = list(channel.outboxes), list(channel.sockets)
         if not _is_for_all(entry.item):
             outboxes = [outbox for outbox in outboxes if outbox.takes(entry.item)]
@@ -257,10 +277,12 @@ class Hub:
         if channel.joining:
             order = self.backend.order_of(item.id)
             for outbox, floor in list(channel.joining.items()):
+                # Without a floor, the history is still being read: put everything, and `_take_out` removes
+                # what is in the history.
                 if (floor is None or order > floor) and outbox.takes(entry.item):
                     outbox.put(entry)
-                # Whoever is at the floor, or above it, has the same before it as everybody else. It may also
-                # have ended just now.
+                # The reader has reached the floor, so from now on this outbox gets the same as the others.
+                # `put` may have detached it because it is full.
                 if floor is not None and order >= floor and outbox in channel.joining:
                     channel.settled(outbox)
         self.writers.wake()
@@ -269,7 +291,7 @@ class Hub:
         return self.backend.order_of(id) <= self.backend.order_of(position)
 
     def _entry(self, item: Event | Gap) -> tuple[Event | Gap, Entry]:
-        """What is handed out of an item; a gap, if it can't be told what it is."""
+        """The entry for an item. A presence event that cannot be read becomes a gap."""
         if isinstance(item, Event) and not is_presence(item.channel):
             return item, Entry.of(item)
         if isinstance(item, Event):
@@ -291,22 +313,30 @@ class Hub:
         since: Mapping[str, str],
         latest: bool,
     ) -> dict[str, str]:
-        """Put into an outbox what is published from now on, behind what the history has.
+        """Fill an outbox with the history of channels, and with everything published from now on.
+
+        The order of the steps ensures that no event is missing and that none comes twice:
+
+        1. Add the outbox as joining. If the channel has a position, the reader puts each event into it.
+        2. Watch the channels. From here on, the backend receives every event.
+        3. Read the history. It has every event from before step 2.
+        4. Remove from the outbox what is also in the history, see `_take_out`.
+        5. Set the channel's position if it has none, or the outbox's floor if the reader is behind.
 
         Args:
-            outbox: A new one.
+            outbox: A new outbox.
             names: The channels, and the companions of those whose joins and leaves are wanted.
-            history: Events of the history to begin with.
-            since: By name, the position to go on from instead.
-            latest: Of what the history has after that, only the newest event is wanted, without a gap.
+            history: The number of events of each channel's history to begin with.
+            since: By name, the position to continue from instead.
+            latest: Whether only the newest of these events is wanted, without a gap before it.
 
         Returns:
             By name, the position at which the outbox begins. A channel that begins with events of `history`
             has none.
 
         Raises:
-            BrokerError: The broker is away, or refuses.
-            ValueError: A position is no id.
+            BrokerError: The broker is unavailable, or refuses.
+            ValueError: A position is not a valid id.
         """
         self._add(outbox, names)
         positions: dict[str, str] = {}
@@ -314,15 +344,17 @@ class Hub:
             await self.backend.watch(names)
             for name in names:
                 if name == CONTROL and name in self._positions:
+                    # Nobody needs its history, so there is no need to ask the broker for each socket.
                     self._settle(outbox, name, self._positions[name])
                     continue
                 at = since.get(name)
-                # The companion of a channel has events, too, but nobody asked for those of the past.
+                # `history` is for the channels only. Past joins and leaves are not wanted.
                 last = 0 if name.startswith("\0") else history
                 found = await self.recent.history(name, last=last, since=at)
                 entries = [entry for entry in found.entries if outbox.takes(entry.item)]
                 while latest and at is None and not entries and 0 < last == len(found.entries):
-                    # The newest ones are not for this receiver. It gets what it would have got last.
+                    # The newest events exclude this receiver. Look further back for the newest one that does
+                    # not: that is the event that it would have received last.
                     last *= 16
                     found = await self.recent.history(name, last=last, since=None)
                     entries = [entry for entry in found.entries if outbox.takes(entry.item)]
@@ -332,7 +364,9 @@ class Hub:
                 if not name.startswith("\0") and (at is not None or not entries):
                     positions[name] = at or found.position
                 if at is not None and not found.complete and not (latest and entries):
-                    # If there is nothing left, there is nothing more to be missed either.
+                    # The gap ends where it begins, so that the entries after it are still after the position.
+                    # If it ended later, a client that is cut off right after the gap would not get them when
+                    # it comes back. Without entries, nothing more can be missed: it ends at the newest event.
                     outbox.backlog.append(Entry(Gap(name, at, at if found.entries else found.position)))
                 outbox.backlog.extend(entries)
                 outbox.more = True
@@ -343,7 +377,7 @@ class Hub:
         return positions
 
     def _add(self, outbox: Outbox, names: Sequence[str]) -> None:
-        """Put what comes from now on in an outbox that waits for its history."""
+        """Add an outbox that waits for its history."""
         self._outboxes[outbox] = names
         self._most_events = min(self._most_events, outbox.max_messages)
         self._most_bytes = min(self._most_bytes, outbox.max_bytes)
@@ -353,7 +387,7 @@ class Hub:
             self._channels.setdefault(name, _Channel()).joining[outbox] = None
 
     def _take_out(self, outbox: Outbox, name: str, position: str) -> None:
-        """Leave out of what came to an outbox meanwhile what the history has, too."""
+        """Remove from an outbox the events up to a position, because the history has them, too."""
         if not outbox.entries:
             return
         end = self.backend.order_of(position)
@@ -367,21 +401,24 @@ class Hub:
         outbox.entries = later
 
     def _settle(self, outbox: Outbox, name: str, position: str) -> None:
-        """An outbox has the history of a channel up to a position."""
+        """Note that an outbox has the history of a channel up to a position."""
         if outbox.over:
             return
         channel = self._channels[name]
         if name not in self._positions:
+            # The first receiver of the channel: the reader starts where its history ends.
             self._positions[name] = position
             channel.since = self._reads
             self.backend.wake(name)
         if self._is_before(position, self._positions[name]):
             channel.settled(outbox)
         else:
-            channel.joining[outbox] = self.backend.order_of(position)  # the reader is not there yet
+            # The reader is behind this history. Until it has caught up, the outbox must not get what the
+            # reader delivers.
+            channel.joining[outbox] = self.backend.order_of(position)
 
     def detach(self, outbox: Outbox) -> None:
-        """Put nothing into an outbox any more."""
+        """Put nothing more into an outbox. The last one of a channel ends the watching of it."""
         outbox.over = True
         names = self._outboxes.pop(outbox, None)
         if names is None:
@@ -396,13 +433,14 @@ class Hub:
                 self.backend.unwatch((name,))
 
     def _with_presence(self) -> set[str]:
-        """The channels of which somebody here wants to know who comes and goes."""
+        """The channels whose joins and leaves are wanted in this process."""
         return {channel_of(name) for name in self._channels if is_presence(name)}
 
 
 def _running() -> object:
     """The event loop that is running."""
-    # Every publish asks. AnyIO takes ten times as long, because it first finds out which library is running.
+    # Every publish needs this. To ask AnyIO takes ten times as long, because it first finds out which library
+    # is running.
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -410,6 +448,6 @@ def _running() -> object:
 
 
 def _is_for_all(item: Item) -> bool:
-    """Whether an item is for everybody who receives its channel: nearly all are."""
+    """Whether an item is for all receivers of its channel, as nearly all items are."""
     kind = type(item)
     return (kind is not Event or item.exclude is None) and (kind is not Presence or item.of_person)  # type: ignore[union-attr]  # just looked at
