@@ -1,9 +1,16 @@
-"""The history of a channel, shared by all who join it at about the same time.
+"""The history of a channel, shared by all receivers that join it at about the same time.
 
-After an outage, hundreds of clients come back to one channel, and each wants what it has missed. The history
-of the first one is kept for a while. The next ones are given the part that they want, and the backend is
-only asked for what is newer. All of them get the same objects, so each event is encoded once. A history with
-events that have asked for a `history` or a `max_age` is not shared, because they may be over by then.
+After an outage, hundreds of clients come back to one channel, and each wants the events that it has missed.
+If each read the history from the broker, 500 clients with 1,000 events of 1 kB would read 500 MB, and hold as
+many copies. So the history that the first client reads is kept for a while, as a window. Each other client
+gets the part of it that comes after its own position, and the backend is only asked for newer events. All get
+the same objects, so each event is encoded once.
+
+For example, the first client comes back at event 100 and reads 101 to 600. The next one comes back at 350. It
+gets 351 to 600 from the window, and asks the backend only for what comes after 600.
+
+A history with events that were published with `history` or `max_age` is not shared, because they may have
+expired when the next client comes.
 """
 
 from __future__ import annotations
@@ -18,13 +25,13 @@ from ._outbox import Entry
 
 __all__ = ["Recalled", "Recent"]
 
-# Seconds after which a history that nobody has asked for is let go, and bytes of one that is kept at most.
+# The seconds after which a window that nobody has used is dropped, and the most bytes in a window.
 _KEPT: Final = 10.0
 _LARGEST: Final = 8_388_608
 
 
 class Recalled(NamedTuple):
-    """What `Backend.history` found, as entries for outboxes."""
+    """The result of `Backend.history`, as entries for outboxes."""
 
     entries: Sequence[Entry]
     ids: Sequence[str]
@@ -34,22 +41,32 @@ class Recalled(NamedTuple):
 
 
 class _Window:
-    """A part of a channel's history, without a hole, up to a position."""
+    """A part of a channel's history without holes, up to a position.
+
+    It serves clients whose position is in `places`: the position from which the window was read, if nothing
+    was missing after it, or the id of an event in the window. Ids are compared as text, with their time and
+    epoch, so a position of another epoch or branch is never among them.
+    """
 
     def __init__(self, since: str | None, found: Recalled) -> None:
         self.entries: list[Entry] = []
         self.size = 0
-        self.position = found.position
-        # By position, how many entries are not after it.
+        self.position = found.position  # where the window ends
+        # By position, the index of the first entry after it.
         self.places: dict[str, int] = {} if since is None else {since: 0}
         self.used_at = anyio.current_time()
         self._extend(found, 0)
 
     def takes(self, base: str, newer: Recalled) -> bool:
-        """Add what was found after the end that it had before; whether that could be done."""
+        """Extend the window by what was found after `base`, its end at that time. Returns whether it fits.
+
+        Several clients ask at the same time, and their answers may arrive in any order. So the window may
+        have grown since `base`.
+        """
         if newer.position in self.places:
-            return True  # somebody else was faster
+            return True  # another client's answer had all of this
         if self.position in newer.ids:
+            # Another client's answer had a part of this: add the rest.
             self._extend(newer, newer.ids.index(self.position) + 1)
         elif self.position == base:
             self._extend(newer, 0)
@@ -70,12 +87,12 @@ class _Window:
 
 
 class Recent:
-    """Histories that were asked for lately."""
+    """The windows of channels whose history was read lately."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._windows: dict[str, _Window] = {}
-        self._asking: dict[str, anyio.Event] = {}  # channels of which somebody asks for a history
+        self._asking: dict[str, anyio.Event] = {}  # by channel, set when the first read has ended
 
     async def history(self, name: str, *, last: int, since: str | None) -> Recalled:
         """See `Backend.history`."""
@@ -83,15 +100,20 @@ class Recent:
             return await self._ask(name, last, None)
         window = self._windows.get(name)
         if window is None or since not in window.places:
+            # The first client reads, and the others wait for it. If all of them read at once, there would be
+            # nothing to share when it is needed most.
             asking = self._asking.get(name)
             if asking is None:
                 return await self._first(name, since)
             await asking.wait()
             window = self._windows.get(name)
         if window is None or since not in window.places:
+            # The read has failed, or this position is older than the window: read without sharing.
             return await self._ask(name, 0, since)
         window.used_at = anyio.current_time()
-        # It is of the same life and branch as the position. Whether that is still so, this answer shows.
+        # The window has the events up to `base`. Ask for the rest even if there is none: the answer also
+        # shows whether the channel still is in the same epoch and branch. Without that, a window from before
+        # a failover would be handed out as if nothing had happened.
         base = window.position
         newer = await self._ask(name, 0, base)
         if not (newer.complete and newer.lasting) or not window.takes(base, newer):
@@ -102,12 +124,16 @@ class Recent:
         return Recalled(window.between(since, newer.position), (), True, newer.position)
 
     async def _first(self, name: str, since: str) -> Recalled:
+        """Read a history for a new window, while others wait for it."""
         asking = self._asking[name] = anyio.Event()
         try:
             found = await self._ask(name, 0, since)
         finally:
+            # The others run only after the next `await`, so they see the window that is made below.
             del self._asking[name]
             asking.set()
+        # If the history does not reach back to `since`, another client with the same position must not be
+        # served from the window: it would not get the gap.
         window = _Window(since if found.complete else None, found)
         if found.lasting and window.entries and window.size <= _LARGEST:
             self._windows[name] = window
@@ -123,7 +149,7 @@ class Recent:
             del self._windows[name]
 
     async def run(self) -> None:
-        """Let go what nobody asks for any more, for ever."""
+        """Drop windows that nobody uses any more, for ever."""
         while True:
             await anyio.sleep(_KEPT / 2)
             oldest = anyio.current_time() - _KEPT

@@ -1,11 +1,14 @@
-"""Who of this process is in which channels, and how the backend learns of it.
+"""The members of this process, and how their joins and leaves are sent to the backend.
 
-One task says it for the whole process, in batches: what has changed while a batch was under way is the next
-one. So joining costs a share of a round trip, however many join at once.
+One task sends them for the whole process, in batches. Changes that come while a batch is under way form the
+next batch. So a join costs a part of a round trip, however many join at once: with one request after the
+other, 2,000 joins would take 2,000 round trips.
 
-- Who joins waits until it has been said. If that fails, it has not joined.
-- Who leaves is said to have left until the backend knows it, whatever fails meanwhile.
-- Who is there is said again every third of the time for which it is believed.
+- A join waits until the backend has stored it. If that fails, the member has not joined.
+- A leave is sent until the backend has stored it, whatever fails meanwhile. Otherwise, others would see a
+  member that has left, until it expires.
+- All members are renewed after each third of the time in which they expire. So a single failed renewal does
+  not remove them.
 """
 
 from __future__ import annotations
@@ -24,19 +27,21 @@ __all__ = ["Roster"]
 
 logger: Final = logging.getLogger("lilya.websockets")
 
-# Seconds that leaving a block waits until it is known.
+# The seconds that leaving a block waits for the backend. The leave is sent after that, too.
 _PATIENCE: Final = 2.0
-# Seconds before a batch is tried again, if no other one comes: the first time, and the most.
+# The seconds before the next batch after a failure, if there is no new change: the first time, and at most.
 _RETRY: Final = (0.1, 5.0)
-# Members that are said to be there at once when nothing has changed. Whoever joins waits for no more.
+# The most members that are renewed in one request. A join that comes meanwhile waits for this request only.
 _PART: Final = 2_000
 
 
 class _Batch:
-    """What is said at once."""
+    """The changes that are sent together."""
 
     def __init__(self) -> None:
-        self.changes: dict[str, tuple[Member, bool]] = {}  # by member; whether it is there
+        # By the id of the member: the member, and whether it has joined. A later change of a member replaces
+        # an earlier one.
+        self.changes: dict[str, tuple[Member, bool]] = {}
         self.done = anyio.Event()
         self.error: Exception | None = None
 
@@ -45,9 +50,9 @@ class Roster:
     """The members of this process.
 
     Args:
-        backend: Where members are kept.
-        ttl: Seconds for which it is believed that a member is there.
-        watched: The channels in which others are of interest, too.
+        backend: Where members are stored.
+        ttl: The seconds after which a member expires if it is not renewed.
+        watched: Returns the channels whose joins and leaves are wanted in this process.
     """
 
     def __init__(self, backend: Backend, ttl: float, watched: Callable[[], set[str]]) -> None:
@@ -55,9 +60,9 @@ class Roster:
         self._ttl = ttl
         self._watched = watched
         self.members: dict[str, Member] = {}
-        """Who is there, by id."""
+        """The members that have joined or are joining, by id."""
         self._next = _Batch()
-        self._saying = _Batch()  # what is under way
+        self._saying = _Batch()  # the batch under way
         self._work = anyio.Event()
         self._failures = 0
         self._is_stopping = False
@@ -65,11 +70,11 @@ class Roster:
         self._ended = anyio.Event()
 
     def member(self, channel: str, info: str, key: str | None = None) -> Member:
-        """A new member of a channel, who is not there yet."""
+        """A new member of a channel, which has not joined yet."""
         return Member(channel, uuid4().hex, info, key)
 
     async def appear(self, members: Collection[Member]) -> None:
-        """Say that somebody is there, until `vanish`.
+        """Let members join, and renew them until `vanish`.
 
         Raises:
             Exception: What the backend raises.
@@ -81,12 +86,12 @@ class Roster:
             raise batch.error
 
     def forget(self, members: Collection[Member]) -> None:
-        """Do not say any more that somebody is there: after a while nobody believes it."""
+        """Do not renew members any more, so that they expire. No leave is sent."""
         for member in members:
             self.members.pop(member.id, None)
 
     async def vanish(self, members: Collection[Member]) -> None:
-        """Say that somebody is there no longer. Waits for a while until it is known, and never fails."""
+        """Let members leave. This waits for the backend for a while, and never raises an error."""
         self.forget(members)
         if members and not self._is_stopping:
             batch = self._change(members, False)
@@ -94,10 +99,12 @@ class Roster:
                 await batch.done.wait()
 
     async def stop(self) -> None:
-        """Say that nobody is there any longer, as long as the backend is there and goes on answering."""
+        """Let all members leave. This ends with the first request that fails: then the rest expires."""
         self._is_stopping = True
         self._scope.cancel()
         await self._ended.wait()
+        # Also the members of the batches that were not confirmed. Some of them may be stored, or may have
+        # left without the backend knowing it.
         changes = (*self._saying.changes.values(), *self._next.changes.values())
         everybody = list(({member.id: member for member, _ in changes} | self.members).values())
         self.members.clear()
@@ -119,7 +126,7 @@ class Roster:
         return self._next
 
     async def run(self) -> None:
-        """Say what there is to be said, until `stop`."""
+        """Send changes and renew members, until `stop`."""
         try:
             with self._scope:
                 await self._run()
@@ -129,8 +136,10 @@ class Roster:
     async def _run(self) -> None:
         interval = self._ttl / 3
         due = anyio.current_time() + interval
-        again: list[Member] = []  # to be said again
+        again: list[Member] = []  # the members that are still to be renewed in this round
         while True:
+            # Each turn sends the changes first, and then renews one part of the members. So a join waits for
+            # one part at most, even if a process has 100,000 members to renew.
             if not again and not self._next.changes:
                 with anyio.move_on_at(due):
                     await self._work.wait()
@@ -148,16 +157,19 @@ class Roster:
                 del again[:_PART]
 
     async def _say(self) -> None:
+        """Send one batch, and wake those who wait for it."""
         batch = self._saying
         leaving = [member for member, there in batch.changes.values() if not there]
         joining = [member for member, there in batch.changes.values() if there]
         try:
             if leaving:
                 await self._backend.vanish(leaving)
-                leaving = []
+                leaving = []  # if the joins fail now, the leaves need not be sent again
             if joining:
                 await self._backend.appear(joining, self._ttl)
         except Exception as error:
+            # Joins fail: their callers get the error, and leave. Leaves go into the next batch, unless it
+            # already has a newer change of the member.
             batch.error = error
             for member in leaving:
                 self._next.changes.setdefault(member.id, (member, False))
@@ -170,7 +182,8 @@ class Roster:
             batch.done.set()
 
     async def _repeat(self, members: list[Member], *, last: bool) -> None:
-        """Say again who is there, and in the end see who of the others does not."""
+        """Renew some members. After the last part of a round, remove expired members of other processes."""
+        # Some may have left since the round began. To renew them would make them join again.
         there = [member for member in members if member.id in self.members]
         try:
             if there:
@@ -186,7 +199,7 @@ class Roster:
             self._failures = 0
 
     async def _pause(self) -> None:
-        """Wait before the next batch, unless somebody else comes."""
+        """Wait before the next batch if there is something to send again. A new change ends the wait."""
         least, most = _RETRY
         delay = min(least * 2 ** min(self._failures, 16), most) * random.uniform(0.5, 1)
         self._failures += 1
