@@ -1,4 +1,4 @@
-"""A membership: a socket that has joined, and all of those of a process."""
+"""A membership, which is a socket that has joined channels; and all memberships of a process."""
 
 from __future__ import annotations
 
@@ -33,40 +33,41 @@ __all__ = ["Membership", "Memberships", "order_to_close"]
 
 logger: Final = logging.getLogger("lilya.websockets")
 
-# Seconds that the parts of leaving may take.
+# The seconds that each part of leaving may take.
 _LEAVING: Final = 1.0
-# Seconds after the end of a socket in which the body of its block may end by itself.
+# The seconds after the end of a socket in which the body of its block may end by itself. Then it is
+# cancelled.
 _GRACE: Final = 1.0
 
 Ended: TypeAlias = Literal["client", "closed", "full", "stopped", "failed", "left"]
 
 
 class Memberships:
-    """The sockets of a process that have joined: closing some of them, or all.
+    """The memberships of a process. Closes the sockets of some or all of them.
 
     Args:
-        run: Runs a task as long as the channels run.
+        run: Runs a task that ends with the channels.
     """
 
     def __init__(self, run: Callable[[Callable[[], Any]], None]) -> None:
         self._run = run
         self._those: dict[Membership, None] = {}
-        self._ended: list[Membership] = []  # whose sockets have ended since the task looked
+        self._ended: list[Membership] = []  # those whose sockets have ended, for `_cancel_bodies`
         self._has_ended: anyio.Event
 
     def start(self) -> None:
-        """Begin, or begin anew after the channels were stopped."""
+        """Start, also again after the channels were stopped."""
         self._those.clear()
         self._ended.clear()
         self._has_ended = anyio.Event()
         self._run(self._cancel_bodies)
 
     def add(self, membership: Membership) -> None:
-        """A socket is joining."""
+        """Add a socket that is joining."""
         self._those[membership] = None
 
     def remove(self, membership: Membership) -> None:
-        """A socket has left."""
+        """Remove a socket that has left."""
         self._those.pop(membership, None)
 
     async def close(
@@ -78,7 +79,7 @@ class Memberships:
         among: Sequence[Membership] | None = None,
         **pace: Any,
     ) -> None:
-        """Close sockets in batches, all or some, and end their blocks."""
+        """Close all sockets, or those of some memberships, in batches, and end their blocks."""
         those = list(self._those) if among is None else among
         for membership in those:
             membership._draining = why
@@ -87,7 +88,7 @@ class Memberships:
             membership._end(why)
 
     def obey(self, item: Event | Gap) -> None:
-        """Do what all processes are told to."""
+        """Carry out an event of `CONTROL`, see `order_to_close`."""
         if isinstance(item, Gap):
             logger.warning("sockets may have been told to be closed while the broker was away")
             return
@@ -103,16 +104,17 @@ class Memberships:
             self._run(partial(self.close, code, reason, why="closed", among=those))
 
     def cancel_soon(self, membership: Membership) -> None:
-        """Cancel a body whose socket has ended, if it has not ended by itself in a second.
+        """Cancel a body whose socket has ended, if it has not ended by itself a second later.
 
-        A server may tell the end in a callback, outside of any task, where AnyIO knows neither the time nor
-        how to start a task. So one task does that for all of them.
+        A server may report the end in a callback, outside of any task. There, AnyIO can neither tell the time
+        nor start a task. So one task does this for all sockets.
         """
         self._ended.append(membership)
         self._has_ended.set()
 
     async def _cancel_bodies(self) -> None:
-        leaving: deque[tuple[float, Membership]] = deque()
+        """Cancel each body that still runs `_GRACE` seconds after its socket has ended, for ever."""
+        leaving: deque[tuple[float, Membership]] = deque()  # with the time of each, the earliest first
         while True:
             now = anyio.current_time()
             while leaving and leaving[0][0] <= now:
@@ -125,7 +127,7 @@ class Memberships:
 
 
 def order_to_close(channel: str, member: str | Mapping[str, Any] | None, code: int, reason: str) -> str:
-    """What all processes are told, to close the sockets of a channel; see `Memberships.obey`."""
+    """The event of `CONTROL` that has all processes close sockets of a channel; see `Memberships.obey`."""
     order = {"close": channel, "code": code, "reason": reason}
     if member is not None:
         order["member"] = member if isinstance(member, str) else dict(member)
@@ -133,13 +135,16 @@ def order_to_close(channel: str, member: str | Mapping[str, Any] | None, code: i
 
 
 def data_of(item: Item) -> str | bytes | None:
-    """How sockets are sent an item unless something else is asked for: an event's data, and nothing else."""
+    """The message for an item, without an `encode` of the app: an event's data, or nothing."""
     return item.data if type(item) is Event else None
 
 
 @lru_cache(maxsize=256)
 def encode_for(typed: Typed | None) -> Encode:
-    """How sockets are sent an item unless something else is asked for: one function for all of a type."""
+    """The function that makes the messages for sockets without an `encode` of the app.
+
+    It is the same function for all sockets of a type, so that each item is encoded once for all of them.
+    """
     if typed is None or typed.is_json_text:
         return data_of
 
@@ -151,14 +156,16 @@ def encode_for(typed: Typed | None) -> Encode:
 
 
 class _Outbox(SocketOutbox):
-    """What waits for the socket of a membership."""
+    """The outbox of a membership's socket."""
 
     __slots__ = ("hub", "owner")
 
     def __init__(self, hub: Hub, owner: Membership, *options: Any) -> None:
         super().__init__(*options)
         self.hub = hub
-        self.owner: Membership | None = owner  # until the block was left: no circle stays behind
+        # `None` after the block was left. Otherwise, the two would refer to each other, and wait for the
+        # garbage collector.
+        self.owner: Membership | None = owner
 
     def arrived(self) -> None:
         self.hub.writers.put(self)
@@ -299,7 +306,7 @@ class Membership(AsyncIterator["Gap | Dropped"]):
         hub.check("join")
         self.websocket._check_open("join")
         self._used = True
-        self._body = anyio.CancelScope()  # here, because it belongs to an event loop
+        self._body = anyio.CancelScope()  # not in `__init__`, because it belongs to an event loop
         hub.writers.entered(outbox, self._encode)
         self._memberships.add(self)
         try:
@@ -329,7 +336,7 @@ class Membership(AsyncIterator["Gap | Dropped"]):
     ) -> bool:
         self._cancels = False
         self.websocket._tell_no_more(self._end_of_socket)
-        if isinstance(exc, GeneratorExit):  # thrown away: there is no `await` any more
+        if isinstance(exc, GeneratorExit):  # the coroutine is garbage-collected: nothing can be awaited
             self._stop("left")
             self._outbox.owner = None
             self._hub.writers.left()
@@ -355,6 +362,8 @@ class Membership(AsyncIterator["Gap | Dropped"]):
             return exc is not None
         if rest is exc:
             return False
+        # `raise` would set `exc` as the context, and a traceback would show the disconnects that were
+        # removed. The names are deleted so that no reference cycle keeps the exceptions alive.
         context = rest.__context__
         try:
             raise rest
@@ -363,11 +372,11 @@ class Membership(AsyncIterator["Gap | Dropped"]):
             del rest, exc, context
 
     async def _leave(self) -> None:
-        """Stop forwarding, tell the others, and close if it was the channels that have ended it."""
+        """Stop forwarding, let the members leave, and close the socket if its outbox was full."""
         full = self.ended == "full"
         self._stop("left")
         self._hub.writers.left()
-        # Not to be interrupted, but each part has its limit.
+        # A cancellation must not interrupt this. Each part has a time limit.
         with anyio.CancelScope(shield=True):
             await self._outbox.release(_LEAVING)
             self._outbox.owner = None
@@ -383,12 +392,15 @@ class Membership(AsyncIterator["Gap | Dropped"]):
             try:
                 await self.websocket.close(code, reason)
             except WebSocketRuntimeError:
-                pass  # it has ended otherwise meanwhile
+                pass  # it was closed meanwhile
             except Exception as error:
                 logger.warning("the server refused to close", exc_info=error)
 
     def _without_the_end(self, failure: BaseException | None, ended: str | None) -> BaseException | None:
-        """What remains of an exception without the news that this socket has ended."""
+        """What is left of an exception, or of a group of them, without the disconnects of this socket.
+
+        The end of the socket is an expected way to leave the block, so it is not raised.
+        """
         if isinstance(failure, BaseExceptionGroup):
             ends, others = failure.split(lambda error: self._tells_the_end(error, ended))
             rest: BaseException | None = failure if ends is None else others
@@ -396,19 +408,22 @@ class Membership(AsyncIterator["Gap | Dropped"]):
         return None if failure is None or self._tells_the_end(failure, ended) else failure
 
     def _tells_the_end(self, error: BaseException, ended: str | None) -> bool:
+        """Whether an exception only says that this socket has ended, without a mistake of the app."""
         if self.websocket.close_code is None or not self.websocket._is_told_by(error):
-            return False  # of another socket
-        # Used after a `close()` of the app's own: that is a bug, and no end that came by surprise.
+            return False  # it is about something else, for example another socket
+        # `WebSocketClosed` means that the app has used the socket after it was closed. If the app itself has
+        # closed it, that is a bug, and it is raised. If the channels or the client did, the app could not
+        # know.
         return (
             self._draining is not None
             or ended in ("full", "stopped", "client")
             or not isinstance(error, WebSocketClosed)
         )
 
-    # What the client misses
+    # What the client is missing
 
     async def __anext__(self) -> Gap | Dropped:
-        """What the client is missing next. Cancelling it loses nothing."""
+        """The next gap or drop. Cancelling it loses nothing."""
         if not self._used:
             raise WebSocketRuntimeError(
                 "cannot iterate: enter the block first, `async with channels.join(...)`"
@@ -429,22 +444,22 @@ class Membership(AsyncIterator["Gap | Dropped"]):
             self._told.set()
             self._told = None
 
-    # What its outbox tells
+    # Called by the outbox
 
     def _tell_dropped(self, count: int) -> None:
-        """So many were dropped."""
+        """Note that events were dropped."""
         self._untold += count
         self._tell()
         report_dropped(self.websocket, count)
 
     def _tell_gap(self, gap: Gap) -> None:
-        """The client has come to a gap."""
+        """Note that a gap was reached. Gaps of a channel that nobody has asked for are merged into one."""
         before = self._untold_gaps.get(gap.channel)
         self._untold_gaps[gap.channel] = gap if before is None else Gap(gap.channel, before.since, gap.id)
         self._tell()
 
     def _fail(self, error: Exception) -> None:
-        """A message could not be sent."""
+        """End the membership, because a message could not be sent."""
         if isinstance(error, WebSocketDisconnect):
             own = isinstance(error, WebSocketClosed) and self.websocket.closed_by == "server"
             self._stop(self._draining or ("closed" if own else "client"))
@@ -458,9 +473,9 @@ class Membership(AsyncIterator["Gap | Dropped"]):
     # The end
 
     def _end_of_socket(self) -> None:
-        """The conversation has ended, while the body was somewhere."""
+        """End the membership, because the socket has ended. The body may be waiting for anything."""
         if self._draining or self.websocket._ended_by_app:
-            return  # the closer knows
+            return  # whoever has closed it ends the membership
         self._stop("closed" if self.websocket.closed_by == "server" else "client")
         self._let_go()
 
@@ -469,18 +484,18 @@ class Membership(AsyncIterator["Gap | Dropped"]):
             self._memberships.cancel_soon(self)
 
     def _cancel_body(self) -> None:
-        """End the body, unless it is about to be told of the end itself."""
+        """Cancel the body, unless it is receiving: then the receive raises an exception by itself."""
         if self._cancels and not self.websocket._is_receiving:
             self._body.cancel()
 
     def _end(self, why: Literal["full", "stopped", "closed"]) -> None:
-        """The channels end it."""
+        """End the membership and its body, on behalf of the channels."""
         self._stop(why)
         self._body.cancel()
 
     def _stop(self, why: Ended) -> None:
-        """Nothing is forwarded any more."""
-        self._memberships.remove(self)  # also if joining failed, and the outbox was taken away by that
+        """Stop forwarding. Only the first reason counts."""
+        self._memberships.remove(self)  # before the check: a failed join has detached the outbox already
         if self._outbox.over:
             return
         self.ended = why
@@ -489,7 +504,7 @@ class Membership(AsyncIterator["Gap | Dropped"]):
         self._tell()
 
     def _answers_to(self, name: Any, member: Any) -> bool:
-        """Whether it has joined a channel, as this member or with such an info if one is asked for."""
+        """Whether it has joined a channel, with this member id or with these values in the info, if given."""
         if name not in self._names:
             return False
         if member is None:

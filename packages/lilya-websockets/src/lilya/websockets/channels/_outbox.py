@@ -1,6 +1,7 @@
-"""What waits for one receiver, within bounds, and what happens when they are reached.
+"""The items that wait for one receiver, the limits of this, and what happens when they are reached.
 
-Nothing here awaits. `put` is called once for every receiver of every event: what it costs, a broadcast costs.
+Nothing here awaits. `put` is called for each receiver of each event, so its cost is most of the cost of a
+broadcast.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Presence:
         kind, id = told["type"], told["id"]
         if kind not in ("join", "leave") or not isinstance(id, str):
             raise ValueError(f"neither a join nor a leave: {str(event.data)[:80]}")
-        # Processes from before there were keys tell neither.
+        # Events of versions without `key` have neither of the two.
         key, sockets = told.get("key"), told.get("sockets", int(kind == "join"))
         if not (key is None or isinstance(key, str)) or not isinstance(sockets, int):
             raise ValueError(f"neither a key nor a count: {str(event.data)[:80]}")
@@ -85,13 +86,14 @@ class Presence:
 
 
 Item: TypeAlias = Event | Gap | Dropped | Presence
-"""What a receiver is given."""
+"""What a receiver can get."""
 
 Encode: TypeAlias = Callable[[Any], "str | bytes | None"]
-"""Makes a message for sockets of an item; `None` if there is to be none."""
+"""Returns the message for an item, or `None` for no message."""
 
 Form: TypeAlias = tuple[Encode, tuple[str, ...]]
-"""What makes the messages of some sockets the same: how they are encoded, and the server's extensions."""
+"""How messages are made for a socket: the encoder, and the ASGI extensions. Sockets with equal forms get the
+same messages."""
 
 
 class OutboxFull(ChannelsError):
@@ -114,14 +116,14 @@ class OutboxFull(ChannelsError):
 
 
 class Entry:
-    """An item in an outbox; the same object in all of them."""
+    """An item in outboxes. All outboxes with the item have the same object."""
 
     __slots__ = ("_messages", "item", "size", "source")
 
     def __init__(self, item: Item, size: int = 0, source: Event | Gap | None = None) -> None:
         self.item = item
         self.size = size
-        self.source = source  # what the backend has given; `None` if this is of the outbox itself
+        self.source = source  # the item that the backend has returned; `None` if it was added in this process
         self._messages: dict[Encode, PreparedMessage | None] | None = None
 
     @classmethod
@@ -131,7 +133,7 @@ class Entry:
         return cls(event, size, event)
 
     def message_for(self, form: Form) -> dict[str, Any] | None:
-        """The message of this item for some sockets. It is encoded once for all who encode it alike."""
+        """The message for sockets with a form. The item is encoded once for each encoder."""
         encode, extensions = form
         if self._messages is None:
             self._messages = {}
@@ -143,12 +145,12 @@ class Entry:
 
 
 class Outbox:
-    """What waits for one receiver.
+    """The items that wait for one receiver.
 
     Args:
         policy: What to do when it is full.
-        max_messages: Events that may wait, at least 1.
-        max_bytes: Bytes of their data that may wait. One event alone may have more.
+        max_messages: The most items that may wait, at least 1.
+        max_bytes: The most bytes of data that may wait. A single event may have more.
     """
 
     __slots__ = (
@@ -172,22 +174,23 @@ class Outbox:
         self.policy = policy
         self.max_messages = max_messages
         self.max_bytes = max_bytes
-        # Of the history, and before all others. It was asked for, and has no part in the bounds.
+        # The events of the history, which come before all others. The receiver has asked for them, so they do
+        # not count towards the limits: otherwise, a long history would close a socket before it starts.
         self.backlog: deque[Entry] = deque()
         self.entries: deque[Entry] = deque()
-        self.held = 0  # bytes in the entries
-        self.idle = False  # somebody waits to be told of the next entry
-        self.more = False  # something may wait; if not, nothing does, and that is cheaper to see here
-        self.over = False  # nothing is put into it any more
-        # What publishers exclude it by: one that is nobody else's, and one of the app's choice.
+        self.held = 0  # the bytes in `entries`
+        self.idle = False  # the owner waits, and `arrived` is to be called for the next entry
+        self.more = False  # if false, nothing waits: one flag is cheaper to check than two deques
+        self.over = False  # detached: nothing is put into it any more
+        # The two values by which publishers can exclude it: a unique id, and a key that the app has chosen.
         self.id = f"\0{uuid4().hex}"
         self.key: str | None = None
-        self.by_key = False  # of joins and leaves it gets only those of persons
+        self.by_key = False  # it gets only the joins and leaves of persons
         self.dropped = 0
         self.sent = 0
 
     def takes(self, item: Item) -> bool:
-        """Whether an item is for this one."""
+        """Whether an item is for this receiver."""
         if isinstance(item, Presence):
             return not self.by_key or item.of_person
         exclude = item.exclude if isinstance(item, Event) else None
@@ -195,11 +198,11 @@ class Outbox:
 
     @property
     def pending(self) -> int:
-        """Events that wait."""
+        """The number of items that wait."""
         return len(self.backlog) + len(self.entries)
 
     def put(self, entry: Entry) -> None:
-        """Append an entry, or do what the policy says."""
+        """Append an entry, or apply the policy if it does not fit. An empty outbox takes any entry."""
         entries = self.entries
         if (
             (len(entries) >= self.max_messages or self.held + entry.size > self.max_bytes)
@@ -215,7 +218,7 @@ class Outbox:
             self.arrived()
 
     def take(self) -> Entry | None:
-        """The next entry. If there is none, `arrived` is called when there is."""
+        """The next entry. If there is none, `arrived` is called for the next one."""
         if self.backlog:
             return self.backlog.popleft()
         if self.entries:
@@ -227,20 +230,20 @@ class Outbox:
         return None
 
     def clear(self) -> None:
-        """Drop what waits."""
+        """Drop all items that wait."""
         self.dropped += self.pending
         self.backlog.clear()
         self.entries.clear()
         self.held = 0
 
     def _makes_room(self, entry: Entry) -> bool:
-        """Whether an entry that does not fit can be appended now."""
+        """Apply the policy. Returns whether the entry that did not fit can be appended now."""
         entries = self.entries
         if self.policy == "close":
             self.full()
             return False
         if self.policy == "drop_newest":
-            # Where the hole is, one entry more says so; it has no bytes.
+            # One extra entry marks the place of the dropped events. It counts them, and has no bytes.
             last = entries[-1]
             if isinstance(last.item, Dropped):
                 last.item = Dropped(last.item.count + 1)
@@ -248,6 +251,8 @@ class Outbox:
                 entries.append(Entry(Dropped(1)))
             self._count(1)
             return False
+        # `drop_oldest`: the mark is the first entry. Take it out, drop events until the new one fits, and put
+        # back a mark with the new count.
         count = 0
         if isinstance(entries[0].item, Dropped):
             count = entries.popleft().item.count  # type: ignore[union-attr]  # just looked at
@@ -264,29 +269,29 @@ class Outbox:
         self.dropped += count
         self.lost(count)
 
-    # For the owner.
+    # Overridden by subclasses
 
     def arrived(self) -> None:
-        """There is an entry, and somebody waits for it."""
+        """React to the entry that the owner waits for."""
 
     def full(self) -> None:
-        """It is full, and the policy is to close."""
+        """React to a full outbox if the policy is to close."""
 
     def lost(self, count: int) -> None:
-        """So many were dropped."""
+        """React to dropped events."""
 
     def stopped(self) -> None:
-        """The channels were stopped."""
+        """React to the stop of the channels."""
 
 
 _POLICIES: Final = get_args(Policy)
 
 
 def checked_policy(policy: object) -> Policy:
-    """The policy of an outbox.
+    """Check the name of a policy.
 
     Raises:
-        ValueError: There is none of this name.
+        ValueError: There is no such policy.
     """
     if policy not in _POLICIES:
         raise ValueError(f"a policy is one of {', '.join(map(repr, _POLICIES))}, got {policy!r}")

@@ -1,4 +1,4 @@
-"""A subscription: what your own code receives, by iterating."""
+"""A subscription: your own code receives events by iterating."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from ._outbox import Item, Outbox, OutboxFull, Policy
 
 __all__ = ["Subscription"]
 
-# Items in a row after which an iteration lets everybody else on the event loop have a turn. More than the
-# reader hands out between two turns: who takes them as fast as they come must not be behind for that.
+# The number of items after which an iteration gives the other tasks on the event loop a turn. The reader
+# hands out fewer items between two turns. Otherwise, a receiver that takes each item at once could still fall
+# behind.
 _TURN: Final = 128
 
 
 class _Outbox(Outbox):
-    """What waits for a subscription."""
+    """The outbox of a subscription."""
 
     __slots__ = ("arrival", "ended", "hub")
 
     def __init__(self, hub: Hub, policy: Policy, max_messages: int, max_bytes: int) -> None:
         super().__init__(policy, max_messages, max_bytes)
         self.hub = hub
-        self.arrival: anyio.Event | None = None  # somebody waits
+        self.arrival: anyio.Event | None = None  # while an iteration waits
         self.ended: Literal["full", "stopped", "left"] | None = None
 
     def arrived(self) -> None:
@@ -91,7 +92,7 @@ class Subscription(AsyncIterator[Item]):
         self._outbox.by_key = presence == "keys"
         self._used = False
         self._waiting = False
-        self._row = 0  # items that were taken without a turn for the others
+        self._row = 0  # the number of items since the last turn of other tasks
         self.positions = {}
 
     @property

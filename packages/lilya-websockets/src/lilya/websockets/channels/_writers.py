@@ -1,13 +1,17 @@
-"""Sending to sockets: as many tasks as there are sends that wait, and no more.
+"""Sending to sockets, with as many tasks as there are sends that wait, and no more.
 
-A task for each socket would have to be woken for each message, and that costs more than most sends: servers
-take a message at once unless the client does not read. Here one task, a writer, goes through all sockets of
-an event, one after the other, and sends to those that wait for nothing else; for the others it is put in
-their outboxes. Before each send it has another writer woken. If the send is done at once, that one finds
-nothing to do. If it has to wait, the other goes on with the rest, and this one is the writer of the slow
-socket, for as long as that takes.
+A task for each socket would have to be woken for each message. That costs more than most sends, because
+servers take a message at once unless the client does not read. Here, one task, a writer, goes through all
+sockets of an event, one after the other. It sends to each socket that is idle. If a socket is still busy with
+an earlier message, the event goes into its outbox.
 
-So a slow socket keeps nobody waiting, and a fast one costs no task.
+Before a send, a writer wakes another one. If the send ends at once, the other one finds nothing to do. If the
+send has to wait, the other one continues with the next sockets, and the first stays with the slow socket for
+as long as that takes. So a slow socket delays nobody, and a fast one costs no task.
+
+For example, an event goes to 1,000 sockets, and the client of number 3 does not read. Writer A sends to 1 and
+2, wakes writer B, and hangs in the send to 3. B sends to the sockets from 4 on. When client 3 reads again, A
+sends what is in the outbox of 3, and is free.
 """
 
 from __future__ import annotations
@@ -25,16 +29,16 @@ from ._outbox import Encode, Entry, Form, Outbox, Policy
 
 __all__ = ["SocketOutbox", "Writers"]
 
-# Sends in a row after which everybody else on the event loop gets a turn.
+# The number of sends after which the other tasks on the event loop get a turn.
 _TURN: Final = 250
 
 
 class SocketOutbox(Outbox):
-    """What waits for a socket. The writers empty it.
+    """The outbox of a socket, which the writers empty.
 
     Args:
         websocket: The socket.
-        policy: See `Outbox`, as the others.
+        policy: See `Outbox`, as for the others.
     """
 
     __slots__ = ("form", "released", "websocket", "writing")
@@ -44,11 +48,11 @@ class SocketOutbox(Outbox):
         self.websocket = websocket
         self.form: Form
         """Equal for all sockets that get the same messages, and the same object for most."""
-        self.writing: anyio.CancelScope | None = None  # that of a writer that sends to it
-        self.released: anyio.Event | None = None  # leaving waits for the send that is under way
+        self.writing: anyio.CancelScope | None = None  # the scope of the writer that is sending to it
+        self.released: anyio.Event | None = None  # set by that writer when it has stopped, for `release`
 
     async def release(self, seconds: float) -> None:
-        """Interrupt the send that is under way, and wait for so long until its writer has let go."""
+        """Cancel a send that is under way, and wait until its writer has stopped, for so many seconds."""
         if self.writing is not None:
             self.released = anyio.Event()
             self.writing.cancel()
@@ -58,14 +62,14 @@ class SocketOutbox(Outbox):
     # For the owner.
 
     def missed(self, gap: Gap) -> None:
-        """The client has come to a gap."""
+        """React to a gap in what the client gets."""
 
     def failed(self, error: Exception) -> None:
-        """A message could not be sent."""
+        """React to a message that could not be sent."""
 
 
 class Writers:
-    """The tasks that send.
+    """The tasks that send, see above.
 
     Args:
         start: Starts a task.
@@ -74,19 +78,20 @@ class Writers:
     def __init__(self, start: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]) -> None:
         self._start = start
         self.ready: deque[tuple[Entry | None, Iterator[SocketOutbox]]] = deque()
-        """What is to be done: an entry for some sockets, or for each of them what is in its outbox."""
-        self._idle: list[anyio.Event] = []
-        self._coming = False  # a writer was woken, and did not run yet
+        """The work: an entry for some sockets, or, with `None`, for each of them what is in its outbox."""
+        self._idle: list[anyio.Event] = []  # one for each writer without work, set to wake it
+        self._coming = False  # a writer was woken or started, and has not run yet
         self._emptied: anyio.Event | None = None
         self.sockets = 0
-        """How many there are: one writer more than that may stay, to be there while all send, or none."""
+        """The number of sockets. One writer more may stay: while all sockets wait, it takes new work."""
         self._form: Form | None = None
 
     def entered(self, outbox: SocketOutbox, encode: Encode) -> None:
-        """There is a socket more, whose messages are made by a function."""
+        """Add a socket. `encode` makes its messages."""
         self.sockets += 1
         extensions = (PREPARED,) if PREPARED in (outbox.websocket.scope.get("extensions") or ()) else ()
         form = (encode, extensions)
+        # Give sockets that join in a row the same object, so that `_work` can compare by identity.
         if self._form != form:
             self._form = form
         outbox.form = self._form
@@ -96,7 +101,7 @@ class Writers:
         self.ready.append((None, iter((outbox,))))
 
     def wake(self) -> None:
-        """See that there is somebody who sends, after something was put in `ready`."""
+        """Make sure that a writer runs, after something was put into `ready`."""
         if self.ready and not self._coming:
             self._call()
 
@@ -108,39 +113,49 @@ class Writers:
             self._start(self._run)
 
     async def turn(self) -> None:
-        """Wait until each socket has begun to send, or has it in its outbox; for one task at a time."""
+        """Wait until `ready` is empty: all events are being sent, or are in outboxes. For one task only."""
         while self.ready:
             self._emptied = anyio.Event()
             await self._emptied.wait()
 
     def left(self) -> None:
-        """A socket has gone, and a writer with it if there are too many."""
+        """Remove a socket, and end the idle writers that are no longer needed."""
         self.sockets -= 1
         while len(self._idle) > self._staying:
-            self._idle.pop().set()
+            self._idle.pop().set()  # it finds nothing to do, and too many others, and ends
 
     @property
     def _staying(self) -> int:
+        """The most writers that may stay idle."""
         return self.sockets + 1 if self.sockets else 0
 
     async def _run(self) -> None:
         self._coming = False
         scope = None
-        # Cancelled alone, a writer goes on with the next socket.
+        # A socket that leaves cancels only the send to it, see `release`. The writer continues in a new
+        # scope.
         while scope is None or scope.cancel_called:
             with anyio.CancelScope() as scope:
                 await self._work(scope)
 
     async def _work(self, scope: anyio.CancelScope) -> None:
+        """Take work from `ready` until this writer is cancelled or is no longer needed.
+
+        Several writers take from the same work. Between two `await`s, only one of them runs, so no lock is
+        needed. But during a send, everything may change: others may empty `ready`, and the socket may leave.
+        """
         sends = 0
+        # The last message, because the next socket usually gets the same.
         last: Entry | None = None
         form: Form | None = None
         message: dict[str, Any] | None = None
-        # By a socket that leaves. Not asked of the scope each time: that costs as much as a tenth of a send.
+        # Whether a socket that leaves has cancelled this writer. Read from the scope only where that is
+        # possible: to read it for each send would cost a tenth of a send.
         cancelled = False
         while not scope.cancel_called:
             if not self.ready or sends >= _TURN:
-                # Another one goes on, when everybody else on the event loop had a turn.
+                # Wake another writer, which continues if there is work left. It runs after the other tasks on
+                # the event loop had a turn. This writer becomes idle, or ends if there are enough.
                 self.wake()
                 if len(self._idle) >= self._staying:
                     return
@@ -152,14 +167,16 @@ class Writers:
                 continue
             batch = self.ready[0]
             entry, sockets = batch
-            # Whoever takes over goes on with the same iterator. So each socket is visited once, and in the
-            # order of the batches.
+            # All writers use the same iterator. When this one hangs in a send, another one continues with the
+            # next socket. So each socket is visited once, and gets its events in order.
             for socket in sockets:
                 if socket.over:
                     continue
                 if entry is not None and not socket.idle:
+                    # Another writer is sending to it. That one takes this entry from the outbox later.
                     socket.put(entry)
                     continue
+                # Nobody else sends to it until it is idle again. From here on, its events go into its outbox.
                 socket.idle = False
                 current = entry if entry is not None else socket.take()
                 error: Exception | None = None
@@ -167,7 +184,7 @@ class Writers:
                 websocket = socket.websocket
                 try:
                     while current is not None:
-                        # The socket before had the same, as a rule.
+                        # Usually, the socket before had the same entry and the same form.
                         if current is not last or socket.form is not form:
                             last, form = current, socket.form
                             message = current.message_for(form)
@@ -175,13 +192,14 @@ class Writers:
                                 last = None
                                 socket.missed(current.item)
                         if message is not None:
-                            # If this send has to wait, somebody must be there for the others.
+                            # If this send has to wait, another writer must serve the other sockets. Wake it
+                            # now: once the send waits, this writer cannot do it any more.
                             if not self._coming:
                                 self._call()
-                            # What `send_prepared` does, less a coroutine.
+                            # The same as `send_prepared`, without its coroutine.
                             failure: Exception | None = None
                             try:
-                                # Servers and middleware may change what they get.
+                                # A copy, because servers and middleware may change the message.
                                 await websocket._send_now(message.copy())
                             except Exception as raised:
                                 failure = raised
@@ -193,7 +211,9 @@ class Writers:
                             socket.idle = True
                             current = None
                         elif sends >= _TURN:
-                            self.ready.appendleft((None, iter((socket,))))  # before what is newer
+                            # A turn for the others. The rest of this outbox comes first after it, because it
+                            # is older than the work in `ready`.
+                            self.ready.appendleft((None, iter((socket,))))
                             break
                         else:
                             current = socket.take()
@@ -210,6 +230,7 @@ class Writers:
                 if cancelled or sends >= _TURN:
                     break
             else:
+                # All sockets of the batch were visited. Another writer may have removed it already.
                 if self.ready and self.ready[0] is batch:
                     self.ready.popleft()
                     if not self.ready and self._emptied is not None:
