@@ -1,8 +1,9 @@
-"""What a channel is called at a Redis server.
+"""The names of a channel's keys, and of its pub/sub channel, on a Redis server.
 
-Keys hold the channel's name percent-encoded: no name can leave its place, and the braces around it put all
-keys of one channel into one slot of a cluster. What its events are pushed on has the number of the database
-in its name, because pushes know no databases.
+In a key, the channel's name is percent-encoded, so no name can reach the keys of another channel. The braces
+around it put all keys of a channel into one slot of a cluster, as scripts need it. Pub/sub ignores the number
+of the database. So the pub/sub channel has this number in its name: otherwise, apps in two databases would
+receive each other's events.
 """
 
 from __future__ import annotations
@@ -35,29 +36,32 @@ class Keys:
         self._prefix = quote(prefix, safe="")
         self.in_cluster = in_cluster
         self._scripts = SHARDED if in_cluster else SCRIPTS
-        self._tags: dict[int, str] = {}  # by slot, as far as they are found
+        self._tags: dict[int, str] = {}  # by slot, those that `_tag_of` has found
         self._numbers = itertools.count()
         self.publish = b"SPUBLISH" if in_cluster else b"PUBLISH"
         """The command that pushes."""
         self.push = b":push:%d" % database
-        """What follows the key of a channel's events in the name of what they are pushed on."""
+        """The end of the name of a pub/sub channel. Before it is the key of the channel's events."""
         self.of = functools.lru_cache(maxsize=_MOST)(self._of)
-        """The keys of a channel's events and of its state."""
+        """Returns the keys of a channel's events and of its state."""
 
     def slot_of(self, key: bytes) -> int:
-        """The slot of one of these keys. There is one if there is no cluster."""
+        """The slot of a key; 0 if there is no cluster."""
         return slot_of(key) if self.in_cluster else 0
 
     def memory_of(self, slot: int) -> bytes:
-        """The key that only tells which memory a slot is in.
+        """The key with the id of the memory that a slot is in.
 
-        In a cluster each slot has its own, because each can lose its memory alone. The name of one is as that
-        of a channel that is called by a number and is in the slot.
+        In a cluster, each slot has such a key, because each slot can lose its data alone. The key must itself
+        be in the slot. So it has the name of a channel that is called by a number and is in this slot.
         """
         tag = self._tag_of(slot) if self.in_cluster else ""
         return self._of(tag)[0] + b":memory"
 
     def _tag_of(self, slot: int) -> str:
+        """A number, as text, for which a channel with this name is in a slot."""
+        # Try numbers until one is in the slot, and remember the slots of the others. The first part of the
+        # key is always the same, so its checksum is computed once.
         begun = crc_hqx(self.pattern.encode()[1:], 0)
         while slot not in self._tags:
             tag = f"{next(self._numbers):x}"
@@ -65,7 +69,7 @@ class Keys:
         return self._tags[slot]
 
     def together(self, those: list[T], slot: Callable[[T], int]) -> Iterable[list[T]]:
-        """Those that one command can be about."""
+        """Group items by slot, because all keys of a command must be in one slot."""
         by_slot: dict[int, list[T]] = {}
         for each in those:
             by_slot.setdefault(slot(each), []).append(each)
@@ -73,17 +77,17 @@ class Keys:
 
     @property
     def probe(self) -> bytes:
-        """Something that a process may push to and that nobody listens to."""
+        """The name of a pub/sub channel without listeners, to check whether the user may push."""
         return self.pushed("") + b":probe"
 
     @property
     def pattern(self) -> str:
-        """What the names of all keys and pushes begin with."""
+        """The start of all keys, and of the names of all pub/sub channels."""
         return f"{{{self._prefix}:"
 
     @property
     def any_state(self) -> bytes:
-        """What all keys of states match, in the language of Redis for that."""
+        """The glob-style pattern for `SCAN` that matches the keys of all states."""
         return re.sub(r"([\\*?\[\]^])", r"\\\1", self.pattern).encode() + b"*}:state"
 
     def channel_of(self, state: bytes) -> str:
@@ -91,20 +95,20 @@ class Keys:
         return unquote(state.decode()[len(self.pattern) : -len("}:state")])
 
     def pushed(self, channel: str) -> bytes:
-        """What a channel's events are pushed on."""
+        """The name of the pub/sub channel on which a channel's events are pushed."""
         return self._of(channel)[0] + self.push
 
     def once(self, channel: str, key: str) -> bytes:
-        """What holds the id of the event that was published with an idempotency key."""
+        """The key with the id of the event that was published with an idempotency key."""
         return self._of(channel)[0] + b":once:" + quote(key, safe="").encode()
 
     @property
     def scripts(self) -> Collection[Script]:
-        """All of them."""
+        """All scripts."""
         return self._scripts.values()
 
     def source(self, name: str) -> bytes:
-        """What a script is made of."""
+        """The source of a script."""
         return self._scripts[name].source
 
     def script(self, name: str, keys: Sequence[bytes], *arguments: bytes) -> tuple[bytes, ...]:
@@ -118,10 +122,10 @@ class Keys:
 
 
 def slot_of(key: bytes) -> int:
-    """The slot of a key in a cluster, by what is in its first braces."""
+    """The slot of a key in a cluster. It depends only on the text in the first braces."""
     return crc_hqx(key[key.index(b"{") + 1 : key.index(b"}")], 0) % SLOTS
 
 
 def epoch() -> bytes:
-    """What a channel takes for its epoch if it begins one."""
+    """A random epoch, for a channel that starts a new one."""
     return b"%08x" % random.getrandbits(32)

@@ -1,4 +1,4 @@
-"""Where channels are on Redis, by a URL or by a client: one server, one that sentinels name, or a cluster."""
+"""Where the Redis of a URL or a client is: one server, one that sentinels name, or a cluster."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _EXPECTED: Final = (
     "redis://user:password@host:port/db, rediss://… or unix:///path; "
     "redis+sentinel://host:port,host:port/service/db; or redis+cluster://host:port,host:port"
 )
-# The ports that are meant where a URL names none.
+# The ports of URLs that name none.
 _PORTS: Final[dict[Kind, int]] = {"server": 6379, "sentinel": 26379, "cluster": 6379}
 # The oldest redis-py with which no test lost an event while slots moved; 5.0.1 did.
 _FOR_A_CLUSTER: Final = (5, 2, 1)
-# Options of a URL that are for sentinels: what they are called there, and in a connection.
+# The options of a URL that are for sentinels: their names there, and as arguments of a connection.
 _OF_SENTINELS: Final = {"sentinel_username": "username", "sentinel_password": "password"}
 
 
 def _version() -> tuple[int, ...]:
-    """That of redis-py, as far as it is numbers: of `8.1.0b2`, 8 and 1."""
+    """The version of redis-py, without parts that are not numbers: `8.1.0b2` gives 8 and 1."""
     parts = redis.__version__.split(".")
     return tuple(int(part) for part in parts[:3] if part.isdecimal())
 
@@ -46,14 +46,14 @@ class Place:
 
     Args:
         kind: How a server is found.
-        arguments: Of a connection of the client to a server, other than its address.
-        addresses: Of sentinels, or of some nodes of a cluster; or of the one server that there is.
+        arguments: The arguments of redis-py's connection to a server, other than its address.
+        addresses: The addresses of the sentinels, of some nodes of a cluster, or of the single server.
         where: The same as text, without the password.
         database: The number of the database.
-        service: What sentinels call the primary.
-        url: The URL in a form that the client reads, with the first of the addresses. Empty for a client.
-        credentials: Names the user and the password instead of the URL.
-        sentinel_arguments: Of a connection to a sentinel.
+        service: The name that the sentinels have for the primary.
+        url: The URL in a form that redis-py reads, with the first of the addresses. Empty for a client.
+        credentials: Provides the user and the password, instead of the URL.
+        sentinel_arguments: The arguments of a connection to a sentinel.
     """
 
     kind: Kind
@@ -68,14 +68,14 @@ class Place:
 
     @classmethod
     def of(cls, url: str, credentials: Any = None) -> Place:
-        """Where a URL points to.
+        """The place of a URL.
 
         Raises:
             ValueError: It is not a URL of Redis, or the credentials are given twice.
             ImportError: It is a cluster, and redis-py is too old for that.
         """
         try:
-            # What comes of a wrong URL may hold parts of the password.
+            # Errors are replaced by one without details, because these may contain parts of the password.
             kind, hosts, service, options, plain = _parts(url)
             arguments: dict[str, Any] = dict(parse_url(plain))
             path = urlsplit(plain).path.strip("/")
@@ -127,11 +127,11 @@ class Place:
 
     @classmethod
     def of_client(cls, url: str, client: Any, credentials: Any = None) -> Place:
-        """Where a client's connections go. The client itself is not used.
+        """The place to which a client connects. The client itself is not used.
 
         Raises:
-            TypeError: It is not a client of redis-py for asyncio, or one that sentinels or a cluster are for.
-            ValueError: The address is in the URL, too, or there are credentials.
+            TypeError: It is not an asyncio client of redis-py, or it is one for sentinels or a cluster.
+            ValueError: The URL has an address, too, or there are credentials.
         """
         if url not in ("redis://", "valkey://") or credentials is not None:
             raise ValueError(
@@ -184,7 +184,7 @@ class Place:
 
 
 def _parts(url: str) -> tuple[Kind, list[str], str, dict[str, str], str]:
-    """What kind of URL it is, its hosts, its service, what is for sentinels; and as a URL of the client."""
+    """The kind of a URL, its hosts, its service, the options for sentinels, and a URL that redis-py reads."""
     parts = urlsplit(url)
     scheme, _, suffix = parts.scheme.partition("+")
     scheme = {"valkey": "redis", "valkeys": "rediss"}.get(scheme, scheme)
@@ -217,9 +217,9 @@ def _address_of(arguments: dict[str, Any]) -> Address:
 
 
 def _ours(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a connection, with time limits and trying again left to us.
+    """The arguments of a connection, without the time limits and retries of redis-py: `_link` has its own.
 
-    What a client has for notices of maintenance is left out: they need a protocol that we do not speak.
+    Options for maintenance notifications are left out, because these need RESP3.
     """
     return {
         **{name: value for name, value in arguments.items() if "maint_notifications" not in name},

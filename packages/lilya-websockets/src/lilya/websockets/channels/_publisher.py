@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Publisher"]
 
-# Seconds before a publish without an answer is sent again: the first time, and the most.
+# The seconds before a publish without an answer is sent again: the first time, and at most.
 _AGAIN: Final = (0.05, 1.0)
 
 
@@ -143,14 +143,17 @@ class Publisher:
             client.close()
 
     def _ask(self, channel: str, parts: tuple[bytes, ...]) -> str:
-        """Send a publish until there is an answer. Its number tells Redis that it is the same."""
+        """Send a publish until there is an answer. By its number, Redis recognizes it, and stores it once.
+
+        The caller holds the lock, so the numbers of this publisher arrive in rising order.
+        """
         from redis.exceptions import NoScriptError, RedisError, ResponseError
 
         from ._link import reason
         from ._redis import published
 
         name, *arguments = parts
-        command = (name.decode(), *arguments)  # in a cluster the client looks at it
+        command = (name.decode(), *arguments)  # as text, because the client for clusters reads it
         until = time.monotonic() + self._backend.timeout
         delay, most = _AGAIN
         while True:

@@ -1,4 +1,4 @@
-"""Which server is the primary, by the sentinels that watch over it."""
+"""Which server is the primary, according to the sentinels that monitor it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ._places import Address, Place
 
 __all__ = ["finder"]
 
-# Seconds in which a sentinel must have answered. The next one is asked then.
+# The seconds to wait for the answer of a sentinel, before the next one is asked.
 PATIENCE = 1.0
 
 
 def finder(place: Place) -> Callable[[], Awaitable[Address]]:
-    """Asks the sentinels in turn, first the one that has answered last.
+    """Returns a function that asks the sentinels in turn, and returns the address of the primary.
 
-    What it returns raises `RedisError` if none of them names a primary.
+    It asks the sentinel that answered last first, and raises `RedisError` if none of them names a primary.
     """
     addresses = list(place.addresses)
 
