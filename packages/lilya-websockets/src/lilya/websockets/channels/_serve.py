@@ -1,15 +1,16 @@
-"""`serve`: a client speaks the subprotocol `lilya.channels.v1` with channels, over one WebSocket.
+"""`serve`: a client uses channels over one WebSocket, with the subprotocol `lilya.channels.v1`.
 
-It stands on `Channels` and `WebSocket`, on what any app could use. Each channel of a client is joined by a
-WebSocket of its own, which is not a connection but a part of one: what is sent to it goes to the client once
-the client knows that it has joined, and what closes it ends this channel and no other.
+It uses only what any app can use of `Channels` and `WebSocket`. Each channel of a client is a room. It joins
+the channel with a WebSocket object of its own, which is a part of the client's connection. What is sent to
+the part goes to the client, after the client has been told that it has joined. Closing the part ends this
+room only.
 
 The rules of this file:
 
-- The task that receives waits for no app, no broker and no channel. It waits for the client: one that does
-  not read its answers is not read either.
-- Every message that asks for something is answered once: by what it asked for, or by an `error`.
-- What a client can make the server keep has a bound: rooms, messages that are not answered, outboxes.
+- The task that receives never waits for the app, the broker or a channel. It waits only for the client: if a
+  client does not read its answers, no more of its messages are read.
+- Every message that asks for something gets one answer: what it asked for, or an `error`.
+- Everything that a client can make the server store has a limit: rooms, unanswered messages, outboxes.
 """
 
 from __future__ import annotations
@@ -52,11 +53,12 @@ __all__ = ["Grant", "serve"]
 
 logger: Final = logging.getLogger("lilya.websockets")
 
-# Codes that speak of the server, not of one channel: the whole connection is closed.
+# Close codes that are about the server and not about one channel. They close the whole connection.
 _OF_SERVER: Final = frozenset((1001, 1012, 1013))
-# What becomes of publishes when the app closes a channel: the first of them may have reached the broker.
+# The answer to publishes that wait when the app closes a channel. The first of them may have been stored: the
+# same key ensures that it is not stored twice.
 _CLOSED: Final = "the channel was closed before this was answered: join again, and publish with the same key"
-# Seconds in which what a client has sent before it left may be done.
+# The seconds to finish what a client has sent before it left.
 _LEAVING: Final = 1.0
 
 
@@ -175,7 +177,7 @@ async def serve(
 
 
 class _Client:
-    """A connection, and the channels of it."""
+    """A connection of a client, and its rooms."""
 
     def __init__(
         self,
@@ -207,30 +209,32 @@ class _Client:
         self._max_waiting = max_waiting
         self._max_waiting_bytes = max_waiting_bytes
         self.outbox = outbox
-        self._rooms: dict[str, _Room] = {}  # of those with one name, the newest
-        self._entered = 0  # rooms that are not over
-        self._waiting = 0  # publishes and requests that are not answered
-        self._waiting_bytes = 0  # in them
-        self._requests: set[str] = set()
+        self._rooms: dict[str, _Room] = {}  # by channel, the newest room
+        self._entered = 0  # the number of rooms that are not over
+        self._waiting = 0  # the number of unanswered publishes and requests
+        self._waiting_bytes = 0  # in these
+        self._requests: set[str] = set()  # the ids of unanswered requests
         self._tasks: TaskGroup
         self._reading = anyio.CancelScope()
         self._one_left = anyio.Event()
-        self._unsent = 0  # messages of our own that the client has not taken yet
+        self._unsent = 0  # the number of answers that the client has not taken yet
         self._one_sent = anyio.Event()
 
     async def run(self) -> None:
-        """Speak until the conversation ends."""
+        """Serve the client until the connection ends."""
         async with anyio.create_task_group() as self._tasks:
             with self._reading:
                 await self._read()
-            # What the client has sent before it left is published. Nobody waits for the rest.
+            # Publish what the client has sent before it left. Cancel everything else.
             with anyio.move_on_after(_LEAVING):
                 await self._leave_all()
             self._tasks.cancel_scope.cancel()
 
     async def _read(self) -> None:
         while True:
-            while self._unsent >= self._max_waiting:  # tasks that answer send by themselves
+            # Answers are sent by other tasks, so this task must check by itself whether the client takes
+            # them.
+            while self._unsent >= self._max_waiting:
                 self._one_sent = anyio.Event()
                 await self._one_sent.wait()
             try:
@@ -256,7 +260,7 @@ class _Client:
             await self._one_left.wait()
 
     async def _obey(self, message: Any) -> None:
-        """Begin what a client asks for."""
+        """Start what a message asks for."""
         if isinstance(message, Join):
             self._join(message)
         elif isinstance(message, Leave):
@@ -298,20 +302,20 @@ class _Client:
         self._waiting += 1
         self._waiting_bytes += message.size
 
-    # What rooms tell
+    # Called by rooms
 
     def answered(self, message: Publish | Request) -> None:
-        """A publish or a request was answered, or is about to be."""
+        """Note that a publish or a request was answered, or is about to be."""
         self._waiting -= 1
         self._waiting_bytes -= message.size
 
     def left(self, room: _Room) -> None:
-        """A room is over, and the client is about to be told."""
+        """Note that a room is over. The client is about to be told."""
         self._entered -= 1
         self._one_left.set()
 
     def told(self, room: _Room) -> None:
-        """The client was told that a room is over. Until then, one with the same name waits for it."""
+        """Note that the client was told that a room is over. A newer room of the channel waits for that."""
         if self._rooms[room.name] is room:
             del self._rooms[room.name]
 
@@ -325,13 +329,13 @@ class _Client:
             self.stop()
 
     def stop(self) -> None:
-        """The conversation is over, and the server may not say so to who receives."""
+        """Stop receiving, because the connection has ended. Not every server reports this to a receiver."""
         self._reading.cancel()
 
-    # Telling the client
+    # Sending to the client
 
     async def send(self, text: str) -> None:
-        """Send a message, unless the client is gone."""
+        """Send a message. If the client has left, stop."""
         self._unsent += 1
         try:
             await self.websocket.send_text(text)
@@ -342,20 +346,20 @@ class _Client:
             self._one_sent.set()
 
     async def tell(self, message: dict[str, Any]) -> None:
-        """Send a message of our own."""
+        """Send a message of the subprotocol."""
         await self.send(writable(message))
 
     async def refuse(self, refused: Refused, fields: Mapping[str, str | int]) -> None:
-        """Say why a message is refused."""
+        """Send the error for a refused message."""
         await self.tell(error_for(refused, fields))
 
-    # Asking the app
+    # Calling the app
 
     async def ask(self, hook: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function of the app returns.
+        """Call a function of the app, and return its result.
 
         Raises:
-            Refused: By the app, or because it has failed.
+            Refused: The function has raised it, or has failed.
         """
         try:
             result = hook(*arguments)
@@ -364,7 +368,7 @@ class _Client:
             raise
         except Exception as error:
             if self.websocket.close_code is not None:
-                raise Refused("the connection has ended") from None  # and nobody hears of it
+                raise Refused("the connection has ended") from None  # this is not sent to anybody
             raise _failed(error, getattr(hook, "__qualname__", type(hook).__name__)) from None
 
     async def _answer(self, request: Request) -> None:
@@ -389,8 +393,8 @@ class _Room:
 
     Args:
         client: The client.
-        wanted: What it asks for.
-        before: The one that it is about to leave.
+        wanted: The message with which the client joins.
+        before: The client's previous room of this channel, if it is not over yet.
     """
 
     def __init__(self, client: _Client, wanted: Join, before: _Room | None) -> None:
@@ -398,39 +402,41 @@ class _Room:
         self._wanted = wanted
         self._before = before
         self.name = wanted.channel
-        self.leaving = False  # or over
-        self._asked_to_leave = False
+        self.leaving = False  # also true when it is over
+        self._asked_to_leave = False  # by the client
         self._over = anyio.Event()
-        self._asking = anyio.CancelScope()
+        self._asking = anyio.CancelScope()  # around the call of `authorize`
         self._queue: deque[Publish] = deque()  # the first one is being published
         self._changed = anyio.Event()
-        self._told = anyio.Event()  # the client knows that it has joined
-        self._closed: tuple[int, str] | None = None
+        self._told = anyio.Event()  # set when the client was told that it has joined
+        self._closed: tuple[int, str] | None = None  # the code and the reason, if the channels have closed it
         self._encoder = encoder_for(wanted.channel)
-        # What the channels send to. Routers have no part in it.
+        # The part of the connection to which the channels send. Its scope is not that of a route.
         scope = {name: value for name, value in client.websocket.scope.items() if name != "path_params"}
         self._part = WebSocket(scope, anyio.sleep_forever, self._send)  # type: ignore[arg-type]  # never asked
         self._part.client_state = self._part.application_state = CONNECTED
 
-    # What the client asks for
+    # Called for messages of the client
 
     def put(self, publish: Publish) -> None:
-        """Publish, after what was put before."""
+        """Publish, after everything that was put before."""
         self._queue.append(publish)
         self._changed.set()
 
     def leave(self) -> None:
-        """Leave, after what was put before."""
+        """Leave, after everything that was put before."""
         self.leaving = self._asked_to_leave = True
         if not self._queue:
             self._asking.cancel()
         self._changed.set()
 
     async def run(self) -> None:
-        """Join, and stay until one of the two sides ends it."""
+        """Join, stay until the client or the server ends the room, and answer everything that is open."""
         client = self._client
         fields = {"channel": self.name}
         if self._before is not None:
+            # Otherwise, the client could get `joined` of this room before `left` of the previous one, and
+            # would take the latter for the end of this room.
             await self._before._over.wait()
             self._before = None
         try:
@@ -455,6 +461,11 @@ class _Room:
         self._over.set()
 
     async def _stay(self) -> None:
+        """Ask the app, join, and publish until the room ends.
+
+        Raises:
+            Refused: The client may not join, or joining has failed.
+        """
         client, wanted = self._client, self._wanted
         grant = None
         with self._asking:
@@ -480,14 +491,14 @@ class _Room:
                 encode=self._encoder,
                 **client.outbox,
             )
-        except (TypeError, ValueError) as error:  # a member without a JSON form
+        except (TypeError, ValueError) as error:  # the member cannot be encoded as JSON
             raise _failed(error, "authorize") from None
         async with AsyncExitStack() as stack:
             try:
                 membership = await stack.enter_async_context(joining)
                 members = await client.channels.members(self.name) if wanted.presence else None
             except ValueError as error:
-                raise Refused(str(error), "invalid") from None  # `since`
+                raise Refused(str(error), "invalid") from None  # `since` is not a valid id
             except (BrokerError, WebSocketRuntimeError):
                 raise _unavailable() from None
             joined: dict[str, Any] = {
@@ -509,7 +520,7 @@ class _Room:
     # Publishing
 
     async def _publish_all(self, grant: Grant) -> None:
-        """Publish what the client wants to, one after the other, until the channel is left."""
+        """Publish the client's messages, one after the other, until the room is left."""
         client = self._client
         while True:
             while self._queue and self._closed is None:
@@ -546,9 +557,10 @@ class _Room:
         except (BrokerError, WebSocketRuntimeError):
             raise _unavailable() from None
 
-    # In place of a server, for the channels
+    # The ASGI server of the part
 
     async def _send(self, message: Message) -> None:
+        """Send what the channels send to the part to the client, after it was told that it has joined."""
         if message["type"] == "websocket.close":
             await self._close(message["code"], message["reason"])
             return
@@ -569,7 +581,7 @@ def _unavailable() -> Refused:
 
 
 def _failed(error: Exception, what: str) -> Refused:
-    """The app has failed. The client is not told why."""
+    """Log an error of the app. The client is only told that there was one."""
     if not isinstance(error, BrokerError):
         logger.error("%s failed", what, exc_info=error)
         return Refused("the server could not do this", "failed")

@@ -1,6 +1,6 @@
-"""What a client and `serve` say to each other: the messages of the subprotocol, read and written.
+"""The messages of the subprotocol between a client and `serve`: reading and writing them.
 
-Pure functions. A message that is invalid raises `Refused`, whose text says what was expected and what came.
+Pure functions. An invalid message raises `Refused`, whose text says what was expected and what was received.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ SUBPROTOCOL: Final = "lilya.channels.v1"
 """The subprotocol that `serve` speaks, with its version."""
 
 _ONCE: Final = f"{SUBPROTOCOL} "
-_LONGEST: Final = 128  # characters of a key and of an id, which clients make
-_LONGEST_ID: Final = 128  # characters of an event's id
-_ECHOED: Final = 1024  # characters of a channel's name, and of what comes back with an error
+_LONGEST: Final = 128  # the most characters in a key, and in the id of a request: clients choose these
+_LONGEST_ID: Final = 128  # the most characters in the id of an event
+_ECHOED: Final = 1024  # the most characters in a channel's name, and in a field that an error repeats
 _ACTIONS: Final = ("join", "leave", "publish", "request", "ping")
 
 
@@ -110,25 +110,27 @@ FromClient: TypeAlias = Join | Leave | Publish | Request | Ping
 
 
 def read(text: str, *, max_size: int, max_history: int) -> tuple[FromClient | Refused, dict[str, str | int]]:
-    """A message from a client, and what an answer to it has to carry, so that the client knows it.
+    """Read a message from a client.
 
     Args:
         text: The message.
-        max_size: Bytes that it may have. A longer one is not looked at.
-        max_history: Events that a client may begin with.
+        max_size: The most bytes in it. A larger message is not parsed.
+        max_history: The most events of the history that a client may begin with.
 
     Returns:
-        The message; if it is invalid, why.
+        The message, or the reason why it is refused; and the fields that an error has to repeat, so that the
+        client knows to which message it belongs.
     """
     message: Any = None
     try:
-        # No character has less than a byte, and the length of most messages says enough.
+        # A character has at least one byte. So encode only messages that are not ASCII and not too long
+        # already.
         size = len(text)
         if size <= max_size and not text.isascii():
             size = len(text.encode())
         if size > max_size:
             refused = Refused(f"a message must have at most {max_size} bytes, got {size}", "too_large")
-            return refused, {"size": size}  # by which a client finds it
+            return refused, {"size": size}  # the client recognizes the message by its size
         try:
             message = _decode(text)
         except RecursionError:
@@ -143,7 +145,7 @@ def read(text: str, *, max_size: int, max_history: int) -> tuple[FromClient | Re
 
 
 def _finite(text: str) -> float:
-    """A number with a fraction or an exponent. Python reads `1e999` as infinity, which JSON cannot hold."""
+    """Parse a number with a fraction or an exponent. Python reads `1e999` as infinity, which is not JSON."""
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text[:40]} is not a finite number")
@@ -154,7 +156,7 @@ _decode: Final = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).d
 
 
 def fields_of(message: object) -> dict[str, str | int]:
-    """What an `error` carries of the message that it answers, as far as that is there and not too long."""
+    """The fields of a message that an `error` repeats, if they are valid and not too long."""
     if not isinstance(message, dict):
         return {}
     kind = message.get("type")
@@ -231,7 +233,7 @@ def _invalid(text: str) -> Refused:
 
 
 def _shown(value: object) -> str:
-    """What came, in the words of JSON and of a bounded length."""
+    """A received value for an error text, as JSON, and shortened."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
@@ -243,19 +245,19 @@ def _shown(value: object) -> str:
 
 
 def once(person: str | None, key: str) -> str:
-    """The idempotency key of a publish: the client's, apart from those of other people and of the app."""
+    """The idempotency key of a client's publish. It differs from those of other persons and of the app."""
     return f"{_ONCE}{json.dumps([person, key])}"
 
 
 def _key_of(event: Event) -> str | None:
-    """The key with which a client published an event, if it was a client."""
+    """The client's key of an event that a client has published, otherwise `None`. It undoes `once`."""
     told = event.idempotency_key or ""
     if not told.startswith(_ONCE):
         return None
     try:
         _, key = loads(told.removeprefix(_ONCE))
     except (RecursionError, TypeError, ValueError):
-        return None  # the app's, which looks like one of ours
+        return None  # a key of the app that starts like one of ours
     return key if isinstance(key, str) else None
 
 
@@ -263,11 +265,11 @@ def _key_of(event: Event) -> str | None:
 
 
 def writable(data: Any) -> str:
-    """What the app or a client has given, as JSON text.
+    """Encode a value from the app or from a client as JSON text.
 
     Raises:
-        Refused: It is nested too deep: a client can cause that.
-        TypeError, ValueError: It has no JSON form.
+        Refused: The value is nested too deep, which a client can cause.
+        TypeError, ValueError: The value cannot be encoded as JSON.
     """
     try:
         return json_text(data)
@@ -278,18 +280,18 @@ def writable(data: Any) -> str:
 
 
 def error_for(refused: Refused, fields: Mapping[str, str | int]) -> dict[str, Any]:
-    """The answer to what is refused."""
+    """The answer to a refused message."""
     return {"type": "error", "code": refused.code, "message": refused.message, **fields}
 
 
 def member_of(member: Member) -> dict[str, Any]:
-    """A member, as clients see it."""
+    """A member as clients see it."""
     told = {"id": member.id, "info": member.json()}
     return told if member.key is None else {**told, "key": member.key}
 
 
 class Encoder:
-    """Makes the messages of a channel's items: what `Channels.join` calls, once for all sockets.
+    """Makes the messages for a channel's items. `Channels.join` calls it once for all sockets.
 
     Args:
         channel: The channel's name.
@@ -324,7 +326,7 @@ class Encoder:
         return _text(told)
 
     def prepared(self, text: str) -> PreparedMessage:
-        """What was made here, to be sent to many clients in a row and framed once for them."""
+        """Prepare a message of this encoder, so that it is framed once for many clients in a row."""
         if self._last.data is not text:
             self._last = PreparedMessage(text)
         return self._last
@@ -334,7 +336,7 @@ _encoders: Final[WeakValueDictionary[str, Encoder]] = WeakValueDictionary()
 
 
 def encoder_for(channel: str) -> Encoder:
-    """The encoder of a channel, one for all clients. It is kept only while a client uses it."""
+    """The encoder of a channel, the same for all clients. It is kept only while a client uses it."""
     encoder = _encoders.get(channel)
     if encoder is None:
         encoder = _encoders[channel] = Encoder(channel)
@@ -342,7 +344,7 @@ def encoder_for(channel: str) -> Encoder:
 
 
 def _payload(data: str | bytes) -> str:
-    """What was published: as it is if it is JSON, else as text or as bytes."""
+    """The field with an event's data: `data` if it is JSON, otherwise `text` or `bytes`."""
     if isinstance(data, bytes):
         return f'"bytes":"{b64encode(data).decode()}"'
     try:
