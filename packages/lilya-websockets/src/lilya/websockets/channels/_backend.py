@@ -1,29 +1,28 @@
-"""What keeps the events of channels and who is in them: the interface, and the values that go through it.
+"""The interface of a backend, which stores the events and members of channels, and the values it works with.
 
-A backend knows nothing of subscribers, sockets and outboxes. It keeps events in order, gives them back from a
-position on, and keeps members until their time is over. `Channels` does the rest, once for every backend.
+A backend knows nothing about subscribers, sockets and outboxes. It stores events in order, returns the events
+after a position, and stores members until they expire. `Channels` does the rest, once for all backends.
 
 The rules of a backend:
 
-- **Order.** The events of a channel have one order, the same for every reader in every process.
-- **Position.** The id of an event is also the position just after it. An id is opaque to users; `order_of` is
-  the only thing that `Channels` asks of one.
-- **Acknowledged is kept.** When `publish` returns, the event is in the history, and every reader will be
-  given it, or a `Gap` in its place.
-- **Watched, then read.** When `watch` returns, whatever is published from then on will be read. A reader asks
-  for the history after that, sets the channel's position to where it ends, and calls `wake`.
-- **One owner of positions.** The positions are the reader's. A backend keeps none of its own: it compares
-  what has come with them at the moment at which it gives it.
-- **Nothing is skipped silently.** Where history does not reach back to a position, `history` says so by
-  `complete=False`, and `read` by a `Gap`. So does an event that cannot be decoded. A position of another life
-  of the channel, or of another channel, is none that history reaches back to.
-- **Channel names are data.** Any `str` that encodes to UTF-8 may come, and no name may reach the keys of
+- **Order.** The events of a channel have one order, which is the same for all readers in all processes.
+- **Position.** The id of an event is also the position just after it. An id is opaque to users. `Channels`
+  only compares ids, with `order_of`.
+- **Acknowledged is kept.** When `publish` returns, the event is in the history. Each reader gets it, or a
+  `Gap` in its place.
+- **Watch, then read.** When `watch` returns, everything that is published from then on will be read. After
+  that, a reader asks for the history, sets the channel's position to its end, and calls `wake`.
+- **One owner of positions.** The positions belong to the reader. A backend keeps none of its own. It compares
+  events with the positions at the moment when it returns them.
+- **Nothing is skipped silently.** If the history does not reach back to a position, `history` returns
+  `complete=False`, and `read` returns a `Gap`. The same holds for an event that cannot be decoded, and for a
+  position of another epoch or of another channel.
+- **Channel names are data.** Any `str` that encodes to UTF-8 is possible, and no name may reach the keys of
   another channel, of the members, or of another prefix.
 - **One event loop.** A backend is started, used and stopped on one event loop. `publish`, `history`, `watch`
-  and the methods of presence are called by many tasks at once, `read` by one at a time.
-- **Cancelling** any method leaves nothing behind. A cancelled `publish` may have published; a cancelled
-  `watch` is undone by `unwatch`; a cancelled `read` has lost nothing, because the next one is given the same
-  positions.
+  and the methods for members are called by many tasks at once, `read` by one at a time.
+- **Cancelling** a method leaves nothing behind. A cancelled `publish` may have published. A cancelled `watch`
+  is undone by `unwatch`. A cancelled `read` has lost nothing, because the next one gets the same positions.
 """
 
 from __future__ import annotations
@@ -196,25 +195,25 @@ def presence_of(channel: str) -> str:
 
 
 def is_presence(name: str) -> bool:
-    """Whether a name is that of a companion."""
+    """Whether a name is one that `presence_of` has returned."""
     return name.startswith(_PRESENCE)
 
 
 def channel_of(companion: str) -> str:
-    """The channel of a companion, see `presence_of`."""
+    """The channel whose joins and leaves a companion carries. It undoes `presence_of`."""
     return companion.removeprefix(_PRESENCE)
 
 
 CONTROL: Final = "\0control"
-"""What all processes are told to do are events in this channel. Users cannot name it."""
+"""The channel with the events that tell all processes to do something. Users cannot choose this name."""
 
 
 def checked_name(name: object) -> str:
-    """The name of a channel, as users may give it.
+    """Check the name of a channel.
 
     Raises:
-        TypeError: Not a `str`.
-        ValueError: Empty, with a NUL at its beginning, or not to be encoded as UTF-8.
+        TypeError: The name is not a `str`.
+        ValueError: The name is empty, starts with a NUL, or cannot be encoded as UTF-8.
     """
     return checked_text_key("a channel's name", name)
 
@@ -263,11 +262,11 @@ class Wishes(NamedTuple):
 
 
 def checked_text_key(name: str, value: object) -> str:
-    """A key of the app's choice.
+    """Check a name or a key that the app has chosen.
 
     Raises:
-        TypeError: Not a `str`.
-        ValueError: Empty, with a NUL at its beginning, or not to be encoded as UTF-8.
+        TypeError: The value is not a `str`.
+        ValueError: The value is empty, starts with a NUL, or cannot be encoded as UTF-8.
     """
     if not isinstance(value, str):
         raise TypeError(f"{name} must be str, got {type(value).__name__}")
@@ -283,7 +282,7 @@ def checked_text_key(name: str, value: object) -> str:
 def checked_wishes(
     exclude: str | None, idempotency_key: str | None, history: int | None, max_age: float | None
 ) -> Wishes:
-    """What a publisher asks for.
+    """Check the options of a publish.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -291,7 +290,8 @@ def checked_wishes(
     """
     if exclude is None and idempotency_key is None and history is None and max_age is None:
         return NO_WISHES
-    if exclude is not None and not (isinstance(exclude, str) and exclude[:1] == "\0"):  # an id of ours
+    # With a NUL at the start, it is the `id` of a receiver.
+    if exclude is not None and not (isinstance(exclude, str) and exclude[:1] == "\0"):
         checked_text_key("exclude", exclude)
     if idempotency_key is not None:
         checked_text_key("idempotency_key", idempotency_key)
@@ -305,7 +305,7 @@ def checked_wishes(
 
 NO_WISHES: Final = Wishes()
 WINDOW: Final = 300.0
-"""Seconds for which the key of a publish is known."""
+"""The seconds for which an idempotency key is known. The script `wished` on Redis has the same number."""
 
 
 _ID: Final = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,17})-([0-9a-f]{8})", re.ASCII).fullmatch

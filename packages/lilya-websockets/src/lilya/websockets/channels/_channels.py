@@ -34,7 +34,7 @@ from ._subscription import Subscription
 
 __all__ = ["Channels"]
 
-# By scheme: module, class, and the extra that it needs.
+# By scheme: the module, the class, and the extra that it needs.
 _REDIS: Final = ("._redis", "RedisBackend", "redis")
 _BACKENDS: Final = {
     "memory": ("._memory", "MemoryBackend", "channels"),
@@ -207,7 +207,7 @@ class Channels:
         self._hub.check("publish")
         checked = checked_text(data) if isinstance(data, str) else checked_bytes(data)
         name = checked_name(channel)
-        if exclude is not None:  # to ask what class it is costs more than the other checks together
+        if exclude is not None:  # first, because `isinstance` costs more here than all other checks together
             if isinstance(exclude, (Membership, Subscription)):
                 exclude = exclude.id
             elif not isinstance(exclude, str):
@@ -520,12 +520,12 @@ class Channels:
 
 
 def _backend(url: object, *, history: int, max_age: float | None, prefix: str, **options: Any) -> Backend:
-    """The backend of a URL."""
+    """The backend for a URL."""
     if not isinstance(url, str):
         raise TypeError(f"url must be str or a Backend, got {type(url).__name__}")
     scheme, separator, _ = url.partition("://")
     if not separator or scheme not in _BACKENDS:
-        # The rest of the URL may hold a password.
+        # Show only the scheme, because the rest of the URL may contain a password.
         raise ValueError(
             f"the URL of channels starts with one of {', '.join(f'{name}://' for name in _BACKENDS)}; "
             f"got {'the scheme ' + repr(scheme) if separator else 'none of them'}"
@@ -567,7 +567,7 @@ def _checked_presence(presence: object) -> bool | Literal["keys"]:
 
 
 def _checked_history(history: object, latest: bool) -> int:
-    """How many events of the history to begin with."""
+    """The number of events of the history to begin with."""
     count = checked_count("history", history)
     if latest and count:
         raise ValueError(f"latest is the newest event alone: leave out history, got {count}")
@@ -575,7 +575,7 @@ def _checked_history(history: object, latest: bool) -> int:
 
 
 def _checked_since(names: Sequence[str], since: object) -> dict[str, str]:
-    """Positions by name."""
+    """The positions to begin at, by channel."""
     if since is None:
         return {}
     if isinstance(since, str):

@@ -18,7 +18,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
+    """Add the arguments of the command."""
     parser.add_argument("--url", required=True, help="where the channels are, such as redis://localhost")
     parser.add_argument("--prefix", default="lilya", help="what the keys start with (default: lilya)")
     parser.add_argument("--json", action="store_true", help="write one JSON object a line")
@@ -52,10 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do it; the exit status."""
+    """Run the command. Returns the exit status."""
     try:
         if options.action == "publish" and options.data is None:
-            # Before there is an event loop, which could not be interrupted meanwhile.
+            # Read before the event loop runs: inside it, the user could not interrupt the read.
             options.data = "" if sys.stdin is None else sys.stdin.read()
         return anyio.run(_run, options)
     except (ChannelsError, ImportError, ValueError) as error:
@@ -85,7 +85,7 @@ def _write(options: argparse.Namespace, line: str, **fields: Any) -> None:
 
 
 def _printable(line: str) -> str:
-    """A line for a terminal. Names and events can have line ends and control characters in them."""
+    """A line that is safe for a terminal: line ends and control characters from events are escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     if line.isprintable() and _encodes(line, encoding):
         return line
@@ -147,7 +147,7 @@ _HEADS: Final = ("MEMBERS", "PROCESSES", "LAG", "BEHIND", "EVENTS", "AGE", "BYTE
 
 
 def _row(status: Status, within: float) -> tuple[str, ...]:
-    """What stands in the table about a channel."""
+    """The row of a channel in the table."""
     lag = "" if status.lag is None else f"{status.lag:.3f}s"
     if status.silent:
         lag = f">{within:g}s ({status.silent} silent)"
@@ -157,7 +157,7 @@ def _row(status: Status, within: float) -> tuple[str, ...]:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """A line of the table. The name is the last: names may have spaces, and be long."""
+    """A line of the table. The name is last, because it may contain spaces and be long."""
     *columns, name = cells
     aligned = (cell.rjust(width) for cell, width in zip(columns, widths, strict=False))
     return f"{'  '.join(aligned)}  {name}"

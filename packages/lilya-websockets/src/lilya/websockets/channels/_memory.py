@@ -1,4 +1,4 @@
-"""`memory://`: events and members of this process alone."""
+"""`memory://`: events and members in the memory of this process."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ from ._backend import (
 
 __all__ = ["MemoryBackend"]
 
-# Events that the reader may be behind, before a publisher waits for it. Not more than history, so that what
-# is trimmed was read.
+# The number of events that the reader may be behind before publishers wait for it. It is limited to
+# `history`, so that no event is trimmed before the reader has it.
 _AHEAD: Final = 64
-# Channels kept for longer than others that one publish passes over, looking for those to forget.
+# The most channels with a `max_age` of their own that one publish skips while it looks for channels to
+# forget. They are moved to the end, so another publish gets further.
 _PASSED: Final = 8
 
 
@@ -44,13 +45,15 @@ class _Log:
 
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
-        self.seq = 0  # of the newest event, kept or not
+        self.seq = 0  # the number of the newest event, even if it is no longer kept
         self.ms = 0
         self.events: deque[Event] = deque()
-        self.floor = 0  # the newest event that history does not give any more
-        self.limited = 0  # the newest event that has asked for a `history` or a `max_age`
-        # By number, until when an event is kept that was published with a `max_age`; and the last one of
-        # these ages, so that the channel is not forgotten before.
+        # The number of the newest event that `history` does not return any more. The event may still be in
+        # `events`, for a reader that is behind.
+        self.floor = 0
+        self.limited = 0  # the number of the newest event that was published with `history` or `max_age`
+        # By the number of an event with a `max_age`, the time until which it is kept; and the last `max_age`,
+        # for which the channel must not be forgotten.
         self.ages: dict[int, float] = {}
         self.max_age: float | None = None
 
@@ -59,10 +62,11 @@ class _Log:
         return Id(self.ms, self.seq, self.epoch)
 
     def after(self, seq: int) -> tuple[list[Event], bool]:
-        """What is kept after an event, and whether that is everything."""
+        """The events after a number that are kept, and whether these are all."""
         wanted = max(self.seq - seq, 0)
         kept = len(self.events)
-        # From the right: a reader is at most a few events behind, and the middle of a deque is far away.
+        # Take them from the right. A reader is at most a few events behind, and to get to the middle of a
+        # deque takes longer.
         newest = list(islice(reversed(self.events), min(wanted, kept)))
         newest.reverse()
         return newest, wanted <= kept
@@ -72,9 +76,9 @@ class MemoryBackend(Backend):
     """Keeps everything in this process: for one worker, for development, and for tests. asyncio and trio.
 
     Args:
-        history: Events kept of each channel, at least 1.
-        max_age: Seconds that an event is kept. `None`: until newer ones take its place. Then a channel that
-            once had an event is never forgotten.
+        history: The number of events kept in each channel, at least 1.
+        max_age: The seconds that an event is kept. With `None`, it is kept until newer events replace it.
+            Then a channel that once had an event is never forgotten.
     """
 
     def __init__(self, *, history: int, max_age: float | None) -> None:
@@ -84,20 +88,24 @@ class MemoryBackend(Backend):
         self._clear()
 
     def _clear(self) -> None:
-        self._epoch = secrets.token_hex(4)  # of the channels that had no event yet
+        # The base of the epochs of channels without events. A new one is chosen whenever a channel is
+        # forgotten.
+        self._epoch = secrets.token_hex(4)
         self._logs: OrderedDict[str, _Log] = OrderedDict()  # the one that was published to last is the last
         self._members: dict[str, dict[str, tuple[Member, float]]] = {}
-        self._keys: dict[str, Counter[str]] = {}  # by channel, the members with each key
-        # By channel and idempotency key, the event and until when the key is known; the oldest is the first.
+        self._keys: dict[str, Counter[str]] = {}  # by channel and key, the number of members
+        # By channel and idempotency key, the id of the event, and the time until which the key is known. The
+        # oldest is the first.
         self._once: OrderedDict[tuple[str, str], tuple[str, float]] = OrderedDict()
         self._watched: set[str] = set()
         self._positions: Mapping[str, str] = {}
-        # Watched channels that have events which were not read, or have them before they have a position.
+        # The watched channels with events that were not read yet. A channel may have no position yet: then
+        # its events stay here until it has one.
         self._fresh: dict[str, None] = {}
         self._unread = 0
         self._woken = False
-        self._arrival: anyio.Event | None = None  # the reader waits
-        self._room: anyio.Event | None = None  # publishers wait for the reader
+        self._arrival: anyio.Event | None = None  # while the reader waits
+        self._room: anyio.Event | None = None  # while publishers wait for the reader
 
     async def start(self) -> None:
         await anyio.lowlevel.checkpoint()
@@ -160,33 +168,36 @@ class MemoryBackend(Backend):
         return event.id
 
     def _epoch_of(self, channel: str) -> str:
-        """What a channel begins with: another one than other channels, so that their ids are none of its."""
+        """The epoch of a channel without events. It depends on the name, so ids of other channels differ."""
         return f"{crc32(channel.encode(), int(self._epoch, 16)):08x}"
 
     def _forget(self, now: int) -> None:
-        """Drop the channels that are silent for longer than events are kept."""
+        """Forget channels whose newest event is older than `max_age`."""
         if self._max_age is None:
             return
         oldest = now - self._max_age * 1000
         passed = 0
-        while passed < _PASSED:  # one was published to just now
+        while passed < _PASSED:  # there is always a channel: the caller has just published to one
             channel, log = next(iter(self._logs.items()))
             if log.ms >= oldest:
                 return
             if log.max_age is not None and log.ms >= now - log.max_age * 1000:
-                self._logs.move_to_end(channel)  # kept for longer than others
+                self._logs.move_to_end(channel)  # its own `max_age` is longer
                 passed += 1
                 continue
-            if channel in self._positions:  # being read: it goes on where it was
+            if channel in self._positions:
+                # It has receivers, so it must keep its epoch and its numbers. Only drop the events.
                 log.events.clear()
                 log.ms = now
                 self._logs.move_to_end(channel)
                 continue
             del self._logs[channel]
-            self._epoch = secrets.token_hex(4)  # what comes back is not taken for what was
+            # If the channel begins again, its epoch must be another one. Otherwise, event 1 would have a
+            # known epoch and number, and an old position would seem to be after it.
+            self._epoch = secrets.token_hex(4)
 
     def _trim(self, channel: str, log: _Log) -> None:
-        """Let go what is too old. Each event takes with it what is before it."""
+        """Drop expired events. When an event expires, all events before it expire, too."""
         now = time.time_ns() // 1_000_000
         floor = max((seq for seq, until in log.ages.items() if until < now), default=0)
         oldest = 0 if self._max_age is None else now - self._max_age * 1000
@@ -198,7 +209,7 @@ class MemoryBackend(Backend):
         log.floor = max(log.floor, floor)
         for seq in [seq for seq in log.ages if seq <= log.floor]:
             del log.ages[seq]
-        if channel not in self._fresh:  # else the reader is still to get them
+        if channel not in self._fresh:  # otherwise, the reader has still to get them
             while log.events and log.seq - len(log.events) < log.floor:
                 log.events.popleft()
 
@@ -212,7 +223,7 @@ class MemoryBackend(Backend):
         if position is None:
             events, _ = log.after(max(log.seq - last, log.floor))
             return History(events, True, str(log.position), log.limited == 0)
-        # A number that was never given out belongs to another life, too.
+        # A position that is ahead of the channel is not one of this channel, either.
         known = position.epoch == log.epoch and position.seq <= log.seq
         seq = position.seq if known else 0
         events, complete = log.after(max(seq, log.floor))
@@ -228,7 +239,7 @@ class MemoryBackend(Backend):
                 await self._arrival.wait()
             finally:
                 self._arrival = None
-        # From here to the end without an `await`: nothing can be lost.
+        # There is no `await` from here to the end, so a cancellation cannot lose events.
         fresh = [channel for channel in self._fresh if channel in positions]
         for channel in fresh:
             del self._fresh[channel]
@@ -245,8 +256,10 @@ class MemoryBackend(Backend):
         return found
 
     def _collect(self, channel: str, log: _Log, since: str, found: list[Event | Gap]) -> None:
+        """Add what comes after a position to `found`."""
         position = Id.parse(since)
-        # Nobody can have missed the beginning of a channel that was watched before it began.
+        # The position of an empty channel is valid in any epoch: the channel was watched before its first
+        # event.
         same = position.epoch == log.epoch or position.seq == 0
         events, complete = log.after(position.seq if same else 0)
         if not (same and complete):
@@ -350,7 +363,7 @@ class MemoryBackend(Backend):
         self._tell("leave", member, self._counted(member, -1))
 
     def _counted(self, member: Member, more: int) -> int:
-        """How many there are with the key of a member who has come or gone."""
+        """The number of members with the key of one that has joined (1) or left (-1)."""
         if member.key is None:
             return max(more, 0)
         by_key = self._keys.setdefault(member.channel, Counter())

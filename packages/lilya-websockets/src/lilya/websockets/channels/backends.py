@@ -1,4 +1,4 @@
-"""For who writes a backend of channels: the interface, and the values that go through it."""
+"""For authors of backends for channels: the interface, and the values it works with."""
 
 from ._backend import Backend, History, Id, Status, Wishes, presence_event, presence_of
 
