@@ -95,24 +95,23 @@ _AWAY: Final = (RedisError, OSError, EOFError, ValueError)
 
 
 class RedisBackend(Backend):
-    """Events and members on a Redis or Valkey server, from version 6.2 on.
+    """Stores events and members on a Redis or Valkey server, version 6.2 or newer.
 
     Args:
-        url: `redis://user:password@host:port/db`, `rediss://` for TLS, or `unix:///path`; options of the
-            client's connection may follow, as in `rediss://host?ssl_ca_certs=/path`. `valkey://` and
+        url: `redis://user:password@host:port/db`, `rediss://` for TLS, or `unix:///path`. Options of
+            redis-py's connection may follow, as in `rediss://host?ssl_ca_certs=/path`. `valkey://` and
             `valkeys://` mean the same. `redis+sentinel://host:port,host:port/service/db` is the primary that
             these sentinels name, and `redis+cluster://host:port,host:port` a cluster with these nodes.
-        history: Events of a channel that can be asked for later, at least 1.
-        max_age: Seconds for which they can; without a limit by default.
-        prefix: What the keys start with. Two prefixes see nothing of each other.
-        publish_timeout: Seconds in which the broker must have answered, to a publish or to anything else.
-            `None` waits as long as it takes.
-        expire: Seconds after which a channel that nobody publishes to or reads is forgotten. At least
-            `max_age` and a minute.
-        credentials: A `CredentialProvider` of the client, which names the user and the password of each new
+        history: The number of events kept in each channel, at least 1.
+        max_age: The seconds that an event is kept, or `None` for no limit.
+        prefix: The start of all keys. Apps with different prefixes have separate channels.
+        publish_timeout: The seconds that the broker has to answer any request. `None` waits without a limit.
+        expire: The seconds after which a channel is forgotten if nobody publishes to it or reads it. It is
+            raised to `max_age` and a minute.
+        credentials: A `CredentialProvider` of redis-py, which provides the user and the password of each new
             connection.
-        client: A `redis.asyncio.Redis`. Connections are made with its address and options, and it is not used
-            itself. The URL is `redis://`, alone.
+        client: A `redis.asyncio.Redis`. Its address and options are used for new connections, and the client
+            itself is not used. The URL must be `redis://`.
     """
 
     def __init__(
@@ -527,13 +526,17 @@ class RedisBackend(Backend):
         answers = await self._ask_processes(listened, within) if listened else {}
         for name, processes in answers.items():
             end = Id.parse(found[name].newest or _NO_EVENT)
-            # A process whose position is of another epoch has still to fetch all events of this one.
+            # A process whose position is of another epoch has still to fetch all events of this one. The
+            # result may be negative, because the process may have got events since the end was read.
             behind = [end.seq - (at.seq if at.epoch == end.epoch else 0) for _, at in processes.values()]
             lags = {process: took for process, (took, _) in processes.items()}
             found[name] = dataclasses.replace(found[name], lags=lags, behind=max(0, *behind, 0))
         return [found[name] for name in names]
 
     async def _look_at(self, channel: str) -> Status:
+        """The state of a channel, without what its processes answer."""
+        # The script is run for the channel, and for the companion with the keys of its members. Their keys
+        # are in different slots, so in a cluster one command cannot have them all.
         attempted = f"look at {channel!r}"
         keys, (events, state) = self._keys.of(channel), self._keys.of(presence_of(channel))
         those = [keys, (events, state, *(events + b":" + name for name in _OF_MEMBERS))]
@@ -561,6 +564,8 @@ class RedisBackend(Backend):
         names, word = list(listened), secrets.token_hex(8)
         answers = Answers(listened)
         try:
+            # Subscribe to the answers before asking: the first of them may arrive at once. The time to
+            # subscribe is not part of the lag.
             await self._feed.hear(ANSWERS + word, answers.hear)
             answers.begin()
             to = self._keys.pushed(QUESTIONS)
@@ -578,6 +583,7 @@ class RedisBackend(Backend):
         await _all(self._about_members("reap", channel) for channel in channels)
 
     async def _presence(self, action: str, members: Collection[Member], ttl: float = 0.0) -> None:
+        """Add or remove members of any number of channels, up to `_MEMBERS` of one channel in each script."""
         per_channel: dict[str, list[tuple[bytes, ...]]] = {}
         for member in members:
             arguments = [member.id.encode()]
@@ -599,6 +605,8 @@ class RedisBackend(Backend):
         ttl: float = 0.0,
         then: Callable[[Any], Any] = lambda found: None,
     ) -> Any:
+        """Run the script `presence` for a channel. `then` converts what it has found."""
+
         def about(answer: Any) -> tuple[int, Any]:
             over, found = _listed(answer)
             return int(over), then(found)
