@@ -205,6 +205,18 @@ def test_the_matrix_leaves_out_files_that_are_there(noxfile: dict[str, Any], pyt
     assert ("test_channels_redis.py" in left_out.get("test_channels*.py", ())) is (python != "3.10")
 
 
+def test_the_tests_are_run_once_each(noxfile: dict[str, Any]) -> None:
+    """Those of the core with their coverage, and all others without."""
+    commands = [command for command in asked(noxfile, "tests") if "pytest" in command]
+    (rest,) = (command for command in commands if command[0] == "pytest")
+    (measured,) = (command for command in commands if command[0] == "coverage")
+    (ignored,) = (each.removeprefix("--ignore=") for each in rest if each.startswith("--ignore"))
+    assert measured[-1] == ignored
+    assert (NOXFILE.parent / ignored).is_dir()
+    assert [each for each in rest[1:] if not each.startswith("--ignore")] == list(noxfile["PARALLEL"])
+    assert asked(noxfile, "tests", "docs")[-1] == ["pytest", "docs"]
+
+
 def test_pyodide_runs_the_newest_python(noxfile: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/somewhere/{name}")
     monkeypatch.setattr(shutil, "copy", lambda file, folder: f"{folder}/{Path(file).name}")
