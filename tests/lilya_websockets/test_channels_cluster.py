@@ -713,13 +713,15 @@ async def test_passwords(way: str, prefix: str) -> None:
             if way != "the URL":
                 admin = redis.Redis(port=server.port, password="secret")
                 await anyio.to_thread.run_sync(admin.config_set, "requirepass", "another")
+                credentials.password = "another"
+                await anyio.to_thread.run_sync(admin.execute_command, "CLIENT KILL TYPE normal SKIPME yes")
                 admin.close()
+                await backend.publish("room", "by a new connection")
+                assert await reader.data(2) == ["one", "by a new connection"]
         if way == "a client":
             await client.aclose()
             return
         with Publisher(place, prefix=prefix, **options) as publisher:
-            if way == "credentials":
-                credentials.password = "another"
             await anyio.to_thread.run_sync(publisher.publish, "room", "two")
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from importlib.util import find_spec, module_from_spec
+from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -17,8 +20,10 @@ from .redis_server import NO_SERVER, RedisServer, redis_binary
 
 pytest.importorskip("redis", reason="the client of Redis is not installed: the extra `redis` brings it")
 
+from redis._parsers import _AsyncRESP2Parser
+
 from lilya.websockets.channels import _feed, _link
-from lilya.websockets.channels._entries import event_of
+from lilya.websockets.channels._entries import Standing, event_of
 from lilya.websockets.channels._feed import Feed
 from lilya.websockets.channels._listening import Listener, Watched
 from lilya.websockets.channels._redis import RedisBackend
@@ -280,6 +285,38 @@ async def test_a_last_event_that_was_never_pushed(
         assert asked == []
 
 
+async def test_comparing_is_spread(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each channel once in half a minute, and a few at a time."""
+    waits: list[float] = []
+    parts: list[list[str]] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        parts.append([])
+        await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(_feed, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
+    names = [f"{n}" for n in range(89)]
+    async with started(redis_server.url, prefix=prefix) as backend:
+        compare = backend._feed._compare
+
+        def compared(those: Any) -> Any:
+            parts[-1] += [watched.name for watched, _ in those]
+            return compare(those)
+
+        monkeypatch.setattr(backend._feed, "_compare", compared)
+        async with reading(backend, *names):
+            begun = len(parts)
+            await until(lambda: len(parts) > begun + 61)
+    assert sum(waits[:30]) == pytest.approx(30.0)
+    # A whole round: the one before may have begun when not all were there.
+    whole = parts[begun + 30 : begun + 60]
+    assert sorted(chain(*whole)) == sorted(names)
+    assert max(map(len, whole)) == 3
+
+
 async def test_comparing_goes_on_when_it_fails(
     redis_server: RedisServer,
     prefix: str,
@@ -430,21 +467,60 @@ async def test_limits_are_for_progress(
     assert not caplog.records
 
 
+async def test_large_answers_come_in_pages(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of some 256 kB: neither a script nor an answer holds up what is behind it."""
+    pages: list[int] = []
+    of = Standing.of
+
+    def paged(answer: Any) -> Standing:
+        standing = of(answer)
+        pages.append(len(standing.entries))
+        return standing
+
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        begin = reader.positions["room"]
+        ids = [await publish_unpushed(backend, "room", "x" * 30_000) for _ in range(60)]
+        monkeypatch.setattr(Standing, "of", paged)
+        history = await backend.history("room", since=begin)
+        assert [event.id for event in history.events] == ids
+        backend.wake()
+        assert [item.id for item in await reader.until(60)] == ids
+    assert sum(pages) == 120
+    assert max(pages) <= 16
+
+
 async def test_much_to_send(redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is sent together is no more than a megabyte or one event, and goes in pieces."""
     async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
         pipe: Any = backend._publishing
         sizes: list[int] = []
-        send = pipe._send
+        pieces: list[int] = []
+        moved = 0
+        send, came, write = pipe._send, pipe._came, pipe.line.connection.send_packed_command
 
-        async def seen(connection: Any, pieces: list[bytes], size: int) -> None:
+        def progress() -> None:
+            nonlocal moved
+            moved += 1
+            came()
+
+        async def written(those: list[bytes], check: bool) -> None:
+            pieces.append(sum(map(len, those)))
+            await write(those, check)
+
+        async def seen(connection: Any, those: list[bytes], size: int) -> None:
             sizes.append(size)
-            await send(connection, pieces, size)
+            await send(connection, those, size)
 
         monkeypatch.setattr(pipe, "_send", seen)
+        monkeypatch.setattr(pipe, "_came", progress)
+        monkeypatch.setattr(pipe.line.connection, "send_packed_command", written)
         await asyncio.gather(*(backend.publish("room", f"{n}" * 300_000) for n in range(8)))
         assert await reader.data(8) == [f"{n}" * 300_000 for n in range(8)]
         assert max(sizes) < 1_500_000
+        assert max(pieces) <= 65_536
+        assert moved >= 8 * 300_000 // 65_536  # each piece is progress
 
 
 async def test_a_memory_that_is_forgotten_while_an_empty_channel_is_read(
@@ -497,6 +573,20 @@ async def test_what_is_pushed_and_is_no_event(
     assert len([record for record in caplog.records if "is no event" in record.getMessage()]) == 7
 
 
+@pytest.fixture(params=["as installed", "without hiredis"])
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have connections use each parser of the client. Which one is used depends on what is installed."""
+    if request.param == "without hiredis":
+        monkeypatch.setattr("redis.asyncio.connection.DefaultParser", _AsyncRESP2Parser)
+        spec = find_spec(_link.__name__)
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(_link, "_Parser", module._Parser)
+
+
+@pytest.mark.usefixtures("parser")
 @pytest.mark.parametrize("bytes_of_it", [b"!nothing that Redis says\r\n", b":x\r\n", b"*x\r\n"])
 async def test_garbage_is_an_outage(
     bytes_of_it: bytes, redis_server: RedisServer, prefix: str, caplog: pytest.LogCaptureFixture
@@ -628,6 +718,7 @@ async def test_a_stream_that_tells_of_its_pieces() -> None:
         await counted.readexactly(5)
 
 
+@pytest.mark.usefixtures("parser")
 async def test_an_answer_without_a_value(redis_server: RedisServer, prefix: str) -> None:
     """With each parser of the client: one of them is for a protocol that writes it in another way."""
     async with started(redis_server.url, prefix=prefix) as backend:
@@ -664,15 +755,21 @@ async def test_a_line_that_is_silent(
     async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
         listener = backend._listener
         assert listener is not None
-        line = listener.line.connection
+        line: Any = listener.line.connection
         await anyio.sleep(0.1)  # it is tried, and answers
         assert listener.line.connection is line
         reader.remove("room")
         await anyio.sleep(0.1)  # also when it is subscribed to nothing
         assert listener.line.connection is line
         await reader.add("room")
-        listener._is_tried = True
-        listener._quiet()
+        send = line.send_packed_command
+
+        async def unasked(pieces: list[bytes], check: bool) -> None:
+            if b"PING" not in pieces[0]:
+                await send(pieces, check)
+
+        monkeypatch.setattr(line, "send_packed_command", unasked)  # so nothing comes any more
+        monkeypatch.setattr(_link, "PATIENCE", 1.0)
         await until(lambda: listener.line.connection not in (line, None))
         await backend.publish("room", "one")
         assert await reader.data(1) == ["one"]

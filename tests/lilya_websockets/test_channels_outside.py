@@ -262,6 +262,25 @@ async def test_a_publisher_whose_answer_is_lost(redis_server: RedisServer, prefi
 
 
 @on_redis
+@on_redis
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_threads_that_share_a_publisher(redis_server: RedisServer, prefix: str) -> None:
+    """The numbers of its publishes rise. Else the server would take some for what it has kept."""
+    ids: list[str] = []
+    with Publisher(redis_server.url, prefix=prefix) as publisher:
+
+        def work(name: int) -> None:
+            ids.extend(publisher.publish("a", f"{name}:{number}") for number in range(50))
+
+        async with anyio.create_task_group() as tasks:
+            for name in range(4):
+                tasks.start_soon(anyio.to_thread.run_sync, work, name)
+    async with Channels(redis_server.url, prefix=prefix) as channels:
+        kept = (await channels.backend.history("a", last=1000)).events
+    assert sorted(ids) == sorted(event.id for event in kept)
+    assert len(kept) == len({event.data for event in kept}) == 200
+
+
 def test_a_publisher_without_a_server(prefix: str) -> None:
     publisher = Publisher(f"redis://:secret@127.0.0.1:{free_port()}", prefix=prefix, publish_timeout=0.2)
     with pytest.raises(

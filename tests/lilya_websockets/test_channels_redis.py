@@ -23,6 +23,7 @@ from lilya.websockets.channels import BrokerError, Channels, Event, Gap, Member
 from lilya.websockets.channels.backends import Id, presence_of
 
 from .redis_server import NO_SERVER, RedisServer, free_port, redis_binary
+from .server import Server
 
 pytest.importorskip("redis", reason="the client of Redis is not installed: the extra `redis` brings it")
 
@@ -168,6 +169,24 @@ async def test_no_name_reaches_another(backend: RedisBackend, redis_server: Redi
         assert [member.json() for member in await backend.members(name)] == [name]
     for key in keys_of(redis_server, f"*{prefix}*"):
         assert key.startswith(b"{" + prefix.encode() + b":")
+
+
+async def test_databases_see_nothing_of_each_other(redis_server: RedisServer, prefix: str) -> None:
+    """Pushes know no databases, so the number is in what they are pushed on."""
+    async with (
+        started(redis_server.url, prefix=prefix) as one,
+        started(redis_server.url.removesuffix("/0") + "/1", prefix=prefix) as other,
+        reading(one, "room") as first,
+        reading(other, "room") as second,
+    ):
+        for number in range(3):
+            await one.publish("room", f"one {number}")
+            await other.publish("room", f"other {number}")
+        assert await first.data(3) == [f"one {number}" for number in range(3)]
+        assert await second.data(3) == [f"other {number}" for number in range(3)]
+        await until(lambda: at_rest(one) and at_rest(other))
+        assert len(first.items) == len(second.items) == 3
+    redis_server.ask("FLUSHALL")
 
 
 async def test_prefixes_see_nothing_of_each_other(redis_server: RedisServer, prefix: str) -> None:
@@ -888,9 +907,12 @@ async def test_the_short_way_to_publish_does_what_the_long_one_does(
     assert found == [first] * 4
 
 
-async def test_a_short_history_keeps_little(redis_server: RedisServer, prefix: str) -> None:
-    async with started(redis_server.url, prefix=prefix, history=1, publish_timeout=30) as backend:
-        await asyncio.gather(*(backend.publish("room", "x") for _ in range(3000)))
+@pytest.mark.parametrize(("history", "wishes"), [(1, Wishes()), (1000, Wishes(history=1))])
+async def test_a_short_history_keeps_little(
+    history: int, wishes: Wishes, redis_server: RedisServer, prefix: str
+) -> None:
+    async with started(redis_server.url, prefix=prefix, history=history, publish_timeout=30) as backend:
+        await asyncio.gather(*(backend.publish("room", "x", wishes) for _ in range(3000)))
     # Redis trims whole nodes, of 100 entries.
     assert int(redis_server.ask("XLEN", f"{{{prefix}:room}}")[1:]) <= 300
 
@@ -952,6 +974,58 @@ async def test_a_new_channel_is_read_at_once(redis_server: RedisServer, prefix: 
                 await backend.publish(f"{number}", "to nobody")
                 await reader.add(f"{number}")
         assert len(reader.items) == 50
+
+
+def count_of(server: RedisServer, name: str, section: str = "stats") -> int:
+    """A number that the server tells of itself; 0 if it tells none."""
+    found = re.search(rf"^{name}[:=](?:calls=)?(\d+)", server.ask("INFO", section).decode(), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+async def test_joining_costs_the_same_however_many_channels_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To the byte: neither commands nor the names in them become more. And what was left is left."""
+    monkeypatch.setattr(_feed, "_CHECK", 3600.0)  # nothing else is sent meanwhile
+    monkeypatch.setattr(_link, "IDLE", 3600.0)
+    with redis() as server:
+        async with Channels(server.url) as channels, AsyncExitStack() as stack:
+            listener = cast(RedisBackend, channels.backend)._listener
+            assert listener is not None
+
+            async def cost() -> int:
+                before = count_of(server, "total_net_input_bytes")
+                async with (
+                    channels.subscribe("one", presence=True),
+                    channels.join("two", await Server().accepted(), member=1),
+                ):
+                    pass
+                await until(lambda: not listener._changes and not listener._commands)
+                return count_of(server, "total_net_input_bytes") - before
+
+            costs = []
+            for begin, end in ((0, 5), (5, 300)):
+                for number in range(begin, end):
+                    await stack.enter_async_context(channels.subscribe(f"{number}"))
+                costs.append(await cost())
+            assert costs[0] == costs[1]
+            await stack.aclose()
+            with anyio.fail_after(10):
+                await until(lambda: server.ask("PUBSUB", "CHANNELS") == b"*0\r\n")
+
+
+async def test_many_channels_in_few_commands(redis_server: RedisServer, prefix: str) -> None:
+    """After an outage, when a process subscribes to all of its channels again."""
+    names = [f"{n}" for n in range(300)]
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, *names) as reader:
+        before = backend.ready
+        redis_server.ask("CONFIG", "RESETSTAT")
+        redis_server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: backend.ready is not before)
+        await backend.ready.wait()
+        assert 1 <= count_of(redis_server, "cmdstat_subscribe", "commandstats") <= 5
+        await backend.publish("299", "one")
+        assert await reader.data(1) == ["one"]
 
 
 # Outages
@@ -1413,7 +1487,7 @@ async def test_each_leave_is_told_once(redis_server: RedisServer, prefix: str) -
         crashed = [Member("room", f"ünit {n}", json.dumps({"n": n, "text": "é\n"})) for n in range(3)]
         alive = Member("room", "alive", "null")
         await backends[0].appear(crashed, 0.3)
-        await backends[1].appear([alive, Member("elsewhere", "alive", "1")], 60)
+        await backends[1].appear([alive, Member("elsewhere", "alive", "1", "ada")], 60)
         await backends[1].appear([alive], 60)
         assert await backends[2].members("room") == [*crashed, alive]
         while len(await backends[2].members("room")) > 1:
@@ -1427,8 +1501,110 @@ async def test_each_leave_is_told_once(redis_server: RedisServer, prefix: str) -
         ]
         assert [event["info"] for event in told[4:7]] == [member.json() for member in crashed]
         assert [member.info for member in await backends[1].members("elsewhere")] == ["1"]
-    ttl = int(redis_server.ask("PTTL", f"{{{prefix}:%00presence:elsewhere}}:members")[1:])
-    assert ttl > 60_000
+    for name in ("members", "deadlines", "keys"):
+        ttl = int(redis_server.ask("PTTL", f"{{{prefix}:%00presence:elsewhere}}:{name}")[1:])
+        assert 60_000 < ttl <= 86_460_000
+
+
+async def test_many_join_and_leave_in_few_requests(redis_server: RedisServer, prefix: str) -> None:
+    """What comes while one is under way goes with the next, however many there are."""
+    entered: list[Any] = []
+    async with Proxy(redis_server.port) as proxy, Channels(proxy.url, prefix=prefix) as channels:
+        roster = channels._hub.roster
+
+        async def live() -> None:
+            async with channels.join("room", await Server().accepted(), member=1) as membership:
+                entered.append(membership)
+                await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as group:
+            redis_server.ask("CONFIG", "RESETSTAT")
+            proxy.hold(SCRIPTS["presence"].sha)
+            for _ in range(300):
+                group.start_soon(live)
+            await until(lambda: len(roster.members) == 300)
+            proxy.release()
+            await until(lambda: len(entered) == 300)
+            proxy.hold(SCRIPTS["presence"].sha)
+            group.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await until(lambda: not roster.members)
+                proxy.release()
+        # Each asks once for those whose time is over.
+        assert count_of(redis_server, "cmdstat_zrangebyscore", "commandstats") <= 6
+        assert await channels.members("room") == []
+
+
+async def test_counting_lists_nobody(backend: RedisBackend, redis_server: RedisServer, prefix: str) -> None:
+    await backend.appear([Member("room", f"{n}", "1", f"{n % 10}") for n in range(100)], 60)
+    redis_server.ask("CONFIG", "RESETSTAT")
+    assert await backend.count("room") == 100
+    assert await backend.count("room", keys=True) == 10
+    statistics = redis_server.ask("INFO", "commandstats").decode()
+    assert "cmdstat_hlen" in statistics
+    assert not re.search(r"cmdstat_(hgetall|hvals|hscan|zrange:)", statistics)
+
+
+@pytest.mark.parametrize("seconds", [0.1, None])
+async def test_who_leaves_while_the_broker_is_away(
+    seconds: float | None, redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for a moment only. That they have left is told when the broker is back."""
+    monkeypatch.setattr(_link, "IDLE", 0.02)  # an idle connection notices soon that it is cut
+    async with (
+        Proxy(redis_server.port) as proxy,
+        Channels(proxy.url, prefix=prefix, publish_timeout=None, presence_ttl=3600) as channels,
+        started(redis_server.url, prefix=prefix) as other,
+    ):
+        roster, backend = channels._hub.roster, cast(RedisBackend, channels.backend)
+        members = [roster.member("room", f"{n}") for n in range(100)]
+        await roster.appear(members)
+        with monkeypatch.context() as patch:
+            patch.setattr(_roster, "_PATIENCE", 0.01)
+            patch.setattr(backend._publishing, "timeout", seconds or backend.timeout)
+            proxy.hold(b"ROLE")  # of the next connection
+            proxy.cut()
+            await until(lambda: not channels.ready.is_set())
+            async with anyio.create_task_group() as group:
+                for member in members:
+                    group.start_soon(roster.vanish, [member])
+            if seconds is not None:
+                await until(lambda: roster._failures)
+            assert await other.members("room") == members
+        proxy.release()
+        with anyio.fail_after(20):
+            while await other.members("room"):  # noqa: ASYNC110 - until it is told
+                await anyio.sleep(0.01)
+
+
+async def test_who_was_leaving_when_the_process_stopped(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(members: Any) -> None:
+        raise BrokerError("planted")
+
+    monkeypatch.setattr(_roster, "_RETRY", (3600.0, 3600.0))
+    async with Channels(redis_server.url, prefix=prefix) as other:
+        async with Channels(redis_server.url, prefix=prefix) as channels:
+            roster = channels._hub.roster
+            leaving, staying = (roster.member("room", f"{n}") for n in range(2))
+            await roster.appear([leaving, staying])
+            with monkeypatch.context() as patch:
+                patch.setattr(channels.backend, "vanish", refuse)
+                await roster.vanish([leaving])
+            assert await other.members("room") == [leaving, staying]
+        assert await other.members("room") == []
+
+
+async def test_many_whose_time_is_over(redis_server: RedisServer, prefix: str) -> None:
+    """More than one script removes."""
+    async with started(redis_server.url, prefix=prefix) as backend:
+        begin = (await backend.history(presence_of("room"))).position
+        await backend.appear([Member("room", f"{n}", "1") for n in range(1_200)], 0.1)
+        await anyio.sleep(0.2)
+        assert await backend.members("room") == []
+        assert Id.parse((await backend.history(presence_of("room"))).position).seq == 2_400
+        assert Id.parse(begin).seq == 0
 
 
 # What the figure above stands on: the fixture ends what it starts

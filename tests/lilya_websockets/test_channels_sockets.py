@@ -140,6 +140,7 @@ async def test_in_a_block_of_its_own(make: Make) -> None:
         "iterates",
         "iterates, by hand",
         pytest.param("waits", marks=pytest.mark.quiet),
+        pytest.param("waits, by hand", marks=pytest.mark.quiet),
         pytest.param("waits in a group", marks=pytest.mark.quiet),
     ],
 )
@@ -152,13 +153,13 @@ async def test_a_body_that_only_sends_ends_with_its_client(
 
     async def app(channels: Channels, websocket: WebSocket) -> None:
         async with AsyncExitStack() as stack:
-            if body == "iterates, by hand":
+            if "by hand" in body:
                 await websocket.accept()
             else:
                 await stack.enter_async_context(websocket)
             membership = await stack.enter_async_context(channels.join("a", websocket, member=1))
             entered.append(membership)
-            if body == "waits":
+            if body in ("waits", "waits, by hand"):
                 await anyio.sleep_forever()
             elif body == "waits in a group":
                 async with anyio.create_task_group() as tasks:
@@ -174,11 +175,11 @@ async def test_a_body_that_only_sends_ends_with_its_client(
             tasks.start_soon(app, channels, server.websocket())
         await until(lambda: len(entered) == 20)
         for server in servers:
-            if body == "iterates, by hand":
+            if "by hand" in body:
                 server.fail(ClientDisconnected())  # the next send tells it
             else:
                 server.push(disconnect())
-        if body == "iterates, by hand":
+        if "by hand" in body:
             await channels.publish("a", "1")
         await until(lambda: len(ended) == 20)
         assert ended == ["client"] * 20
@@ -251,6 +252,29 @@ async def test_a_body_that_is_not_to_be_cancelled(make: Make, monkeypatch: pytes
         server.push(disconnect())
         await until(lambda: len(done) == 2)
     assert done == ["1", "at work"]
+
+
+async def test_a_body_that_ends_in_time_is_not_cancelled(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a second to do so."""
+    monkeypatch.setattr("lilya.websockets.channels._membership._GRACE", 3600.0)
+    finish = anyio.Event()
+    done: list[Any] = []
+
+    async def app(channels: Channels, websocket: WebSocket) -> None:
+        async with websocket, channels.join("a", websocket) as membership:
+            await finish.wait()
+            done.append(membership.ended)
+
+    async with make() as channels, anyio.create_task_group() as tasks:
+        server = Server()
+        tasks.start_soon(app, channels, server.websocket())
+        await until(lambda: channels._hub._outboxes)
+        server.push(disconnect())
+        await until(lambda: not channels._hub._outboxes)
+        for _ in range(50):
+            await anyio.lowlevel.checkpoint()
+        finish.set()
+    assert done == ["client"]
 
 
 async def test_an_end_of_ones_own_cancels_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
