@@ -343,6 +343,9 @@ async def test_a_primary_is_killed_and_another_one_demoted(prefix: str) -> None:
                 await until(lambda: not load.problems(reader))
             assert load.problems(reader) == []
             await until(lambda: one.ready.is_set() and two.ready.is_set())
+            # Who has no slots any more is left alone.
+            servers: Any = one._servers
+            await until(lambda: len(servers.nodes) == 3)
 
 
 async def test_sentinels_name_another_primary(prefix: str) -> None:
@@ -421,6 +424,36 @@ async def test_what_waits_for_a_node(
         await until(lambda: backend._publishing._lanes)  # type: ignore[attr-defined]
     with pytest.raises(BrokerError, match="stopped before Redis answered"):
         await publishing
+
+
+@pytest.mark.limit(20)
+async def test_events_are_pushed_by_each_node(
+    cluster: RedisCluster, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come without being looked for."""
+    monkeypatch.setattr(_feed, "_CHECK", 3600.0)
+    names = [f"{n}" for n in range(12)]
+    async with started(cluster.url, prefix=prefix) as backend, reading(backend, *names) as reader:
+        assert len({cluster.owner(slot(backend, name)).port for name in names}) == 3
+        ids = [await backend.publish(name, "x") for name in names]
+        assert sorted(item.id for item in await reader.until(12)) == sorted(ids)
+
+
+async def test_a_node_that_was_cut_off_has_an_old_view(
+    cluster: RedisCluster, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(cluster.url, prefix=prefix) as backend:
+        servers: Any = backend._servers
+        owners, ask = list(servers._owners), servers._ask
+        old, *_ = servers.nodes
+
+        async def asked(address: Any) -> Any:
+            return (0, [(0, 16_383, [old])]) if address == old else await ask(address)
+
+        monkeypatch.setattr(servers, "_ask", asked)
+        servers._first = old
+        await servers._refresh()
+        assert servers._owners == owners
 
 
 async def test_a_channel_that_is_looked_for_at_the_wrong_node(cluster: RedisCluster, prefix: str) -> None:

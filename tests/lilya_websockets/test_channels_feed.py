@@ -914,6 +914,34 @@ async def test_an_event_that_claims_to_be_the_next(
         assert [id for _, id in asked] == [str(first)]
 
 
+async def test_what_was_read_is_known_by_its_time_too(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is pushed after it was read is passed over, and not what only has the number of such an event."""
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        ids = [Id.parse(await publish_unpushed(backend, "room", f"{n}")) for n in range(2)]
+        backend.wake()
+        await reader.until(2)
+        await until(lambda: at_rest(backend))
+        asked: list[str] = []
+        original = backend._feed._read_after
+
+        def read_after(name: str, at: str) -> tuple[bytes, ...]:
+            asked.append(name)
+            return original(name, at)
+
+        monkeypatch.setattr(backend._feed, "_read_after", read_after)
+        pushed = backend._keys.pushed("room")
+        redis_server.ask("PUBLISH", pushed, f"{ids[0]} s0")
+        await backend.publish("room", "2")
+        assert await reader.data(3) == ["0", "1", "2"]
+        assert asked == []
+        redis_server.ask("PUBLISH", pushed, f"{ids[0]._replace(ms=ids[1].ms + 60_000)} sother")
+        await until(lambda: asked)
+        await backend.publish("room", "3")
+        assert await reader.data(4) == ["0", "1", "2", "3"]
+
+
 async def test_leaving_while_the_channels_are_compared(
     redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -773,6 +773,16 @@ async def test_the_position_of_an_empty_channel(
     assert not (await backend.history("empty", since=str(old))).complete
 
 
+async def test_a_position_where_nothing_is_kept(
+    backend: RedisBackend, redis_server: RedisServer, prefix: str
+) -> None:
+    """With the number of the newest event, but another time, it is of another branch."""
+    last = Id.parse(await backend.publish("room", "one"))
+    redis_server.ask("XTRIM", f"{{{prefix}:room}}", "MAXLEN", "0")
+    assert (await backend.history("room", since=str(last))).complete
+    assert not (await backend.history("room", since=str(last._replace(ms=last.ms - 1)))).complete
+
+
 async def test_publishers_of_long_ago_are_forgotten(
     backend: RedisBackend, redis_server: RedisServer, prefix: str
 ) -> None:
