@@ -128,7 +128,7 @@ if nox is not None:
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
         os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".nox" / "bytecode"))
     # pip compiles everything that it installs, on one core, and that is half of its time. Most of it is never
-    # imported, and what is imported is compiled then. (0 switches `--no-compile` on: that is how pip reads it.)
+    # imported, and the rest is compiled then. (pip reads it so: 0 means `--no-compile`.)
     os.environ.setdefault("PIP_NO_COMPILE", "0")
 
     PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
