@@ -14,7 +14,7 @@ from lilya.websockets.asyncapi import AsyncAPI
 from tests.docs.asyncapi_examples import NOT_OF_THE_MODELS, documents
 from tests.lilya_websockets.documents import problems
 
-pytestmark = pytest.mark.page("docs/guides/asyncapi.md", "## What the document says, and where it is from")
+pytestmark = pytest.mark.page("docs/guides/asyncapi.md", "## What the document contains")
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs_src" / "guides" / "asyncapi"
@@ -52,7 +52,7 @@ def test_what_is_not_of_the_models_is_an_error(name: str) -> None:
         AsyncAPI(asyncapi._app, transcripts=[ROOT / name]).to_json()
 
 
-@pytest.mark.page("docs/guides/asyncapi.md", "## Write it to a file, and check it in CI")
+@pytest.mark.page("docs/guides/asyncapi.md", "## Write the document to a file")
 def test_the_document_on_the_page() -> None:
     file = FOLDER / "chat.yaml"
     assert main(["asyncapi", "docs_src.guides.asyncapi.chat:asyncapi", "--check", str(file)]) == 0

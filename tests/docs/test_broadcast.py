@@ -1,4 +1,4 @@
-"""The example *To many at once* over a real server: a client that stops reading harms nobody but itself."""
+"""The example *Sending to many connections* on a real server: a client that does not read delays no other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.docs.browser import LIMIT, wait_for
 from tests.lilya_websockets.frames import Client
 from tests.lilya_websockets.serving import Serving
 
-pytestmark = pytest.mark.page("docs/websockets.md", "To many at once")
+pytestmark = pytest.mark.page("docs/websockets.md", "Sending to many connections")
 
 TEXT = "x" * 65536
 MESSAGES = 400  # 26 MB: many times what the kernel and a server take of it for a client that does not read

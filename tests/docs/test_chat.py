@@ -212,7 +212,7 @@ def talk(room: Room) -> tuple[list[str], list[str], list[str]]:
 
 
 @needs_chromium
-@pytest.mark.page("docs/guides/chat.md", "## Nothing is lost")
+@pytest.mark.page("docs/guides/chat.md", "## No lost messages")
 def test_nothing_is_lost_or_doubled_when_the_network_breaks(room: Room) -> None:
     ann, bob, wanted = talk(room)
     assert ann == wanted
@@ -235,7 +235,7 @@ FAULTS = [
 
 @needs_chromium
 @pytest.mark.parametrize(("name", "old", "new"), FAULTS)
-@pytest.mark.page("docs/guides/chat.md", "## Nothing is lost")
+@pytest.mark.page("docs/guides/chat.md", "## No lost messages")
 def test_planted_fault(room: Room, name: str, old: str, new: str) -> None:
     file = room.served.example / name
     text = file.read_text(encoding="utf-8")
@@ -338,7 +338,7 @@ def contrasts(html: str) -> dict[tuple[str, str, str], float]:
     return found
 
 
-@pytest.mark.page("docs/guides/chat.md", "## The page")
+@pytest.mark.page("docs/guides/chat.md", "## The web page")
 def test_every_text_can_be_seen() -> None:
     html = HTML.read_text(encoding="utf-8")
     assert {pair: ratio for pair, ratio in contrasts(html).items() if ratio < 4.5} == {}

@@ -194,12 +194,12 @@ def test_the_readmes_example_runs(tmp_path: Path, run: Callable[[str, Path], Com
     client.wait_for("< You said: Hello!")
 
 
-@pytest.mark.page("README.md", "## The pages")
+@pytest.mark.page("README.md", "## Documentation")
 def test_the_links_of_the_readme() -> None:
     assert broken_links(READMES[0].read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.page("README.md", "## The pages")
+@pytest.mark.page("README.md", "## Documentation")
 def test_the_readme_lists_every_page() -> None:
     markdown = READMES[0].read_text(encoding="utf-8")
     assert unlisted(markdown) == []
@@ -216,7 +216,7 @@ NOT_LISTED = {"docs/index.md", "docs/project/contributing.md"}
 def unlisted(markdown: str) -> list[str]:
     """The pages that the README leads to neither by itself nor by the first page of their folder."""
     return [
-        f"{at(READMES[0], '## The pages', markdown)}: the list leaves out {name_of(page)}"
+        f"{at(READMES[0], '## Documentation', markdown)}: the list leaves out {name_of(page)}"
         for page in PAGES
         if name_of(page) not in NOT_LISTED
         and not any(f"]({name_of(each)}" in markdown for each in (page, page.parent / "index.md"))

@@ -30,7 +30,7 @@ def names_of_tests(suite: Path) -> set[str]:
 
 
 def unheld(page: str) -> list[str]:
-    """The lines of *What changes* and *What stays* without a test, and the tests that do not exist."""
+    """The lines of both tables, from *What changes* on, without a test, and the tests that do not exist."""
     rows = re.findall(r"^\| .*\|$", page.partition("## What changes")[2], re.MULTILINE)
     rows = [row for row in rows if not re.fullmatch(r"[| -]+|.*\| test \|", row)]
     problems = [f"{at(PAGE, row, page)}: no test is named" for row in rows if "`test_" not in row]

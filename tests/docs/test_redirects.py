@@ -41,8 +41,8 @@ def test_an_old_address_leads_to_the_page(old: str, site: Path) -> None:
 
 @needs_chromium
 def test_a_section_of_an_old_address_is_kept(browser: Browser, address: str) -> None:
-    tab = Tab(browser, f"{address}errors/#after-the-end")
-    tab.wait("location.pathname === '/concepts/errors/' && location.hash === '#after-the-end'")
+    tab = Tab(browser, f"{address}errors/#calls-after-the-end")
+    tab.wait("location.pathname === '/concepts/errors/' && location.hash === '#calls-after-the-end'")
     tab.close()
 
 
