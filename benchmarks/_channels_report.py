@@ -158,25 +158,26 @@ def _growth(found: dict[str, dict[str, Row]]) -> str:
 def _stalled(found: Results) -> str:
     difference, noise = found["difference"], found["noise"]
     inside = abs(difference["value"]) <= noise["most"]
-    verdict = "within what runs of the same kind differ by" if inside else "**more than that noise**"
+    verdict = "no more than runs of the same kind" if inside else "**more than runs of the same kind**"
     others = found["sockets"] - 1
     lines = [
-        f"* {found['sockets']} sockets, one of which takes nothing, and {found['published']:,} messages in "
-        f"{found['pairs']} runs of {found['seconds']:g} seconds: the other {others} received "
+        f"* {found['sockets']} sockets, one of which does not read, and {found['published']:,} messages in "
+        f"{found['pairs']} runs of {found['seconds']:g} seconds: the other {others} sockets received "
         f"{found['received']:,} of {found['expected']:,}.",
-        f"* Their latency, medians of the runs (least to most). p50: {spread(found['p50']['without'])} µs "
-        f"without the stalled one, {spread(found['p50']['with'])} µs with it. p99: "
-        f"{spread(found['p99']['without'])} µs and {spread(found['p99']['with'])} µs.",
-        f"* Two runs of the same kind, one right after the other, differed in their p99 by "
-        f"{spread(noise)} µs. A run with the stalled one and the one without it beside it differed by "
-        f"{spread(difference)} µs: {verdict}.",
+        f"* The latency of the other sockets, medians of the runs (least to most). p50: "
+        f"{spread(found['p50']['without'])} µs without the stalled socket, {spread(found['p50']['with'])} µs "
+        f"with it. p99: {spread(found['p99']['without'])} µs without it, {spread(found['p99']['with'])} µs "
+        "with it.",
+        f"* The p99 of two consecutive runs of the same kind differed by {spread(noise)} µs. The p99 of two "
+        f"consecutive runs with and without the stalled socket differed by {spread(difference)} µs: "
+        f"{verdict}.",
     ]
     for size, counted in found["memory"].items():
         (few, first), (many, last) = counted.items()
         lines.append(
-            f"* After {int(few):,} messages of {int(size):,} bytes {first['messages']} waited for it, and "
-            f"{first['bytes']:,} bytes of memory came back when it left. After {int(many):,} messages it was "
-            f"{last['messages']} and {last['bytes']:,} bytes."
+            f"* After {int(few):,} messages of {int(size):,} bytes, {first['messages']} messages waited for "
+            f"the stalled socket, and {first['bytes']:,} bytes of memory were freed when it left. After "
+            f"{int(many):,} messages, it was {last['messages']} messages and {last['bytes']:,} bytes."
         )
     return "\n".join(lines)
 
@@ -194,7 +195,7 @@ def _restarts(found: Results) -> str:
         "out of order": "out of order",
         "gaps": "gaps",
         "outages logged": "outages in the log",
-        "recoveries logged": "returns in the log",
+        "recoveries logged": "recoveries in the log",
     }
     return _report.table(
         [
@@ -208,7 +209,7 @@ def _restarts(found: Results) -> str:
 def _load(load: Results) -> str:
     columns = {
         "full delivered": "delivered per second",
-        "full missing": "never came",
+        "full missing": "never received",
         "full broker": "broker, µs",
         "full process": "process, µs",
         "low p50": "p50, ms",
@@ -243,7 +244,7 @@ def _many(found: Results) -> str:
         "p99": "p99, ms",
         "one more": "joining and leaving one more, µs",
         "joined": "joining all, s",
-        "missing": "never came",
+        "missing": "never received",
     }
     return _report.table(
         ["channels", "", *columns.values()],
@@ -265,7 +266,7 @@ def _many(found: Results) -> str:
 def _busy(found: Results) -> str:
     names = {"pushed": "pushed", "XREAD BLOCK": "`XREAD BLOCK`"}
     table = _report.table(
-        ["Redis, µs per message", *names.values(), "pushed, times the other"],
+        ["Redis, µs per message", *names.values(), "ratio"],
         [
             [
                 load,
@@ -275,8 +276,8 @@ def _busy(found: Results) -> str:
             for load, kinds in found["loads"].items()
         ],
     )
-    others = "Other programs ran meanwhile. They change processor time little, and the ratio less."
-    return f"{table}\n\n{others if found['disturbed'] else 'The machine did nothing else meanwhile.'}"
+    others = "Other programs ran during the measurement. They affect the times little, and the ratio less."
+    return f"{table}\n\n{others if found['disturbed'] else 'No other programs ran during the measurement.'}"
 
 
 def _storm(found: Results) -> str:
@@ -285,7 +286,7 @@ def _storm(found: Results) -> str:
         "publishes to another channel, p50, ms": "p50",
         "publishes to another channel, p99, ms": "p99",
         "publishes to another channel that failed": "errors",
-        "memory at most, MB more": "memory",
+        "peak memory growth, MB": "memory",
     }
     with_it = runs["with"]
     return "\n\n".join(
@@ -310,10 +311,10 @@ def _slow(found: Results) -> str:
         [
             "events",
             "link, MB/s",
-            "came",
+            "received",
             "seconds",
             "at least needed",
-            "carried, times their size",
+            "traffic, times their size",
             "outages",
         ],
         [
@@ -379,21 +380,20 @@ def _on_paper(found: Results) -> str:
     kept = 1000 * found["event"]
     return "\n".join(
         [
-            f"* Redis uses one core for commands. At {number(cost)} µs for a message, one Redis is full at "
-            f"{_rough(full)} messages per second with {most} processes. "
+            f"* Redis uses one core for commands. At {number(cost)} µs for each message, one Redis server "
+            f"reaches its limit at {_rough(full)} messages per second with {most} processes. "
             + (
-                f"Each further process costs it {number(each)} µs per message: with {MANY} processes it is "
-                f"full at about {_rough(many)}. Plan with half."
+                f"Each further process adds {number(each)} µs per message: with {MANY} processes, the limit "
+                f"is about {_rough(many)}. Plan for half of that."
                 if each
-                else "What a further process costs was less than could be measured here. Plan with half."
+                else "The cost of a further process was too small to measure. Plan for half of that."
             ),
-            f"* When there is little to do, nothing comes in groups, and a message costs it "
-            f"{number(min(quiet))} to {number(max(quiet))} µs. That is no reason to worry: the more there "
-            "is, the less each costs.",
-            f"* A process is full sooner: at {number(min(busy))} to {number(max(busy))} µs per message that "
-            f"it receives, its share of publishing included, it takes {_rough(1e6 / max(busy))} to "
-            f"{_rough(1e6 / min(busy))} per second, and each socket that it sends them to costs more. More "
-            "processes help if they have different channels to read.",
+            f"* At a low rate, messages reach Redis one at a time, and each costs it {number(min(quiet))} to "
+            f"{number(max(quiet))} µs. At higher rates, several arrive together, and each costs less.",
+            f"* A process reaches its limit earlier. It needs {number(min(busy))} to {number(max(busy))} µs "
+            "for each message that it receives, including its share of publishing. So it can receive "
+            f"{_rough(1e6 / max(busy))} to {_rough(1e6 / min(busy))} messages per second, and fewer if it "
+            "sends them to sockets. More processes help if they read different channels.",
             f"* An event of 200 bytes takes {number(found['event'])} bytes of memory. With the default "
             f"`history` of 1,000, a busy channel takes {number(kept / 1e6)} MB, and 1,000 of them "
             f"{number(kept / 1e6)} GB.",

@@ -312,11 +312,11 @@ def quiet(figures: dict[str, Results]) -> str:
         if any(run["disturbed"] for run in results.get("runs", [results]))
     ]
     if not disturbed:
-        return "The machine did nothing else meanwhile."
+        return "No other programs ran during the measurement."
     return (
         f'!!! warning "From a busy machine"\n\n    Other programs ran while {" and ".join(disturbed)} '
-        f"{'were' if len(disturbed) > 1 else 'was'} made. Read the ratios with that in mind, and the times "
-        "not at all."
+        f"{'were' if len(disturbed) > 1 else 'was'} measured. Use the ratios with caution, and ignore "
+        "the times."
     )
 
 

@@ -104,7 +104,7 @@ def reasons(results: Results) -> str:
     """Why a cell says "server", and what is seen there."""
     lines = []
     for (server, why), number in numbered(results).items():
-        seen = []
+        seen: dict[str, list[str]] = {}
         for rows in results["groups"].values():
             for row in rows:
                 if row["why"].get(server) == why:
@@ -116,9 +116,11 @@ def reasons(results: Results) -> str:
                         )
                     if handler != row["same"][1]:
                         parts.append(ends_of(handler))
-                    seen.append(", and ".join(parts))
-        first, *others = dict.fromkeys(seen)
-        told = " ".join([f"The result: {first}.", *(f"In another row, {other}." for other in others)])
+                    seen.setdefault(", and ".join(parts), []).append(f"*{row['title']}*")
+        first, *others = seen
+        told = f"The result: {first}."
+        for other in others:
+            told += f" In the row{'s'[: len(seen[other]) > 1]} {' and '.join(seen[other])}, {other}."
         lines.append(f'{number}. <span id="why-{number}"></span>**{short(server)}**: {why} {told}')
     return "\n".join(lines)
 
@@ -168,7 +170,7 @@ def figures(results: Results) -> str:
                 for server in results["servers"]
             ),
         ]
-        for key, way in (("block", "in a block"), ("hand", "by hand"))
+        for key, way in (("block", "in a block"), ("hand", "without a block"))
     ]
     return wide(table(["", *map(short, results["servers"])], rows))
 

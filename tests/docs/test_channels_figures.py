@@ -136,8 +136,8 @@ def test_planted_mark_of_a_busy_machine(page: str, figures: dict[str, Results]) 
 def test_planted_difference_above_the_noise(figures: dict[str, Results]) -> None:
     stalled = figures["channels"]["stalled"]
     for value, said in (
-        (10.0, "within what runs of the same kind differ by"),
-        (-30.0, "**more than that noise**"),
+        (10.0, "no more than runs of the same kind"),
+        (-30.0, "**more than runs of the same kind**"),
     ):
         stalled["difference"]["value"], stalled["noise"]["most"] = value, 20.0
         assert said in _channels_report.blocks(figures)["stalled"]
