@@ -25,13 +25,6 @@ __all__ = ["pytest_configure", "pytest_runtest_makereport"]
 LIMIT = 120.0  # seconds for a build of the site
 
 
-@pytest.fixture(autouse=True)
-def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not measure the coverage of processes that a test starts here: it takes a quarter of their time."""
-    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The folder of the built site, built once for all workers; a warning of the build is an error."""

@@ -54,10 +54,8 @@ UNNEEDED = "-p no:faker -p no:valkey"
 
 
 @pytest.fixture(autouse=True)
-def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start processes that are quick: without measuring coverage, which takes a quarter of their time."""
-    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
-        monkeypatch.delenv(name, raising=False)
+def unneeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave these plugins out of the runs of pytest that a test starts."""
     monkeypatch.setenv("PYTEST_ADDOPTS", UNNEEDED)
 
 
