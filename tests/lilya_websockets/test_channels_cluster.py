@@ -33,6 +33,7 @@ from lilya.websockets.channels._keys import slot_of
 from lilya.websockets.channels._places import Place
 from lilya.websockets.channels._redis import RedisBackend
 
+from .test_channels_feed import publish_unpushed
 from .test_channels_redis import RULES, Reader, connections, reading, started, until
 
 pytestmark = [
@@ -180,8 +181,12 @@ async def test_a_planted_fault(
 # One rule at a time
 
 
-async def test_where_a_slot_is_is_found_again(cluster: RedisCluster, prefix: str) -> None:
+@pytest.mark.limit(20)
+async def test_where_a_slot_is_is_found_again(
+    cluster: RedisCluster, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is asked is sent on to the new node, and what was heard at the old one is heard there."""
+    monkeypatch.setattr(_feed, "_CHECK", 3600.0)  # the old node says that the slot is elsewhere
     async with (
         started(cluster.url, prefix=prefix) as one,
         started(cluster.url, prefix=prefix) as two,
@@ -437,6 +442,17 @@ async def test_events_are_pushed_by_each_node(
         assert len({cluster.owner(slot(backend, name)).port for name in names}) == 3
         ids = [await backend.publish(name, "x") for name in names]
         assert sorted(item.id for item in await reader.until(12)) == sorted(ids)
+
+
+async def test_last_events_that_were_never_pushed(
+    cluster: RedisCluster, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The channels of each slot are compared for themselves."""
+    monkeypatch.setattr(_feed, "_CHECK", 0.3)
+    names = [f"{n}" for n in range(90)]
+    async with started(cluster.url, prefix=prefix) as backend, reading(backend, *names) as reader:
+        ids = [await publish_unpushed(backend, name, name) for name in names]
+        assert sorted(item.id for item in await reader.until(90)) == sorted(ids)
 
 
 async def test_a_node_that_was_cut_off_has_an_old_view(
