@@ -9,6 +9,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import AsyncMock
 
 import anyio
 import pytest
@@ -372,8 +373,13 @@ async def test_sentinels_name_another_primary(prefix: str) -> None:
         with publisher:
             id = await anyio.to_thread.run_sync(publisher.publish, "a", "by a thread")
         await cannot_start(servers.url.replace("the-primary", "other"), "it knows no service 'other'", prefix)
-        async with started(servers.url, prefix=prefix) as one:
+        # One that does not answer is passed over. And only one line asks: all are to end at the same server.
+        async with started(servers.url.replace("://", f"://127.0.0.1:{free_port()},"), prefix=prefix) as one:
             assert [event.id for event in (await one.history("a", last=1)).events] == [id]
+            link: Any = one._servers
+            find = link._find = AsyncMock()
+            await (await link.connect("asking")).disconnect()
+            find.assert_not_called()
 
 
 async def test_a_publisher_without_an_event_loop(cluster: RedisCluster, prefix: str) -> None:

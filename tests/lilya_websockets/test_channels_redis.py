@@ -577,6 +577,25 @@ async def test_a_broker_that_forgot_everything_tells_a_gap_at_once(prefix: str) 
             assert await reader.data(3) == ["one", None, "two"]
 
 
+async def test_an_empty_channel_of_a_broker_that_forgot_everything(prefix: str) -> None:
+    """Its first event is the first of another life: there may have been others before that."""
+    with redis() as server:
+        async with (
+            Proxy(server.port) as proxy,
+            started(proxy.url, prefix=prefix) as backend,
+            reading(backend, "room") as reader,
+        ):
+            position = reader.positions["room"]
+            proxy.hold(b"ROLE")  # it comes back after that
+            server.kill()
+            await anyio.to_thread.run_sync(server.start)
+            async with started(server.url, prefix=prefix) as other:
+                id = await other.publish("room", "one")
+            proxy.release()
+            gap, event = await reader.until(2)
+            assert (type(gap), getattr(gap, "since", None), event.id) == (Gap, position, id)
+
+
 async def test_a_broker_that_lost_the_end(
     backend: RedisBackend, redis_server: RedisServer, prefix: str
 ) -> None:
