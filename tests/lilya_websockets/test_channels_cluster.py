@@ -450,6 +450,19 @@ async def test_events_are_pushed_by_each_node(
         assert sorted(item.id for item in await reader.until(12)) == sorted(ids)
 
 
+async def test_a_slot_that_loses_its_data_on_the_way(cluster: RedisCluster, prefix: str) -> None:
+    """A channel that was empty may have had events meanwhile, so it has a gap."""
+    async with started(cluster.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        number, position = slot(backend, "room"), reader.positions["room"]
+        to = another(cluster, cluster.owner(number))
+        source = cluster.begin(number, to)
+        source.ask("DEL", backend._keys.memory_of(number))
+        cluster.end(number, source, to)
+        (gap,) = await reader.until(1)
+        assert isinstance(gap, Gap)
+        assert gap.since == position
+
+
 async def test_last_events_that_were_never_pushed(
     cluster: RedisCluster, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -408,13 +408,18 @@ async def test_a_user_who_may_not_push(prefix: str, caplog: pytest.LogCaptureFix
         assert "word" not in str(caught.value)
 
 
-async def test_a_user_who_may_push_no_longer(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "wishes", [Wishes(), Wishes(idempotency_key="k")], ids=["the short way", "the long way"]
+)
+async def test_a_user_who_may_push_no_longer(
+    wishes: Wishes, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with redis("user app on >word ~* &* +@all") as server:
         url = f"redis://app:word@127.0.0.1:{server.port}"
         async with started(url, prefix=prefix) as backend:
             await backend.publish("room", "one")
             server.ask("ACL", "SETUSER", "app", "-publish")
-            second = await backend.publish("room", "two")  # it is kept
+            second = await backend.publish("room", "two", wishes)  # it is kept
             await until(lambda: not backend.ready.is_set())
             server.ask("ACL", "SETUSER", "app", "+publish")
             await backend.ready.wait()
@@ -1543,8 +1548,8 @@ async def test_each_leave_is_told_once(redis_server: RedisServer, prefix: str) -
         ]
         assert [event["info"] for event in told[4:7]] == [member.json() for member in crashed]
         assert [member.info for member in await backends[1].members("elsewhere")] == ["1"]
-    for name in ("members", "deadlines", "keys"):
-        ttl = int(redis_server.ask("PTTL", f"{{{prefix}:%00presence:elsewhere}}:{name}")[1:])
+    for name in ("", ":state", ":members", ":deadlines", ":keys"):
+        ttl = int(redis_server.ask("PTTL", f"{{{prefix}:%00presence:elsewhere}}{name}")[1:])
         assert 60_000 < ttl <= 86_460_000
 
 

@@ -725,6 +725,26 @@ async def test_it_is_encoded_once(make: Make) -> None:
     assert [item.data for item in calls] == ["1", "secret", "2"]
 
 
+async def test_what_was_missed_is_encoded_once(make: Make) -> None:
+    """For all who come back to a channel, though each is sent it alone."""
+    encoded: list[Any] = []
+
+    def encode(item: Any) -> Any:
+        encoded.append(item.data)
+        return item.data
+
+    async with make() as channels, AsyncExitStack() as stack:
+        first, *_ = [await channels.publish("a", f"{n}") for n in range(5)]
+        for _ in range(3):
+            server = Server()
+            websocket = await server.accepted()
+            await stack.enter_async_context(channels.join("a", websocket, since=first, encode=encode))
+            await until(lambda: len(server.sent) == 4)  # noqa: B023 - awaited here
+            assert sent(server) == ["1", "2", "3", "4"]
+        await stack.aclose()
+    assert encoded == ["1", "2", "3", "4"]
+
+
 async def test_each_message_is_one_of_its_own(make: Make) -> None:
     """What a server does with one, the others do not see. What it may keep is common to all."""
     async with make() as channels, AsyncExitStack() as stack:
