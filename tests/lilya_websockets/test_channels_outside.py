@@ -134,12 +134,56 @@ async def test_orders_that_cannot_be_read(make: Make, caplog: pytest.LogCaptureF
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(joined.join, channels, "ann", "a")
             await until(lambda: joined.ids)
-            for data in ("", "[]", "{}", '{"close":"a"}', '{"close":"a","code":1,"reason":""}', b"\xff"):
+            orders = [
+                "",
+                "[]",
+                "{}",
+                '{"close":"a"}',
+                '{"close":"a","code":1,"reason":""}',
+                b"\xff",
+                "[" * 99_999,
+            ]
+            orders.append('{"close":"a","code":1000,"reason":"","member":7}')
+            for data in orders:
                 await channels.backend.publish(CONTROL, data)
-            await until(lambda: len(caplog.records) == 6)
+            await until(lambda: len(caplog.records) == len(orders))
             await channels.close("a")
             await until(lambda: joined.ended)
     assert all("cannot be read" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.quiet
+async def test_a_member_whose_info_is_nested_too_deep(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """It was encoded with few calls on the stack. One client must not end the channels of all."""
+    async with (
+        make() as channels,
+        channels.subscribe("a", presence=True) as subscription,
+        anyio.create_task_group() as tasks,
+    ):
+        ended: list[str | None] = []
+
+        async def join() -> None:
+            membership = channels.join("a", await Server().accepted(), member={})
+            membership._info = '{"user":' + "[" * 99_999 + "]" * 99_999 + "}"
+            async with membership:
+                await anyio.sleep_forever()
+            ended.append(membership.ended)
+
+        tasks.start_soon(join)
+        assert isinstance(await anext(subscription), Gap)
+        assert "none of ours" in caplog.text
+        [member] = await channels.members("a")
+        with pytest.raises(ValueError, match="nested too deep"):
+            member.json()
+        await channels.close("a", member={"user": 7})
+        await channels.publish("a", "goes on")
+        event = await anext(subscription)
+        assert isinstance(event, Event)
+        assert event.data == "goes on"
+        assert not ended
+        await channels.close("a", member=member.id)
+        await until(lambda: ended)
+        assert ended == ["closed"]
 
 
 async def test_an_order_that_was_missed(make: Make, caplog: pytest.LogCaptureFixture) -> None:

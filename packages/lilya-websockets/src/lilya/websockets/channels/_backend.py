@@ -87,9 +87,9 @@ class Event:
         """The data decoded as JSON, as `publish_json` encodes it.
 
         Raises:
-            ValueError: The data is not JSON.
+            ValueError: The data is not JSON, or is nested too deep.
         """
-        return loads(self.data if isinstance(self.data, str) else self.data.decode())
+        return _from_json(self.data if isinstance(self.data, str) else self.data.decode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +141,12 @@ class Member:
     key: str | None = None
 
     def json(self) -> Any:
-        """What the app says about it, decoded."""
-        return loads(self.info)
+        """What the app says about it, decoded.
+
+        Raises:
+            ValueError: It is nested too deep to be decoded here.
+        """
+        return _from_json(self.info)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +231,20 @@ def json_text(value: Any) -> str:
     """
     encoded = encode_json(value, dumps)
     return encoded if isinstance(encoded, str) else encoded.decode()
+
+
+def _from_json(text: str) -> Any:
+    """Decode JSON text.
+
+    Raises:
+        ValueError: It is not JSON, or is nested too deep.
+    """
+    try:
+        return loads(text)
+    except RecursionError as error:
+        # How deep it may be depends on the call stack. So text that one process could encode may be too deep
+        # for another one to decode.
+        raise ValueError("the JSON is nested too deep") from error
 
 
 def presence_event(kind: Literal["join", "leave"], member: Member, sockets: int) -> str:

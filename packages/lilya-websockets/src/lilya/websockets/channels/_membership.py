@@ -95,6 +95,8 @@ class Memberships:
         try:
             order = item.json()
             name, wanted = order["close"], order.get("member")
+            if not (wanted is None or isinstance(wanted, (str, dict))):
+                raise TypeError(f"a member is an id or an object, got {type(wanted).__name__}")
             code, reason = checked_close(order["code"], order["reason"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             logger.error("what all processes are told to do cannot be read: %r", error)
@@ -511,8 +513,11 @@ class Membership(AsyncIterator["Gap | Dropped"]):
             return True
         for mine in self.members:
             if mine.channel == name:
-                info = mine.json()
                 if isinstance(member, str):
                     return mine.id == member
+                try:
+                    info = mine.json()
+                except ValueError:  # it is nested too deep, so its values cannot be compared
+                    return False
                 return isinstance(info, dict) and all(info.get(key) == value for key, value in member.items())
         return False
