@@ -325,6 +325,68 @@ async def test_threads_that_share_a_publisher(redis_server: RedisServer, prefix:
     assert len(kept) == len({event.data for event in kept}) == 200
 
 
+@on_redis
+def test_a_publisher_after_a_fork(redis_server: RedisServer, prefix: str) -> None:
+    """It is not taken for its parent, whose publishes have the same numbers."""
+    program = (
+        "import os, sys\n"
+        "from lilya.websockets.channels import Publisher\n"
+        "publisher = Publisher(sys.argv[1], prefix=sys.argv[2])\n"
+        "publisher.publish('a', 'parent')\n"
+        "for name in ('one', 'other'):\n"
+        "    process = os.fork()\n"
+        "    if not process:\n"
+        "        publisher.publish('a', name)\n"
+        "        os._exit(0)\n"
+        "    assert os.waitpid(process, 0)[1] == 0\n"
+        "publisher.publish('a', 'parent again')\n"
+    )
+    subprocess.run([sys.executable, "-c", program, redis_server.url, prefix], check=True, timeout=60)
+    # The same in this process, where coverage sees it.
+    with Publisher(redis_server.url, prefix=prefix) as publisher:
+        publisher.publish("a", "before")
+        name, publisher._process = publisher._publisher, 0
+        publisher.publish("a", "after")
+        assert publisher._publisher != name
+    kept = redis_server.ask("XRANGE", f"{{{prefix}:a}}", "-", "+")
+    for data in ("before", "parent", "one", "other", "parent again", "after"):
+        assert kept.count(f"\r\n{data}\r\n".encode()) == 1
+
+
+@on_redis
+def test_a_publisher_that_is_refused_when_it_tries_again(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try may have succeeded, and the error says so."""
+    with Publisher(redis_server.url, prefix=prefix) as publisher:
+        publisher.publish("a", "1")
+        ask, tries = publisher._client.execute_command, 0
+
+        def lose(*command: Any) -> Any:
+            nonlocal tries
+            tries += 1
+            answer = ask(*command)
+            if tries == 1:
+                redis_server.ask("ACL", "SETUSER", "default", "-evalsha")
+                raise OSError("the answer is lost")
+            return answer
+
+        monkeypatch.setattr(publisher._client, "execute_command", lose)
+        try:
+            with pytest.raises(BrokerError, match=r"Redis refuses: .*evalsha.* It may have been kept before"):
+                publisher.publish("a", "2")
+        finally:
+            redis_server.ask("ACL", "SETUSER", "default", "+evalsha")
+    assert b"\r\n2\r\n" in redis_server.ask("XRANGE", f"{{{prefix}:a}}", "-", "+")
+
+
+def test_threads_of_a_publisher_without_a_server(prefix: str) -> None:
+    """A thread that waits for another one has the same time limit."""
+    publisher = Publisher(f"redis://127.0.0.1:{free_port()}", prefix=prefix, publish_timeout=0.2)
+    with publisher._lock, pytest.raises(BrokerError, match=r"other threads have waited .* It was not sent"):
+        publisher.publish("a", "1")
+
+
 def test_a_publisher_without_a_server(prefix: str) -> None:
     publisher = Publisher(f"redis://:secret@127.0.0.1:{free_port()}", prefix=prefix, publish_timeout=0.2)
     with pytest.raises(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
@@ -24,7 +25,8 @@ class Publisher:
     """Publish to channels on Redis without an event loop, from any thread.
 
     The processes that listen use `Channels` with the same URL and the same `prefix`. A publisher connects
-    when it publishes for the first time. Use it with `with`, or call `close` at the end.
+    when it publishes for the first time. Use it with `with`, or call `close` at the end. A process that was
+    forked can use the publisher of its parent: it gets a connection of its own.
 
     Args:
         url: A URL of Redis, as for `Channels`: `redis://…`, `redis+cluster://…` and the like.
@@ -68,6 +70,11 @@ class Publisher:
             expire=expire,
             credentials=credentials,
         )
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin with number 1, under a name that no other publisher has."""
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._publisher = b"p" + secrets.token_hex(6).encode()
         self._number = 0
@@ -116,10 +123,25 @@ class Publisher:
         """
         checked = checked_text(data) if isinstance(data, str) else checked_bytes(data)
         wishes = checked_wishes(exclude, idempotency_key, history, max_age)
-        parts = self._backend.publish_parts(checked_name(channel), checked, wishes, self._publisher)
-        with self._lock:
+        name = checked_name(channel)
+        if self._process != os.getpid():
+            # A fork has copied this publisher. With the same name and the same numbers, Redis would take the
+            # publishes of one process for retries of the other's, and drop them.
+            self._begin()
+        parts = self._backend.publish_parts(name, checked, wishes, self._publisher)
+        # The time limit includes the wait for other threads: during an outage, each of them keeps the lock
+        # until its own limit.
+        until = time.monotonic() + self._backend.timeout
+        if not self._lock.acquire(timeout=min(self._backend.timeout, threading.TIMEOUT_MAX)):
+            raise BrokerError(
+                f"cannot publish to {channel!r}: other threads have waited for Redis at "
+                f"{self._backend.where} for {self._backend.timeout:g} seconds. It was not sent"
+            )
+        try:
             self._number += 1
-            return self._ask(channel, (*parts, b"%d" % self._number))
+            return self._ask(channel, (*parts, b"%d" % self._number), until)
+        finally:
+            self._lock.release()
 
     def publish_json(self, channel: str, data: Any, **wishes: Any) -> str:
         """Publish a value as JSON text; see `Channels.publish_json`.
@@ -142,7 +164,7 @@ class Publisher:
         if client is not None:
             client.close()
 
-    def _ask(self, channel: str, parts: tuple[bytes, ...]) -> str:
+    def _ask(self, channel: str, parts: tuple[bytes, ...], until: float) -> str:
         """Send a publish until there is an answer. By its number, Redis recognizes it, and stores it once.
 
         The caller holds the lock, so the numbers of this publisher arrive in rising order.
@@ -154,8 +176,8 @@ class Publisher:
 
         name, *arguments = parts
         command = (name.decode(), *arguments)  # as text, because the client for clusters reads it
-        until = time.monotonic() + self._backend.timeout
         delay, most = _AGAIN
+        unknown = ""  # says that an earlier try may have succeeded
         while True:
             try:
                 if self._client is None:
@@ -168,8 +190,11 @@ class Publisher:
                     answer = self._client.execute_command(*command)
                 return published(answer)
             except ResponseError as error:
-                raise BrokerError(f"cannot publish to {channel!r}: Redis refuses: {reason(error)}") from error
+                raise BrokerError(
+                    f"cannot publish to {channel!r}: Redis refuses: {reason(error)}{unknown}"
+                ) from error
             except (RedisError, OSError) as error:
+                unknown = ". It may have been kept before"
                 if time.monotonic() + delay > until:
                     raise BrokerError(
                         f"cannot publish to {channel!r}: no answer from Redis at {self._backend.where} "
