@@ -1078,6 +1078,54 @@ async def test_many_channels_in_few_commands(redis_server: RedisServer, prefix: 
 # Outages
 
 
+async def test_a_long_outage_fills_no_memory(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What callers have given up is not kept until the server is back."""
+    monkeypatch.setattr(_link, "_CROWD", 8)
+
+    async def listen(backend: RedisBackend, channel: str) -> None:
+        try:
+            await backend.watch([channel])
+        finally:
+            backend.unwatch([channel])
+
+    with redis() as server:
+        async with (
+            started(server.url, prefix=prefix, publish_timeout=0.05) as backend,
+            reading(backend, "room") as reader,
+        ):
+            server.kill()
+            await until(lambda: not backend.ready.is_set())
+            for turn in range(6):
+                calls = [backend.publish("room", "in vain") for _ in range(20)]
+                calls += [listen(backend, f"{turn} {number}") for number in range(20)]
+                found = await asyncio.gather(*calls, return_exceptions=True)
+                assert all(isinstance(error, BrokerError) for error in found), found
+            assert len(cast(Any, backend._publishing)._queue) <= 40
+            assert backend._listener is not None
+            assert not backend._listener._changes
+            server.start()
+            await backend.ready.wait()
+            await reader.until(1)  # the gap
+            await backend.publish("room", "on")
+            assert (await reader.data(2))[-1] == "on"
+            assert (await backend.history("room", last=100)).events[0].id == reader.items[-1].id
+
+
+async def test_a_watch_that_is_cancelled_leaves_nothing(
+    backend: RedisBackend, redis_server: RedisServer
+) -> None:
+    redis_server.pause()
+    try:
+        task = asyncio.create_task(backend.watch(["room"]))
+        await until(lambda: "room" in backend._feed._watched)
+        task.cancel()
+        await asyncio.wait([task])
+        assert not backend._feed._watched["room"].waiters
+    finally:
+        redis_server.go_on()
+    await backend.watch(["room"])
+
+
 class Proxy:
     """Between a client and a server: cuts the connection, and loses answers."""
 

@@ -142,13 +142,13 @@ class Feed:
 
     async def watch(self, channels: Collection[str]) -> None:
         """Receive everything that is published from now on; see `Backend.watch`."""
-        waiters = []
+        waiters: dict[asyncio.Future[None], Watched] = {}
         for channel in channels:
             watched = self._watch(channel)
             if not watched.confirmed:
                 waiter: asyncio.Future[None] = self._loop.create_future()
-                watched.waiters.append(waiter)
-                waiters.append(waiter)
+                watched.waiters.add(waiter)
+                waiters[waiter] = watched
         self._watch(QUESTIONS)  # no need to wait: without it, only `status` shows less
         if not self._tasks:
             self._spawn(self._look())
@@ -156,9 +156,15 @@ class Feed:
         if not waiters:
             return
         attempted = f"listen to {', '.join(map(repr, channels))}"
-        done, late = await asyncio.wait(waiters, timeout=self._pipe.timeout)
-        for waiter in late:
-            waiter.cancel()
+        try:
+            done, late = await asyncio.wait(waiters, timeout=self._pipe.timeout)
+        finally:
+            # Also if this was cancelled. Otherwise, waiters would pile up in an outage, and asyncio would log
+            # an error that one of them gets later.
+            for waiter, watched in waiters.items():
+                if not waiter.cancel():
+                    waiter.exception()
+                watched.waiters.discard(waiter)
         if late:
             raise self._pipe.too_late(attempted)
         # Take the exception of each waiter before raising one: asyncio logs exceptions that nobody has taken.

@@ -86,6 +86,8 @@ IDLE: Final = 5.0
 _PIECE: Final = 65_536
 # The bytes of requests after which no more are added to a batch.
 _BATCH_BYTES: Final = 1_048_576
+# The number of waiting requests after which those that nobody waits for are removed.
+_CROWD: Final = 1_024
 # The upper limit of the random delay before an attempt to connect, in seconds: for the first attempt, and at
 # most. It doubles with each attempt.
 _FIRST_DELAY: Final = 0.1
@@ -574,6 +576,7 @@ class Pipe(Asking):
         self.line = Line(link, name, self._serve, self._came)
         link.add(self.line)
         self._queue: deque[Request] = deque()
+        self._crowd = _CROWD  # the length of the queue at which it is tidied
         self.sent: deque[Request] = deque()  # those of the batch that are not answered yet
         self._work = asyncio.Event()
         self._numbers = itertools.count(1) if numbers is None else numbers
@@ -597,6 +600,11 @@ class Pipe(Asking):
 
     def put(self, request: Request) -> None:
         """Send a request as soon as possible."""
+        if len(self._queue) >= self._crowd:
+            # In an outage, nothing is sent, and callers give up. Without this, the requests of a long outage
+            # would fill the memory. Tidy when the queue has doubled, so that this costs little per request.
+            self.withdraw(lambda request: request.future.done())
+            self._crowd = max(2 * len(self._queue), _CROWD)
         self._queue.append(request)
         self._work.set()
         self.line.start()

@@ -79,7 +79,7 @@ class Watched:
         self.confirmed = False
         self.known = False
         self.refused: ResponseError | None = None
-        self.waiters: list[asyncio.Future[None]] = []
+        self.waiters: set[asyncio.Future[None]] = set()
         # For the feed.
         self.early = False  # something was pushed before the channel had a position
         self.looking = False  # a read is wanted or under way, and pushes are held
@@ -183,6 +183,10 @@ class Listener:
         watched.refused = None
 
     def _change(self, command: bytes, watched: Watched) -> None:
+        # Without a connection, there is nothing to note: the next one subscribes to all that is watched then.
+        # In a long outage, the channels that were joined in vain would fill the memory.
+        if self.line.connection is None:
+            return
         self._changes.append((command, watched))
         self._changed.set()
 
