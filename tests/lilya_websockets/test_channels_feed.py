@@ -21,6 +21,7 @@ from .redis_server import NO_SERVER, RedisServer, redis_binary
 pytest.importorskip("redis", reason="the client of Redis is not installed: the extra `redis` brings it")
 
 from redis._parsers import _AsyncRESP2Parser
+from redis.exceptions import ResponseError
 
 from lilya.websockets.channels import _feed, _link
 from lilya.websockets.channels._entries import Standing, event_of
@@ -774,6 +775,38 @@ async def test_a_line_that_is_silent(
         await until(lambda: listener.line.connection not in (line, None))
         await backend.publish("room", "one")
         assert await reader.data(1) == ["one"]
+
+
+async def test_a_user_who_may_not_ping(
+    prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A refusal is an answer, too: the server is there. It is not taken for the answer to another command."""
+    monkeypatch.setattr(_link, "IDLE", 0.02)
+    with redis("user app on >word ~* &* +@all -ping") as server:
+        url = f"redis://app:word@127.0.0.1:{server.port}"
+        async with started(url, prefix=prefix) as backend, reading(backend, "room") as reader:
+            listener = backend._listener
+            assert listener is not None
+            line, refuse, refused = listener.line.connection, listener._refuse, 0
+
+            def count(error: ResponseError) -> None:
+                nonlocal refused
+                refused += 1
+                refuse(error)
+
+            monkeypatch.setattr(listener, "_refuse", count)
+            await until(lambda: refused >= 3)
+            for number in range(20):
+                listener._is_tried = True  # the next command goes out with a `PING`
+                await reader.add(f"{number}")
+                await backend.publish(f"{number}", f"{number}")
+            assert await reader.data(20) == [f"{number}" for number in range(20)]
+            assert listener.line.connection is line
+            await until(lambda: not listener._commands)
+            listener._answered()  # without a question, this does nothing
+            with pytest.raises(ResponseError, match="at its limit"):  # said by the server before it hangs up
+                refuse(ResponseError("at its limit"))
+    assert not caplog.records
 
 
 async def test_an_outage_without_a_channel(redis_server: RedisServer, prefix: str) -> None:

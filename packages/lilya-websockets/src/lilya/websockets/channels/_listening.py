@@ -3,6 +3,7 @@
 The rules of this file:
 
 - A server answers commands in order. So each confirmation belongs to the oldest command that has none yet.
+  An error belongs to that command, too. So each `PING` is noted like the other commands.
 - In a cluster, the channels in one command are all of one slot. A node that gives a slot away, or that is
   demoted to a replica, reports each channel of it as unsubscribed, and keeps the connection. Such a channel
   has gone astray: the hearer is told, and adds it to the listener of another node.
@@ -33,6 +34,9 @@ _NAMES: Final = 256
 _TURN: Final = 64
 # Errors that say that the node does not have the channel any more, or not yet.
 _ELSEWHERE: Final = (AskError, ClusterDownError, TryAgainError)
+_PING: Final = b"PING"
+# The answers to `PING`: on a connection with subscriptions, and on one without.
+_PONGS: Final = ([b"pong", b""], b"PONG")
 
 
 class Words(NamedTuple):
@@ -228,7 +232,8 @@ class Listener:
                         [packed(command, *(watched.pushed for watched in those))], False
                     )
                 if self._is_tried:
-                    await connection.send_packed_command([packed(b"PING")], False)
+                    self._commands.append((_PING, deque()))
+                    await connection.send_packed_command([packed(_PING)], False)
                 await self._changed.wait()
         finally:
             self._limit.lift()
@@ -268,6 +273,8 @@ class Listener:
                         self._hearer.heard(watched, what)
                 else:
                     self._confirm(kind, name)
+            elif message in _PONGS:
+                self._answered()
             row += 1
             if row % _TURN == 0:
                 await asyncio.sleep(0)
@@ -301,6 +308,12 @@ class Listener:
             watched.tell(None)
         self._see_whether_all_is_done()
 
+    def _answered(self) -> None:
+        """Take the answer to a `PING`."""
+        if self._commands and self._commands[0][0] == _PING:
+            self._commands.popleft()
+            self._see_whether_all_is_done()
+
     def _see_whether_all_is_done(self) -> None:
         if not self._commands and not self._changes:
             self._link.found(self.line.name)
@@ -311,7 +324,12 @@ class Listener:
             self._hearer.astray(watched, error)
 
     def _refuse(self, error: ResponseError) -> None:
-        """React to a refused command. The error stands for all channels in it."""
+        """React to a refused command. The error stands for all channels in it.
+
+        A refused `PING` is an answer, too: the server is there.
+        """
+        if not self._commands:
+            raise error  # not an answer, so the server is about to close the connection
         command, those = self._commands.popleft()
         is_elsewhere = isinstance(error, _ELSEWHERE)
         if command == self._words.unsubscribe and not is_elsewhere:
