@@ -662,16 +662,19 @@ async def receive_as(kind: str, url: str, silence: float) -> None:
                 await asyncio.sleep(0.05)
 
     receiving = asyncio.create_task(receive())
-    while await told() != "end":
+    while (asked := await told()) != "end":
+        if asked == "any?":
+            say(bool(came))
+            continue
         # Asked whether all is in: it is when nothing comes for a while.
         before = len(came)
         await asyncio.sleep(silence)
         say(len(came) == before)
-    messages = [(text.split(), at) for text, at in came if text != "gap"]
+    messages = [(text.split(), at) for text, at in came if text != "gap" and not text.startswith("0 ")]
     say(
         {
             "came": [(int(number), at - float(sent)) for (number, sent, *_), at in messages],
-            "gaps": len(came) - len(messages),
+            "gaps": sum(text == "gap" for text, _ in came),
             "raised": raised,
         }
     )
@@ -697,7 +700,9 @@ async def publish_as(kind: str, url: str, seconds: float) -> None:
                 acknowledged.append(number)
 
         say("ready")
-        await told()
+        while await told() != "go":
+            await publish(f"0 {time.time():.6f} ".ljust(SIZE, "."))  # is anybody there?
+            say("published")
         end = time.monotonic() + seconds
         await at_rate(publish_one, lambda: time.monotonic() >= end)
         say({"acknowledged": acknowledged, "failed": failed})
@@ -813,7 +818,14 @@ def measure_outage(kind: str, around: float, outage: float, silence: float) -> d
     ):
         for worker in (receiver, publisher):
             worker.hear()
-        time.sleep(0.5)  # a few are subscribed a little after they say so
+        # A few are subscribed a little after they say so.
+        while True:
+            publisher.tell("try")
+            publisher.hear()
+            receiver.tell("any?")
+            if answered(receiver):
+                break
+            time.sleep(0.05)
         begin = processor_time(server)
         publisher.tell("go")
         time.sleep(around)

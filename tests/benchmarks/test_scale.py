@@ -242,7 +242,7 @@ def test_planted_peer_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
         yield publish, None
 
     async def told() -> str:
-        return ""
+        return "go"
 
     monkeypatch.setattr(scale, "connect", peer)
     monkeypatch.setattr(scale, "told", told)

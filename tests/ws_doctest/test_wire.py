@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from ws_doctest import _apps, _memory, _wire, transcript
 from ws_doctest._replay import verdict
 from ws_doctest._watch import Remains
 from ws_doctest._wire import IMPLEMENTATIONS, Replayer, ServerError, UvicornProcess
+
+LIMIT = 20.0  # seconds in which anything must have happened
 
 APPS = {
     "echo": """
@@ -113,6 +118,17 @@ async def app(scope, receive, send):
     await send({"type": "websocket.send", "text": str(count)})
     await send({"type": "websocket.close"})
 """,
+    "waiting": """
+import anyio
+
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+    await anyio.sleep(20)
+    await send({"type": "websocket.close"})
+    await receive()
+""",
     "broken": "import does_not_exist\n\napp = None\n",
 }
 
@@ -207,6 +223,55 @@ def test_wrong_and_missing_messages_are_a_diff(server: UvicornProcess) -> None:
     for line in ("-< json {}", "-< text more", '+< json-binary {"a": 1}', "+< close 4000 so long"):
         assert line + "\n" in wrong
     assert f"+++ bye.ws (as seen, uvicorn-{server.implementation})" in wrong
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell")
+def test_what_the_other_side_has_not_confirmed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sender = socket.create_connection(listener.getsockname())
+        receiver, _ = listener.accept()
+        with receiver, sender:
+            sender.setblocking(False)
+            assert _wire.unconfirmed(sender) == 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sender.send(b"x" * 65_536)  # until both buffers are full
+            assert _wire.unconfirmed(sender) > 0
+            receiver.settimeout(LIMIT)
+            deadline = time.monotonic() + LIMIT
+            while _wire.unconfirmed(sender):
+                assert time.monotonic() < deadline
+                receiver.recv(2**20)
+        assert _wire.unconfirmed(sender) == 0
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_no_time_passes_while_a_message_is_on_its_way(
+    is_seen: bool, server: UvicornProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine, the system passes it on late. The server's clock must not tick on meanwhile."""
+    send = _wire.ClientConnection.send
+    sending: list[asyncio.Task[None]] = []
+
+    async def send_late(connection: _wire.ClientConnection, data: str) -> None:
+        async def later() -> None:
+            await asyncio.sleep(0.2)
+            await send(connection, data)
+
+        sending.append(asyncio.create_task(later()))
+
+    def unconfirmed(connection: socket.socket) -> int:
+        return sum(not task.done() for task in sending) if is_seen else 0
+
+    monkeypatch.setattr(_wire.ClientConnection, "send", send_late)
+    monkeypatch.setattr(_wire, "unconfirmed", unconfirmed)
+    text = "> connect /\n< accept\n> text go\n> wait 20s\n< close 1000\n"
+    found = failure(server, "waiting", text)
+    if is_seen:
+        assert found is None
+    else:
+        assert found is not None
+        assert "`> wait 20s`" in found or "timed out" in found
 
 
 def test_an_exception_after_the_close_is_a_failure(server: UvicornProcess) -> None:
