@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import re
@@ -448,6 +449,25 @@ async def test_events_are_pushed_by_each_node(
         assert len({cluster.owner(slot(backend, name)).port for name in names}) == 3
         ids = [await backend.publish(name, "x") for name in names]
         assert sorted(item.id for item in await reader.until(12)) == sorted(ids)
+
+
+@pytest.mark.parametrize("name", ["asking", "publishing"])
+async def test_limits_are_for_progress(name: str, cluster: RedisCluster, prefix: str) -> None:
+    """A large answer is waited for as long as something comes, from any node. The one to a publish is not."""
+    async with started(cluster.url, prefix=prefix, publish_timeout=60) as backend:
+        route: Any = getattr(backend, f"_{name}")
+        unanswered = _link.Request((b"GET", b"{a}"), asyncio.get_running_loop().create_future(), None)
+        route.request = lambda parts, *, numbered: unanswered
+        answer = asyncio.create_task(route.answer("ask", unanswered.parts))
+        await until(lambda: unanswered in route._awaited)
+        unanswered.until = 0.0  # its time is over
+        route.came()
+        route._give_up()
+        assert unanswered.future.done() == (name == "publishing")
+        route._came_at = -math.inf
+        route._give_up()
+        with pytest.raises(BrokerError, match="no answer from Redis"):
+            await answer
 
 
 async def test_a_slot_that_loses_its_data_on_the_way(cluster: RedisCluster, prefix: str) -> None:
