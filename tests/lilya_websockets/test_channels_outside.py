@@ -134,7 +134,7 @@ async def test_orders_that_cannot_be_read(make: Make, caplog: pytest.LogCaptureF
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(joined.join, channels, "ann", "a")
             await until(lambda: joined.ids)
-            orders = [
+            orders: list[str | bytes] = [
                 "",
                 "[]",
                 "{}",

@@ -1096,7 +1096,7 @@ async def test_a_long_outage_fills_no_memory(prefix: str, monkeypatch: pytest.Mo
             server.kill()
             await until(lambda: not backend.ready.is_set())
             for turn in range(6):
-                calls = [backend.publish("room", "in vain") for _ in range(20)]
+                calls: list[Any] = [backend.publish("room", "in vain") for _ in range(20)]
                 calls += [listen(backend, f"{turn} {number}") for number in range(20)]
                 found = await asyncio.gather(*calls, return_exceptions=True)
                 assert all(isinstance(error, BrokerError) for error in found), found

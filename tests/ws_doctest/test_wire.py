@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 
 from ws_doctest import _apps, _memory, _wire, transcript
 from ws_doctest._replay import verdict
@@ -250,10 +251,10 @@ def test_no_time_passes_while_a_message_is_on_its_way(
     is_seen: bool, server: UvicornProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a busy machine, the system passes it on late. The server's clock must not tick on meanwhile."""
-    send = _wire.ClientConnection.send
+    send = ClientConnection.send
     sending: list[asyncio.Task[None]] = []
 
-    async def send_late(connection: _wire.ClientConnection, data: str) -> None:
+    async def send_late(connection: ClientConnection, data: str) -> None:
         async def later() -> None:
             await asyncio.sleep(0.2)
             await send(connection, data)
@@ -263,7 +264,7 @@ def test_no_time_passes_while_a_message_is_on_its_way(
     def unconfirmed(connection: socket.socket) -> int:
         return sum(not task.done() for task in sending) if is_seen else 0
 
-    monkeypatch.setattr(_wire.ClientConnection, "send", send_late)
+    monkeypatch.setattr(ClientConnection, "send", send_late)
     monkeypatch.setattr(_wire, "unconfirmed", unconfirmed)
     text = "> connect /\n< accept\n> text go\n> wait 20s\n< close 1000\n"
     found = failure(server, "waiting", text)
