@@ -1078,6 +1078,61 @@ async def test_many_channels_in_few_commands(redis_server: RedisServer, prefix: 
 # Outages
 
 
+async def test_a_full_server_can_be_read(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also from the position of an empty channel, and after a new connection."""
+    monkeypatch.setattr(_link, "IDLE", 0.02)  # the loss of a connection is noticed soon
+    with redis() as server:
+        async with started(server.url, prefix=prefix) as backend:
+            await backend.publish("room", "one")
+            empty = (await backend.history("empty")).position
+            server.ask("CONFIG", "SET", "maxmemory", "1")
+            with pytest.raises(BrokerError, match="maxmemory"):
+                await backend.publish("room", "two")
+            for lost in (False, True):
+                assert [event.data for event in (await backend.history("room", last=5)).events] == ["one"]
+                assert (await backend.history("empty", since=empty)).complete is not lost
+                server.ask("DEL", backend._keys.memory_of(0))  # as if nobody had listened yet
+                before = backend.ready
+                server.ask("CLIENT", "KILL", "TYPE", "normal")
+                await until(lambda before=before: backend.ready is not before)  # type: ignore[misc]
+                await backend.ready.wait()
+            assert [event.data for event in (await backend.history("room", last=5)).events] == ["one"]
+
+
+async def test_a_flush_between_two_reads(
+    backend: RedisBackend, redis_server: RedisServer, prefix: str
+) -> None:
+    """The position of an empty channel is compared with the memory that the events were read from."""
+    async with Proxy(redis_server.port) as proxy, started(proxy.url, prefix=prefix) as slow:
+        position = (await slow.history("room")).position
+        proxy.hold(SCRIPTS["history"].sha)
+        task = asyncio.create_task(slow.history("room", since=position))
+        await proxy.held.wait()
+        await backend.publish("room", "lost")
+        redis_server.ask("FLUSHALL")
+        await backend.publish("room", "kept")
+        proxy.release()
+        history = await task
+    assert [event.data for event in history.events] == ["kept"]
+    assert not history.complete
+
+
+async def test_a_flush_is_one_gap(backend: RedisBackend, redis_server: RedisServer) -> None:
+    """The connection goes on, and what it knew of the memory does not."""
+    async with reading(backend, "room") as reader:
+        position = reader.positions["room"]
+        redis_server.ask("FLUSHALL")
+        history = await backend.history("room", since=position)
+        assert not history.complete
+        reader.remove("room")
+        await reader.add("room")
+        assert (await backend.history("room", since=reader.positions["room"])).complete
+        backend.wake()
+        await until(lambda: at_rest(backend))
+        await backend.publish("room", "one")
+        assert await reader.data(1) == ["one"]
+
+
 async def test_a_long_outage_fills_no_memory(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What callers have given up is not kept until the server is back."""
     monkeypatch.setattr(_link, "_CROWD", 8)

@@ -100,7 +100,7 @@ class Feed:
         # comes, that is the event after the position. If not, the channel may have had events that are lost:
         # a gap.
         self._memories: dict[int, str] = {}
-        self._lives = 0  # rises when the ids are forgotten, because answers that are under way are old then
+        self.lives = 0  # rises when the ids are forgotten, because answers that are under way are old then
         self._watched: dict[str, Watched] = {}
         self._arrived: deque[tuple[Watched, bytes]] = deque()
         self._size = 0
@@ -277,7 +277,7 @@ class Feed:
 
     def forget(self) -> None:
         """Forget the ids of memories, because a connection was lost or a slot has moved."""
-        self._lives += 1
+        self.lives += 1
         self._memories.clear()
 
     def known_memory(self, slot: int) -> str:
@@ -291,10 +291,10 @@ class Feed:
         if memory is None:
             # If the ids are forgotten while this waits, the answer may be out of date. Use it once, and do
             # not store it.
-            life = self._lives
+            life = self.lives
             request = self._pipe.request(self._keys.script("memory", [self._keys.memory_of(slot)], epoch()))
             memory = (await request.future).decode()
-            if life == self._lives:
+            if life == self.lives:
                 self._memories[slot] = memory
         return memory
 
@@ -504,7 +504,7 @@ class Feed:
         the ids were forgotten meanwhile, this asks for both again.
         """
         while True:
-            lives = self._lives
+            lives = self.lives
             if Id.parse(position).seq == 0:
                 # First the id, then the events. The events are then of this memory, or of a later one.
                 await self.memory_of(watched.name)
@@ -512,7 +512,7 @@ class Feed:
             watched.held.clear()
             request = self._pipe.request(self._read_after(watched.name, position))
             standing = Standing.of(await request.future)
-            if lives == self._lives or Id.parse(position).seq:
+            if lives == self.lives or Id.parse(position).seq:
                 return standing
 
     def _read_after(self, name: str, position: str) -> tuple[bytes, ...]:

@@ -265,9 +265,7 @@ class RedisBackend(Backend):
         elif line == "asking" and not self._in_cluster:
             # Ask for the id of the memory on each new connection: the server may have come back without its
             # data. In a cluster, each slot has an id. `Feed` asks for it when it is needed.
-            key = self._keys.memory_of(0)
-            await ask(connection, b"SETNX", key, epoch())
-            self._feed.remember((await ask(connection, b"GET", key)).decode())
+            self._feed.remember(await _memory(connection, self._keys.memory_of(0)))
 
     def _lose(self, error: Exception) -> None:
         if self._servers is not None:
@@ -343,8 +341,7 @@ class RedisBackend(Backend):
             # Usually the position of an empty channel, with the id of the memory in place of an epoch. If the
             # server still has this id, it has not lost its data since. Ask before the events are read, for
             # the reason given below.
-            script = self._keys.script("memory", [self._keys.memory_of(slot)], epoch())
-            memory = await self._ask(self._asking, attempted, script, lambda answer: str(answer.decode()))
+            memory = await self._memory_now(attempted, slot)
         # With a position, one more than is returned: the event at the position. It shows whether the position
         # is of this branch, see `_is_in`.
         most = min(last, self._history) if after is None else self._history + 1
@@ -395,8 +392,23 @@ class RedisBackend(Backend):
                 # channel is empty in the new memory, and nobody would get a gap for the lost event.
                 await self._feed.memory_of(channel)
                 return await self.history(channel, last=last, since=since)
+        if end is not None and after is not None and not after.seq and after.epoch == memory:
+            # The channel was empty at the position, and has events now. Ask again: if the server has lost its
+            # data since it was asked, it may have lost events that came before these.
+            memory = await self._memory_now(attempted, slot)
         history = self._history_of(after, same, memory, now, end, found, floor)
         return history if lasting else history._replace(lasting=False)
+
+    async def _memory_now(self, attempted: str, slot: int) -> str:
+        """The id of the memory that a slot is in now, also if another one is known."""
+        lives = self._feed.lives
+        script = self._keys.script("memory", [self._keys.memory_of(slot)], epoch())
+        memory = await self._ask(self._asking, attempted, script, lambda answer: str(answer.decode()))
+        # The data may have been lost without the loss of a connection, by `FLUSHALL`. Without this, the feed
+        # would compare new positions with the old id, and report a gap in each empty channel.
+        if lives == self._feed.lives:
+            self._feed.remember(memory, slot)
+        return memory
 
     def _history_of(
         self,
@@ -693,6 +705,20 @@ async def _check_role(connection: Connection) -> None:
         return
     if role[0] != b"master":
         raise RedisError("it is a replica, which cannot be published to: name the primary")
+
+
+async def _memory(connection: Connection, key: bytes) -> str:
+    """The id of the server's memory, as the script `memory` returns it. Scripts are loaded later."""
+    known, new = await ask(connection, b"GET", key), epoch()
+    if known is None:
+        try:
+            await ask(connection, b"SETNX", key, new)
+        except ResponseError as error:
+            if "maxmemory" not in str(error):
+                raise
+        # Another process may have been faster. If there is no memory, there is still no id.
+        known = await ask(connection, b"GET", key)
+    return str((known or new).decode())
 
 
 async def _check_push(connection: Connection, keys: Keys) -> None:

@@ -351,9 +351,16 @@ return all
 
 # The random id of the server's memory. It is set if it is missing. So it changes when the server loses its
 # data, for example in a restart without persistence. A reader of an empty channel notices the loss by it.
+#
+# It is read first, because a server without free memory refuses to set it, even if it is there, and readers
+# need it then, too. If it is missing then, the answer is an id that nobody has. A reader that returns with it
+# gets a gap.
 _MEMORY: Final = """
-redis.call('SETNX', KEYS[1], ARGV[1])
-return redis.call('GET', KEYS[1])
+local known = redis.call('GET', KEYS[1])
+if known then return known end
+local set = redis.pcall('SETNX', KEYS[1], ARGV[1])
+if type(set) == 'table' and not string.find(set.err, 'maxmemory', 1, true) then return set end
+return ARGV[1]
 """
 
 # What an operator wants to know about a channel. The user may not be allowed to run one of the commands, or
