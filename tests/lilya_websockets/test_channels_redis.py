@@ -1181,6 +1181,42 @@ async def test_a_watch_that_is_cancelled_leaves_nothing(
     await backend.watch(["room"])
 
 
+async def test_an_error_says_that_a_publish_may_have_been_kept(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    """Also if the server refuses the second try, and if the channels are stopped before the answer."""
+    async with Proxy(redis_server.port) as proxy:
+        backend = RedisBackend(proxy.url, prefix=prefix)
+        await backend.start()
+        await backend.publish("room", "one")
+        proxy.lose = SCRIPTS["publish"].sha
+        proxy.hold(SCRIPTS["publish"].sha)
+        refused = asyncio.create_task(backend.publish("room", "two"))
+        await proxy.held.wait()
+        proxy.release()
+        proxy.hold(SCRIPTS["publish"].sha)  # the second try
+        await proxy.held.wait()
+        assert proxy.lost == 1
+        redis_server.ask("ACL", "SETUSER", "default", "-evalsha")
+        proxy.release()
+        try:
+            with pytest.raises(BrokerError, match=r"Redis refuses: .*evalsha.* It may have been kept before"):
+                await refused
+        finally:
+            redis_server.ask("ACL", "SETUSER", "default", "+evalsha")
+        proxy.lose = SCRIPTS["publish"].sha
+        stopped = asyncio.create_task(backend.publish("room", "three"))
+        await until(lambda: proxy.lost == 2)
+        await backend.stop()
+        with pytest.raises(
+            BrokerError, match=r"stopped before Redis answered\. It was sent, and may have been"
+        ):
+            await stopped
+    async with started(redis_server.url, prefix=prefix) as backend:
+        kept = (await backend.history("room", last=9)).events
+    assert [event.data for event in kept] == ["one", "two", "three"]
+
+
 class Proxy:
     """Between a client and a server: cuts the connection, and loses answers."""
 

@@ -42,7 +42,7 @@ from redis.exceptions import (
 
 from ._backend import BrokerError
 from ._keys import SLOTS, slot_of
-from ._link import Asking, Link, Pipe, Request, ask, fail, new_connection, reason
+from ._link import Asking, Link, Pipe, Request, ask, fail, new_connection, reason, stopped
 from ._listening import Listener
 from ._places import Address, Place
 from ._scripts import Script
@@ -575,4 +575,4 @@ class Route(Asking):
         super().stop()
         for lane in list(self._lanes.values()):
             for request in lane.waiting:
-                fail(request, BrokerError("the channels were stopped before Redis answered"))
+                fail(request, stopped(request))

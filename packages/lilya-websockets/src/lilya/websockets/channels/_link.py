@@ -73,6 +73,7 @@ __all__ = [
     "new_connection",
     "packed",
     "reason",
+    "stopped",
 ]
 
 logger: Final = logging.getLogger("lilya.websockets")
@@ -521,7 +522,9 @@ class Asking(ABC):
         try:
             return await request.future
         except ResponseError as error:
-            raise BrokerError(f"cannot {attempted}: Redis refuses: {reason(error)}") from error
+            # The answer to an earlier try of this publish was lost.
+            unknown = ". It may have been kept before" if request.number and request.doubtful else ""
+            raise BrokerError(f"cannot {attempted}: Redis refuses: {reason(error)}{unknown}") from error
         except Late:
             raise self.too_late(attempted, sent=bool(request.number)) from None
 
@@ -590,7 +593,7 @@ class Pipe(Asking):
         for limit in (self._progress, self._idling):
             limit.stop()
         for request in (*self.sent, *self._queue):
-            fail(request, BrokerError("the channels were stopped before Redis answered"))
+            fail(request, stopped(request))
 
     def request(self, parts: Sequence[bytes], *, numbered: bool = False) -> Request:
         """Send a command as soon as possible."""
@@ -734,7 +737,7 @@ class Pipe(Asking):
                         # It may have been done on an earlier connection, so a new number could store it
                         # twice. A higher number may have been stored since, so with its old number the server
                         # would take it for stored, even if it is not.
-                        fail(request, ResponseError("its scripts were lost. It may have been kept before"))
+                        fail(request, ResponseError("its scripts were lost"))
                 self._queue.extendleft(reversed(refused))
         if failure is not None:
             raise failure
@@ -803,6 +806,12 @@ def fail(request: Request, error: Exception) -> None:
     """Raise an error in the caller of a request, unless it was answered or given up."""
     if not request.future.done():
         request.future.set_exception(error)
+
+
+def stopped(request: Request) -> BrokerError:
+    """The error for a request that has no answer when the channels are stopped."""
+    unknown = ". It was sent, and may have been kept" if request.number else ""
+    return BrokerError(f"the channels were stopped before Redis answered{unknown}")
 
 
 def _forget(future: asyncio.Future[Any]) -> None:

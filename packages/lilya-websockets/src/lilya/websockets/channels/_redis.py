@@ -665,7 +665,10 @@ class RedisBackend(Backend):
             # Answers are matched to requests by their order. So this may be the answer to another request,
             # and then all later answers on this connection are wrong, too. Drop the connection.
             self._lose(RedisError(f"it has answered {str(answer)[:80]!r} to a request to {attempted}"))
-            raise BrokerError(f"cannot {attempted}: Redis has answered {str(answer)[:80]!r}") from error
+            unknown = ". It may have been kept" if numbered else ""
+            raise BrokerError(
+                f"cannot {attempted}: Redis has answered {str(answer)[:80]!r}{unknown}"
+            ) from error
 
 
 def _begun(kind: Literal["join", "leave"], member: Member) -> str:
