@@ -558,6 +558,7 @@ async def test_a_publisher_without_an_event_loop_has_wishes(redis_server: RedisS
         (b"S", b"9 {}"),
         (b"B", b"2 []x"),
         (b"S", b"2 {x}"),
+        (b"S", b"99999 " + b"[" * 99_999),
         (b"x", b"x"),
         (b"s", b"\xff"),
     ],
@@ -581,6 +582,26 @@ def test_what_is_before_the_data() -> None:
     entry = [b"h", b"00000000S", b"d", b'22 {"history":2,"more":0}data']
     assert floor_of(b"%d-9" % now, entry, now, None) == 7
     assert floor_of(b"1-9", entry, now, 1000) == 9
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        b'{"max_age":"1"}',
+        b'{"max_age":[]}',
+        b'{"history":1e999}',
+        b'{"history":NaN}',
+        b'{"history":"x"}',
+        b'{"exclude":["ada"],"idempotency_key":7}',
+    ],
+)
+def test_wishes_that_are_none_of_ours(told: bytes) -> None:
+    """Another program has published them. The event counts, and the wishes do not."""
+    payload = b"%d %bdata" % (len(told), told)
+    found = event_of("a", b"1-1-00000000 S" + payload)
+    assert found is not None
+    assert found[1] == Event("a", "1-1-00000000", "data")
+    assert floor_of(b"1-9", [b"h", b"00000000S", b"d", payload], 9, None) == 0
 
 
 async def test_companions_are_not_excluded_from(make: Make) -> None:

@@ -113,7 +113,10 @@ def _parted(kind: bytes, payload: bytes) -> tuple[dict[str, Any], bytes]:
     if kind not in (b"S", b"B"):
         raise ValueError("an unknown kind")
     size, _, rest = payload.partition(b" ")
-    told = json.loads(rest[: int(size)])
+    try:
+        told = json.loads(rest[: int(size)])
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
     if not isinstance(told, dict) or len(rest) < int(size):
         raise ValueError("not an object of this length")
     return told, rest[int(size) :]
@@ -126,6 +129,9 @@ def _event(channel: str, text: str, kind: bytes, payload: bytes) -> tuple[Id, Ev
         return id, Event(channel, text, payload.decode())
     told, data = _parted(kind, payload)
     exclude, key = told.get("exclude"), told.get("idempotency_key")
+    # Other programs publish, too, and may have written anything.
+    if not isinstance(exclude, str):
+        exclude = None
     if not isinstance(key, str):
         key = None
     return id, Event(channel, text, data.decode() if kind in _TEXT else data, exclude, key)
@@ -159,9 +165,9 @@ def floor_of(raw: bytes, fields: Any, now: int, max_age: float | None) -> int:
             told, _ = _parted(fields[1][8:9], fields[3])
         age = told["max_age"] * 1000 if "max_age" in told else max_age
         floor = seq - int(told["history"]) if "history" in told else 0
-    except (IndexError, TypeError, ValueError):  # not one of our events
+        return seq if age is not None and ms < now - age else max(floor, 0)
+    except (IndexError, OverflowError, TypeError, ValueError):  # not one of our events, or not our wishes
         return 0
-    return seq if age is not None and ms < now - age else max(floor, 0)
 
 
 def is_lasting(fields: Any) -> bool:
