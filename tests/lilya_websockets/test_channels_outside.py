@@ -252,6 +252,36 @@ async def test_publishing_from_a_thread(make: Make) -> None:
         channels.publish_from_thread("a", "1")
 
 
+async def test_publishing_from_a_thread_while_the_channels_stop(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, errors = anyio.Event(), []
+
+    async def never(*_: object) -> str:
+        asked.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    def work() -> None:
+        with pytest.raises(BrokerError) as caught:
+            channels.publish_from_thread("a", "1")
+        errors.append(str(caught.value))
+
+    async with make() as channels:
+        portal = channels._portal
+        assert portal is not None  # so a thread can publish from now on
+        monkeypatch.setattr(channels.backend, "publish", never)
+        thread = threading.Thread(target=work)
+        thread.start()
+        await asked.wait()
+    await anyio.to_thread.run_sync(thread.join)
+    assert [error.partition(": ")[2][:26] for error in errors] == ["the channels were stopped "]
+    assert "may have been kept" in errors[0]
+    channels._portal = portal  # as a thread sees it that has asked for it just before
+    with pytest.raises(WebSocketRuntimeError, match="the channels were stopped"):
+        await anyio.to_thread.run_sync(channels.publish_from_thread, "a", "1")
+
+
 @on_redis
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_publisher(redis_server: RedisServer, prefix: str) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from functools import partial
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Final, Literal
 
 import anyio
+from anyio.abc import TaskStatus
 from anyio.from_thread import BlockingPortal
 
 from .._messages import checked_bytes, checked_close, checked_text, dumps, encode_json
@@ -20,6 +22,7 @@ from ._backend import (
     CONTROL,
     NO_WISHES,
     Backend,
+    BrokerError,
     Member,
     checked_name,
     checked_text_key,
@@ -118,7 +121,9 @@ class Channels:
         await self._hub.start(self._memberships.obey)
         self._memberships.start()
         self._thread = threading.get_ident()
-        self._hub.run(self._serve_threads)
+        # Wait until threads can publish: one of them may be started right after this.
+        with anyio.CancelScope(shield=True):
+            await self._hub.begin(self._serve_threads)
         return self
 
     async def __aexit__(
@@ -276,6 +281,7 @@ class Channels:
 
         Raises:
             WebSocketRuntimeError: Before the start, after the stop, or in the thread of the event loop.
+            BrokerError: The channels were stopped during the call. The event may have been kept.
             Exception: Also what `publish` raises.
         """
         portal = self._portal
@@ -286,11 +292,23 @@ class Channels:
                 "cannot publish from the thread of the event loop, which would wait for itself. Use "
                 "`await channels.publish(...)` there"
             )
-        return portal.call(partial(self.publish, channel, data, **wishes))
+        try:
+            return portal.call(partial(self.publish, channel, data, **wishes))
+        except CancelledError:
+            raise BrokerError(
+                f"cannot publish to {channel!r}: the channels were stopped before the answer. It may "
+                "have been kept"
+            ) from None
+        except RuntimeError as error:
+            if isinstance(error, WebSocketRuntimeError):
+                raise
+            # The portal has ended since the check above.
+            raise WebSocketRuntimeError("cannot publish: the channels were stopped") from error
 
-    async def _serve_threads(self) -> None:
+    async def _serve_threads(self, *, task_status: TaskStatus[None]) -> None:
         async with BlockingPortal() as portal:
             self._portal = portal
+            task_status.started()
             try:
                 await portal.sleep_until_stopped()
             finally:

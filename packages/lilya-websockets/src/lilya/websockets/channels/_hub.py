@@ -189,6 +189,10 @@ class Hub:
         """Run a task until it ends, or until the hub is stopped."""
         self._group.start_soon(task)
 
+    async def begin(self, task: Callable[..., Coroutine[Any, Any, None]]) -> None:
+        """Run a task as `run` does, and wait until it says that it has started."""
+        await self._group.start(task)
+
     # The reader
 
     async def _read(self) -> None:
