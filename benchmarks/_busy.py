@@ -99,7 +99,8 @@ def awaited(connection: Socket, backend: RedisBackend) -> Callable[[], Iterator[
 
 def cost(kind: str, at_a_time: int, count: int) -> float:
     """Seconds of the server's processor for a message, published and received by one process."""
-    backend = RedisBackend("redis://localhost")
+    # All are kept: a reader of the stream may be late on a busy machine, and must not miss any.
+    backend = RedisBackend("redis://localhost", history=count)
     publishing = script(kind)
     parts = list(backend.publish_parts(CHANNEL, "." * SIZE, NO_WISHES, b"busy"))
     parts[1] = publishing.sha

@@ -83,6 +83,7 @@ def test_an_outage(kind: str) -> None:
 @with_redis
 def test_a_run_ends_with_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(scale, "MANY", (2,))
+    monkeypatch.setattr(scale, "BUSY", (64, 1))
     monkeypatch.setattr(scale, "STORM", (2, 5, 100, 0.1))
     monkeypatch.setattr(scale, "LARGE", (2, 20_000))
     monkeypatch.setattr(scale, "AROUND", 0.3)
