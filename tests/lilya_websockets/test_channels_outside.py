@@ -255,7 +255,8 @@ async def test_publishing_from_a_thread(make: Make) -> None:
 async def test_publishing_from_a_thread_while_the_channels_stop(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, errors = anyio.Event(), []
+    asked = anyio.Event()
+    errors: list[Exception] = []
 
     async def never(*_: object) -> str:
         asked.set()
