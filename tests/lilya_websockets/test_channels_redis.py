@@ -1117,6 +1117,42 @@ async def test_a_flush_between_two_reads(
     assert not history.complete
 
 
+async def test_a_receiver_that_joins_before_the_loss_is_noticed(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its history is of after the loss. It does not get that, nor the gap, once more with the others."""
+    async with (
+        Channels(redis_server.url, prefix=prefix) as channels,
+        channels.subscribe("room") as first,
+    ):
+        await channels.publish("room", "old")
+        old = await anext(first)
+        assert isinstance(old, Event)
+        await anyio.sleep(0.002)  # the loss has a time of its own
+        redis_server.ask("FLUSHALL")
+        feed: Any = channels.backend._feed  # type: ignore[attr-defined]
+        look, noticed = feed._look_into, asyncio.Event()
+
+        async def later(watched: Any) -> None:
+            await noticed.wait()
+            await look(watched)
+
+        monkeypatch.setattr(feed, "_look_into", later)
+        await channels.publish("room", "new")
+        async with channels.subscribe("room", since=old.id) as second:
+            noticed.set()
+            await channels.publish("room", "next")
+            for subscription in (first, second):
+                items = [await anext(subscription) for _ in range(3)]
+                assert isinstance(items[0], Gap)
+                assert [item.data for item in items[1:] if isinstance(item, Event)] == ["new", "next"]
+            await channels.publish("room", "last")
+            for subscription in (first, second):
+                item = await anext(subscription)
+                assert isinstance(item, Event)
+                assert item.data == "last"
+
+
 async def test_a_flush_is_one_gap(backend: RedisBackend, redis_server: RedisServer) -> None:
     """The connection goes on, and what it knew of the memory does not."""
     async with reading(backend, "room") as reader:

@@ -557,3 +557,14 @@ class Backend(ABC):
         """
         ms, seq, _ = Id.parse(id)
         return ms, seq
+
+    def order_in_time(self, id: str) -> tuple[int, int]:
+        """Return a key that sorts ids of a channel also if the channel has lost its events in between.
+
+        Override it if `order_of` sorts a position without an event, such as the end of a gap, before
+        everything else.
+
+        Raises:
+            ValueError: The id is not one of this backend.
+        """
+        return self.order_of(id)

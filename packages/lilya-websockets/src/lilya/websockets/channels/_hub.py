@@ -253,7 +253,8 @@ class Hub:
             self._obey(item)
             return
         position = self._positions[name]
-        back = isinstance(item, Gap) and self._is_before(item.id, position)
+        in_time = self.backend.order_in_time
+        back = isinstance(item, Gap) and in_time(item.id) <= in_time(position)
         if channel.since == self._reads and (
             item.since != position if isinstance(item, Gap) else self._is_before(item.id, position)
         ):
@@ -279,7 +280,8 @@ class Hub:
         if sockets:
             self.writers.ready.append((entry, iter(sockets)))
         if channel.joining:
-            order = self.backend.order_of(item.id)
+            # A receiver whose history is of after a loss gets neither the gap of that loss nor what it has.
+            order = in_time(item.id)
             for outbox, floor in list(channel.joining.items()):
                 # Without a floor, the history is still being read: put everything, and `_take_out` removes
                 # what is in the history.
@@ -398,7 +400,7 @@ class Hub:
         later: deque[Entry] = deque()
         for entry in outbox.entries:
             source = entry.source
-            if source is not None and source.channel == name and self.backend.order_of(source.id) <= end:
+            if source is not None and source.channel == name and self.backend.order_in_time(source.id) <= end:
                 outbox.held -= entry.size
             else:
                 later.append(entry)

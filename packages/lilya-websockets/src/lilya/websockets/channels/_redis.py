@@ -466,6 +466,13 @@ class RedisBackend(Backend):
         # time.
         return (ms if seq else 0), seq
 
+    def order_in_time(self, id: str) -> tuple[int, int]:
+        """Return a key that sorts ids also across a loss; see `Backend.order_in_time`."""
+        # After a loss, the channel is empty, or its first events follow. A gap ends there, with the number 0,
+        # and it is after everything that was lost.
+        ms, seq, _ = Id.parse(id)
+        return ms, seq
+
     # Presence
 
     async def appear(self, members: Collection[Member], ttl: float) -> None:
