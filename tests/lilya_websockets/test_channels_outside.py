@@ -252,6 +252,25 @@ async def test_publishing_from_a_thread(make: Make) -> None:
         channels.publish_from_thread("a", "1")
 
 
+async def test_a_start_that_is_cancelled_at_its_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When all is started but the way for threads. It leaves nothing behind, and can be repeated."""
+    channels = make()
+    serve = channels._serve_threads
+    with anyio.CancelScope() as scope:
+
+        async def cancelled(*, task_status: Any) -> None:
+            scope.cancel()
+            await anyio.sleep_forever()
+
+        monkeypatch.setattr(channels, "_serve_threads", cancelled)
+        async with channels:
+            raise AssertionError("not reached")
+    assert scope.cancelled_caught
+    monkeypatch.setattr(channels, "_serve_threads", serve)
+    async with channels:
+        await channels.publish("a", "1")
+
+
 async def test_publishing_from_a_thread_while_the_channels_stop(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

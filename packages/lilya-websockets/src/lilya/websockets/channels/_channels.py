@@ -122,8 +122,11 @@ class Channels:
         self._memberships.start()
         self._thread = threading.get_ident()
         # Wait until threads can publish: one of them may be started right after this.
-        with anyio.CancelScope(shield=True):
+        try:
             await self._hub.begin(self._serve_threads)
+        except BaseException:
+            await self._hub.stop(self.drain)
+            raise
         return self
 
     async def __aexit__(
