@@ -1099,6 +1099,38 @@ async def test_a_full_server_can_be_read(prefix: str, monkeypatch: pytest.Monkey
             assert [event.data for event in (await backend.history("room", last=5)).events] == ["one"]
 
 
+async def test_a_server_without_its_replica_can_be_read(
+    prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With `min-replicas-to-write`, it refuses all writes, also those that postpone an expiry."""
+    monkeypatch.setattr(_link, "IDLE", 0.02)
+    monkeypatch.setattr(_feed, "_CHECK", 0.05)
+    with redis() as server:
+        async with started(server.url, prefix=prefix) as backend:
+            await backend.publish("room", "one")
+            empty = (await backend.history("empty")).position
+            server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+            with pytest.raises(BrokerError, match="NOREPLICAS"):
+                await backend.publish("room", "two")
+            async with reading(backend, "room") as reader:
+                assert [event.data for event in (await backend.history("room", last=5)).events] == ["one"]
+                assert (await backend.history("empty", since=empty)).complete
+                await anyio.sleep(0.2)  # the channels are compared
+                assert await backend.members("room") == []
+                server.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+                server.ask("DEL", backend._keys.memory_of(0))
+                server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+                before = backend.ready
+                server.ask("CLIENT", "KILL", "TYPE", "normal")
+                await until(lambda: backend.ready is not before)
+                await backend.ready.wait()
+                assert not (await backend.history("empty", since=empty)).complete
+                server.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+                await backend.publish("room", "three")
+                assert await reader.data(1) == ["three"]
+    assert "could not compare" not in caplog.text
+
+
 async def test_a_flush_between_two_reads(
     backend: RedisBackend, redis_server: RedisServer, prefix: str
 ) -> None:

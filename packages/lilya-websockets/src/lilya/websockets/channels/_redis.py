@@ -90,6 +90,9 @@ _NO_EVENT: Final = "0-0-00000000"
 # In milliseconds, a thousand years. With this limit, no sum of times overflows on the server.
 _LONGEST: Final = 31_536_000_000_000
 
+# Parts of the errors of a server that refuses to store anything, and can be read.
+_REFUSALS: Final = ("maxmemory", "NOREPLICAS", "MISCONF")
+
 # What connecting raises if the server is away, is still starting, or speaks another protocol.
 _AWAY: Final = (RedisError, OSError, EOFError, ValueError)
 
@@ -724,7 +727,7 @@ async def _memory(connection: Connection, key: bytes) -> str:
         try:
             await ask(connection, b"SETNX", key, new)
         except ResponseError as error:
-            if "maxmemory" not in str(error):
+            if not any(why in str(error) for why in _REFUSALS):
                 raise
         # Another process may have been faster. If there is no memory, there is still no id.
         known = await ask(connection, b"GET", key)

@@ -19,6 +19,19 @@ from typing import Final
 
 __all__ = ["SCRIPTS", "SHARDED", "Script"]
 
+# Readers postpone the expiry of what they read, and that is a write. The server may refuse all writes: with
+# `min-replicas-to-write` if a replica is missing, or if its disk fails. What is stored can be read then, too.
+# Any other error is raised.
+_OPTIONAL: Final = """
+local function refuses(why)
+  return string.find(why, 'NOREPLICAS', 1, true) or string.find(why, 'MISCONF', 1, true)
+end
+local function optionally(write, ...)
+  local done, why = pcall(write, ...)
+  if not done and not refuses(type(why) == 'table' and why.err or why) then error(why) end
+end
+"""
+
 # The functions that the other scripts begin with.
 _COMMON: Final = """
 -- `tostring` would write 1764106141000 as 1.764106141e+12.
@@ -279,7 +292,8 @@ return answer
 # One page of the history, from the newest entry back. `before` is where the previous page ended: `+` for the
 # first page, then `(` and an id.
 _HISTORY: Final = (
-    _COMMON
+    _OPTIONAL
+    + _COMMON
     + """
 local events, state = KEYS[1], KEYS[2]
 local age, expire, most, since_epoch, since_seq, before = unpack(ARGV)
@@ -288,7 +302,7 @@ if not stands then
   redis.call('XLEN', events)  -- fails if the key is not a stream, which is not an empty channel
   return {clock()}
 end
-tidy(events, state, stands, age, expire)
+optionally(tidy, events, state, stands, age, expire)
 most = tonumber(most)
 if since_epoch == stands.epoch and tonumber(since_seq) <= stands.seq then
   -- One entry more than there are after the position: the event at the position. If its time is not that of
@@ -332,15 +346,17 @@ return {clock(), stands.epoch, stands.ms, text(stands.seq), found, ended,
 # Each process that watches a channel asks this twice a minute. So this also keeps the channel from expiring:
 # without its state, the next event would start a new epoch, and every reader would get a gap although nothing
 # is missing. Events with an `age` may expire all the same.
-_STANDINGS: Final = """
+_STANDINGS: Final = (
+    _OPTIONAL
+    + """
 local age, expire = unpack(ARGV)
 local all = {}
 for i, state in ipairs(KEYS) do
   -- `pcall`, because a key of another type must not hide the other channels.
   local found = redis.pcall('HMGET', state, 'ms', 'seq', 'epoch', 'age')
   if found[1] and found[2] and found[3] then
-    redis.call('PEXPIRE', state, found[4] and math.max(expire, found[4] + 60000) or expire)
-    if age == '0' then redis.call('PEXPIRE', string.sub(state, 1, -7), expire) end
+    optionally(redis.call, 'PEXPIRE', state, found[4] and math.max(expire, found[4] + 60000) or expire)
+    if age == '0' then optionally(redis.call, 'PEXPIRE', string.sub(state, 1, -7), expire) end
     all[i] = found[1] .. '-' .. found[2] .. '-' .. found[3]
   else
     all[i] = ''
@@ -348,20 +364,26 @@ for i, state in ipairs(KEYS) do
 end
 return all
 """
+)
 
 # The random id of the server's memory. It is set if it is missing. So it changes when the server loses its
 # data, for example in a restart without persistence. A reader of an empty channel notices the loss by it.
 #
-# It is read first, because a server without free memory refuses to set it, even if it is there, and readers
-# need it then, too. If it is missing then, the answer is an id that nobody has. A reader that returns with it
-# gets a gap.
-_MEMORY: Final = """
+# It is read first, because a server that is full, or that refuses all writes, refuses to set it even if it is
+# there, and readers need it then, too. If it is missing then, the answer is an id that nobody has. A reader
+# that returns with it gets a gap.
+_MEMORY: Final = (
+    _OPTIONAL
+    + """
 local known = redis.call('GET', KEYS[1])
 if known then return known end
 local set = redis.pcall('SETNX', KEYS[1], ARGV[1])
-if type(set) == 'table' and not string.find(set.err, 'maxmemory', 1, true) then return set end
+if type(set) == 'table' and not (refuses(set.err) or string.find(set.err, 'maxmemory', 1, true)) then
+  return set
+end
 return ARGV[1]
 """
+)
 
 # What an operator wants to know about a channel. The user may not be allowed to run one of the commands, or
 # a key may be of another type. Then that part of the answer is nil, and the rest still helps.
