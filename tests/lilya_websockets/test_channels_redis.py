@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -1183,6 +1184,22 @@ async def test_a_receiver_that_joins_before_the_loss_is_noticed(
                 item = await anext(subscription)
                 assert isinstance(item, Event)
                 assert item.data == "last"
+
+
+async def test_an_app_that_seeds_random(prefix: str) -> None:
+    """The id of the server's memory is another one after a loss, so the loss is noticed."""
+    position = None
+    with redis() as server:
+        for _ in range(2):
+            random.seed(7)
+            async with started(server.url, prefix=prefix) as backend:
+                await backend.history("another")
+                history = await backend.history("room", since=position)
+                assert history.complete is (position is None)
+                position = history.position
+            server.kill()
+            server.start()
+    random.seed()
 
 
 async def test_a_flush_is_one_gap(backend: RedisBackend, redis_server: RedisServer) -> None:

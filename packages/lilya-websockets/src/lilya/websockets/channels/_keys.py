@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import functools
 import itertools
-import random
 import re
 from binascii import crc_hqx
 from collections.abc import Callable, Collection, Iterable, Sequence
+from secrets import token_hex
 from typing import Final, TypeVar
 from urllib.parse import quote, unquote
 
@@ -128,4 +128,6 @@ def slot_of(key: bytes) -> int:
 
 def epoch() -> bytes:
     """A random epoch, for a channel that starts a new one."""
-    return b"%08x" % random.getrandbits(32)
+    # Not from `random`: an app may have seeded it, with the same seed at each start. If the epoch or the id
+    # of the memory were the same after a loss as before, the loss would go unnoticed.
+    return token_hex(4).encode()
