@@ -134,9 +134,7 @@ class Feed:
         if tasks:
             await asyncio.wait(tasks)
         for watched in self._watched.values():
-            for waiter in watched.waiters:
-                if not waiter.done():
-                    waiter.set_exception(BrokerError("the channels were stopped before Redis answered"))
+            watched.tell(BrokerError("the channels were stopped before Redis answered"))
 
     # Watching
 

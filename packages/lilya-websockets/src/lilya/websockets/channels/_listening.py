@@ -35,8 +35,6 @@ _TURN: Final = 64
 # Errors that say that the node does not have the channel any more, or not yet.
 _ELSEWHERE: Final = (AskError, ClusterDownError, TryAgainError)
 _PING: Final = b"PING"
-# The answers to `PING`: on a connection with subscriptions, and on one without.
-_PONGS: Final = ([b"pong", b""], b"PONG")
 
 
 class Words(NamedTuple):
@@ -101,11 +99,9 @@ class Watched:
         """Whether it has a listener that is not in an outage."""
         return self.listener is not None and self.listener.is_up
 
-    def tell(self, error: ResponseError | None) -> None:
+    def tell(self, error: Exception | None) -> None:
         """End the wait of those who have called `watch`."""
         for waiter in self.waiters:
-            if waiter.done():
-                continue
             if error is None:
                 waiter.set_result(None)
             else:
@@ -273,7 +269,7 @@ class Listener:
                         self._hearer.heard(watched, what)
                 else:
                     self._confirm(kind, name)
-            elif message in _PONGS:
+            else:
                 self._answered()
             row += 1
             if row % _TURN == 0:
@@ -309,7 +305,7 @@ class Listener:
         self._see_whether_all_is_done()
 
     def _answered(self) -> None:
-        """Take the answer to a `PING`."""
+        """Take the answer to a `PING`. On a connection without subscriptions, it has another form."""
         if self._commands and self._commands[0][0] == _PING:
             self._commands.popleft()
             self._see_whether_all_is_done()
