@@ -1186,6 +1186,17 @@ async def test_a_receiver_that_joins_before_the_loss_is_noticed(
                 assert item.data == "last"
 
 
+async def test_an_id_of_the_memory_that_is_out_of_date(backend: RedisBackend) -> None:
+    """It is not stored if all ids were forgotten during the question, as when a slot has moved."""
+    await backend.history("room")
+    task = asyncio.create_task(backend._memory_now("ask", 0))
+    await asyncio.sleep(0)
+    backend._feed.forget()
+    memory = await task
+    assert backend._feed.known_memory(0) != memory
+    assert await backend._memory_now("ask", 0) == memory == backend._feed.known_memory(0)
+
+
 async def test_an_app_that_seeds_random(prefix: str) -> None:
     """The id of the server's memory is another one after a loss, so the loss is noticed."""
     position = None
@@ -1200,6 +1211,43 @@ async def test_an_app_that_seeds_random(prefix: str) -> None:
             server.kill()
             server.start()
     random.seed()
+
+
+@pytest.mark.parametrize("policy", ["close", "drop_oldest", "drop_newest"])
+async def test_a_receiver_is_not_slow_while_its_history_is_read(
+    policy: Any, redis_server: RedisServer, prefix: str
+) -> None:
+    """More comes meanwhile than fits into its outbox, and it could not take any of it."""
+    async with (
+        Proxy(redis_server.port) as proxy,
+        Channels(proxy.url, prefix=prefix) as channels,
+        channels.subscribe("room", max_messages=1000),
+        anyio.create_task_group() as tasks,
+    ):
+        server, ended = Server(), []
+        await channels.publish("room", "first")
+        proxy.hold(SCRIPTS["history"].sha)
+
+        async def join() -> None:
+            socket = await server.accepted()
+            names = ["room", "other"]
+            async with channels.join(names, socket, history=1, policy=policy, max_messages=4) as membership:
+                await anyio.sleep_forever()
+            ended.append(membership.ended)
+
+        tasks.start_soon(join)
+        await proxy.held.wait()
+        proxy.release()
+        proxy.hold(SCRIPTS["history"].sha)  # that of the other channel
+        await proxy.held.wait()
+        last = [await channels.publish("room", f"{number}") for number in range(20)][-1]
+        await until(lambda: channels._hub._positions["room"] == last)
+        proxy.release()
+        await until(lambda: ended or len(server.sent) >= 21)
+        texts = [message["text"] for message in server.sent if message["type"] == "websocket.send"]
+        assert texts == ["first", *(f"{number}" for number in range(20))]
+        assert not ended
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_flush_is_one_gap(backend: RedisBackend, redis_server: RedisServer) -> None:

@@ -383,7 +383,8 @@ class Hub:
         return positions
 
     def _add(self, outbox: Outbox, names: Sequence[str]) -> None:
-        """Add an outbox that waits for its history."""
+        """Add an outbox that waits for its history. Its owner calls `begin` when it can take items."""
+        outbox.joining = True
         self._outboxes[outbox] = names
         self._most_events = min(self._most_events, outbox.max_messages)
         self._most_bytes = min(self._most_bytes, outbox.max_bytes)

@@ -323,6 +323,7 @@ class Membership(AsyncIterator["Gap | Dropped"]):
             raise
         self._body.__enter__()
         self.websocket._tell_at_end(self._end_of_socket)
+        outbox.begin()
         if outbox.pending:
             outbox.arrived()
             hub.writers.wake()

@@ -28,6 +28,9 @@ __all__ = [
     "checked_policy",
 ]
 
+# The most entries for a receiver that is joining, whatever its own limit is. All receivers share the entries.
+_JOINING: Final = 10_000
+
 Policy: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
 
 
@@ -161,6 +164,7 @@ class Outbox:
         "held",
         "id",
         "idle",
+        "joining",
         "key",
         "max_bytes",
         "max_messages",
@@ -182,6 +186,7 @@ class Outbox:
         self.idle = False  # the owner waits, and `arrived` is to be called for the next entry
         self.more = False  # if false, nothing waits: one flag is cheaper to check than two deques
         self.over = False  # detached: nothing is put into it any more
+        self.joining = False  # its history is being read, so the owner cannot take anything yet
         # The two values by which publishers can exclude it: a unique id, and a key that the app has chosen.
         self.id = f"\0{uuid4().hex}"
         self.key: str | None = None
@@ -229,6 +234,16 @@ class Outbox:
         self.more = False
         return None
 
+    def begin(self) -> None:
+        """Note that the owner can take items now.
+
+        What came until now does not count towards the limits, as the history does not: the owner is not slow.
+        """
+        self.joining = False
+        self.backlog.extend(self.entries)
+        self.entries.clear()
+        self.held = 0
+
     def clear(self) -> None:
         """Drop all items that wait."""
         self.dropped += self.pending
@@ -239,6 +254,8 @@ class Outbox:
     def _makes_room(self, entry: Entry) -> bool:
         """Apply the policy. Returns whether the entry that did not fit can be appended now."""
         entries = self.entries
+        if self.joining and len(entries) < _JOINING:
+            return True
         if self.policy == "close":
             self.full()
             return False

@@ -125,6 +125,7 @@ class Subscription(AsyncIterator[Item]):
         self.positions = await self._hub.attach(
             self._outbox, self._watched, history=self._history, since=self._since, latest=self._latest
         )
+        self._outbox.begin()
         return self
 
     async def __aexit__(self, *_: object) -> None:
