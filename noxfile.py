@@ -139,6 +139,9 @@ if nox is not None:
     CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     PARALLEL = ("-n", str(3 * CORES))
 
+    # The folders whose tests have to reach all of the core, with every branch.
+    MEASURED = ("tests/lilya_websockets", "tests/frameworks")
+
     # What the session `asyncapi` has from npm.
     NODE = ("@asyncapi/parser@3", "@asyncapi/modelina@5", "ajv@8", "typescript@5")
 
@@ -228,10 +231,10 @@ if nox is not None:
         if session.posargs:
             session.run("pytest", *session.posargs)
             return
-        # To measure coverage takes half as long again. Only the tests of the core have to reach all of it.
-        session.run("pytest", *PARALLEL, "--ignore=tests/lilya_websockets")
+        # To measure coverage takes half as long again, so that is done where it counts.
+        session.run("pytest", *PARALLEL, *(f"--ignore={folder}" for folder in MEASURED))
         session.run("coverage", "erase")
-        session.run("coverage", "run", "-m", "pytest", *PARALLEL, "tests/lilya_websockets")
+        session.run("coverage", "run", "-m", "pytest", *PARALLEL, *MEASURED)
         session.run("coverage", "combine", "--quiet")
         # Without a server of Redis its tests were skipped, each with this reason. The rest is to be whole.
         without = session.run("python", "-m", "tests.lilya_websockets.redis_server", silent=True)

@@ -252,6 +252,20 @@ async def test_publishing_from_a_thread(make: Make) -> None:
         channels.publish_from_thread("a", "1")
 
 
+async def test_publishing_from_a_thread_when_the_stop_has_begun(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look of the thread and that of the event loop. What the loop says is told."""
+
+    def check(attempted: str) -> None:
+        raise WebSocketRuntimeError(f"cannot {attempted} any longer")
+
+    async with make() as channels:
+        monkeypatch.setattr(channels._hub, "check", check)
+        with pytest.raises(WebSocketRuntimeError, match="cannot publish any longer"):
+            await anyio.to_thread.run_sync(channels.publish_from_thread, "a", "1")
+
+
 async def test_a_start_that_is_cancelled_at_its_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """When all is started but the way for threads. It leaves nothing behind, and can be repeated."""
     channels = make()

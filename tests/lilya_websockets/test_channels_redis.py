@@ -583,6 +583,24 @@ async def test_a_broker_that_forgot_everything_tells_a_gap_at_once(prefix: str) 
             assert await reader.data(3) == ["one", None, "two"]
 
 
+async def test_a_memory_that_is_asked_for_while_a_connection_is_lost(
+    backend: RedisBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer may be that of before."""
+    ask = backend._ask
+
+    async def asked(*arguments: Any) -> Any:
+        answer = await ask(*arguments)
+        backend._feed.forget()
+        return answer
+
+    memory = await backend._memory_now("ask", 0)
+    assert backend._feed.known_memory(0) == memory
+    monkeypatch.setattr(backend, "_ask", asked)
+    assert await backend._memory_now("ask", 0) == memory
+    assert backend._feed.known_memory(0) == ""
+
+
 async def test_an_empty_channel_of_a_broker_that_forgot_everything(prefix: str) -> None:
     """Its first event is the first of another life: there may have been others before that."""
     with redis() as server:
