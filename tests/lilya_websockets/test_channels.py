@@ -24,6 +24,7 @@ from lilya.websockets.channels import (
     OutboxFull,
     Presence,
     Subscription,
+    _outbox,
 )
 from lilya.websockets.channels._memory import MemoryBackend
 from lilya.websockets.channels._outbox import Entry, Outbox
@@ -942,7 +943,12 @@ async def test_leaving_and_coming_during_one_read() -> None:
             assert data_of(await take(subscription, 1)) == ["4"]
 
 
-async def test_full_before_the_history_has_come() -> None:
+@pytest.mark.parametrize("limits", [(1, 1_000), (1_000, 1)])
+async def test_full_before_the_history_has_come(
+    limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not slow, but what waits for it has limits, too."""
+    monkeypatch.setattr(_outbox, "_JOINING", limits)
     backend = Odd()
     async with Channels(backend) as channels, channels.subscribe("a") as other:
         backend.slow = anyio.Event()

@@ -28,8 +28,9 @@ __all__ = [
     "checked_policy",
 ]
 
-# The most entries for a receiver that is joining, whatever its own limit is. All receivers share the entries.
-_JOINING: Final = 10_000
+# The most entries, and the most bytes in them, for a receiver that is joining, whatever its own limits are.
+# All receivers share the entries.
+_JOINING: Final = (10_000, 16_777_216)
 
 Policy: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
 
@@ -254,7 +255,8 @@ class Outbox:
     def _makes_room(self, entry: Entry) -> bool:
         """Apply the policy. Returns whether the entry that did not fit can be appended now."""
         entries = self.entries
-        if self.joining and len(entries) < _JOINING:
+        most, bytes_at_most = _JOINING
+        if self.joining and len(entries) < most and self.held + entry.size <= bytes_at_most:
             return True
         if self.policy == "close":
             self.full()
