@@ -141,6 +141,8 @@ if nox is not None:
 
     # The folders whose tests have to reach all of the core, with every branch.
     MEASURED = ("tests/lilya_websockets", "tests/frameworks")
+    # The tests of the benchmarks, which start servers and brokers of their own: the session `benchmarks`.
+    BENCHMARKS = "tests/benchmarks"
 
     # What the session `asyncapi` has from npm.
     NODE = ("@asyncapi/parser@3", "@asyncapi/modelina@5", "ajv@8", "typescript@5")
@@ -226,13 +228,13 @@ if nox is not None:
 
     @nox.session
     def tests(session: nox.Session) -> None:
-        """All tests, the doc gate among them, and the coverage of the core. Arguments go to pytest."""
+        """The tests, the doc gate among them, and the coverage of the core. Arguments go to pytest."""
         install(session, CORE, DOCTEST, groups=("tests", "docs"))
         if session.posargs:
             session.run("pytest", *session.posargs)
             return
         # To measure coverage takes half as long again, so that is done where it counts.
-        session.run("pytest", *PARALLEL, *(f"--ignore={folder}" for folder in MEASURED))
+        session.run("pytest", *PARALLEL, *(f"--ignore={folder}" for folder in (*MEASURED, BENCHMARKS)))
         session.run("coverage", "erase")
         session.run("coverage", "run", "-m", "pytest", *PARALLEL, *MEASURED)
         session.run("coverage", "combine", "--quiet")
@@ -241,6 +243,12 @@ if nox is not None:
         if without:
             session.warn(f"the coverage of channels on Redis is not looked at: {without.strip()}")
         session.run("coverage", "report", *(["--omit=*/channels/_redis.py,*/testing/*"] if without else []))
+
+    @nox.session
+    def benchmarks(session: nox.Session) -> None:
+        """The tests of the benchmarks: that each measures what it says, and finds what it is there for."""
+        install(session, CORE, DOCTEST, groups=("tests", "docs"))
+        session.run("pytest", *PARALLEL, BENCHMARKS, *session.posargs)
 
     @nox.session(python=list(PYTHONS))
     @nox.parametrize("multidict", MULTIDICTS)

@@ -206,12 +206,13 @@ def test_the_matrix_leaves_out_files_that_are_there(noxfile: dict[str, Any], pyt
 
 
 def test_the_tests_are_run_once_each(noxfile: dict[str, Any]) -> None:
-    """Those of the core with their coverage, and all others without."""
+    """Those of the core with their coverage, those of the benchmarks elsewhere, and all others without."""
     commands = [command for command in asked(noxfile, "tests") if "pytest" in command]
     (rest,) = (command for command in commands if command[0] == "pytest")
     (measured,) = (command for command in commands if command[0] == "coverage")
+    (benchmarks,) = (command for command in asked(noxfile, "benchmarks") if command[0] == "pytest")
     ignored = [each.removeprefix("--ignore=") for each in rest if each.startswith("--ignore")]
-    assert measured[-len(ignored) :] == ignored
+    assert [*measured[-len(noxfile["MEASURED"]) :], benchmarks[-1]] == ignored
     assert all((NOXFILE.parent / folder).is_dir() for folder in ignored)
     assert [each for each in rest[1:] if not each.startswith("--ignore")] == list(noxfile["PARALLEL"])
     assert asked(noxfile, "tests", "docs")[-1] == ["pytest", "docs"]
