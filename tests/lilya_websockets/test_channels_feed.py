@@ -30,7 +30,7 @@ from lilya.websockets.channels._listening import Listener, Watched
 from lilya.websockets.channels._redis import RedisBackend
 from lilya.websockets.channels._scripts import SCRIPTS
 
-from .test_channels_redis import Proxy, at_rest, reading, redis, started, until
+from .test_channels_redis import Proxy, at_rest, reading, reads_of, redis, started, until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -271,14 +271,7 @@ async def test_a_last_event_that_was_never_pushed(
         await reader.until(len(ids))
         assert sorted(item.id for item in reader.items) == sorted(ids)
         # Who is not behind is not looked at, however often it is compared.
-        asked: list[str] = []
-        original = backend._feed._read_after
-
-        def read_after(name: str, at: str) -> tuple[bytes, ...]:
-            asked.append(name)
-            return original(name, at)
-
-        monkeypatch.setattr(backend._feed, "_read_after", read_after)
+        asked = reads_of(backend, monkeypatch)
         for _ in range(3):
             id = await backend.publish("0", "pushed")
             await until(lambda id=id: reader.items[-1].id == id)  # type: ignore[misc]
@@ -957,14 +950,7 @@ async def test_what_was_read_is_known_by_its_time_too(
         backend.wake()
         await reader.until(2)
         await until(lambda: at_rest(backend))
-        asked: list[str] = []
-        original = backend._feed._read_after
-
-        def read_after(name: str, at: str) -> tuple[bytes, ...]:
-            asked.append(name)
-            return original(name, at)
-
-        monkeypatch.setattr(backend._feed, "_read_after", read_after)
+        asked = reads_of(backend, monkeypatch)
         pushed = backend._keys.pushed("room")
         redis_server.ask("PUBLISH", pushed, f"{ids[0]} s0")
         await backend.publish("room", "2")
