@@ -37,8 +37,8 @@ needs_chromium = pytest.mark.skipif(
 
 
 # For the connection over which a browser is driven. What a page does is told here, too, and read only at the
-# next call: with a bound on what waits, or with pings, whose answers wait behind it, a page that does much
-# while nobody calls would end the connection.
+# next call: with a bound on what waits, or with pings at intervals, whose answers wait behind it, a page that
+# does much while nobody calls would end the connection.
 LINE: dict[str, Any] = {
     "proxy": None,
     "max_size": None,
