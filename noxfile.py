@@ -1,6 +1,6 @@
 """Everything that is done with this project, one session each.
 
-    python3 noxfile.py              what CI runs: lint, types, tests, and the matrix of Pythons and multidicts
+    python3 noxfile.py              what CI runs: lint, types, tests, and the matrix for two Pythons
     python3 noxfile.py -s serve     the docs and every example, live on one port
     python3 noxfile.py -l           all sessions
 
@@ -13,7 +13,6 @@ where they are found, and never downloaded.
 
 import argparse
 import errno
-import itertools
 import os
 import shutil
 import socket
@@ -161,8 +160,6 @@ if nox is not None:
         [*(str(python.parent) for python in PYTHONS.values()), os.environ.get("PATH", "")]
     )
 
-    # Every Python with one multidict, both in turn, and not what `tests` runs anyway: half of the matrix, in
-    # which each of either has its part. `-s matrix` runs the whole.
     MULTIDICTS = ("6", "7")
     # Tests that try thousands of inputs, and take most of the time. What they see is the same on every Python
     # and with every multidict: `tests` runs them.
@@ -173,10 +170,12 @@ if nox is not None:
     # Tests of brokers and of many sockets: on the oldest Python, too, whose Redis is the oldest.
     ONCE = ("channels*", "draining")
     HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    HALF = [
-        (version, multidict)
-        for version, multidict in zip(PYTHONS, itertools.cycle(MULTIDICTS), strict=False)
-        if (version, multidict) != (HERE, MULTIDICTS[-1])
+    # The oldest Python with the oldest multidict, and the newest with the newest, without what `tests` runs
+    # anyway. What lies between them, and the other pairs, are in `-s matrix`.
+    EDGES = [
+        edge
+        for edge in zip((next(iter(PYTHONS)), next(reversed(PYTHONS))), MULTIDICTS, strict=True)
+        if edge != (HERE, MULTIDICTS[-1])
     ]
     nox.options.sessions = [
         "lint",
@@ -184,7 +183,7 @@ if nox is not None:
         "tests",
         "frameworks",
         "dropin",
-        *(f"matrix-{version}(multidict={multidict!r})" for version, multidict in HALF),
+        *(f"matrix-{version}(multidict={multidict!r})" for version, multidict in EDGES),
     ]
 
     def install(session: nox.Session, *packages: str, groups: tuple[str, ...] = ()) -> None:
