@@ -26,6 +26,7 @@ from lilya.websockets.channels import (
     Subscription,
     _outbox,
 )
+from lilya.websockets.channels._backend import in_parts
 from lilya.websockets.channels._memory import MemoryBackend
 from lilya.websockets.channels._outbox import Entry, Outbox
 from lilya.websockets.channels.backends import Backend, Id, presence_event, presence_of
@@ -721,14 +722,23 @@ async def test_a_join_that_fails_and_a_leave_that_is_said_again(
         ]
 
 
-async def test_who_has_joined_while_a_part_was_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lilya.websockets.channels._roster._PART", 2)
+@pytest.mark.parametrize("part", [(2, 1000), (1000, 2)], ids=["members", "bytes"])
+async def test_who_has_joined_while_a_part_was_said_again(
+    part: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part has so many members at most, and so many bytes."""
+    monkeypatch.setattr("lilya.websockets.channels._roster._PART", part)
     calls: list[int] = []
+    left: list[int] = []
 
     class Counting(MemoryBackend):
         async def appear(self, members: Any, ttl: float) -> None:
             calls.append(len(members))
             await super().appear(members, ttl)
+
+        async def vanish(self, members: Any) -> None:
+            left.append(len(members))
+            await super().vanish(members)
 
     async with Channels(Counting(history=100, max_age=None), presence_ttl=0.06) as channels:
         members = [channels._hub.roster.member("a", "1") for _ in range(5)]
@@ -737,6 +747,31 @@ async def test_who_has_joined_while_a_part_was_said_again(monkeypatch: pytest.Mo
         assert calls[:7] == [5, 2, 2, 1, 2, 2, 1]
         while len(await channels.members("a")) != 5:  # on a busy machine their time may be over in between
             await anyio.lowlevel.checkpoint()
+    assert left == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parts"),
+    [
+        ([], []),
+        ([1, 1, 1, 1, 1, 1, 1], [3, 3, 1]),  # three at most
+        ([4, 4, 4], [2, 1]),  # ten bytes at most
+        ([5, 5, 1], [2, 1]),
+        ([50, 1, 1], [1, 2]),  # one may have more
+        ([1, 50, 1], [1, 1, 1]),
+    ],
+)
+def test_parts_of_members(sizes: list[int], parts: list[int]) -> None:
+    members = [Member("a", f"{n}", "1" * size) for n, size in enumerate(sizes)]
+    found = list(in_parts(members, 3, 10))
+    assert [len(part) for part in found] == parts
+    assert [member for part in found for member in part] == members
+
+
+def test_parts_are_measured_in_bytes() -> None:
+    wide = [Member("a", "1", '"ä"', "ö"), Member("a", "2", '"ä"', "ö")]  # 4 and 2 bytes each
+    assert list(in_parts(wide, 3, 12)) == [wide]
+    assert list(in_parts(wide, 3, 11)) == [wide[:1], wide[1:]]
 
 
 async def test_a_backend_that_does_not_start() -> None:

@@ -1933,6 +1933,100 @@ async def test_many_whose_time_is_over(redis_server: RedisServer, prefix: str) -
         assert await backend.members("room") == []
         assert Id.parse((await backend.history(presence_of("room"))).position).seq == 2_400
         assert Id.parse(begin).seq == 0
+        # Who joins then is sent once, however many scripts it takes.
+        await backend.appear([Member("room", f"{n}", "1") for n in range(700)], 0.1)
+        await anyio.sleep(0.2)
+        redis_server.ask("CONFIG", "RESETSTAT")
+        await backend.appear([Member("room", "late", "1")], 60)
+        assert count_of(redis_server, "cmdstat_zadd", "commandstats") == 1
+        assert await backend.members("room") == [Member("room", "late", "1")]
+
+
+async def test_members_with_large_infos(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+    """20 MB of members take many small commands, on a server that ends connections with large answers."""
+    caplog.set_level(logging.WARNING, "lilya.websockets")
+    members = [Member("room", f"{n}", json.dumps("x" * 100_000)) for n in range(200)]
+    with redis("client-output-buffer-limit normal 4mb 0 0") as server:
+        async with started(server.url, prefix=prefix) as backend:
+
+            async def scripts(what: Any) -> int:
+                server.ask("CONFIG", "RESETSTAT")
+                await what
+                return count_of(server, "cmdstat_evalsha", "commandstats")
+
+            assert await scripts(backend.appear(members, 60)) >= 20_000_000 / 524_288
+            await backend.appear(members, 60)  # they are renewed
+            found = []
+
+            async def listing() -> None:
+                found.extend(await backend.members("room"))
+
+            assert await scripts(listing()) >= 20
+            assert found == members
+            assert await scripts(backend.vanish(members[:100])) >= 10_000_000 / 524_288
+            deadlines = f"{{{prefix}:%00presence:room}}:deadlines"
+            server.ask("ZUNIONSTORE", deadlines, "1", deadlines, "WEIGHTS", "0")  # the others have expired
+            assert await scripts(backend.reap(["room"])) >= 20
+            assert await backend.members("room") == []
+            assert Id.parse((await backend.history(presence_of("room"))).position).seq == 400
+    assert caplog.messages == []
+
+
+async def test_listing_members_during_a_failover(prefix: str) -> None:
+    """The cursor of the server before is of no use to the one after."""
+    members = [Member("room", f"{n}", json.dumps(f"{n} {'x' * 500}")) for n in range(2_000)]
+    with redis() as server:
+        async with Proxy(server.port) as proxy, started(proxy.url, prefix=prefix) as backend:
+            await backend.appear(members, 60)
+            server.ask("SAVE")
+            listed: list[Member] = []
+
+            async def listing() -> None:
+                listed.extend(await backend.members("room"))
+
+            async with anyio.create_task_group() as group:
+                sha = SCRIPTS["presence"].sha
+                proxy.hold(sha)
+                group.start_soon(listing)
+                await proxy.held.wait()
+                proxy.release()
+                proxy.hold(sha)  # the second page
+                await proxy.held.wait()
+                server.kill()
+                await anyio.to_thread.run_sync(server.start)
+                proxy.release()
+            assert listed == members
+
+
+async def test_a_part_of_the_members_that_is_refused(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are stored all the same. In an outage, they are not even tried."""
+    monkeypatch.setattr(_redis, "_INFOS", 1)
+    monkeypatch.setattr(_link, "IDLE", 0.02)  # an idle connection notices soon that it is cut
+    redis_server.ask("SET", f"{{{prefix}:%00presence:bad}}:members", "of somebody else")
+    members = [Member(name, name, "1") for name in ("bad", "good")]
+    async with (
+        Proxy(redis_server.port) as proxy,
+        started(proxy.url, prefix=prefix, publish_timeout=1.0) as backend,
+    ):
+        with pytest.raises(BrokerError, match=r"add members to 'bad': Redis refuses: .*wrong kind"):
+            await backend.appear(members, 60)
+        assert await backend.members("good") == members[1:]
+        monkeypatch.setattr(backend._publishing, "timeout", 0.01)
+        proxy.hold(b"ROLE")  # of the next connection
+        proxy.cut()
+        await until(lambda: not backend.ready.is_set())
+        tried = []
+        about = backend._about_members
+        monkeypatch.setattr(
+            backend,
+            "_about_members",
+            lambda *said, **options: (tried.append(said[1]), about(*said, **options))[1],
+        )
+        with pytest.raises(BrokerError, match="remove members of 'good': no answer"):
+            await backend.vanish(members[::-1])
+        assert tried == ["good"]
 
 
 # What the figure above stands on: the fixture ends what it starts

@@ -31,7 +31,7 @@ import json
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
@@ -185,6 +185,27 @@ class Status:
     def silent(self) -> int:
         """The number of processes that listen and did not answer."""
         return max((self.listeners or 0) - len(self.lags), 0)
+
+
+def in_parts(members: Iterable[Member], most: int, most_bytes: int) -> Iterator[list[Member]]:
+    """Divide members into parts, in order.
+
+    Args:
+        members: The members.
+        most: The most members in a part.
+        most_bytes: The most bytes in the infos and keys of a part. A single member may have more.
+    """
+    part: list[Member] = []
+    held = 0
+    for member in members:
+        size = len(member.info.encode()) + len((member.key or "").encode())
+        if part and (len(part) >= most or held + size > most_bytes):
+            yield part
+            part, held = [], 0
+        part.append(member)
+        held += size
+    if part:
+        yield part
 
 
 _PRESENCE: Final = "\0presence:"
@@ -498,7 +519,8 @@ class Backend(ABC):
     async def members(self, channel: str) -> Sequence[Member]:
         """Return the members of a channel in the order in which they joined, without expired ones.
 
-        Expired members are removed first, as in `reap`.
+        Expired members are removed first, as in `reap`. Somebody who joins or leaves meanwhile may be in the
+        list or not.
 
         Raises:
             BrokerError: The broker does not answer within the time limit.

@@ -473,6 +473,8 @@ class Channels:
     async def members(self, channel: str) -> list[Member]:
         """Return the members of a channel in all processes, in the order in which they joined.
 
+        A long list is read from Redis in pages. Somebody who joins or leaves meanwhile may be in it or not.
+
         Args:
             channel: The channel's name.
 

@@ -14,6 +14,7 @@ import itertools
 import json
 import math
 import secrets
+import sys
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, Literal, TypeVar
@@ -36,6 +37,7 @@ from ._backend import (
     Status,
     Wishes,
     channel_of,
+    in_parts,
     json_text,
     presence_event,
     presence_of,
@@ -55,8 +57,11 @@ __all__ = ["RedisBackend"]
 T = TypeVar("T")
 
 # The most members that one script adds or removes, because the server answers nobody else while a script
-# runs. The script `presence` also removes at most this many expired members.
+# runs.
 _MEMBERS: Final = 500
+# The most bytes in the infos and keys of the members that are added or removed at the same time. A single
+# member may have more. A command has each info twice, in the join event and in the leave event.
+_INFOS: Final = 524_288
 # The least number of events that a stream keeps, even with `history=1`. Readers fill holes from the stream
 # after a short outage.
 _KEPT: Final = 128
@@ -487,31 +492,27 @@ class RedisBackend(Backend):
         await self._presence("vanish", members)
 
     async def members(self, channel: str) -> Sequence[Member]:
-        """List the members of a channel; see `Backend.members`."""
+        """List the members of a channel, in pages; see `Backend.members`."""
 
-        def members_of(found: Any) -> list[Member]:
-            members = []
-            _listed(found)
-            for id, value in zip(found[::2], found[1::2], strict=True):
-                joined, rest = value.decode().split(" ", 1)
-                if rest.startswith("{"):
-                    # Stored by a version without `key`: the whole leave event, as JSON.
-                    member = Member(channel, id.decode(), json_text(json.loads(rest)["info"]))
-                    members.append((self.order_of(joined), member))
-                    continue
-                quoted, left = rest.split(" ", 1)
-                member = Member(channel, id.decode(), "", unquote(quoted) or None)
-                # The server has the member's leave event without its end, and the info is in there. The same
-                # event with an empty info shows how much text is before and after it. The info is cut out,
-                # not parsed: so it stays exactly the text that was given.
-                around = _begun("leave", member)
-                before = around.index('"info":') + len('"info":')
-                info = left[before : len(left) - (len(around) - before)]
-                members.append((self.order_of(joined), dataclasses.replace(member, info=info)))
-            return [member for _, member in sorted(members, key=lambda pair: pair[0])]
+        def page_of(found: Any) -> tuple[bytes, list[tuple[str, Member]]]:
+            cursor, page = _listed(found)
+            pairs = zip(_listed(page)[::2], page[1::2], strict=True)
+            return bytes(cursor), [_stored(channel, id.decode(), value.decode()) for id, value in pairs]
 
-        found: list[Member] = await self._about_members("members", channel, then=members_of)
-        return found
+        # By member, the id of its join event. A page may repeat members of an earlier one.
+        members: dict[Member, str] = {}
+        cursor = b"0"
+        while True:
+            server = self.ready, self._feed.lives
+            cursor, page = await self._about_members("members", channel, cursor, then=page_of)
+            members.update((member, joined) for joined, member in page)
+            if server != (self.ready, self._feed.lives):
+                # There was an outage, or slots have moved. Another server may have the channel now, and a
+                # cursor is of use only to the server that has returned it.
+                cursor = b"0"
+                members.clear()
+            elif cursor == b"0":
+                return sorted(members, key=lambda member: self.order_of(members[member]))
 
     async def count(self, channel: str, *, keys: bool = False) -> int:
         """Count the members of a channel; see `Backend.count`."""
@@ -606,18 +607,28 @@ class RedisBackend(Backend):
 
     async def _presence(self, action: str, members: Collection[Member], ttl: float = 0.0) -> None:
         """Add or remove members of any number of channels, up to `_MEMBERS` of one channel in each script."""
-        per_channel: dict[str, list[tuple[bytes, ...]]] = {}
-        for member in members:
-            arguments = [member.id.encode()]
-            if action == "appear":
-                arguments += (_begun(kind, member).encode() for kind in _KINDS)
-                arguments.append(quote(member.key or "", safe="").encode())
-            per_channel.setdefault(member.channel, []).append(tuple(arguments))
-        await _all(
-            self._about_members(action, channel, *chain(*found[at : at + _MEMBERS]), ttl=ttl)
-            for channel, found in per_channel.items()
-            for at in range(0, len(found), _MEMBERS)
-        )
+        failure: BrokerError | None = None
+        # One part after the other, so that no more than `_INFOS` is encoded and sent at the same time.
+        for part in in_parts(members, sys.maxsize, _INFOS):
+            per_channel: dict[str, list[tuple[bytes, ...]]] = {}
+            for member in part:
+                arguments = [member.id.encode()]
+                if action == "appear":
+                    arguments += (_begun(kind, member).encode() for kind in _KINDS)
+                    arguments.append(quote(member.key or "", safe="").encode())
+                per_channel.setdefault(member.channel, []).append(tuple(arguments))
+            try:
+                await _all(
+                    self._about_members(action, channel, *chain(*found[at : at + _MEMBERS]), ttl=ttl)
+                    for channel, found in per_channel.items()
+                    for at in range(0, len(found), _MEMBERS)
+                )
+            except BrokerError as error:
+                failure = failure or error
+                if not self.ready.is_set():
+                    break  # each of the other parts would wait for the broker, too
+        if failure is not None:
+            raise failure
 
     async def _about_members(
         self,
@@ -629,19 +640,19 @@ class RedisBackend(Backend):
     ) -> Any:
         """Run the script `presence` for a channel. `then` converts what it has found."""
 
-        def about(answer: Any) -> tuple[int, Any]:
-            over, found = _listed(answer)
-            return int(over), then(found)
+        def about(answer: Any) -> tuple[bool, Any]:
+            more, found = _listed(answer)
+            return more == 1, then(found)
 
         events, state = self._keys.of(presence_of(channel))
-        over = _MEMBERS
-        # Each call also removes expired members, at most `_MEMBERS`. If it removed that many, there may be
-        # more, which would still be counted and listed. So the call is repeated; to add or remove the same
-        # members twice changes nothing.
-        while over == _MEMBERS:
-            over, found = await self._ask(
+        attempted = f"{_ATTEMPTS[action]} {channel!r}"
+        more = True
+        # Each call also removes some of the expired members. If there may be more of them, these would still
+        # be counted and listed. So the call is repeated, without the members that it has added or removed.
+        while more:
+            more, found = await self._ask(
                 self._publishing,
-                f"{_ATTEMPTS[action]} {channel!r}",
+                attempted,
                 self._keys.script(
                     "presence",
                     (events, state, *(events + b":" + name for name in _OF_MEMBERS)),
@@ -656,6 +667,8 @@ class RedisBackend(Backend):
                 ),
                 about,
             )
+            if action in ("appear", "vanish"):
+                action, arguments = "reap", ()
         return found
 
     async def _ask(
@@ -679,6 +692,21 @@ class RedisBackend(Backend):
             raise BrokerError(
                 f"cannot {attempted}: Redis has answered {str(answer)[:80]!r}{unknown}"
             ) from error
+
+
+def _stored(channel: str, id: str, value: str) -> tuple[str, Member]:
+    """The id of a member's join event, and the member, from what the server has stored of it."""
+    joined, rest = value.split(" ", 1)
+    if rest.startswith("{"):  # stored by a version without `key`: the whole leave event, as JSON
+        return joined, Member(channel, id, json_text(json.loads(rest)["info"]))
+    quoted, left = rest.split(" ", 1)
+    member = Member(channel, id, "", unquote(quoted) or None)
+    # The server has the member's leave event without its end, and the info is in there. The same event with
+    # an empty info shows how much text is before and after it. The info is cut out, not parsed: so it stays
+    # exactly the text that was given.
+    around = _begun("leave", member)
+    before = around.index('"info":') + len('"info":')
+    return joined, dataclasses.replace(member, info=left[before : len(left) - (len(around) - before)])
 
 
 def _begun(kind: Literal["join", "leave"], member: Member) -> str:

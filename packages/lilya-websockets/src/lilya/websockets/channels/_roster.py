@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import Final
 from uuid import uuid4
 
 import anyio
 
-from ._backend import Backend, Member
+from ._backend import Backend, Member, in_parts
 
 __all__ = ["Roster"]
 
@@ -31,8 +32,9 @@ logger: Final = logging.getLogger("lilya.websockets")
 _PATIENCE: Final = 2.0
 # The seconds before the next batch after a failure, if there is no new change: the first time, and at most.
 _RETRY: Final = (0.1, 5.0)
-# The most members that are renewed in one request. A join that comes meanwhile waits for this request only.
-_PART: Final = 2_000
+# The most members that are renewed in one request, and the most bytes in their infos and keys.
+# A join that comes meanwhile waits for this request only.
+_PART: Final = (2_000, 4_194_304)
 
 
 class _Batch:
@@ -111,10 +113,10 @@ class Roster:
         if everybody and not self._backend.ready.is_set():
             logger.warning("could not say who has left a channel: the broker is away")
             return
-        for start in range(0, len(everybody), _PART):
+        for part in in_parts(everybody, *_PART):
             try:
                 with anyio.fail_after(_PATIENCE):
-                    await self._backend.vanish(everybody[start : start + _PART])
+                    await self._backend.vanish(part)
             except Exception as error:
                 logger.warning("could not say who has left a channel: %s", error or "no answer in time")
                 return
@@ -136,7 +138,7 @@ class Roster:
     async def _run(self) -> None:
         interval = self._ttl / 3
         due = anyio.current_time() + interval
-        again: list[Member] = []  # the members that are still to be renewed in this round
+        again: deque[list[Member]] = deque()  # the parts of the members that are still to be renewed
         while True:
             # Each turn sends the changes first, and then renews one part of the members. So a join waits for
             # one part at most, even if a process has 100,000 members to renew.
@@ -148,13 +150,12 @@ class Roster:
                 self._saying, self._next = self._next, _Batch()
                 await self._say()
                 self._saying = _Batch()
-            is_due = not again and anyio.current_time() >= due
-            if is_due:
+            if not again and anyio.current_time() >= due:
                 due = anyio.current_time() + interval
-                again = list(self.members.values())
-            if again or is_due:
-                await self._repeat(again[:_PART], last=len(again) <= _PART)
-                del again[:_PART]
+                # At least one part, because expired members are removed with the last one.
+                again.extend(in_parts(list(self.members.values()), *_PART) if self.members else ([],))
+            if again:
+                await self._repeat(again.popleft(), last=not again)
 
     async def _say(self) -> None:
         """Send one batch, and wake those who wait for it."""

@@ -416,6 +416,9 @@ return {now, ask('XLEN', KEYS[1]), ask('HMGET', KEYS[2], 'ms', 'seq', 'epoch'), 
 # Each action first removes members that have expired. Any process may do this, at any time: only the call
 # whose ZREM removes the member publishes the leave event, so there is exactly one.
 #
+# `members` returns one page of the hash, and the cursor of HSCAN for the next one. The info of a member can
+# have any size, so the number of members alone does not limit how much a script writes or returns.
+#
 # events, state  The stream and the state of the companion channel, which carries the joins and leaves.
 # members        A hash. By member id: `<id of the join event> <key, percent-encoded> <leave event>`. The
 #                leave event is stored because the member's process may be gone when it is needed. It ends
@@ -448,10 +451,12 @@ local function counted(key, more)
   return math.max(sockets, 0)
 end
 
+-- Remove a member. Returns the bytes of what was stored of it.
 local function leave(id)
+  local member = nil
   -- Only one caller removes the member, however many try: it publishes the leave.
   if redis.call('ZREM', deadlines, id) == 1 then
-    local member = redis.call('HGET', members, id)
+    member = redis.call('HGET', members, id)
     redis.call('HDEL', members, id)
     local key, left = string.match(member or '', '^%S+ ([^{%s]*) (.*)$')
     if key then
@@ -460,12 +465,19 @@ local function leave(id)
       tell(string.match(member, ' (.*)$'))  -- stored by a version without `key`: the whole leave event
     end
   end
+  return #(member or '')
 end
 
--- Remove expired members, at most 500, because the server answers nobody else meanwhile. The caller sees the
--- number in the answer. If it is 500, the caller runs the script again. The limit is `_MEMBERS` in `_redis`.
+-- Remove expired members, at most 500 and not much more than 256 kB of them, because the server answers
+-- nobody else meanwhile. If there may be more, the answer begins with 1, and the caller runs the script
+-- again.
 local over = redis.call('ZRANGEBYSCORE', deadlines, '-inf', now, 'LIMIT', 0, 500)
-for _, id in ipairs(over) do leave(id) end
+local removed, size = 0, 0
+while removed < #over and size < 262144 do
+  removed = removed + 1
+  size = size + leave(over[removed])
+end
+local more = (removed == 500 or removed < #over) and 1 or 0
 if action == 'appear' then
   -- Without members, no key has any. The stored counts may be higher, because a version without `key` does
   -- not count the members that it removes. Delete only what exists: the delete would be the script's first
@@ -489,7 +501,19 @@ end
 if stands and stands.untidy then tidy(events, state, stands, age, expire) end
 local found = {}
 if action == 'members' then
-  found = redis.call('HGETALL', members)
+  -- Not much more than 256 kB. HSCAN is asked for one member first, then for as many as should fit by the
+  -- mean size of those found. It never leaves out a member that is there throughout.
+  local cursor, all, bytes, count = ARGV[8], {}, 0, 1
+  repeat
+    local part = redis.call('HSCAN', members, cursor, 'COUNT', text(count))
+    cursor = part[1]
+    for _, each in ipairs(part[2]) do
+      all[#all + 1] = each
+      bytes = bytes + #each
+    end
+    count = #all == 0 and 2 * count or math.ceil(math.max(262144 - bytes, 0) * #all / 2 / bytes)
+  until cursor == '0' or bytes >= 262144
+  found = {cursor, all}
 elseif action == 'count' then
   found = redis.call('ZCARD', deadlines)
 elseif action == 'count keys' then
@@ -497,7 +521,7 @@ elseif action == 'count keys' then
   local keyed = tonumber(redis.call('HMGET', keys, '')[1] or '0')
   found = redis.call('ZCARD', deadlines) - keyed + math.max(redis.call('HLEN', keys) - 1, 0)
 end
-return {#over, found}
+return {more, found}
 """
 )
 
