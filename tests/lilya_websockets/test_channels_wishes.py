@@ -278,6 +278,56 @@ async def test_redis_keeps_what_is_to_be_kept_for_longer(redis_server: RedisServ
     assert redis_server.ask("HGET", "{lilya:a}:state", "age") == b"$7\r\n1000000\r\n"
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("usual", [20, None])
+async def test_redis_trims_nothing_before_its_time(usual: float | None) -> None:
+    """A shorter `max_age` after a longer one ends nothing now. Each is kept until a later one is over."""
+    state = "{lilya:a}:state"
+    with RedisServer("stream-node-max-entries 1") as server:  # trimmed is a whole node, or nothing
+        async with Channels(server.url, max_age=usual, expire=100) as channels:
+            first = Id.parse(await channels.publish("a", "1", max_age=600))
+
+            def pass_by(seconds: int) -> None:
+                """The clock was ahead when the newest event was published. An event has its time at least."""
+                server.ask("HSET", state, "ms", f"{first.ms + seconds * 1000}")
+
+            def ttl(key: str) -> int:
+                return int(server.ask("PTTL", key)[1:]) // 1000
+
+            pass_by(100)
+            for number, max_age in enumerate((50, 10, 200), 2):
+                await channels.publish("a", f"{number}", max_age=max_age)
+                assert data_of(await history_of(channels)) == [f"{n}" for n in range(1, number + 1)]
+                assert ttl("{lilya:a}") > (600 if usual else 100)
+                assert ttl(state) > 600
+            pass_by(590)  # the first one is still to be kept, and a time limit of 500 seconds comes after it
+            await channels.publish("a", "5", max_age=500)
+            assert len(await history_of(channels)) == 5
+            pass_by(1080)  # as nothing with 600 seconds is left, the others count again when all are over
+            await channels.publish("a", "6")
+            assert len(await history_of(channels)) == (6 if usual is None else 2)
+            pass_by(1100)
+            await channels.publish("a", "7")
+            assert server.ask("XLEN", "{lilya:a}") == (b":7\r\n" if usual is None else b":2\r\n")
+            assert 100 <= ttl(state) <= 102
+
+
+async def test_memory_keeps_each_event_until_a_later_one_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_764_106_141_000_000_000
+    monkeypatch.setattr("time.time_ns", lambda: now)
+    async with Channels(max_age=20) as channels:
+        await channels.publish("a", "1", max_age=600)
+        now += 100_000_000_000
+        await channels.publish("other", "x")  # forgets channels
+        await channels.publish("a", "2", max_age=50)
+        assert data_of(await history_of(channels)) == ["1", "2"]
+        now += 49_000_000_000
+        await channels.publish("other", "x")
+        assert data_of(await history_of(channels)) == ["1", "2"]
+        now += 2_000_000_000  # what was to be kept for longer goes with it
+        assert data_of(await history_of(channels)) == []
+
+
 def test_memory_lets_go_what_was_read() -> None:
     async def run() -> None:
         backend = MemoryBackend(history=100, max_age=None)

@@ -297,7 +297,8 @@ class Wishes(NamedTuple):
     backend keeps by default."""
 
     max_age: float | None = None
-    """The seconds to keep this event, instead of the backend's. All events before it expire with it."""
+    """The seconds to keep this event, instead of the backend's. All events before it expire with it. So an
+    event is kept until its own time or the time of a later event is over, whichever comes first."""
 
 
 def checked_text_key(name: str, value: object) -> str:

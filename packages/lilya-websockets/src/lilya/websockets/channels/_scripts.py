@@ -108,10 +108,11 @@ end
 -- the epoch and the last number. With these, the next event continues the numbers, and a reader that returns
 -- late learns whether it has missed any events. Without them, it would get a gap in any case.
 local function tidy(events, state, stands, age, expire)
-  -- The `max_age` that a publisher asked for counts if it is longer.
-  local own = redis.call('HMGET', state, 'age')[1]
-  if own and age ~= '0' and tonumber(own) > tonumber(age) then
-    age, expire = own, math.max(expire, own + 60000)
+  -- A longer `max_age` that a publisher has asked for counts until the events with it have expired.
+  local own = redis.call('HMGET', state, 'age', 'until')
+  if own[1] and (not own[2] or tonumber(own[2]) >= tonumber(stands.ms)) then
+    if age ~= '0' then age = text(math.max(age, own[1])) end
+    expire = math.max(expire, own[1] + 60000)
   end
   -- One second more, because events tidy only once a second: the newest event may be that much younger.
   local until_gone = expire + 1000
@@ -261,6 +262,11 @@ end
 # The idempotency key is looked up before anything else. It is a key of its own, and holds the id of the event
 # that was published with it. It works across publishers and restarts; the numbers in `_KEEP` work only for
 # retries of one publisher.
+#
+# A `max_age` that is longer than usual is stored in the state as `age`, for `tidy`. The field `until` has the
+# time at which the last event with one expires. Until then, `age` never falls: a later event with a shorter
+# `max_age` must not have an earlier event trimmed while both are still to be kept. A `max_age` that is
+# shorter than usual needs nothing here, because `history` leaves out what has expired.
 _WISHED: Final = (
     """
 local events, state, once = unpack(KEYS)
@@ -269,14 +275,22 @@ if once then
   local known = redis.call('GET', once)
   if known then return known end
 end
-if own ~= '' then
-  redis.call('XLEN', events)  -- fails if the key is not a stream, before a state is left beside it
-  redis.call('HSET', state, 'age', own)
-end
 local found, last
 """
     + _COMMON
-    + "local function publish()\n"
+    + """
+if own ~= '' and tonumber(own) > tonumber(age ~= '0' and age or expire) then
+  redis.call('XLEN', events)  -- fails if the key is not a stream, before a state is left beside it
+  local had = redis.call('HMGET', state, 'age', 'until', 'ms')
+  local now, longest = math.max(clock(), had[3] or 0), tonumber(own)
+  local ends = now + longest
+  if had[1] and tonumber(had[2] or now) >= now then
+    longest, ends = math.max(longest, had[1]), math.max(ends, had[2] or now + had[1])
+  end
+  redis.call('HSET', state, 'age', text(longest), 'until', text(ends))
+end
+local function publish()
+"""
     + _KEEP
     + """
 end
