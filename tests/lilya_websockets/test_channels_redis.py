@@ -742,6 +742,74 @@ async def test_a_full_broker(prefix: str) -> None:
             assert await reader.data(4) == ["one", "three", None, "four"]
 
 
+async def comes_back(backend: RedisBackend, proxy: Proxy) -> None:
+    """Cut all connections, and wait until all channels were read again."""
+    ready = backend.ready
+    proxy.cut()
+    await until(lambda: backend.ready is not ready and backend.ready.is_set() and at_rest(backend))
+
+
+async def test_a_broker_that_was_always_full(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot store an id of its memory. As nothing can be published either, nothing is missing."""
+    monkeypatch.setattr(_link, "IDLE", 0.02)  # an idle connection notices soon that it is cut
+    with redis("maxmemory-policy noeviction") as server:
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        async with (
+            Proxy(server.port) as proxy,
+            started(proxy.url, prefix=prefix) as backend,
+            reading(backend, "room", "empty") as reader,
+        ):
+            begin = (await backend.history("room")).position
+            await comes_back(backend, proxy)
+            assert (await backend.history("room", since=begin)).complete
+            async with started(server.url, prefix=prefix) as other:
+                assert (await other.history("room", since=begin)).complete
+                server.ask("CONFIG", "SET", "maxmemory", "0")
+                id = await other.publish("room", "one")
+                await reader.until(1)
+                assert [item.id for item in reader.items] == [id]
+            # Now the memory gets an id. What was published before it had one, and was deleted, is unknown.
+            await comes_back(backend, proxy)
+            await reader.until(2)
+            assert [(type(item), item.channel) for item in reader.items[1:]] == [(Gap, "empty")]
+            assert not (await backend.history("room", since=begin)).complete
+
+
+async def test_a_full_broker_that_does_not_say_which_it_is(prefix: str) -> None:
+    """It may have restarted. So somebody who comes back to an empty channel gets a gap."""
+    with redis("maxmemory-policy noeviction") as server:
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        server.ask("ACL", "SETUSER", "default", "-info")
+        async with started(server.url, prefix=prefix) as one, started(server.url, prefix=prefix) as other:
+            # First the id that each has from connecting, then the one from asking again.
+            for _ in range(2):
+                begin = (await one.history("room")).position
+                assert begin.split("-")[2] != (await other.history("room")).position.split("-")[2]
+                for backend in (one, other):
+                    assert not (await backend.history("room", since=begin)).complete
+
+
+async def test_an_id_of_the_memory_that_was_deleted(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a server does that evicts keys: who comes back to an empty channel may have missed something."""
+    monkeypatch.setattr(_link, "IDLE", 0.02)
+    with redis() as server:
+        async with (
+            Proxy(server.port) as proxy,
+            started(proxy.url, prefix=prefix) as backend,
+            reading(backend, "empty", "room") as reader,
+        ):
+            await backend.publish("room", "one")
+            await reader.until(1)
+            server.ask("DEL", f"{{{prefix}:}}:memory")
+            proxy.cut()
+            await reader.until(2)
+            await until(lambda: at_rest(backend))
+            gap = reader.items[-1]
+            assert (type(gap), gap.channel, len(reader.items)) == (Gap, "empty", 2)
+            await backend.publish("empty", "one")
+            assert await reader.data(3) == ["one", None, "one"]
+
+
 async def test_what_is_trimmed_and_what_expires(
     redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

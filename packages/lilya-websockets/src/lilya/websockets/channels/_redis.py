@@ -721,14 +721,21 @@ def published(answer: Any) -> str:
     return str(Id.parse(answer.decode()))
 
 
-async def _check_server(connection: Connection, *, in_cluster: bool) -> None:
-    """Check that the server is new enough, and that it is a node of a cluster only if it should be."""
+async def _info(connection: Connection) -> dict[str, str]:
+    """What the server says about itself; nothing if the user may not ask."""
     try:
         answer: bytes = await ask(connection, b"INFO")
-    except ResponseError:  # the user may not run INFO: assume the best
-        return
+    except ResponseError:
+        return {}
     lines = (line.partition(":") for line in answer.decode("utf-8", "replace").splitlines())
-    info = {name: value for name, _, value in lines}
+    return {name: value for name, _, value in lines}
+
+
+async def _check_server(connection: Connection, *, in_cluster: bool) -> None:
+    """Check that the server is new enough, and that it is a node of a cluster only if it should be."""
+    info = await _info(connection)
+    if not info:
+        return  # assume the best
     version = info.get("redis_version", "")
     oldest = _OLDEST_IN_CLUSTER if in_cluster else _OLDEST
     if tuple(int(part) for part in version.split(".")[:2]) < oldest:
@@ -757,6 +764,7 @@ async def _memory(connection: Connection, key: bytes) -> str:
         except ResponseError as error:
             if not any(why in str(error) for why in _REFUSALS):
                 raise
+            new = (await _info(connection)).get("run_id", "")[:8].encode() or new
         # Another process may have been faster. If there is no memory, there is still no id.
         known = await ask(connection, b"GET", key)
     return str((known or new).decode())

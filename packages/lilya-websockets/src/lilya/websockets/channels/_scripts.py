@@ -384,18 +384,21 @@ return all
 # data, for example in a restart without persistence. A reader of an empty channel notices the loss by it.
 #
 # It is read first, because a server that is full, or that refuses all writes, refuses to set it even if it is
-# there, and readers need it then, too. If it is missing then, the answer is an id that nobody has. A reader
-# that returns with it gets a gap.
+# there, and readers need it then, too. If it is missing then, the id is a part of the server's `run_id`. That
+# changes when the server restarts. When the server accepts writes again, the key gets an id of its own. A
+# reader that comes back to an empty channel after that gets a gap, because nobody knows what happened in
+# between.
 _MEMORY: Final = (
     _OPTIONAL
     + """
 local known = redis.call('GET', KEYS[1])
 if known then return known end
 local set = redis.pcall('SETNX', KEYS[1], ARGV[1])
-if type(set) == 'table' and not (refuses(set.err) or string.find(set.err, 'maxmemory', 1, true)) then
-  return set
-end
-return ARGV[1]
+if type(set) ~= 'table' then return ARGV[1] end
+if not (refuses(set.err) or string.find(set.err, 'maxmemory', 1, true)) then return set end
+local info = redis.pcall('INFO', 'server')
+-- Without the right to ask, it is an id that nobody has.
+return type(info) == 'string' and string.match(info, 'run_id:(%x%x%x%x%x%x%x%x)') or ARGV[1]
 """
 )
 
