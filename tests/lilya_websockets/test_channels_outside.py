@@ -579,21 +579,83 @@ def test_a_command_that_fails(url: str, words: str, capsys: pytest.CaptureFixtur
     assert words in capsys.readouterr().err
 
 
-def test_a_command_that_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["anyio.run", "lilya.websockets.__main__.import_module"])
+def test_a_command_that_is_interrupted(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it runs, and while it imports what it needs."""
+
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(anyio, "run", interrupted)
+    monkeypatch.setattr(where, interrupted)
     assert main(["channels", "--url", "memory://", "list"]) == 130
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_following_ends_with_ctrl_c(redis_server: RedisServer, prefix: str) -> None:
+    command = [sys.executable, "-m", "lilya.websockets", "channels", "--url", redis_server.url]
+    process = await asyncio.create_subprocess_exec(
+        *(*command, "--prefix", prefix, "tail", "a"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A test command that runs in the background of a shell ignores the signal, and its children do, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert process.stdout is not None
+        async with Channels(redis_server.url, prefix=prefix) as channels, anyio.create_task_group() as group:
+
+            async def publish() -> None:
+                while True:
+                    await channels.publish("a", "1")
+                    await anyio.sleep(0.05)
+
+            group.start_soon(publish)
+            assert (await process.stdout.readline()).startswith(b"a ")
+            process.send_signal(signal.SIGINT)
+            _, said = await process.communicate()
+            group.cancel_scope.cancel()
+        assert (process.returncode, said) == (130, b"")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["channels", "--url", "memory://", "publish", "a", "1"],
+        ["channels", "--url", "memory://", "list"],
+        ["channels", "--url", "memory://", "members", "a", "--count"],
+        ["channels", "--url", "memory://", "close", "a"],
+        ["asyncapi", "tests.lilya_websockets.asyncapi_app:handlers"],
+        ["asyncapi", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_without_an_output(words: list[str], closed: int) -> None:
+    """`>&-` closes it. The command does what it is to do, and what it writes goes nowhere."""
+    told = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}>&-', "sh", sys.executable, "-m", "lilya.websockets", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 0
+    assert (told.stdout if closed == 1 else told.stderr) == ""
+    assert "Error" not in told.stderr
 
 
 @pytest.mark.parametrize(
     "words",
     [
         ["channels", "--url", "memory://", "publish", "a", "1"],
+        ["channels", "--help"],
         ["asyncapi", "tests.lilya_websockets.asyncapi_app:handlers"],
     ],
-    ids=["channels", "asyncapi"],
+    ids=["channels", "help", "asyncapi"],
 )
 @pytest.mark.parametrize("kind", ["a reader that has ended", "a full disk"])
 def test_a_command_whose_output_cannot_be_written(words: list[str], kind: str) -> None:
@@ -610,6 +672,8 @@ def test_a_command_whose_output_cannot_be_written(words: list[str], kind: str) -
             [sys.executable, "-m", "lilya.websockets", *words],
             stdout=writing,
             stderr=subprocess.PIPE,
+            # With it, argparse ignores that its help cannot be written.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
             text=True,
             timeout=60,
             check=False,
@@ -618,6 +682,16 @@ def test_a_command_whose_output_cannot_be_written(words: list[str], kind: str) -
         os.close(writing)
     assert told.returncode == 1
     assert told.stderr == {"a full disk": "[Errno 28] No space left on device\n"}.get(kind, "")
+
+
+def test_an_output_that_is_none_becomes_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    try:
+        assert main(["channels", "--url", "memory://", "list"]) == 0
+    finally:
+        sys.stdout.close()
+        sys.stderr.close()
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "No space left")])
@@ -630,7 +704,7 @@ def test_what_could_not_be_written_goes_nowhere(
             def write(self, text: str) -> None:
                 raise error
 
-            fileno = output.fileno
+            flush = fileno = output.fileno
 
         monkeypatch.setattr(sys, "stdout", Output())
         assert main(["channels", "--url", "memory://", "publish", "a", "1"]) == 1

@@ -26,7 +26,26 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # The shell has closed it, with `>&-`. What is written to it goes nowhere, as with `print`.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()  # `--help` has not done it
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:  # of standard output: `head` has ended, or the disk is full
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"{error}\n")
+        # What is still in the buffer cannot be written, too, and Python would say so at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
     program = "python -m lilya.websockets"
     parser = argparse.ArgumentParser(
         prog=program,
@@ -40,15 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     room = import_module(module, __package__)
     command = argparse.ArgumentParser(prog=f"{program} {name}", description=text)
     room.add_arguments(command)
-    options = command.parse_args(arguments[1:])
-    try:
-        return int(room.run(options))
-    except OSError as error:  # of standard output: `head` has ended, or the disk is full
-        if not isinstance(error, BrokenPipeError):
-            sys.stderr.write(f"{error}\n")
-        # What is still in the buffer cannot be written, too, and Python would say so at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return int(room.run(command.parse_args(arguments[1:])))
 
 
 if __name__ == "__main__":

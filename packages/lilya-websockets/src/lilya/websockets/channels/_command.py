@@ -61,8 +61,6 @@ def run(options: argparse.Namespace) -> int:
     except (ChannelsError, ImportError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except KeyboardInterrupt:
-        return 130
 
 
 async def _run(options: argparse.Namespace) -> int:
