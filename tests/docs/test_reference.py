@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from typing import Any
 
 import pytest
 import tomlkit
 
+from lilya.websockets.channels.backends import Backend
 from tests.docs.browser import Browser, Tab, needs_chromium
 from tests.docs.pages import DOCS, ROOT, line_of, table_of
 
@@ -99,6 +101,34 @@ def wrong_rows(text: str) -> list[str]:
     ]
 
 
+def wrong_methods(text: str) -> list[str]:
+    """Where the table of methods differs from the class that authors of a backend subclass."""
+    methods = {name: member for name, member in vars(Backend).items() if inspect.isfunction(member)}
+    public = {name: signature_of(member) for name, member in methods.items() if name[0] != "_"}
+    rows = table_of(FOLDER / "backends.md", "method", text=text)
+    told: dict[str, str] = {}
+    problems = []
+    for row in rows:
+        for call in re.findall(r"`(\w+\(.*?\))`", row.cells[0]):
+            name = call.partition("(")[0]
+            told[name] = call
+            if public.get(name) != call:
+                problems.append(f"{row.place}: {call} is {public.get(name, 'no method')}")
+            elif row.cells[1].startswith("Optional") == (name in Backend.__abstractmethods__):
+                problems.append(f"{row.place}: {name} must be called optional only if it is")
+    return problems + [f"docs/reference/backends.md:1: {name} is not listed" for name in public.keys() - told]
+
+
+def signature_of(method: Any) -> str:
+    """A method as the table shows it: without defaults and types."""
+    parameters = [
+        parameter.replace(default=parameter.empty, annotation=parameter.empty)
+        for name, parameter in inspect.signature(method).parameters.items()
+        if name != "self"
+    ]
+    return f"{method.__name__}{inspect.Signature(parameters)}"
+
+
 def test_every_public_name_is_on_a_page() -> None:
     assert len(namespaces()) > 20
     assert faults(pages()) == []
@@ -153,6 +183,26 @@ def test_planted_fault(file: str, old: str, new: str, said: str) -> None:
     problems = faults({**found, file: found[file].replace(old, new, 1)})
     assert any(said in problem for problem in problems)
     assert all(re.match(r"docs/reference/\w+\.md:\d+: ", problem) for problem in problems)
+
+
+def test_each_method_of_a_backend_is_in_the_table() -> None:
+    assert wrong_methods((FOLDER / "backends.md").read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("`order_of(id)`, `order_in_time(id)`", "`order_of(id)`", "order_in_time is not listed"),
+        ("`wake(channel)`", "`wake(name)`", "wake(name) is wake(channel)"),
+        ("`read(positions)`", "`reads(positions)`", "reads(positions) is no method"),
+        ("Optional: returns members", "Returns members", "status must be called optional"),
+        ("Tells `read`", "Optional: tells `read`", "wake must be called optional"),
+    ],
+)
+def test_planted_method(old: str, new: str, said: str) -> None:
+    text = (FOLDER / "backends.md").read_text(encoding="utf-8")
+    assert old in text
+    assert any(said in problem for problem in wrong_methods(text.replace(old, new, 1)))
 
 
 @pytest.mark.parametrize(
