@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -370,7 +371,6 @@ async def test_a_publisher_whose_answer_is_lost(redis_server: RedisServer, prefi
 
 
 @on_redis
-@on_redis
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_threads_that_share_a_publisher(redis_server: RedisServer, prefix: str) -> None:
     """The numbers of its publishes rise. Else the server would take some for what it has kept."""
@@ -409,12 +409,136 @@ def test_a_publisher_after_a_fork(redis_server: RedisServer, prefix: str) -> Non
     # The same in this process, where coverage sees it.
     with Publisher(redis_server.url, prefix=prefix) as publisher:
         publisher.publish("a", "before")
-        name, publisher._process = publisher._publisher, 0
+        name, publisher._state.process = publisher._state.publisher, 0
         publisher.publish("a", "after")
-        assert publisher._publisher != name
+        assert publisher._state.publisher != name
     kept = redis_server.ask("XRANGE", f"{{{prefix}:a}}", "-", "+")
     for data in ("before", "parent", "one", "other", "parent again", "after"):
         assert kept.count(f"\r\n{data}\r\n".encode()) == 1
+
+
+@on_redis
+def test_threads_that_publish_first_after_a_fork(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them publishes under the parent's name, also while another one is choosing a new name."""
+    with Publisher(redis_server.url, prefix=prefix) as publisher:
+        publisher.publish("a", "parent")
+        parent = publisher._state.publisher
+        publisher._state.process = 0
+        choosing, chosen, token_hex = threading.Event(), threading.Event(), secrets.token_hex
+
+        def choose(size: int) -> str:
+            if not choosing.is_set():
+                choosing.set()
+                assert chosen.wait(20)
+            return token_hex(size)
+
+        monkeypatch.setattr(secrets, "token_hex", choose)
+        first = threading.Thread(target=publisher.publish, args=("a", "first"))
+        first.start()
+        try:
+            assert choosing.wait(20)
+            publisher.publish("a", "second")
+        finally:
+            chosen.set()
+            first.join()
+    kept = redis_server.ask("XRANGE", f"{{{prefix}:a}}", "-", "+")
+    assert kept.count(parent + b":") == 1
+    for data in ("first", "second"):
+        assert f"\r\n{data}\r\n".encode() in kept
+
+
+@on_redis
+def test_a_publisher_without_a_time_limit(redis_server: RedisServer, prefix: str) -> None:
+    with Publisher(redis_server.url, prefix=prefix, publish_timeout=None) as publisher:
+        assert publisher.publish("a", "1")
+
+
+@on_redis
+def test_a_publish_that_is_interrupted(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is not taken for that of the next publish."""
+    from redis.connection import Connection as SynchronousConnection
+
+    with Publisher(redis_server.url, prefix=prefix) as publisher:
+        publisher.publish("a", "0")
+        pool = publisher._state.client.connection_pool
+        (connection,) = pool._available_connections
+
+        def interrupted(name: str, *arguments: bytes) -> None:
+            connection.send_command(name, *arguments)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(publisher._state.client, "execute_command", interrupted)
+        redis_server.pause()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                publisher.publish("a", "1")
+            monkeypatch.undo()
+            read = SynchronousConnection.read_response
+
+            # The server answers when the next publish waits for its answer.
+            def read_response(self: Any, *arguments: Any, **options: Any) -> Any:
+                redis_server.go_on()
+                return read(self, *arguments, **options)
+
+            monkeypatch.setattr(SynchronousConnection, "read_response", read_response)
+            id = publisher.publish("a", "2")
+        finally:
+            redis_server.go_on()
+    kept = redis_server.ask("XREVRANGE", f"{{{prefix}:a}}", "+", "-", "COUNT", "1")
+    assert id.rpartition("-")[0].encode() in kept
+    assert b"\r\n2\r\n" in kept
+
+
+@on_redis
+def test_a_publish_that_is_interrupted_when_it_has_the_lock(redis_server: RedisServer, prefix: str) -> None:
+    """Others can publish after that. So can the same thread, once its first publish has ended."""
+
+    class Interrupted:
+        def __init__(self, lock: Any) -> None:
+            self.lock = lock
+            self.release = lock.release
+
+        def acquire(self, timeout: float) -> bool:
+            self.lock.acquire(timeout=timeout)
+            raise KeyboardInterrupt
+
+    with Publisher(redis_server.url, prefix=prefix, publish_timeout=1) as publisher:
+        lock: Any = publisher._state.lock
+        publisher._state.lock = Interrupted(lock)  # type: ignore[assignment]
+        with pytest.raises(KeyboardInterrupt):
+            publisher.publish("a", "0")
+        publisher._state.lock = lock
+        ids: list[str] = []
+        other = threading.Thread(target=lambda: ids.append(publisher.publish("a", "1")))
+        other.start()
+        other.join()
+        assert len(ids) == 1
+
+
+@on_redis
+def test_a_signal_handler_that_publishes(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a publish of the same thread, that is an error, and not a wait for itself."""
+    with Publisher(redis_server.url, prefix=prefix, publish_timeout=None) as publisher:
+        publisher.publish("a", "0")
+        ask = publisher._state.client.execute_command
+
+        def handled(*command: Any) -> Any:
+            with pytest.raises(
+                WebSocketRuntimeError, match="a signal handler has interrupted another publish"
+            ):
+                publisher.publish("a", "by a handler")
+            return ask(*command)
+
+        monkeypatch.setattr(publisher._state.client, "execute_command", handled)
+        id = publisher.publish("a", "1")
+        monkeypatch.undo()
+        assert publisher.publish("a", "2") > id
 
 
 @on_redis
@@ -424,7 +548,7 @@ def test_a_publisher_that_is_refused_when_it_tries_again(
     """The first try may have succeeded, and the error says so."""
     with Publisher(redis_server.url, prefix=prefix) as publisher:
         publisher.publish("a", "1")
-        ask, tries = publisher._client.execute_command, 0
+        ask, tries = publisher._state.client.execute_command, 0
 
         def lose(*command: Any) -> Any:
             nonlocal tries
@@ -435,7 +559,7 @@ def test_a_publisher_that_is_refused_when_it_tries_again(
                 raise OSError("the answer is lost")
             return answer
 
-        monkeypatch.setattr(publisher._client, "execute_command", lose)
+        monkeypatch.setattr(publisher._state.client, "execute_command", lose)
         try:
             with pytest.raises(BrokerError, match=r"Redis refuses: .*evalsha.* It may have been kept before"):
                 publisher.publish("a", "2")
@@ -447,7 +571,10 @@ def test_a_publisher_that_is_refused_when_it_tries_again(
 def test_threads_of_a_publisher_without_a_server(prefix: str) -> None:
     """A thread that waits for another one has the same time limit."""
     publisher = Publisher(f"redis://127.0.0.1:{free_port()}", prefix=prefix, publish_timeout=0.2)
-    with publisher._lock, pytest.raises(BrokerError, match=r"other threads have waited .* It was not sent"):
+    others = threading.Thread(target=publisher._state.lock.acquire)
+    others.start()
+    others.join()
+    with pytest.raises(BrokerError, match=r"other threads have waited .* It was not sent"):
         publisher.publish("a", "1")
 
 

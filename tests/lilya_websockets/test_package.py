@@ -338,7 +338,7 @@ CHANNEL_LAYERS = {
         {"_backend", "_hub", "_membership", "_memory", "_outbox", "_subscription"},
         {"_messages", "_options", "_websocket", "exceptions", "typed._typed"},
     ),
-    "_publisher": ({"_backend", "_link", "_redis"}, {"_messages"}),
+    "_publisher": ({"_backend", "_link", "_redis"}, {"_messages", "exceptions"}),
     "_command": ({"", "backends"}, {"_options"}),
     "_serve_messages": ({"_backend", "_outbox"}, {"_messages"}),
     "_serve": (

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from .._messages import checked_bytes, checked_text, dumps, encode_json
+from ..exceptions import WebSocketRuntimeError
 from ._backend import BrokerError, checked_name, checked_wishes
 
 if TYPE_CHECKING:
@@ -19,6 +20,33 @@ __all__ = ["Publisher"]
 
 # The seconds before a publish without an answer is sent again: the first time, and at most.
 _AGAIN: Final = (0.05, 1.0)
+# The most seconds that one try waits for the server. After that, the publish is sent again on a new
+# connection, perhaps to another server.
+_TRY: Final = 60.0
+
+
+class _State:
+    """What a publisher needs in one process: a connection, and a name with a number for each publish.
+
+    A fork copies it. If both processes used it, Redis would take the publishes of one for retries of the
+    other's, and drop them. So a process that finds its parent's state makes a new one. It does not change
+    the old one, which other threads may be reading. If two threads each make a new one, each uses its own.
+    """
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.publisher = b"p" + secrets.token_hex(6).encode()
+        self.number = 0  # of the last publish
+        self.client: Any = None
+        # A reentrant lock, because a signal handler may publish in the middle of a publish, and would wait
+        # for itself. It also knows whether this thread has it, see `Publisher.publish`.
+        self.lock = threading.RLock()
+        self.is_publishing = False
+
+    def disconnect(self) -> None:
+        client, self.client = self.client, None
+        if client is not None:
+            client.close()
 
 
 class Publisher:
@@ -70,15 +98,14 @@ class Publisher:
             expire=expire,
             credentials=credentials,
         )
-        self._begin()
+        self._state = _State()
 
-    def _begin(self) -> None:
-        """Begin with number 1, under a name that no other publisher has."""
-        self._process = os.getpid()
-        self._lock = threading.Lock()
-        self._publisher = b"p" + secrets.token_hex(6).encode()
-        self._number = 0
-        self._client: Any = None
+    def _own_state(self) -> _State:
+        """The state of this process."""
+        state = self._state
+        if state.process != os.getpid():
+            state = self._state = _State()
+        return state
 
     def __enter__(self) -> Publisher:
         return self
@@ -120,28 +147,40 @@ class Publisher:
             ValueError: An invalid name, or text with a lone surrogate.
             BrokerError: Redis refuses, or does not answer within `publish_timeout`. Without an answer the
                 event may have been kept; it is never kept twice.
+            WebSocketRuntimeError: The call is in a signal handler that has interrupted another publish.
         """
         checked = checked_text(data) if isinstance(data, str) else checked_bytes(data)
         wishes = checked_wishes(exclude, idempotency_key, history, max_age)
         name = checked_name(channel)
-        if self._process != os.getpid():
-            # A fork has copied this publisher. With the same name and the same numbers, Redis would take the
-            # publishes of one process for retries of the other's, and drop them.
-            self._begin()
-        parts = self._backend.publish_parts(name, checked, wishes, self._publisher)
+        state = self._own_state()
+        parts = self._backend.publish_parts(name, checked, wishes, state.publisher)
         # The time limit includes the wait for other threads: during an outage, each of them keeps the lock
         # until its own limit.
         until = time.monotonic() + self._backend.timeout
-        if not self._lock.acquire(timeout=min(self._backend.timeout, threading.TIMEOUT_MAX)):
-            raise BrokerError(
-                f"cannot publish to {channel!r}: other threads have waited for Redis at "
-                f"{self._backend.where} for {self._backend.timeout:g} seconds. It was not sent"
-            )
         try:
-            self._number += 1
-            return self._ask(channel, (*parts, b"%d" % self._number), until)
+            # Inside the block: a signal handler may raise an exception at any moment, also when the lock has
+            # just been taken.
+            if not state.lock.acquire(timeout=min(self._backend.timeout, threading.TIMEOUT_MAX)):
+                raise BrokerError(
+                    f"cannot publish to {channel!r}: other threads have waited for Redis at "
+                    f"{self._backend.where} for {self._backend.timeout:g} seconds. It was not sent"
+                )
+            if state.is_publishing:
+                raise WebSocketRuntimeError(
+                    f"cannot publish to {channel!r}: a signal handler has interrupted another publish of "
+                    "this thread. Publish after the handler, or in another thread"
+                )
+            try:
+                state.is_publishing = True
+                state.number += 1
+                return self._ask(state, channel, (*parts, b"%d" % state.number), until)
+            finally:
+                state.is_publishing = False
         finally:
-            self._lock.release()
+            try:
+                state.lock.release()
+            except RuntimeError:  # this thread has not taken it
+                pass
 
     def publish_json(self, channel: str, data: Any, **wishes: Any) -> str:
         """Publish a value as JSON text; see `Channels.publish_json`.
@@ -159,12 +198,11 @@ class Publisher:
 
     def close(self) -> None:
         """Disconnect. Publishing again connects again."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        state = self._own_state()
+        with state.lock:
+            state.disconnect()
 
-    def _ask(self, channel: str, parts: tuple[bytes, ...], until: float) -> str:
+    def _ask(self, state: _State, channel: str, parts: tuple[bytes, ...], until: float) -> str:
         """Send a publish until there is an answer. By its number, Redis recognizes it, and stores it once.
 
         The caller holds the lock, so the numbers of this publisher arrive in rising order.
@@ -180,14 +218,14 @@ class Publisher:
         unknown = ""  # says that an earlier try may have succeeded
         while True:
             try:
-                if self._client is None:
-                    self._client = self._backend.synchronous_client()
+                if state.client is None:
+                    state.client = self._backend.synchronous_client(_TRY)
                 try:
-                    answer = self._client.execute_command(*command)
+                    answer = state.client.execute_command(*command)
                 except NoScriptError:
                     for source in self._backend.publish_scripts:
-                        self._client.script_load(source)
-                    answer = self._client.execute_command(*command)
+                        state.client.script_load(source)
+                    answer = state.client.execute_command(*command)
                 return published(answer)
             except ResponseError as error:
                 raise BrokerError(
@@ -202,3 +240,8 @@ class Publisher:
                     ) from error
                 time.sleep(delay)
                 delay = min(2 * delay, most)
+            except BaseException:
+                # An exception from a signal handler, such as `KeyboardInterrupt`. The answer may still come
+                # on this connection, and the next publish would take it for its own.
+                state.disconnect()
+                raise

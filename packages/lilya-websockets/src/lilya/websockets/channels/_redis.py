@@ -335,9 +335,13 @@ class RedisBackend(Backend):
             return id
         return published(answer)
 
-    def synchronous_client(self) -> Any:
-        """A client of the same server for code without an event loop. It is not connected yet."""
-        return self._place.synchronous_client(self.timeout)
+    def synchronous_client(self, most: float) -> Any:
+        """A client of the same server for code without an event loop. It is not connected yet.
+
+        Args:
+            most: The most seconds that it waits for an answer, if `publish_timeout` is longer.
+        """
+        return self._place.synchronous_client(min(self.timeout, most))
 
     async def history(self, channel: str, *, last: int = 0, since: str | None = None) -> History:
         """Return the events that a channel has kept; see `Backend.history`."""
