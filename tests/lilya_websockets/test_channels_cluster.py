@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import random
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -29,11 +30,12 @@ from redis.asyncio.connection import SSLConnection
 from redis.credentials import CredentialProvider
 from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 
-from lilya.websockets.channels import _cluster, _feed, _link
+from lilya.websockets.channels import _cluster, _feed, _link, _sentinel
 from lilya.websockets.channels._feed import Feed
 from lilya.websockets.channels._keys import slot_of
 from lilya.websockets.channels._places import Place
 from lilya.websockets.channels._redis import RedisBackend
+from lilya.websockets.channels._sentinel import finder
 
 from .test_channels_feed import publish_unpushed
 from .test_channels_redis import RULES, Reader, connections, reading, started, until
@@ -374,13 +376,82 @@ async def test_sentinels_name_another_primary(prefix: str) -> None:
         with publisher:
             id = await anyio.to_thread.run_sync(publisher.publish, "a", "by a thread")
         await cannot_start(servers.url.replace("the-primary", "other"), "it knows no service 'other'", prefix)
-        # One that does not answer is passed over. And only one line asks: all are to end at the same server.
+        # A sentinel that does not answer is passed over. And only one line asks, so that all lines end at the
+        # same server.
         async with started(servers.url.replace("://", f"://127.0.0.1:{free_port()},"), prefix=prefix) as one:
             assert [event.id for event in (await one.history("a", last=1)).events] == [id]
             link: Any = one._servers
             find = link._find = AsyncMock()
             await (await link.connect("asking")).disconnect()
             find.assert_not_called()
+
+
+def named(port: int, epoch: int | None) -> tuple[bytes, bytes]:
+    """What a sentinel answers: the address of the primary; and its fields, which a user may not see."""
+    address = b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%d\r\n" % (len(str(port)), port)
+    if epoch is None:
+        return address, b"-NOPERM this user may not run the command\r\n"
+    fields = b"*4\r\n$5\r\nflags\r\n$6\r\nmaster\r\n$12\r\nconfig-epoch\r\n$%d\r\n%d\r\n"
+    return address, fields % (len(str(epoch)), epoch)
+
+
+@contextlib.asynccontextmanager
+async def sentinels_that_say(*said: tuple[bytes, bytes]) -> AsyncIterator[Place]:
+    """The place of a primary that these sentinels name. An empty answer is none."""
+
+    def listener(primary: bytes, fields: bytes) -> Callable[..., Awaitable[None]]:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while data := await reader.read(65536):
+                if b"GET-MASTER-ADDR-BY-NAME" in data:
+                    writer.write(primary)
+                elif b"SENTINEL" in data:
+                    writer.write(fields)
+                else:
+                    writer.write(b"+OK\r\n" * data.count(b"SETINFO"))
+            writer.close()
+
+        return serve
+
+    async with contextlib.AsyncExitStack() as stack:
+        hosts = []
+        for each in said:
+            server = await stack.enter_async_context(
+                await asyncio.start_server(listener(*each), "127.0.0.1", 0)
+            )
+            hosts.append(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        yield Place.of(f"redis+sentinel://{','.join(hosts)}/the-primary")
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        pytest.param([(1, 3), (2, 4), (1, 3)], {2}, id="the last failover counts"),
+        pytest.param([(1, None), (2, 4), (1, None)], {2}, id="some may not say which it was"),
+        pytest.param([(1, 3), (2, 3), (2, 3)], {2}, id="otherwise, most of them"),
+        pytest.param([(1, None), (2, None)], {1, 2}, id="otherwise, each has its turn"),
+    ],
+)
+async def test_sentinels_that_disagree(said: list[tuple[int, int | None]], found: set[int]) -> None:
+    """One that is cut off from the others names the old primary for ever."""
+    async with sentinels_that_say(*(named(*each) for each in said)) as place:
+        find = finder(place)
+        assert {(await find())[1] for _ in range(40)} == found
+
+
+async def test_sentinels_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are passed over, and the error says what each has answered."""
+    monkeypatch.setattr(_sentinel, "PATIENCE", 0.2)
+    answers = b"+OK\r\n", b":1\r\n", b"*1\r\n$1\r\na\r\n", b"nothing\r\n", b""
+    wrong = [(answer, named(1, 1)[1]) for answer in answers]
+    async with sentinels_that_say(*wrong, (named(1, 1)[0], b":1\r\n"), named(2, 2)) as place:
+        assert await finder(place)() == ("127.0.0.1", 2)
+    async with sentinels_that_say(*wrong) as place:
+        with pytest.raises(RedisError, match="no sentinel names a primary") as caught:
+            await finder(place)()
+    said = str(caught.value)
+    assert said.count("its answer cannot be read") == 3
+    assert said.count("no answer within 0.2 s") == 1
+    assert said.count("127.0.0.1:") == len(wrong)
 
 
 async def test_a_publisher_without_an_event_loop(cluster: RedisCluster, prefix: str) -> None:
