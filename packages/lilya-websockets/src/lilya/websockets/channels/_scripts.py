@@ -73,7 +73,20 @@ local function append(events, state, stands, epoch, push, header, data, kept, pu
   stands.untidy = stands.untidy or string.sub(before, 1, -4) ~= string.sub(ms, 1, -4)
   -- If the clock is behind the newest event (after a failover, or set back), use that event's time again. The
   -- ids of a stream must rise. Two numbers as text: the longer one is larger.
-  if #ms < #before or (#ms == #before and ms < before) then ms = before end
+  local server
+  if #ms < #before or (#ms == #before and ms < before) then
+    ms = before
+    -- The primary that failed may have stored events at this same time, which this server does not have. With
+    -- the same number, too, a new event would look like the lost one, and nobody would notice the loss. So
+    -- each server goes ahead once, by up to a second, at random: `epoch` is random in each call.
+    local info = redis.pcall('INFO', 'server')  -- the user may not be allowed to
+    server = type(info) == 'string' and string.match(info, 'run_id:(%x+)')
+    if server and redis.call('HMGET', state, 'ahead')[1] ~= server then
+      ms = text(ms + 1 + (tonumber(epoch, 16) or 0) % 1000)
+    else
+      server = nil
+    end
+  end
   stands.seq = stands.seq + 1
   local seq = text(stands.seq)
   local added = redis.pcall('XADD', events, 'MAXLEN', '~', kept, ms .. '-' .. seq,
@@ -95,6 +108,7 @@ local function append(events, state, stands, epoch, push, header, data, kept, pu
   else
     redis.call('HSET', state, 'ms', ms, 'seq', seq)
   end
+  if server then redis.call('HSET', state, 'ahead', server) end
   stands.ms = ms
   local id = ms .. '-' .. seq .. '-' .. stands.epoch
   -- The event is stored already. If the user may not push, the publish has succeeded all the same: an error
@@ -199,8 +213,9 @@ return id
 # The short way comes first. Nearly every publish takes it, with half as many commands as the long way. It is
 # for a new channel, and for a channel that knows the publisher. The long way is `_COMMON` and `_KEEP` behind
 # it, for everything else: a publisher's first publish to an existing channel, a publish that is sent again, a
-# damaged state, an entry of another program. Which way to take is decided before anything is written, so
-# that the long way starts from an unchanged channel. A test compares what the two ways leave behind.
+# damaged state, an entry of another program, a clock that is behind. Which way to take is decided before
+# anything is written, so that the long way starts from an unchanged channel. A test compares what the two
+# ways leave behind.
 #
 # * A channel is new if it has neither a state nor entries.
 # * XADD is the first write. If it fails, nothing has changed, and the long way handles the failure. If it
@@ -215,16 +230,15 @@ local call = redis.call
 local found, time = call('HMGET', state, 'epoch', 'ms', 'seq', publisher, 'age'), call('TIME')
 local life, before, seq = found[1], found[2], tonumber(found[3] or '')
 local last = tonumber(found[4] and string.match(found[4], '^%d+') or '')
+local ms = time[1] .. string.sub('00000' .. time[2], -6, -4)
 -- The newest event is of this second of the clock, so the channel was tidied in this second.
 local fresh = before and string.sub(before, 1, -4) == time[1]
 local begins = not (life or before or found[3]) and call('XLEN', events) == 0
 if begins then life, before, seq = epoch, '0', 0 end
--- A new channel, or one with a complete state and an older publish of this publisher; and no `age` if it has
--- to be tidied.
+-- A new channel, or one with a complete state and an older publish of this publisher; a clock that is not
+-- behind the newest event; and no `age` if it has to be tidied.
 if (begins or life and before and seq and last and last < tonumber(number))
-  and (fresh or not found[5]) then
-  local ms = time[1] .. string.sub('00000' .. time[2], -6, -4)
-  if #ms < #before or #ms == #before and ms < before then ms = before end
+  and (#ms > #before or #ms == #before and ms >= before) and (fresh or not found[5]) then
   seq = string.format('%.0f', seq + 1)
   local id = ms .. '-' .. seq
   local added = redis.pcall('XADD', events, 'MAXLEN', '~', kept, id,
