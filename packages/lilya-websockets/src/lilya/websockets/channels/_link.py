@@ -667,17 +667,10 @@ class Pipe(Asking):
         - It is still there when the connection fails. It may have been done. It goes back to the front of the
           queue and keeps its number, so that the server can recognize it.
         """
-        # `batch` is `self.sent`: requests that are in it when this ends have no answer.
-        batch, queue = self.sent, self._queue
-        size, pieces = 0, []
-        while queue and len(batch) < self._most and size < _BATCH_BYTES:
-            request = queue.popleft()
-            if not request.future.done():  # otherwise, the caller has given up: do not send it (again)
-                batch.append(request)
-                pieces.append(self._packed(request))
-                size += len(pieces[-1])
-        if not batch:
+        pieces, size = self._next_batch()
+        if not pieces:
             return
+        batch = self.sent  # those that are in it when this ends have no answer
         refused: list[Request] = []  # because the server does not have the script
         passed = False  # a request behind a refused one has been done
         failure: Exception | None = None
@@ -716,34 +709,55 @@ class Pipe(Asking):
                             await asyncio.sleep(0)
         finally:
             self._progress.lift()
-            if batch:
-                # The connection has failed, so the rest of the batch must be sent again with its old numbers.
-                # There is no number left for the refused requests. A new one would be higher than those, and
-                # if the server stored it first, it would drop the others. The old one is lower than those,
-                # which the server may have stored already, and it would drop the refused ones. So they fail.
-                for request in refused:
-                    fail(request, ResponseError("its scripts were lost while the connection was"))
-                for request in batch:
-                    request.doubtful = True  # it must keep its number
-                self._queue.extendleft(reversed(batch))
-                batch.clear()
-            else:
-                for request in refused:
-                    if not request.doubtful:
-                        # It was certainly not done, so it gets a new number when it is sent. That is higher
-                        # than the numbers of the requests that were done before it.
-                        request.number = None if request.number is None else 0
-                    elif passed and request.number:
-                        # It may have been done on an earlier connection, so a new number could store it
-                        # twice. A higher number may have been stored since, so with its old number the server
-                        # would take it for stored, even if it is not.
-                        fail(request, ResponseError("its scripts were lost"))
-                self._queue.extendleft(reversed(refused))
+            self._put_back(refused, passed=passed)
         if failure is not None:
             raise failure
         if refused:
             with anyio.fail_after(PATIENCE):
                 await self._link.load_scripts(connection)
+
+    def _next_batch(self) -> tuple[list[bytes], int]:
+        """Move requests from the queue to `sent`. Returns them as bytes, and the number of these."""
+        batch, queue = self.sent, self._queue
+        size, pieces = 0, []
+        while queue and len(batch) < self._most and size < _BATCH_BYTES:
+            request = queue.popleft()
+            if not request.future.done():  # otherwise, the caller has given up: do not send it (again)
+                batch.append(request)
+                pieces.append(self._packed(request))
+                size += len(pieces[-1])
+        return pieces, size
+
+    def _put_back(self, refused: list[Request], *, passed: bool) -> None:
+        """Put the requests of a batch that must be sent again back in front of the queue.
+
+        Args:
+            refused: Those that were refused because the server does not have the script.
+            passed: Whether a request behind one of these has been done.
+        """
+        if self.sent:
+            # The connection has failed, so the rest of the batch must be sent again with its old numbers.
+            # There is no number left for the refused requests. A new one would be higher than those, and if
+            # the server stored it first, it would drop the others. The old one is lower than those, which the
+            # server may have stored already, and it would drop the refused ones. So they fail.
+            for request in refused:
+                fail(request, ResponseError("its scripts were lost while the connection was"))
+            for request in self.sent:
+                request.doubtful = True  # it must keep its number
+            self._queue.extendleft(reversed(self.sent))
+            self.sent.clear()
+            return
+        for request in refused:
+            if not request.doubtful:
+                # It was certainly not done, so it gets a new number when it is sent. That is higher than the
+                # numbers of the requests that were done before it.
+                request.number = None if request.number is None else 0
+            elif passed and request.number:
+                # It may have been done on an earlier connection, so a new number could store it twice. A
+                # higher number may have been stored since, so with its old number the server would take it
+                # for stored, even if it is not.
+                fail(request, ResponseError("its scripts were lost"))
+        self._queue.extendleft(reversed(refused))
 
     async def _send(self, connection: Connection, pieces: list[bytes], size: int) -> None:
         # In pieces: on a slow link, one large write takes long, and would look like a server that does not
