@@ -30,6 +30,7 @@ pytest.importorskip("redis", reason="the client of Redis is not installed: the e
 
 from lilya.websockets.channels import _feed, _link, _redis, _roster
 from lilya.websockets.channels._backend import Wishes
+from lilya.websockets.channels._keys import Keys
 from lilya.websockets.channels._redis import RedisBackend
 from lilya.websockets.channels._scripts import SCRIPTS, Script
 
@@ -216,7 +217,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 @given(st.tuples(TEXT, TEXT), st.tuples(TEXT, TEXT))
 def test_keys_are_told_apart_and_in_one_slot(one: tuple[str, str], other: tuple[str, str]) -> None:
     def keys(prefix: str, channel: str) -> set[bytes]:
-        names = RedisBackend("redis://", prefix=prefix)._keys
+        names = Keys(prefix, 0)
         events, state = names.of(channel)
         return {events, state, events + b":members", events + b":deadlines", names.pushed(channel)}
 
@@ -241,6 +242,7 @@ def test_keys_are_told_apart_and_in_one_slot(one: tuple[str, str], other: tuple[
         ("redis://", {"history": 0}, ValueError, "history must be at least 1, got 0"),
         ("redis://", {"history": True}, TypeError, "history must be int, got bool"),
         ("redis://", {"prefix": 1}, TypeError, "prefix must be str, got int"),
+        ("redis://", {"prefix": ""}, ValueError, "prefix must not be empty"),
         ("redis://", {"max_age": 0}, ValueError, "max_age must be above 0"),
         ("redis://", {"publish_timeout": -1}, ValueError, "publish_timeout must be above 0"),
         ("redis://", {"expire": "1"}, TypeError, "expire must be a number, got str"),

@@ -385,7 +385,6 @@ FRIENDS = {
     "_link": {"_reader"},
     "_entries": {"_replace"},  # of named tuples
     "_memory": {"_replace"},
-    "_redis": {"_replace"},
 }
 
 

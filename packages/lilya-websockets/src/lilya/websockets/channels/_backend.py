@@ -319,6 +319,20 @@ def checked_text_key(name: str, value: object) -> str:
     return value
 
 
+def checked_prefix(prefix: object) -> str:
+    """Check the start of all keys.
+
+    Raises:
+        TypeError: The prefix is not a `str`.
+        ValueError: The prefix is empty.
+    """
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix must be str, got {type(prefix).__name__}")
+    if not prefix:
+        raise ValueError("prefix must not be empty")
+    return prefix
+
+
 def checked_wishes(
     exclude: str | None, idempotency_key: str | None, history: int | None, max_age: float | None
 ) -> Wishes:

@@ -25,6 +25,7 @@ from ._backend import (
     BrokerError,
     Member,
     checked_name,
+    checked_prefix,
     checked_text_key,
     checked_wishes,
     json_text,
@@ -94,7 +95,7 @@ class Channels:
                 url,
                 history=checked_count("history", history, least=1),
                 max_age=None if max_age is None else checked_number("max_age", max_age),
-                prefix=_checked_prefix(prefix),
+                prefix=checked_prefix(prefix),
                 **options,
             )
         self._hub = Hub(backend, ttl)
@@ -615,11 +616,3 @@ def _checked_since(names: Sequence[str], since: object) -> dict[str, str]:
         if name not in names:
             raise ValueError(f"since has the channel {name!r}, which is not among those asked for")
     return dict(since)
-
-
-def _checked_prefix(prefix: object) -> str:
-    if not isinstance(prefix, str):
-        raise TypeError(f"prefix must be str, got {type(prefix).__name__}")
-    if not prefix:
-        raise ValueError("prefix must not be empty")
-    return prefix

@@ -1,4 +1,4 @@
-"""The entries of a stream and the messages that are pushed, as events. Pure functions."""
+"""The entries of a stream and the messages that are pushed, as events and histories. Nothing here awaits."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from ._backend import NO_WISHES, Event, Gap, Id, Wishes
+from ._backend import NO_WISHES, Event, Gap, History, Id, Wishes
 
-__all__ = ["Standing", "decoded", "encoded", "event_of", "floor_of", "is_lasting", "items_after"]
+__all__ = [
+    "Pages",
+    "Standing",
+    "decoded",
+    "encoded",
+    "event_of",
+    "floor_of",
+    "is_lasting",
+    "items_after",
+]
 
 # The kinds of events, for text and for bytes. The capitals are for payloads that begin with wishes, as JSON.
 _TEXT: Final = (b"s", b"S")
@@ -223,3 +232,112 @@ def items_after(
         items.append(event)
         at, begins = id, False
     return items, at, strange
+
+
+class Pages:
+    """The pages of a channel's history, which are read from the newest event back.
+
+    In pages, so that no script runs for long. The first one says where the channel ends. Events that are
+    published while the other pages are read come after that end, and by the subscription.
+
+    Args:
+        channel: The channel's name.
+        after: The position after which events are wanted, or `None` for the newest ones.
+        last: The number of events that are wanted without a position.
+        kept: The most events in a history.
+        max_age: See `floor_of`.
+    """
+
+    def __init__(
+        self, channel: str, after: Id | None, last: int, *, kept: int, max_age: float | None
+    ) -> None:
+        self._channel = channel
+        self._after = after
+        self._kept = kept
+        self._max_age = max_age
+        # With a position, one more than is returned: the event at the position. It shows whether the position
+        # is of this branch, see `_is_in`.
+        self._wanted = min(last, kept) if after is None else kept + 1
+        self._before = b"+"
+        self._now = 0
+        self.end: Id | None = None
+        """The newest event when the first page was read; `None` if the channel was empty."""
+        self._found: list[tuple[Id, Event]] = []  # the newest first
+        self._floor = 0  # events up to this number have expired, by their own `max_age` or a later `history`
+        self._lasting = True
+        self._same = after is not None  # the position is of this epoch and branch, as far as is known yet
+
+    @property
+    def next_page(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """The arguments of the script `history` that say which page is needed next."""
+        epoch, seq = b"", b"0"
+        if self._same and self._after is not None:
+            epoch, seq = self._after.epoch.encode(), b"%d" % self._after.seq
+        return b"%d" % self._wanted, epoch, seq, self._before
+
+    def add(self, page: Standing) -> bool:
+        """Add a page. Returns whether another one is needed."""
+        if self.end is None:
+            self.end, self._now = page.end, page.now
+        if page.end is None or self.end is None or page.end.epoch != self.end.epoch:
+            return False  # the channel is empty, or it began again between two pages
+        events = (decoded(self._channel, raw, fields) for raw, fields in page.entries)
+        self._found += [pair for pair in events if pair is not None]
+        for raw, fields in page.entries:
+            self._floor = max(self._floor, floor_of(raw, fields, self._now, self._max_age))
+        self._lasting = self._lasting and all(is_lasting(fields) for _, fields in page.entries)
+        self._wanted -= len(page.entries)
+        if self._same and self._after is not None:
+            if not _is_in(self._after, self.end, self._found):
+                self._same = False  # the position is of no use: go on until all kept events are read
+            elif self._found and self._found[-1][0].seq <= self._after.seq:
+                return False  # the pages have reached the position
+        if page.ended or self._wanted <= 0:
+            return False
+        self._before = b"(" + page.entries[-1][0]
+        return True
+
+    def history(self, memory: str, *, expire: int) -> History:
+        """The events after the position that have not expired, and whether any are missing.
+
+        Args:
+            memory: The id of the server's memory, if the channel is empty, or was at the position.
+            expire: The milliseconds after which a channel that nobody watches expires.
+        """
+        after, end = self._after, self.end
+        position = end or Id(self._now, 0, memory)
+        first = max(self._floor, after.seq if after is not None and self._same else 0) + 1
+        events = [
+            event for id, event in reversed(self._found) if id.epoch == position.epoch and id.seq >= first
+        ]
+        events = events[max(len(events) - self._kept, 0) :]
+        if after is None:
+            complete = True
+        elif self._same and end is not None:
+            # Numbers have no holes, so this many events were published after the position.
+            complete = len(events) == end.seq - after.seq
+        else:
+            # Another epoch or branch. Nothing is missing only if the channel was empty at the position, and
+            # all its events since are here: numbers 1 to `position.seq`. If the position is older than
+            # `expire`, this is unknown: the channel may have had events, and may have expired with them.
+            was_empty = not after.seq and after.epoch == memory and self._now - after.ms < expire
+            complete = was_empty and len(events) == position.seq
+        return History(events, complete, str(position), self._lasting)
+
+
+def _is_in(after: Id, end: Id, found: list[tuple[Id, Event]]) -> bool:
+    """Whether a position can be of this history, by the newest events that were found.
+
+    Within one branch, times and numbers have the same order. Suppose that a process has seen event 7 of time
+    200, and the primary dies. The new primary had only events up to 6, and its clock is behind: it gives out
+    event 7 again, at time 150. By the number alone, the old position would seem to be of this history, and
+    the new event 7 would be skipped without a gap.
+    """
+    if after.epoch != end.epoch or after.seq > end.seq or (after.seq == end.seq and after.ms != end.ms):
+        return False
+    # The event with the position's number must have its time, and later events must not be older.
+    return all(
+        id.ms == after.ms if id.seq == after.seq else id.ms >= after.ms
+        for id, _ in found
+        if id.seq >= after.seq and id.epoch == end.epoch
+    )

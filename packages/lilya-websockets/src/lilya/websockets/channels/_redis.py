@@ -24,7 +24,7 @@ import anyio
 from redis.asyncio.connection import Connection
 from redis.exceptions import AskError, ClusterDownError, RedisError, ResponseError
 
-from .._options import checked_number
+from .._options import checked_count, checked_number
 from ._backend import (
     NO_WISHES,
     Backend,
@@ -37,13 +37,14 @@ from ._backend import (
     Status,
     Wishes,
     channel_of,
+    checked_prefix,
     in_parts,
     json_text,
     presence_event,
     presence_of,
 )
 from ._cluster import Cluster, Node, Route
-from ._entries import Standing, decoded, encoded, floor_of, is_lasting
+from ._entries import Pages, Standing, encoded
 from ._feed import Feed
 from ._keys import Keys, epoch
 from ._link import Asking, Link, Pipe, ask, new_connection, reason
@@ -134,13 +135,7 @@ class RedisBackend(Backend):
         credentials: Any = None,
         client: Any = None,
     ) -> None:
-        if isinstance(history, bool) or not isinstance(history, int):
-            raise TypeError(f"history must be int, got {type(history).__name__}")
-        if history < 1:
-            raise ValueError(f"history must be at least 1, got {history}")
-        if not isinstance(prefix, str):
-            raise TypeError(f"prefix must be str, got {type(prefix).__name__}")
-        self._history = history
+        self._history = checked_count("history", history, least=1)
         self._max_age = None if max_age is None else checked_number("max_age", max_age)
         self.timeout = _LONGEST / 1000
         if publish_timeout is not None:
@@ -154,10 +149,10 @@ class RedisBackend(Backend):
         self.where = self._place.where
         new_connection(self._place.arguments, lambda: None)  # raises for options that redis-py does not know
         self._in_cluster = self._place.kind == "cluster"
-        self._keys = Keys(prefix, self._place.database, in_cluster=self._in_cluster)
+        self._keys = Keys(checked_prefix(prefix), self._place.database, in_cluster=self._in_cluster)
         # Arguments of the scripts: how many events a stream keeps, for how many milliseconds (0: no limit),
         # and after how many milliseconds without use a channel expires.
-        self._kept = b"%d" % max(history, _KEPT)
+        self._kept = b"%d" % max(self._history, _KEPT)
         self._age = b"%d" % _milliseconds(self._max_age or 0)
         self._expire = b"%d" % _milliseconds(expire)
         self._servers: Link | Cluster | None = None
@@ -354,49 +349,16 @@ class RedisBackend(Backend):
             # server still has this id, it has not lost its data since. Ask before the events are read, for
             # the reason given below.
             memory = await self._memory_now(attempted, slot)
-        # With a position, one more than is returned: the event at the position. It shows whether the position
-        # is of this branch, see `_is_in`.
-        most = min(last, self._history) if after is None else self._history + 1
-        found: list[tuple[Id, Event]] = []  # the newest first
-        end: Id | None = None
-        before, given = b"+", 0
-        floor = 0  # events up to this number have expired, by their own `max_age` or a later one's `history`
-        lasting = True
         max_age = None if self._max_age is None else _milliseconds(self._max_age)
-        same = after is not None  # the position is of this epoch and branch, as far as is known yet
-        # Read pages, from the newest event back, so that no script runs for long. The first page says where
-        # the channel ends. Events that are published while the other pages are read come after that end, and
-        # by the subscription.
-        while True:
+        pages = Pages(channel, after, last, kept=self._history, max_age=max_age)
+        more = True
+        while more:
             parts = self._keys.script(
-                "history",
-                self._keys.of(channel),
-                self._age,
-                self._expire,
-                b"%d" % (most - given),
-                *((after.epoch.encode(), b"%d" % after.seq) if same and after else (b"", b"0")),
-                before,
+                "history", self._keys.of(channel), self._age, self._expire, *pages.next_page
             )
-            standing = await self._ask(self._asking, attempted, parts, Standing.of)
-            if end is None:
-                end, now = standing.end, standing.now
-            if standing.end is None or end is None or standing.end.epoch != end.epoch:
-                break  # the channel is empty, or it began again between two pages
-            page = (decoded(channel, raw, fields) for raw, fields in standing.entries)
-            found += [pair for pair in page if pair is not None]
-            floor = max(floor, *(floor_of(raw, fields, now, max_age) for raw, fields in standing.entries), 0)
-            lasting = lasting and all(is_lasting(fields) for _, fields in standing.entries)
-            given += len(standing.entries)
-            if same and after is not None:
-                if not _is_in(after, end, found):
-                    same = False  # the position is of no use: go on until all kept events are read
-                elif found and found[-1][0].seq <= after.seq:
-                    break  # the pages have reached the position
-            if standing.ended or given >= most:
-                break
-            before = b"(" + standing.entries[-1][0]
+            more = pages.add(await self._ask(self._asking, attempted, parts, Standing.of))
         # The position of an empty channel has the id of the server's memory in place of an epoch, see `Feed`.
-        if end is None and not memory:
+        if pages.end is None and not memory:
             memory = self._feed.known_memory(slot)
             if not memory:
                 # The id must be known before the channel is found empty. Otherwise, between the two requests,
@@ -404,12 +366,11 @@ class RedisBackend(Backend):
                 # channel is empty in the new memory, and nobody would get a gap for the lost event.
                 await self._feed.memory_of(channel)
                 return await self.history(channel, last=last, since=since)
-        if end is not None and after is not None and not after.seq and after.epoch == memory:
+        if pages.end is not None and after is not None and not after.seq and after.epoch == memory:
             # The channel was empty at the position, and has events now. Ask again: if the server has lost its
             # data since it was asked, it may have lost events that came before these.
             memory = await self._memory_now(attempted, slot)
-        history = self._history_of(after, same, memory, now, end, found, floor)
-        return history if lasting else history._replace(lasting=False)
+        return pages.history(memory, expire=int(self._expire))
 
     async def _memory_now(self, attempted: str, slot: int) -> str:
         """The id of the memory that a slot is in now, also if another one is known."""
@@ -421,36 +382,6 @@ class RedisBackend(Backend):
         if lives == self._feed.lives:
             self._feed.remember(memory, slot)
         return memory
-
-    def _history_of(
-        self,
-        after: Id | None,
-        same: bool,
-        memory: str,
-        now: int,
-        end: Id | None,
-        found: list[tuple[Id, Event]],
-        floor: int,
-    ) -> History:
-        """The events after the position that have not expired, and whether any are missing."""
-        position = end or Id(now, 0, memory)
-        # The channel had no event at the position, and has lost none since. If the position is older than
-        # `expire`, this is unknown: the channel may have had events, and may have expired with them.
-        was_empty = after is not None and not after.seq and after.epoch == memory
-        was_empty = was_empty and after is not None and now - after.ms < int(self._expire)
-        first = max(floor, after.seq if after is not None and same else 0) + 1
-        kept = [event for id, event in reversed(found) if id.epoch == position.epoch and id.seq >= first]
-        kept = kept[max(len(kept) - self._history, 0) :]
-        if after is None:
-            complete = True
-        elif same and end is not None:
-            # Numbers have no holes, so this many events were published after the position.
-            complete = len(kept) == end.seq - after.seq
-        else:
-            # Another epoch or branch. Nothing is missing only if the channel was empty at the position, and
-            # all its events since are here: numbers 1 to `position.seq`.
-            complete = was_empty and len(kept) == position.seq
-        return History(kept, complete, str(position))
 
     async def watch(self, channels: Collection[str]) -> None:
         """Receive everything that is published from now on; see `Backend.watch`."""
@@ -799,24 +730,6 @@ async def _all(calls: Iterable[Coroutine[Any, Any, Any]]) -> None:
     for result in await asyncio.gather(*calls, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
-
-
-def _is_in(after: Id, end: Id, found: list[tuple[Id, Event]]) -> bool:
-    """Whether a position can be of this history, by the newest events that were found.
-
-    Within one branch, times and numbers have the same order. Suppose that a process has seen event 7 of time
-    200, and the primary dies. The new primary had only events up to 6, and its clock is behind: it gives out
-    event 7 again, at time 150. By the number alone, the old position would seem to be of this history, and
-    the new event 7 would be skipped without a gap.
-    """
-    if after.epoch != end.epoch or after.seq > end.seq or (after.seq == end.seq and after.ms != end.ms):
-        return False
-    # The event with the position's number must have its time, and later events must not be older.
-    return all(
-        id.ms == after.ms if id.seq == after.seq else id.ms >= after.ms
-        for id, _ in found
-        if id.seq >= after.seq and id.epoch == end.epoch
-    )
 
 
 def _six(answer: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
