@@ -304,7 +304,7 @@ LAYERS = {
 
 
 # By module of `channels/`: those beside it, and those of the core, also those that are only for annotations.
-CHANNEL_LAYERS = {
+CHANNEL_LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "_backend": (set[str](), {"_messages", "_options"}),
     "_memory": ({"_backend"}, set[str]()),
     "_scripts": (set[str](), set[str]()),
@@ -313,7 +313,7 @@ CHANNEL_LAYERS = {
     "_places": (set[str](), set[str]()),
     "_link": ({"_backend", "_places", "_scripts"}, set[str]()),
     "_sentinel": ({"_link", "_places"}, set[str]()),
-    "_listening": ({"", "_backend", "_link"}, set[str]()),
+    "_listening": ({"_backend", "_link"}, set[str]()),
     "_cluster": ({"_backend", "_keys", "_link", "_listening", "_places", "_scripts"}, set[str]()),
     "_status": ({"_backend"}, set[str]()),
     "_feed": ({"_backend", "_entries", "_keys", "_link", "_listening", "_status"}, set[str]()),
@@ -388,32 +388,124 @@ FRIENDS = {
 }
 
 
-def private(source: str) -> set[str]:
-    """The private attributes that a module uses of what other modules define."""
+REACHING = {"getattr", "setattr", "delattr", "hasattr"}
+
+
+def private(source: str, *others: str) -> set[str]:
+    """The private attributes that a module uses of what other modules define.
+
+    A name that the module defines itself counts as its own, unless one of `others`, the sources of modules that
+    it imports, defines it, too.
+    """
+    nodes = list(ast.walk(ast.parse(source)))
+    found = {node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_private(node.attr)}
+    for node in nodes:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in REACHING:
+            names = {each.value for each in node.args if isinstance(each, ast.Constant)}
+            found |= {name for name in names if isinstance(name, str) and _is_private(name)}
+    foreign = set().union(*(_own(other) for other in others))
+    reached = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+    }
+    return (found - _own(source)) | (found & foreign & reached)
+
+
+def _is_private(name: str) -> bool:
+    return re.match("_[^_]", name) is not None
+
+
+def _own(source: str) -> set[str]:
+    """The private names that a module defines: functions, methods, and attributes of `self`."""
     nodes = list(ast.walk(ast.parse(source)))
     own = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
-    used = [node for node in nodes if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr)]
-    own |= {node.attr for node in used if isinstance(node.value, ast.Name) and node.value.id == "self"}
-    return {node.attr for node in used} - own
+    own |= {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+    }
+    return set(filter(_is_private, own))
+
+
+def sources_below(path: Path) -> list[str]:
+    """The sources of the modules with which a module of `channels/` works: those beside it, and the socket."""
+    beside, core = CHANNEL_LAYERS[path.stem]
+    below = [path.with_name(f"{name}.py") for name in beside if name]
+    below += [path.parents[1] / f"{name}.py" for name in core & {"_websocket"}]
+    return [each.read_text(encoding="utf-8") for each in below]
 
 
 @pytest.mark.parametrize("path", CHANNELS, ids=lambda path: path.stem)
 def test_channels_reach_into_nothing(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
-    assert private(source) == FRIENDS.get(path.stem, set())
-    planted = f"{source}\n\ndef _planted(websocket: Any) -> Any:\n    return websocket._conversation\n"
-    assert private(planted) == {"_conversation"} | FRIENDS.get(path.stem, set())
+    assert private(source, *sources_below(path)) == FRIENDS.get(path.stem, set())
+
+
+@pytest.mark.parametrize(
+    ("name", "planted", "said"),
+    [
+        ("_membership", "self.websocket._conversation", "_conversation"),
+        ("_membership", "self.websocket._block.state", "_block"),
+        ("_subscription", "self._hub._positions", "_positions"),
+        ("_hub", "self.roster._ttl", "_ttl"),  # the hub has a name like that itself
+        ("_serve", "membership._outbox", "_outbox"),
+        ("_serve", "getattr(self._part, '_conversation')", "_conversation"),
+    ],
+)
+def test_a_planted_reach_is_seen(name: str, planted: str, said: str) -> None:
+    (path,) = (path for path in CHANNELS if path.stem == name)
+    source = f"{path.read_text(encoding='utf-8')}\n\ndef planted(self: Any) -> Any:\n    return {planted}\n"
+    assert private(source, *sources_below(path)) == {said} | FRIENDS.get(name, set())
+
+
+def rooms(source: str) -> tuple[set[str], set[str], set[str]]:
+    """What a module imports: the modules beside it, those of the core, and those of ours by a full name."""
+    beside, core, full = set(), set(), set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module is None:
+            beside |= {alias.name if _is_private(alias.name) else "" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            (beside, core)[node.level - 1].add(node.module or "")
+        elif isinstance(node, ast.ImportFrom):
+            full |= {node.module or ""}
+        elif isinstance(node, ast.Import):
+            full |= {alias.name for alias in node.names}
+    return beside, core, {name for name in full if name.partition(".")[0] == "lilya"}
 
 
 @pytest.mark.parametrize("path", CHANNELS, ids=lambda path: path.stem)
 def test_the_layers_of_channels(path: Path) -> None:
-    imported: tuple[set[str], set[str]] = (set(), set())
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            imported[node.level - 1].add(node.module or "")
+    source = path.read_text(encoding="utf-8")
     beside, core = CHANNEL_LAYERS[path.stem]
-    assert imported[0] == beside
-    assert core is None or imported[1] == core
+    assert rooms(source) == (beside, core, set())
+    # Only the facade loads a module by a name that no import shows: the backend of a URL.
+    assert ("import_module" in source) == (path.stem == "_channels")
+
+
+def test_a_planted_import_is_seen() -> None:
+    assert rooms("def late():\n    from ._hub import Hub") == ({"_hub"}, set(), set())
+    assert rooms("from . import _hub, Channels") == ({"_hub", ""}, set(), set())
+    assert rooms("from ..observing import explain") == (set(), {"observing"}, set())
+    assert rooms("import lilya.websockets.channels._hub") == (
+        set(),
+        set(),
+        {"lilya.websockets.channels._hub"},
+    )
+    assert rooms("from lilya.websockets import WebSocket") == (set(), set(), {"lilya.websockets"})
+
+
+def sockets_of(source: str) -> list[int]:
+    """The lines of a module that use the socket of an outbox."""
+    nodes = ast.walk(ast.parse(source))
+    return [node.lineno for node in nodes if isinstance(node, ast.Attribute) and node.attr == "websocket"]
+
+
+def test_the_hub_knows_outboxes_only() -> None:
+    (hub,) = (path.read_text(encoding="utf-8") for path in CHANNELS if path.stem == "_hub")
+    assert sockets_of(hub) == []
+    assert sockets_of(f"{hub}\n\nasync def planted(outbox):\n    await outbox.websocket.close()\n")
 
 
 # By module of `typed/`: pydantic and msgspec are imported by their own modules, and these by name.
