@@ -12,6 +12,7 @@ import inspect
 import re
 import sys
 import textwrap
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 import lilya.websockets
 from lilya.websockets import WebSocket
 from lilya.websockets.channels import Channels
+from lilya.websockets.channels.backends import Backend, Id, presence_event, presence_of
 from lilya.websockets.origins import OriginGuard
 from lilya.websockets.testing import AsyncTestClient, TestClient, connect, unguarded_routes
 from lilya.websockets.types import Receive, Scope, Send
@@ -474,31 +476,65 @@ def test_every_public_name_is_known() -> None:
     assert set(lilya.websockets.__all__) <= names().known
 
 
-# What the Reference shows of each, besides what its class inherits from Python's own: what users call, and no
-# machinery.
+# What the Reference shows of each class of channels, besides what it inherits from Python's own: what users
+# and authors of backends call, and no machinery.
 SHOWN = {
+    "BrokerError": set[str](),
     "Channels": {
         *("backend", "close", "count", "drain", "join", "members", "publish", "publish_from_thread"),
         *("publish_json", "publish_message", "ready", "subscribe"),
     },
+    "ChannelsError": set[str](),
+    "Dropped": {"count"},
+    "Event": {"channel", "data", "exclude", "id", "idempotency_key", "json"},
+    "Gap": {"channel", "id", "since"},
+    "Grant": {"member", "presence", "publish"},
+    "Member": {"channel", "id", "info", "json", "key"},
     "Membership": {"dropped", "ended", "id", "members", "pending", "positions", "sent", "websocket"},
+    "OutboxFull": {"positions"},
+    "Presence": {"channel", "member", "of_person", "sockets", "type"},
     "Publisher": {"close", "publish", "publish_json"},
+    "Refused": {"code", "message"},
     "Subscription": {"dropped", "id", "pending", "positions", "sent"},
+    # of `channels.backends`
+    "Backend": {
+        *("appear", "count", "history", "members", "names", "order_in_time", "order_of", "publish", "read"),
+        *("ready", "reap", "start", "status", "stop", "unwatch", "vanish", "wake", "watch"),
+    },
+    "History": {"complete", "events", "lasting", "position"},
+    "Id": {"epoch", "ms", "parse", "seq"},
+    "Status": {
+        *("age", "behind", "bytes", "channel", "events", "lag", "lags", "listeners", "members", "newest"),
+        "silent",
+    },
+    "Wishes": {"exclude", "history", "idempotency_key", "max_age"},
 }
 
 
+def of_channels(name: str) -> Any:
+    """A public name of channels, or of what an author of a backend needs."""
+    for module in ("lilya.websockets.channels", "lilya.websockets.channels.backends"):
+        if name in importlib.import_module(module).__all__:
+            return getattr(importlib.import_module(module), name)
+    return None
+
+
 def public(cls: type) -> set[str]:
-    """The public names of a class, those that its instances get included, each with a docstring."""
+    """The public names of a class, those that its instances get included. Each is described."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
     assert isinstance(tree, ast.ClassDef)
+    described = {name for _, name, _ in arguments(ast.get_docstring(tree, clean=False) or "")}
     names = set()
     for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             assert node.name.startswith("_") or ast.get_docstring(node), f"{cls.__name__}.{node.name}"
             names.add(node.name)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            assert isinstance(following, ast.Expr), f"{cls.__name__}.{node.target.id} has no docstring"
-            names.add(node.target.id)
+            name = node.target.id
+            assert name in described or isinstance(following, ast.Expr), (
+                f"{cls.__name__}.{name}: no docstring"
+            )
+            names.add(name)
     names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_set(node)}
     return {name for name in names if not name.startswith("_")}
 
@@ -509,10 +545,99 @@ def _is_set(node: ast.Attribute) -> bool:
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_channels_show_what_users_call(name: str) -> None:
-    cls = getattr(importlib.import_module("lilya.websockets.channels"), name)
+    cls = of_channels(name)
+    assert cls.__doc__
     assert public(cls) == SHOWN[name]
-    inherited = {name for base in cls.__mro__[1:] for name in vars(base) if not name.startswith("_")}
+    bases = [base for base in cls.__mro__[1:] if base.__module__.startswith("lilya.")]
+    inherited = {name for base in bases for name in vars(base) if not name.startswith("_")}
     assert inherited == set(), "machinery of a base is shown under public names"
+
+
+def test_each_class_of_channels_is_among_these() -> None:
+    names = {
+        name
+        for module in ("lilya.websockets.channels", "lilya.websockets.channels.backends")
+        for name in importlib.import_module(module).__all__
+    }
+    assert {name for name in names if inspect.isclass(of_channels(name))} == set(SHOWN)
+
+
+def classes_in(target: Any) -> set[type]:
+    """The classes of channels in the annotations of a function, or of a class and its methods."""
+    found: set[type] = set()
+    left = [target]
+    while left:
+        each = left.pop()
+        if inspect.isclass(each) and each.__module__.startswith("lilya.websockets.channels"):
+            if each not in found:
+                found.add(each)
+                left += [member for name, member in vars(each).items() if not name.startswith("_")]
+                left += typing.get_type_hints(each).values()
+        elif isinstance(each, property):
+            left.append(each.fget)
+        elif inspect.isfunction(each):
+            left += typing.get_type_hints(each).values()
+        else:
+            left += typing.get_args(each)
+    return found
+
+
+@pytest.mark.parametrize("name", ["Backend", "Channels", "Publisher", "presence_event", "serve"])
+def test_each_name_in_the_interface_is_public(name: str) -> None:
+    """So that nobody has to import a private module to write an annotation, or a backend."""
+    met = classes_in(of_channels(name))
+    assert [cls.__name__ for cls in met if cls is not of_channels(cls.__name__)] == []
+
+
+def test_what_a_backend_names() -> None:
+    met = {cls.__name__ for cls in classes_in(Backend)}
+    assert met == {"Backend", "Event", "Gap", "History", "Member", "Status", "Wishes"}
+
+
+# What one engine has, and another does not.
+OF_REDIS = re.compile(
+    r"\b(?:redis\w*|valkey|lua|scripts?|streams?|slots?|clusters?|sentinels?|hash|pub/sub|replicas?)\b",
+    re.IGNORECASE,
+)
+
+
+def said_of_redis(*docstrings: str | None) -> list[str]:
+    return [found for text in docstrings for found in OF_REDIS.findall(text or "")]
+
+
+def test_the_interface_of_a_backend_is_free_of_redis() -> None:
+    module = importlib.import_module(Backend.__module__)
+    texts = [module.__doc__, presence_of.__doc__, presence_event.__doc__]
+    for cls in classes_in(Backend) | {Id}:
+        texts += [
+            cls.__doc__,
+            *(inspect.getdoc(getattr(cls, name)) for name in public(cls) if name != "ready"),
+        ]
+    assert len(texts) > 40
+    assert said_of_redis(*texts) == []
+    assert said_of_redis("Append to the stream of a channel, in its slot.") == ["stream", "slot"]
+    # An argument is as good as a word: a `slot`, say.
+    arguments = {
+        argument
+        for name in public(Backend) - {"ready"}
+        for argument in inspect.signature(getattr(Backend, name)).parameters
+    }
+    assert arguments == {
+        *(
+            "self",
+            "channel",
+            "channels",
+            "data",
+            "id",
+            "keys",
+            "last",
+            "members",
+            "positions",
+            "since",
+            "ttl",
+        ),
+        *("wishes", "within"),
+    }
 
 
 class Planted:

@@ -394,8 +394,8 @@ REACHING = {"getattr", "setattr", "delattr", "hasattr"}
 def private(source: str, *others: str) -> set[str]:
     """The private attributes that a module uses of what other modules define.
 
-    A name that the module defines itself counts as its own, unless one of `others`, the sources of modules that
-    it imports, defines it, too.
+    A name that the module defines itself counts as its own, unless one of `others` defines it, too: these are
+    the sources of modules that it imports.
     """
     nodes = list(ast.walk(ast.parse(source)))
     found = {node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_private(node.attr)}
@@ -430,7 +430,7 @@ def _own(source: str) -> set[str]:
 
 
 def sources_below(path: Path) -> list[str]:
-    """The sources of the modules with which a module of `channels/` works: those beside it, and the socket."""
+    """The sources of what a module of `channels/` works with: modules beside it, and the socket."""
     beside, core = CHANNEL_LAYERS[path.stem]
     below = [path.with_name(f"{name}.py") for name in beside if name]
     below += [path.parents[1] / f"{name}.py" for name in core & {"_websocket"}]

@@ -406,12 +406,11 @@ class Id(NamedTuple):
 
 
 class Backend(ABC):
-    """Where events and members are kept. Subclass it for another broker.
+    """Where events and members are kept. Subclass it for another broker, and pass an instance to `Channels`.
 
-    A backend takes its options in `__init__`, which does not connect and needs no event loop. `Channels`
-    chooses a backend of its own by the scheme of the URL, and passes its options on: `RedisBackend(url,
-    history=1000, max_age=None, prefix="lilya", **options)`. An invalid option raises `TypeError` or
-    `ValueError` there.
+    A backend takes its options in `__init__`, such as how many events it keeps. `__init__` does not connect, and
+    needs no event loop. An invalid option raises `TypeError` or `ValueError` there. `Channels` passes none of its
+    own options on.
     """
 
     ready: anyio.Event

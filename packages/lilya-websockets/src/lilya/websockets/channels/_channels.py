@@ -60,7 +60,8 @@ class Channels:
 
     Args:
         url: Where events and members are kept: `"memory://"`, in this process; `"redis://…"`, `"rediss://…"`
-            or `"unix://…"`, in Redis or Valkey, with the extra `redis`; or a `Backend`.
+            or `"unix://…"`, in Redis or Valkey, with the extra `redis`; or a `Backend`, which has options of
+            its own: `history`, `max_age` and `prefix` have no effect on it.
         history: The number of events kept in each channel, at least 1. After an outage, a process can
             catch up on this many.
         max_age: How long an event is kept, in seconds, above 0. With `None`, it is kept until newer events

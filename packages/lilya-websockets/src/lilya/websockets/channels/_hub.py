@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup
 
 from ..exceptions import WebSocketRuntimeError
 from ._backend import CONTROL, Backend, Event, Gap, channel_of, is_presence
-from ._outbox import Entry, Item, Outbox, Presence
+from ._outbox import Entry, Item, Outbox, Presence, presence_in
 from ._recent import Recent
 from ._roster import Roster
 from ._writers import SocketOutbox, Writers
@@ -302,7 +302,7 @@ class Hub:
             return item, Entry.of(item)
         if isinstance(item, Event):
             try:
-                return item, Entry(Presence.of(item), len(item.data), item)
+                return item, Entry(presence_in(item), len(item.data), item)
             except (KeyError, TypeError, ValueError) as error:
                 logger.error("an event about who is in a channel is none of ours: %r", error)
                 item = Gap(item.channel, self._positions.get(item.channel, item.id), item.id)

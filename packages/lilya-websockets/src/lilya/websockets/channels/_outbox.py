@@ -26,6 +26,7 @@ __all__ = [
     "Policy",
     "Presence",
     "checked_policy",
+    "presence_in",
 ]
 
 # The most entries, and the most bytes in them, for a receiver that is joining, whatever its own limits are.
@@ -71,22 +72,22 @@ class Presence:
         """Whether the person has joined or left: this was the first or the last socket with its key."""
         return self.sockets == (1 if self.type == "join" else 0)
 
-    @classmethod
-    def of(cls, event: Event) -> Presence:
-        """Read an event in the channel that `presence_of` names.
 
-        Raises:
-            KeyError, TypeError, ValueError: The event is not a join or a leave.
-        """
-        told = event.json()
-        kind, id = told["type"], told["id"]
-        if kind not in ("join", "leave") or not isinstance(id, str):
-            raise ValueError(f"neither a join nor a leave: {str(event.data)[:80]}")
-        # Events of versions without `key` have neither of the two.
-        key, sockets = told.get("key"), told.get("sockets", int(kind == "join"))
-        if not (key is None or isinstance(key, str)) or not isinstance(sockets, int):
-            raise ValueError(f"neither a key nor a count: {str(event.data)[:80]}")
-        return cls(kind, Member(channel_of(event.channel), id, json_text(told["info"]), key), sockets)
+def presence_in(event: Event) -> Presence:
+    """The join or leave in an event of the channel that `presence_of` names.
+
+    Raises:
+        KeyError, TypeError, ValueError: The event is not a join or a leave.
+    """
+    told = event.json()
+    kind, id = told["type"], told["id"]
+    if kind not in ("join", "leave") or not isinstance(id, str):
+        raise ValueError(f"neither a join nor a leave: {str(event.data)[:80]}")
+    # Events of versions without `key` have neither of the two.
+    key, sockets = told.get("key"), told.get("sockets", int(kind == "join"))
+    if not (key is None or isinstance(key, str)) or not isinstance(sockets, int):
+        raise ValueError(f"neither a key nor a count: {str(event.data)[:80]}")
+    return Presence(kind, Member(channel_of(event.channel), id, json_text(told["info"]), key), sockets)
 
 
 Item: TypeAlias = Event | Gap | Dropped | Presence
