@@ -581,12 +581,40 @@ def test_threads_of_a_publisher_without_a_server(prefix: str) -> None:
 def test_a_publisher_without_a_server(prefix: str) -> None:
     publisher = Publisher(f"redis://:secret@127.0.0.1:{free_port()}", prefix=prefix, publish_timeout=0.2)
     with pytest.raises(
-        BrokerError, match=r"no answer from Redis at .* within 0\.2 seconds.*may have"
+        BrokerError, match=r"no answer from Redis at .* within 0\.2 seconds.*refused\. It was not sent$"
     ) as caught:
         publisher.publish("a", "1")
     assert "secret" not in str(caught.value)
     publisher.close()
     publisher.close()
+
+
+@on_redis
+def test_a_publisher_with_a_wrong_password(redis_server: RedisServer, prefix: str) -> None:
+    url = redis_server.url.replace("redis://", "redis://:secret@")
+    with Publisher(url, prefix=prefix, publish_timeout=0.2) as publisher:
+        with pytest.raises(BrokerError, match=r"(password|AUTH).*[^.]\. It was not sent$"):
+            publisher.publish("a", "1")
+
+
+@on_redis
+def test_a_publisher_whose_answers_are_all_lost(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Publisher(redis_server.url, prefix=prefix, publish_timeout=0.2) as publisher:
+        publisher.publish("a", "1")
+
+        def lose(*command: Any) -> Any:
+            raise OSError("the answer is lost")
+
+        monkeypatch.setattr(publisher._client, "execute_command", lose)
+        with pytest.raises(BrokerError, match=r"the answer is lost\. It may have been kept$"):
+            publisher.publish("a", "2")
+
+
+def test_a_publisher_for_channels_in_memory() -> None:
+    with pytest.raises(ValueError, match=r"needs a URL of Redis.*`channels\.publish_from_thread`"):
+        Publisher("memory://")
 
 
 @on_redis

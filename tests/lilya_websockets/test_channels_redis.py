@@ -235,7 +235,9 @@ def test_keys_are_told_apart_and_in_one_slot(one: tuple[str, str], other: tuple[
     [
         ("redis://:secret@host:port", {}, ValueError, "not a URL of Redis"),
         ("redis://:sec/ret@host:1", {}, ValueError, "`%2F`"),
-        ("http://secret@host", {}, ValueError, "not a URL of Redis: expected redis://"),
+        ("http://secret@host", {}, ValueError, "not a URL of Redis, got http://…: expected redis://"),
+        ("secret", {}, ValueError, "not a URL of Redis: expected redis://"),
+        ("secret1://host", {}, ValueError, "not a URL of Redis: expected redis://"),
         ("redis://host/zero", {}, ValueError, "the database must be a number, got 'zero'"),
         ("redis://:secret@host?colour=red", {}, ValueError, "refuses: .*colour"),
         ("redis://host?db=x", {}, ValueError, "not a URL"),

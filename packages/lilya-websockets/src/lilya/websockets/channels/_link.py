@@ -835,6 +835,6 @@ def _forget(future: asyncio.Future[Any]) -> None:
 def reason(error: BaseException | None) -> str:
     """The message of an error, for users."""
     # Redis 6 puts the place in the script before the message. redis-py 5 leaves out what TLS says.
-    text = _IN_SCRIPT.sub("", str(error)) or type(error).__name__
+    text = _IN_SCRIPT.sub("", str(error)).rstrip(".") or type(error).__name__
     context = error and error.__context__
     return f"{text} {context}" if type(context).__name__.startswith("SSL") else text

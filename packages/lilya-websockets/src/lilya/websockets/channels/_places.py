@@ -81,9 +81,12 @@ class Place:
             path = urlsplit(plain).path.strip("/")
             addresses = tuple(_address(host, _PORTS[kind]) for host in hosts)
         except ValueError:
+            scheme = url.partition("://")[0]
+            # Nothing else than a scheme is shown: what is before `://` by mistake may be a password.
+            got = f", got {scheme}://…" if "://" in url and scheme.replace("+", "").isalpha() else ""
             raise ValueError(
-                f"not a URL of Redis: expected {_EXPECTED}, with `/`, `#`, `?` and `%` in a password encoded "
-                "as `%2F`, `%23`, `%3F` and `%25`"
+                f"not a URL of Redis{got}: expected {_EXPECTED}, with `/`, `#`, `?` and `%` in a password "
+                "encoded as `%2F`, `%23`, `%3F` and `%25`"
             ) from None
         if "path" not in arguments and path and not path.isdecimal():
             raise ValueError(f"not a URL of Redis: the database must be a number, got {path[:80]!r}")

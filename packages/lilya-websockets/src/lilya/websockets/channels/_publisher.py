@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import threading
 import time
 from types import TracebackType
@@ -83,6 +84,11 @@ class Publisher:
         expire: float = 86_400.0,
         credentials: Any = None,
     ) -> None:
+        if f"{url}".startswith("memory:"):
+            raise ValueError(
+                "a Publisher needs a URL of Redis: memory:// is the memory of one process. In that process, "
+                "use `channels.publish_from_thread`"
+            )
         try:
             from ._redis import RedisBackend
         except ImportError as error:
@@ -145,8 +151,8 @@ class Publisher:
         Raises:
             TypeError: An argument of the wrong type.
             ValueError: An invalid name, or text with a lone surrogate.
-            BrokerError: Redis refuses, or does not answer within `publish_timeout`. Without an answer the
-                event may have been kept; it is never kept twice.
+            BrokerError: Redis refuses, or does not answer within `publish_timeout`. The error says whether
+                the event may have been kept. It is never kept twice.
             WebSocketRuntimeError: The call is in a signal handler that has interrupted another publish.
         """
         checked = checked_text(data) if isinstance(data, str) else checked_bytes(data)
@@ -207,7 +213,7 @@ class Publisher:
 
         The caller holds the lock, so the numbers of this publisher arrive in rising order.
         """
-        from redis.exceptions import NoScriptError, RedisError, ResponseError
+        from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 
         from ._link import reason
         from ._redis import published
@@ -232,11 +238,16 @@ class Publisher:
                     f"cannot publish to {channel!r}: Redis refuses: {reason(error)}{unknown}"
                 ) from error
             except (RedisError, OSError) as error:
-                unknown = ". It may have been kept before"
+                if not (
+                    isinstance(error, AuthenticationError)
+                    or isinstance(error.__context__, (ConnectionRefusedError, socket.gaierror))
+                ):  # there was a connection, or there may have been one
+                    unknown = ". It may have been kept before"
                 if time.monotonic() + delay > until:
+                    end = ". It may have been kept" if unknown else ". It was not sent"
                     raise BrokerError(
                         f"cannot publish to {channel!r}: no answer from Redis at {self._backend.where} "
-                        f"within {self._backend.timeout:g} seconds: {reason(error)}. It may have been kept"
+                        f"within {self._backend.timeout:g} seconds: {reason(error)}{end}"
                     ) from error
                 time.sleep(delay)
                 delay = min(2 * delay, most)
