@@ -12,6 +12,7 @@ from django.db import close_old_connections
 from django.http import HttpRequest
 
 from lilya.websockets import WebSocket
+from lilya.websockets.origins import OriginGuard
 from lilya.websockets.types import Receive, Scope, Send
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "docs_src.guides.django.settings")
@@ -47,8 +48,11 @@ async def edit(websocket: WebSocket) -> None:
             await websocket.send_text(f"Hello, {user.username}.")
 
 
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
+async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
         await edit(WebSocket(scope, receive, send))
     else:
         await django_app(scope, receive, send)
+
+
+app = OriginGuard(dispatch)

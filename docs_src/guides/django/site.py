@@ -20,6 +20,11 @@ async def home(request: HttpRequest) -> HttpResponse:
     return HttpResponse("Hello over HTTP.")
 
 
+def announce(request: HttpRequest, name: str) -> HttpResponse:
+    channels.publish_from_thread(name, request.POST["text"])
+    return HttpResponse(status=204)
+
+
 async def echo(websocket: WebSocket) -> None:
     async with websocket:
         async for text in websocket.iter_text():
@@ -32,7 +37,7 @@ async def room(websocket: WebSocket, name: str) -> None:
             await channels.publish(name, text)
 
 
-urlpatterns = [path("", home)]
+urlpatterns = [path("", home), path("announce/<slug:name>", announce)]
 websocket_urlpatterns = (path("echo", echo), path("rooms/<slug:name>", room))
 
 
