@@ -19,6 +19,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from redis.sentinel import MasterNotFoundError
 
 from lilya.websockets import WebSocketRuntimeError
 from lilya.websockets.__main__ import main
@@ -597,19 +598,26 @@ def test_a_publisher_with_a_wrong_password(redis_server: RedisServer, prefix: st
             publisher.publish("a", "1")
 
 
-@on_redis
-def test_a_publisher_whose_answers_are_all_lost(
-    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (OSError("the answer is lost"), r"the answer is lost\. It may have been kept$"),
+        (MasterNotFoundError("nobody"), r"nobody\. It was not sent$"),
+    ],
+)
+def test_a_publisher_that_gets_no_answer(
+    error: Exception, end: str, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Publisher(redis_server.url, prefix=prefix, publish_timeout=0.2) as publisher:
-        publisher.publish("a", "1")
+    """The error says whether the event was sent."""
+    with Publisher(f"redis://127.0.0.1:{free_port()}", prefix=prefix, publish_timeout=0.2) as publisher:
 
         def lose(*command: Any) -> Any:
-            raise OSError("the answer is lost")
+            raise error
 
+        monkeypatch.setattr(publisher, "_client", publisher._backend.synchronous_client())
         monkeypatch.setattr(publisher._client, "execute_command", lose)
-        with pytest.raises(BrokerError, match=r"the answer is lost\. It may have been kept$"):
-            publisher.publish("a", "2")
+        with pytest.raises(BrokerError, match=end):
+            publisher.publish("a", "1")
 
 
 def test_a_publisher_for_channels_in_memory() -> None:

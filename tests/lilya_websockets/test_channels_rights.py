@@ -17,7 +17,7 @@ from lilya.websockets.channels import BrokerError, Channels, Publisher
 from lilya.websockets.channels._redis import RedisBackend
 from lilya.websockets.channels.backends import Status
 
-from .redis_cluster import NO_CLUSTER, RedisCluster, can_cluster
+from .redis_cluster import NO_CLUSTER, RedisCluster, SentinelServers, can_cluster
 from .redis_server import NO_SERVER, RedisServer, redis_binary
 from .server import Server
 
@@ -28,8 +28,10 @@ pytestmark = [
 ]
 
 PAGE = next(Path(__file__).parents[2].glob("docs/**/redis-rights.md"))
+COMMAND = re.compile(r"^ACL SETUSER (?P<name>\w+) .*$", re.MULTILINE)
 ROW = re.compile(r"^\| (?P<feature>.+) \| `(?P<rights>\+[^`]+)` \|$", re.MULTILINE)
 
+COMMANDS = {command["name"]: command[0].split() for command in COMMAND.finditer(PAGE.read_text("utf-8"))}
 RIGHTS = {row["feature"]: row["rights"].split() for row in ROW.finditer(PAGE.read_text("utf-8"))}
 
 PUBLISH = "`publish`, also by a `Publisher`"
@@ -205,6 +207,58 @@ def rights_for(feature: str) -> list[str]:
 
 def test_the_table_is_whole(anyio_backend: str) -> None:
     assert list(RIGHTS) == list(NEEDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("app", [row for row in NEEDS if not row.endswith("list`")]), ("publisher", [PUBLISH])]
+)
+async def test_the_commands_give_what_the_table_lists(
+    name: str, rows: list[str], server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = COMMANDS[name]
+    assert {word for word in command if word[0] == "+"} == {right for row in rows for right in RIGHTS[row]}
+    assert server.ask(*command) == b"+OK\r\n"
+    url = f"redis://{name}:password@127.0.0.1:{server.port}"
+    async with Channels(url, publish_timeout=PLENTY) as channels:
+        async with nobody_complains(caplog):
+            await channels.publish("a", "1")
+            if name == "app":
+                async with channels.join("a", await Server().accepted(), member=1, key="ada"):
+                    assert len(await channels.members("a")) == 1
+        if name == "publisher":
+            with pytest.raises(BrokerError, match="subscribe"):
+                await channels.subscribe("a").__aenter__()
+
+
+def test_there_is_no_other_command(anyio_backend: str) -> None:
+    assert list(COMMANDS) == ["app", "publisher"]
+
+
+@pytest.mark.skipif(not can_cluster(), reason=NO_CLUSTER)
+async def test_what_is_listed_for_sentinels(caplog: pytest.LogCaptureFixture) -> None:
+    (said,) = re.findall(
+        r"^\* With \[Sentinel\].*?(?=^\* )", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    reader, publisher = re.findall(r"`(\+[^`]+)`", said)
+    with SentinelServers(1) as servers:
+
+        def allow(*rights: str) -> str:
+            name = ("watcher", "reset", "on", ">word")
+            assert servers.sentinels[0].ask("ACL", "SETUSER", *name, *rights) == b"+OK\r\n"
+            return f"{servers.url}?sentinel_username=watcher&sentinel_password=word"
+
+        def publish(*rights: str) -> str:
+            with Publisher(allow(*rights), publish_timeout=SHORT) as outside:
+                return outside.publish("a", "2")
+
+        async with nobody_complains(caplog):
+            async with Channels(allow(reader), publish_timeout=PLENTY) as channels:
+                await channels.publish("a", "1")
+            await anyio.to_thread.run_sync(publish, reader, publisher)
+        with pytest.raises(BrokerError, match="masters"):
+            await anyio.to_thread.run_sync(publish, reader)
+        with pytest.raises(BrokerError, match=r"no sentinel names a primary .*get-master-addr-by-name"):
+            await Channels(allow(publisher), publish_timeout=PLENTY).__aenter__()
 
 
 @pytest.mark.parametrize("feature", NEEDS)

@@ -214,6 +214,7 @@ class Publisher:
         The caller holds the lock, so the numbers of this publisher arrive in rising order.
         """
         from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+        from redis.sentinel import MasterNotFoundError
 
         from ._link import reason
         from ._redis import published
@@ -239,7 +240,7 @@ class Publisher:
                 ) from error
             except (RedisError, OSError) as error:
                 if not (
-                    isinstance(error, AuthenticationError)
+                    isinstance(error, (AuthenticationError, MasterNotFoundError))
                     or isinstance(error.__context__, (ConnectionRefusedError, socket.gaierror))
                 ):  # there was a connection, or there may have been one
                     unknown = ". It may have been kept before"
