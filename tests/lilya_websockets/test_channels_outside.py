@@ -614,8 +614,9 @@ def test_a_publisher_that_gets_no_answer(
         def lose(*command: Any) -> Any:
             raise error
 
-        monkeypatch.setattr(publisher, "_client", publisher._backend.synchronous_client())
-        monkeypatch.setattr(publisher._client, "execute_command", lose)
+        state = publisher._state
+        monkeypatch.setattr(state, "client", publisher._backend.synchronous_client(1))
+        monkeypatch.setattr(state.client, "execute_command", lose)
         with pytest.raises(BrokerError, match=end):
             publisher.publish("a", "1")
 

@@ -2029,7 +2029,7 @@ async def test_members_with_large_infos(prefix: str, caplog: pytest.LogCaptureFi
 
             assert await scripts(backend.appear(members, 60)) >= 20_000_000 / 524_288
             await backend.appear(members, 60)  # they are renewed
-            found = []
+            found: list[Member] = []
 
             async def listing() -> None:
                 found.extend(await backend.members("room"))
@@ -2090,13 +2090,14 @@ async def test_a_part_of_the_members_that_is_refused(
         proxy.hold(b"ROLE")  # of the next connection
         proxy.cut()
         await until(lambda: not backend.ready.is_set())
-        tried = []
+        tried: list[str] = []
         about = backend._about_members
-        monkeypatch.setattr(
-            backend,
-            "_about_members",
-            lambda *said, **options: (tried.append(said[1]), about(*said, **options))[1],
-        )
+
+        async def seen(action: str, channel: str, *arguments: Any, **options: Any) -> Any:
+            tried.append(channel)
+            return await about(action, channel, *arguments, **options)
+
+        monkeypatch.setattr(backend, "_about_members", seen)
         with pytest.raises(BrokerError, match="remove members of 'good': no answer"):
             await backend.vanish(members[::-1])
         assert tried == ["good"]

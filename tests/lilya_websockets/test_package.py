@@ -462,7 +462,9 @@ def test_a_planted_reach_is_seen(name: str, planted: str, said: str) -> None:
 
 def rooms(source: str) -> tuple[set[str], set[str], set[str]]:
     """What a module imports: the modules beside it, those of the core, and those of ours by a full name."""
-    beside, core, full = set(), set(), set()
+    beside: set[str] = set()
+    core: set[str] = set()
+    full: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module is None:
             beside |= {alias.name if _is_private(alias.name) else "" for alias in node.names}

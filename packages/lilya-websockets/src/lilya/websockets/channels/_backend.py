@@ -409,8 +409,8 @@ class Backend(ABC):
     """Where events and members are kept. Subclass it for another broker, and pass an instance to `Channels`.
 
     A backend takes its options in `__init__`, such as how many events it keeps. `__init__` does not connect,
-    and needs no event loop. An invalid option raises `TypeError` or `ValueError` there. `Channels` passes none
-    of its own options on.
+    and needs no event loop. An invalid option raises `TypeError` or `ValueError` there. `Channels` passes
+    none of its own options on.
     """
 
     ready: anyio.Event
