@@ -618,10 +618,10 @@ async def test_a_node_that_does_not_answer(
     cluster: RedisCluster, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits for it is told so. The channels of others are published to, and looked at."""
-    monkeypatch.setattr(_link, "PATIENCE", 0.2)
     async with started(cluster.url, prefix=prefix, publish_timeout=0.5) as backend:
         names = [f"{n}" for n in range(9)]
         async with reading(backend, *names) as reader:
+            monkeypatch.setattr(_link, "PATIENCE", 0.2)
             server = cluster.owner(slot(backend, "0"))
             others = [name for name in names if cluster.owner(slot(backend, name)) is not server]
             server.pause()
@@ -630,6 +630,7 @@ async def test_a_node_that_does_not_answer(
                     await backend.publish("0", "late")
                 with pytest.raises(BrokerError, match=r"no answer .*: no answer"):
                     await backend.publish("0", "late")
+                monkeypatch.setattr(backend._publishing, "timeout", 10)
                 for name in others:
                     await backend.publish(name, "one")
                 backend.wake()

@@ -743,12 +743,21 @@ def test_a_command_that_fails(url: str, words: str, capsys: pytest.CaptureFixtur
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["anyio.run", "lilya.websockets.__main__.import_module"])
-def test_a_command_that_is_interrupted(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("anyio.run", KeyboardInterrupt),
+        ("anyio.run", asyncio.CancelledError),  # on Python 3.10
+        ("lilya.websockets.__main__.import_module", KeyboardInterrupt),
+    ],
+)
+def test_a_command_that_is_interrupted(
+    where: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While it runs, and while it imports what it needs."""
 
     def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr(where, interrupted)
     assert main(["channels", "--url", "memory://", "list"]) == 130

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -61,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
     except (ChannelsError, ImportError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except asyncio.CancelledError:  # what Ctrl+C becomes on Python 3.10
+        raise KeyboardInterrupt from None
 
 
 async def _run(options: argparse.Namespace) -> int:
