@@ -568,9 +568,10 @@ async def test_a_close_that_cannot_be_delivered(how: str) -> None:
         ran.append("cleanup")
 
     websocket.add_cleanup(cleanup)
+    # A cleanup after a cancellation has as much time as the close had, and the machine may be busy.
     with anyio.CancelScope() as scope:
         try:
-            async with websocket.open(close_timeout=0.05):
+            async with websocket.open(close_timeout=0.05 if how != "cancel" else 0.5):
                 if how == "close":
                     await websocket.close(1000)
                     assert websocket.close_code == 1000
