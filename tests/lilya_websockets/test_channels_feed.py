@@ -552,6 +552,60 @@ async def test_a_memory_that_is_forgotten_while_an_empty_channel_is_read(
         assert set(asked[:3]) == {asked[0]}
 
 
+@pytest.mark.parametrize("asker", ["the feed", "the history"])
+async def test_an_id_of_the_memory_that_comes_too_late(
+    asker: str, redis_server: RedisServer, prefix: str
+) -> None:
+    """A connection was lost meanwhile, or a slot has moved: it may be the id of another server's memory."""
+    async with Proxy(redis_server.port) as proxy, started(proxy.url, prefix=prefix) as backend:
+        feed = backend._feed
+        known = await feed.memory_of("room")
+        feed.forget()
+        answers: list[str] = []
+
+        async def ask() -> None:
+            answers.append(
+                await (feed.memory_of("room") if asker == "the feed" else backend._memory_now("ask", 0))
+            )
+
+        proxy.hold(SCRIPTS["memory"].sha)
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            await proxy.held.wait()
+            feed.forget()
+            proxy.release()
+        assert (answers, feed.known_memory(0)) == ([known], "")
+        await ask()
+        assert (answers, feed.known_memory(0)) == ([known, known], known)
+
+
+async def test_a_channel_is_behind_at_the_second_look(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first look, its newest event may just be on its way."""
+    monkeypatch.setattr(_feed, "_CHECK", 3600.0)
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        feed, asked = backend._feed, reads_of(backend, monkeypatch)
+        watched, position = feed._watched["room"], reader.positions["room"]
+        id = await publish_unpushed(backend, "room", "one")
+        await feed._compare([(watched, position)])
+        assert (watched.suspected, list(feed._suspects)) == (position, [watched])
+        await until(lambda: at_rest(backend))
+        assert asked == []
+        await feed._compare([(watched, position)])
+        assert [item.id for item in await reader.until(1)] == [id]
+        assert asked == ["room"]
+        # When the push of one event has arrived late, the next difference is a first one again.
+        id = await publish_unpushed(backend, "room", "two")
+        await feed._compare([(watched, reader.positions["room"])])
+        redis_server.ask("PUBLISH", backend._keys.pushed("room"), f"{id} stwo")
+        await reader.until(2)
+        await publish_unpushed(backend, "room", "three")
+        await feed._compare([(watched, id)])
+        await until(lambda: at_rest(backend))
+        assert (watched.suspected, asked) == (id, ["room"])
+
+
 # What comes and is none of ours
 
 

@@ -28,7 +28,11 @@ from lilya.websockets.channels import (
     Gap,
     Membership,
     Presence,
+    _hub,
 )
+from lilya.websockets.channels._backend import CONTROL
+from lilya.websockets.channels._memory import MemoryBackend
+from lilya.websockets.channels.backends import History
 
 from .server import ClientDisconnected, Server, disconnect, text
 
@@ -86,6 +90,29 @@ async def joined(
         server.held.add("websocket.send")
     async with channels.join("a", websocket, **options) as member:
         yield member, server
+
+
+@pytest.mark.parametrize("planted", [False, True], ids=["as it is", "planted fault"])
+async def test_the_history_of_orders_is_asked_for_once(
+    planted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each socket listens to them. Only the first one needs to know where they stand."""
+    if planted:
+        monkeypatch.setattr(_hub, "CONTROL", "another")
+    asked: list[str] = []
+
+    class Asked(MemoryBackend):
+        async def history(self, channel: str, **options: Any) -> History:
+            asked.append(channel)
+            return await super().history(channel, **options)
+
+    async with Channels(Asked(history=10, max_age=None)) as channels:
+        for _ in range(2):  # when all sockets have left, they are not read any more
+            async with AsyncExitStack() as stack:
+                for _ in range(3):
+                    websocket = await Server().accepted()
+                    await stack.enter_async_context(channels.join("room", websocket))
+    assert [asked.count(name) for name in ("room", CONTROL)] == [6, 6 if planted else 2]
 
 
 # Forwarding
