@@ -750,6 +750,33 @@ async def test_who_has_joined_while_a_part_was_said_again(
     assert left == [2, 2, 1]
 
 
+async def test_who_leaves_while_others_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not renewed in a later part: that would make them join again."""
+    monkeypatch.setattr("lilya.websockets.channels._roster._PART", (2, 1000))
+    renewing, left = anyio.Event(), anyio.Event()
+    calls: list[list[str]] = []
+
+    class Held(MemoryBackend):
+        async def appear(self, members: Any, ttl: float) -> None:
+            calls.append([member.info for member in members])
+            if len(calls) == 2:
+                renewing.set()
+                await left.wait()
+            await super().appear(members, ttl)
+
+    async with Channels(Held(history=100, max_age=None), presence_ttl=0.06) as channels:
+        roster = channels._hub.roster
+        members = [roster.member("a", f"{n}") for n in range(3)]
+        await roster.appear(members)
+        await renewing.wait()
+        async with anyio.create_task_group() as group:
+            group.start_soon(roster.vanish, members[2:])
+            await until(lambda: members[2].id not in roster.members)
+            left.set()
+        await until(lambda: len(calls) >= 3)
+        assert calls[:3] == [["0", "1", "2"], ["0", "1"], ["0", "1"]]
+
+
 @pytest.mark.parametrize(
     ("sizes", "parts"),
     [
