@@ -777,6 +777,36 @@ async def test_who_leaves_while_others_are_renewed(monkeypatch: pytest.MonkeyPat
         assert calls[:3] == [["0", "1", "2"], ["0", "1"], ["0", "1"]]
 
 
+async def test_who_is_leaving_when_the_channels_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request that was to say it has not ended: it is said again."""
+    monkeypatch.setattr("lilya.websockets.channels._roster._PATIENCE", 0.01)
+    calls: list[list[str]] = []
+
+    class Hanging(MemoryBackend):
+        async def vanish(self, members: Any) -> None:
+            calls.append([member.id for member in members])
+            if len(calls) == 1:
+                await anyio.sleep_forever()
+            await super().vanish(members)
+
+    async with Channels(Hanging(history=100, max_age=None)) as channels:
+        roster = channels._hub.roster
+        member = roster.member("a", "1")
+        await roster.appear([member])
+        await roster.vanish([member])
+    assert calls == [[member.id], [member.id]]
+
+
+async def test_a_process_with_members_removes_those_of_others() -> None:
+    """When they have expired, also from a channel whose joins and leaves nobody in this process wants."""
+    backend = MemoryBackend(history=100, max_age=None)
+    async with Channels(backend, presence_ttl=0.03) as channels:
+        roster = channels._hub.roster
+        await roster.appear([roster.member("a", "1")])
+        await backend.appear([Member("a", "of a process that is gone", "1")], 0.001)
+        await until(lambda: "of a process that is gone" not in backend._members.get("a", ()))
+
+
 @pytest.mark.parametrize(
     ("sizes", "parts"),
     [
