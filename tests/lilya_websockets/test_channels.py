@@ -1149,6 +1149,19 @@ async def test_nobody_is_there() -> None:
         await anyio.sleep(0.02)  # nothing to be said, and nothing said
 
 
+async def test_what_the_history_has_is_taken_out() -> None:
+    """And its bytes with it, as they no longer wait."""
+    async with Channels() as channels:
+        outbox = Outbox("close", 9, 99)
+        events = [Event("a", f"{n}-{n}-00000000", "x" * n) for n in range(1, 4)]
+        events.append(Event("b", "1-1-00000000", "x" * 9))
+        for event in events:
+            outbox.put(Entry.of(event))
+        channels._hub._take_out(outbox, "a", events[1].id)
+        assert [entry.item for entry in outbox.entries] == events[2:]
+        assert outbox.held == 3 + 9
+
+
 def test_an_outbox_alone() -> None:
     """What is lost is counted where it is lost."""
     outbox = Outbox("drop_oldest", 2, 10)
