@@ -1181,6 +1181,15 @@ def test_an_outbox_alone() -> None:
     outbox.put(Entry.of(Event("a", "3", "x")))
     assert outbox.entries[0].item == Dropped(1)
     assert (outbox.pending, outbox.dropped) == (4, 4)
+    # What has come while it was joining takes no place, either.
+    outbox.clear()
+    outbox.joining = True
+    outbox.max_messages = 1
+    for number in range(3):
+        outbox.put(Entry.of(Event("a", str(number), "x" * 5)))
+    outbox.begin()
+    outbox.put(Entry.of(Event("a", "3", "x" * 10)))
+    assert (outbox.pending, outbox.held, outbox.dropped) == (4, 10, 8)
     closing = Outbox("close", 1, 10)
     for _ in range(2):
         closing.put(Entry.of(Event("a", "1", "")))

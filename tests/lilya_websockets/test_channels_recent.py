@@ -194,6 +194,17 @@ async def test_answers_that_overlap() -> None:
     assert window.between("1", "3") == [entries[id] for id in "23"]
 
 
+async def test_a_window_that_is_used_is_kept_for_longer() -> None:
+    async with Channels(Counted()) as channels:
+        ids = [await channels.publish("a", "x"), await channels.publish("a", "y")]
+        await resumed(channels, ids[0], 1)
+        window = channels._hub.recent._windows["a"]
+        window.used_at = before = anyio.current_time() - 3600
+        await resumed(channels, ids[0], 1)
+        assert channels._hub.recent._windows["a"] is window
+        assert window.used_at > before + 3000
+
+
 async def test_it_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_recent, "_KEPT", 0.2)
     async with Channels(Counted()) as channels:
