@@ -35,7 +35,7 @@ from lilya.websockets.channels._feed import Feed
 from lilya.websockets.channels._keys import slot_of
 from lilya.websockets.channels._places import Place
 from lilya.websockets.channels._redis import RedisBackend
-from lilya.websockets.channels._sentinel import finder
+from lilya.websockets.channels._sentinel import Sentinels
 
 from .test_channels_feed import publish_unpushed
 from .test_channels_redis import RULES, Reader, connections, reading, started, until
@@ -396,16 +396,16 @@ def named(port: int, epoch: int | None) -> tuple[bytes, bytes]:
 
 
 @contextlib.asynccontextmanager
-async def sentinels_that_say(*said: tuple[bytes, bytes]) -> AsyncIterator[Place]:
-    """The place of a primary that these sentinels name. An empty answer is none."""
+async def sentinels_that_say(said: list[tuple[bytes, bytes]]) -> AsyncIterator[str]:
+    """The URL of a primary that these sentinels name. An empty answer is none."""
 
-    def listener(primary: bytes, fields: bytes) -> Callable[..., Awaitable[None]]:
+    def listener(number: int) -> Callable[..., Awaitable[None]]:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while data := await reader.read(65536):
                 if b"GET-MASTER-ADDR-BY-NAME" in data:
-                    writer.write(primary)
+                    writer.write(said[number][0])
                 elif b"SENTINEL" in data:
-                    writer.write(fields)
+                    writer.write(said[number][1])
                 else:
                     writer.write(b"+OK\r\n" * data.count(b"SETINFO"))
             writer.close()
@@ -414,12 +414,12 @@ async def sentinels_that_say(*said: tuple[bytes, bytes]) -> AsyncIterator[Place]
 
     async with contextlib.AsyncExitStack() as stack:
         hosts = []
-        for each in said:
+        for number in range(len(said)):
             server = await stack.enter_async_context(
-                await asyncio.start_server(listener(*each), "127.0.0.1", 0)
+                await asyncio.start_server(listener(number), "127.0.0.1", 0)
             )
             hosts.append(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        yield Place.of(f"redis+sentinel://{','.join(hosts)}/the-primary")
+        yield f"redis+sentinel://{','.join(hosts)}/the-primary"
 
 
 @pytest.mark.parametrize(
@@ -433,9 +433,9 @@ async def sentinels_that_say(*said: tuple[bytes, bytes]) -> AsyncIterator[Place]
 )
 async def test_sentinels_that_disagree(said: list[tuple[int, int | None]], found: set[int]) -> None:
     """One that is cut off from the others names the old primary for ever."""
-    async with sentinels_that_say(*(named(*each) for each in said)) as place:
-        find = finder(place)
-        assert {(await find())[1] for _ in range(40)} == found
+    async with sentinels_that_say([named(*each) for each in said]) as url:
+        sentinels = Sentinels(Place.of(url))
+        assert {(await sentinels.find())[1] for _ in range(40)} == found
 
 
 async def test_sentinels_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,15 +443,56 @@ async def test_sentinels_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_sentinel, "PATIENCE", 0.2)
     answers = b"+OK\r\n", b":1\r\n", b"*1\r\n$1\r\na\r\n", b"nothing\r\n", b""
     wrong = [(answer, named(1, 1)[1]) for answer in answers]
-    async with sentinels_that_say(*wrong, (named(1, 1)[0], b":1\r\n"), named(2, 2)) as place:
-        assert await finder(place)() == ("127.0.0.1", 2)
-    async with sentinels_that_say(*wrong) as place:
+    async with sentinels_that_say([*wrong, (named(1, 1)[0], b":1\r\n"), named(2, 2)]) as url:
+        assert await Sentinels(Place.of(url)).find() == ("127.0.0.1", 2)
+    async with sentinels_that_say(wrong) as url:
         with pytest.raises(RedisError, match="no sentinel names a primary") as caught:
-            await finder(place)()
+            await Sentinels(Place.of(url)).find()
     said = str(caught.value)
     assert said.count("its answer cannot be read") == 3
     assert said.count("no answer within 0.2 s") == 1
     assert said.count("127.0.0.1:") == len(wrong)
+
+
+async def test_a_primary_that_still_answers_after_a_failover(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left, because what is published there is lost. Only a newer answer is a reason to leave it."""
+    monkeypatch.setattr(_sentinel, "AGAIN", 0.01)
+    old, said = redis_server, [named(redis_server.port, 1), named(redis_server.port, 1)]
+    with RedisServer() as new:
+        async with (
+            sentinels_that_say(said) as url,
+            started(url, prefix=prefix) as backend,
+            reading(backend, "room") as reader,
+        ):
+            answered: deque[Any] = deque(maxlen=4)
+            answer = Sentinels._answer
+
+            async def recorded(*arguments: Any) -> Any:
+                answered.append(await answer(*arguments))
+                return answered[-1]
+
+            monkeypatch.setattr(Sentinels, "_answer", recorded)
+            ready = backend.ready
+            # One that is cut off and names somebody else; then a failover that was taken back; then nothing.
+            for each in (named(new.port, 1), named(old.port, 2), (b"*-1\r\n", b"")):
+                said[1] = each
+                answered.clear()
+                await until(lambda: len(answered) == 4)
+                assert backend.ready is ready
+                assert ready.is_set()
+            await backend.publish("room", "old")
+            said[0] = named(new.port, 3)
+            await until(lambda: backend.ready is not ready)
+            await backend.ready.wait()
+            await backend.publish("room", "new")
+            assert b"\r\nnew\r\n" in new.ask("XRANGE", f"{{{prefix}:room}}", "-", "+")
+            assert await reader.data(3) == [
+                "old",
+                None,
+                "new",
+            ]  # the new one has not got what the old one had
 
 
 async def test_a_publisher_without_an_event_loop(cluster: RedisCluster, prefix: str) -> None:

@@ -50,7 +50,7 @@ from ._keys import Keys, epoch
 from ._link import Asking, Link, Pipe, ask, new_connection, reason
 from ._listening import Listener, Words
 from ._places import Place
-from ._sentinel import finder
+from ._sentinel import Sentinels
 from ._status import ANSWERS, QUESTIONS, Answers, question
 
 __all__ = ["RedisBackend"]
@@ -157,6 +157,7 @@ class RedisBackend(Backend):
         self._expire = b"%d" % _milliseconds(expire)
         self._servers: Link | Cluster | None = None
         self._listener: Listener | None = None  # of a single server; in a cluster, each node has its own
+        self._following: asyncio.Task[None] | None = None
         self._ready = anyio.Event()  # stands in while there is no link
 
     # Starting and stopping
@@ -186,7 +187,8 @@ class RedisBackend(Backend):
         self._is_known = True
 
     async def _start_link(self) -> Link:
-        find = finder(self._place) if self._place.kind == "sentinel" else None
+        sentinels = Sentinels(self._place) if self._place.kind == "sentinel" else None
+        find = None if sentinels is None else sentinels.find
         link = Link(self._place.arguments, self.where, self._prepare, self._keys.scripts, find=find)
         # In an outage, the first line of a link is the one that tries to connect. So this must be the line
         # that is always open. The others open on first use.
@@ -200,7 +202,15 @@ class RedisBackend(Backend):
         # Connect here and not in the line's task. There, a wrong password would be an outage to retry; here,
         # `start` raises it.
         publishing.line.start(await publishing.line.connect())
+        if sentinels is not None:
+            self._following = asyncio.create_task(self._follow(link, sentinels))
         return link
+
+    async def _follow(self, link: Link, sentinels: Sentinels) -> None:
+        """Leave a primary that is no longer the one, also if it still answers."""
+        while True:
+            host, port = await sentinels.failover()
+            link.lose(RedisError(f"the primary is now {host}:{port}"))
 
     async def _start_cluster(self) -> Cluster:
         # One sequence of numbers for all nodes. A slot that moves takes the last number of this publisher
@@ -249,6 +259,10 @@ class RedisBackend(Backend):
         if servers is None:
             return
         with anyio.CancelScope(shield=True):
+            if self._following is not None:
+                self._following.cancel()
+                await asyncio.wait([self._following])
+                self._following = None
             await self._feed.stop()
             await servers.stop()
             if self._listener is not None:
