@@ -385,6 +385,25 @@ async def test_a_failover_to_a_replica_that_lags(
                 assert (await backend.history("room", since=kept[-1])).complete
 
 
+async def test_numbers_that_another_program_has_set_back(redis_server: RedisServer, prefix: str) -> None:
+    """One gap, although the last event is still there, and not one after the other for ever."""
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        kept = [await backend.publish("room", f"{n}") for n in range(4)]
+        await reader.until(4)
+        redis_server.ask("HSET", f"{{{prefix}:room}}:state", "seq", "1")
+        # In the same millisecond, Redis would refuse the lower number.
+        while Id.parse(await backend.publish("another", "")).ms == Id.parse(kept[-1]).ms:
+            pass
+        kept += [await backend.publish("room", f"{n}") for n in (4, 5)]
+        backend.wake()
+        kept.append(await backend.publish("room", "6"))
+        while kept[-1] not in [item.id for item in reader.items]:
+            await reader.until(len(reader.items) + 1)
+        gap = reader.items.pop(4)
+        assert gap == Gap("room", kept[3], str(Id.parse(kept[4])._replace(seq=1)))
+        assert [item.id for item in reader.items] == kept
+
+
 async def test_a_failover_under_a_subscription(prefix: str) -> None:
     """Also for who has joined, but is ahead of the reader; and for a client that comes back."""
     with redis() as server:

@@ -65,10 +65,10 @@ class Standing(NamedTuple):
         branch. For the position 7 at time 200, an event 7 at time 150 shows this, and so does an event 6 at
         time 210.
         """
+        if self.before == at:
+            return False  # the event is there, whatever the state says
         if self.end is None or self.end.seq <= at.seq:
             return self.end != at
-        if self.before == at:
-            return False
         if self.before is not None and self.before.seq >= at.seq:
             return True
         following = _id_of(self.entries[0][0], at.epoch) if self.entries else None
