@@ -1011,6 +1011,34 @@ class Scene:
         return [line for line in answer.split(b"\r\n") if line[:1] not in (b"*", b"$", b"")]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "WRONGTYPE of the wrong kind",
+        "Error running script (call to f_0a): @user_script:1: @user_script: 1: WRONGTYPE of the wrong kind",
+        "Error running script (call to f_0a): @user_script:7: WRONGTYPE of the wrong kind",
+        "WRONGTYPE of the wrong kind script: 0a1b, on @user_script:112.",
+        "WRONGTYPE of the wrong kind script: on @user_script:112.",
+        "user_script:7: WRONGTYPE of the wrong kind script: on @user_script:7",
+    ],
+)
+def test_errors_do_not_say_where_in_a_script_they_came_from(said: str) -> None:
+    assert _link.reason(Exception(said)) == "WRONGTYPE of the wrong kind"
+
+
+async def test_a_memory_of_another_type(redis_server: RedisServer, prefix: str) -> None:
+    """The error says which key it is, because nobody can read anything then."""
+    memory = f"{{{prefix}:}}:memory"
+    redis_server.ask("LPUSH", memory, "of another program")
+    async with started(redis_server.url, prefix=prefix, publish_timeout=0.3) as backend:
+        assert await backend.publish("room", "one")
+        with pytest.raises(BrokerError, match=rf"cannot read its key '{re.escape(memory)}': WRONGTYPE"):
+            await backend.history("room")
+        redis_server.ask("DEL", memory)
+        await backend.ready.wait()
+        assert len((await backend.history("room", last=1)).events) == 1
+
+
 @pytest.mark.parametrize("age", [None, 3600.0])
 async def test_the_short_way_to_publish_does_what_the_long_one_does(
     redis_server: RedisServer, prefix: str, age: float | None

@@ -98,7 +98,11 @@ _LAST_DELAY: Final = 5.0
 _SHORT: Final = 256
 _LENGTHS: Final = [b"\r\n$%d\r\n" % size for size in range(_SHORT)]
 
-_IN_SCRIPT: Final = re.compile(r"^Error running script \(.*?\): @user_script:\d+: (@user_script: \d+: )?")
+# Where in a script an error came from, as Redis 6, Redis 7 and Valkey say it.
+_IN_SCRIPT: Final = re.compile(
+    r"^Error running script \(.*?\): @user_script:\d+: (@user_script: \d+: )?|^user_script:\d+: "
+    r"| script: [^ ]*,? ?on @user_script:\d+\.?$"
+)
 
 
 class Late(Exception):
@@ -834,7 +838,7 @@ def _forget(future: asyncio.Future[Any]) -> None:
 
 def reason(error: BaseException | None) -> str:
     """The message of an error, for users."""
-    # Redis 6 puts the place in the script before the message. redis-py 5 leaves out what TLS says.
+    # redis-py 5 leaves out what TLS says.
     text = _IN_SCRIPT.sub("", str(error)).rstrip(".") or type(error).__name__
     context = error and error.__context__
     return f"{text} {context}" if type(context).__name__.startswith("SSL") else text

@@ -706,7 +706,11 @@ async def _check_role(connection: Connection) -> None:
 
 async def _memory(connection: Connection, key: bytes) -> str:
     """The id of the server's memory, as the script `memory` returns it. Scripts are loaded later."""
-    known, new = await ask(connection, b"GET", key), epoch()
+    new = epoch()
+    try:
+        known = await ask(connection, b"GET", key)
+    except ResponseError as error:  # it is of another type, or the user may not read it
+        raise RedisError(f"cannot read its key {key.decode()!r}: {reason(error)}") from error
     if known is None:
         try:
             await ask(connection, b"SETNX", key, new)
