@@ -357,6 +357,40 @@ async def test_a_primary_is_killed_and_another_one_demoted(prefix: str) -> None:
             await until(lambda: len(servers.nodes) == 3)
 
 
+@pytest.mark.parametrize("joining", [False, True], ids=["", "another one begins"])
+async def test_a_subscription_that_both_sides_end(
+    joining: bool,
+    cluster: RedisCluster,
+    prefix: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The node says that it has ended it, and then that this cannot be done there. No other is concerned."""
+    lost = []
+    astray = Feed.astray
+
+    def recorded(feed: Feed, watched: Any, error: Any) -> None:
+        lost.append(watched.name)
+        astray(feed, watched, error)
+
+    monkeypatch.setattr(Feed, "astray", recorded)
+    async with started(cluster.url, prefix=prefix) as backend:
+        names = [f"{n}" for n in range(200)]
+        node = cluster.owner(slot(backend, "0"))
+        first, second, third = [name for name in names if cluster.owner(slot(backend, name)) is node][:3]
+        async with reading(backend, first, second) as reader:
+            reader.remove(first)
+            # The command is not sent yet, because this task does not wait.
+            cluster.move(slot(backend, first), another(cluster, node))
+            if joining:
+                await reader.add(third)
+            for count in (1, 2):
+                id = await backend.publish(second, f"{count}")
+                assert (await reader.until(count))[-1].id == id
+    assert lost == []
+    assert "is away" not in caplog.text
+
+
 async def test_sentinels_name_another_primary(prefix: str) -> None:
     with SentinelServers() as servers:
         async with (

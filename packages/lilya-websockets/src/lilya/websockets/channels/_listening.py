@@ -324,9 +324,14 @@ class Listener:
 
         A refused `PING` is an answer, too: the server is there.
         """
+        command, those = self._commands[0] if self._commands else (b"", deque())
+        if isinstance(error, AskError) and (not those or those[0].slot != error.slot_id):
+            # The server has ended a subscription by itself, just before it was asked to. `_confirm` took that
+            # for the answer, and this is the answer.
+            return
         if not self._commands:
             raise error  # not an answer, so the server is about to close the connection
-        command, those = self._commands.popleft()
+        self._commands.popleft()
         is_elsewhere = isinstance(error, _ELSEWHERE)
         if command == self._words.unsubscribe and not is_elsewhere:
             raise error  # the channel would go on being pushed: only a new connection helps
