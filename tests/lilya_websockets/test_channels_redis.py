@@ -2073,6 +2073,36 @@ async def test_members_with_large_infos(prefix: str, caplog: pytest.LogCaptureFi
     assert caplog.messages == []
 
 
+async def test_members_that_a_clock_has_stored_that_was_ahead(redis_server: RedisServer, prefix: str) -> None:
+    """They expire after the longest time that a process has asked for, and not decades later."""
+    crashed = [Member("room", f"{n}", "null") for n in range(1_200)]
+    deadlines = f"{{{prefix}:%00presence:room}}:deadlines"
+
+    def times() -> list[int]:
+        return [int(part) for part in redis_server.ask(*asked).split(b"\r\n")[4::4]]
+
+    asked = "ZRANGE", deadlines, "0", "-1", "WITHSCORES"
+    async with started(redis_server.url, prefix=prefix) as backend:
+        await backend.appear(crashed, 1)
+        patient = Member("room", "patient", "null")
+        await backend.appear([patient], 600)
+        before = times()
+        redis_server.ask("ZUNIONSTORE", deadlines, "1", deadlines, "WEIGHTS", "2")  # in decades
+        assert min(times()) > max(before)
+        await backend.reap(["room"])
+        now = int(redis_server.ask("TIME").split(b"\r\n")[2]) * 1000
+        assert max(times()) < now + 602_000
+        # Nobody's time is cut short.
+        await backend.appear([patient], 600)
+        await backend.appear([Member("room", "impatient", "null")], 1)
+        await backend.reap(["room"])
+        assert max(times()) > now + 598_000
+        # An existing state gets no field that would keep it for ever.
+        redis_server.ask("DEL", f"{{{prefix}:%00presence:room}}:state")
+        await backend.appear([patient], 600)
+        assert redis_server.ask("EXISTS", f"{{{prefix}:%00presence:room}}:state") == b":0\r\n"
+
+
 async def test_listing_members_during_a_failover(prefix: str) -> None:
     """The cursor of the server before is of no use to the one after."""
     members = [Member("room", f"{n}", json.dumps(f"{n} {'x' * 500}")) for n in range(2_000)]

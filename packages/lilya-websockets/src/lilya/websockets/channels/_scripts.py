@@ -499,6 +499,17 @@ local function leave(id)
   return #(member or '')
 end
 
+-- No member can expire later than after the longest `ttl` of any process. If one does, a clock that was ahead
+-- has stored it: this server's before it was set right, or that of a primary that has failed. Without this,
+-- the members of a crashed process would stay until the clock has caught up.
+local longest = tonumber(redis.call('HMGET', state, 'ttl')[1] or '0')
+local ahead = {}
+if longest > 0 then
+  local latest = text(now + math.max(longest, ttl))
+  ahead = redis.call('ZRANGEBYSCORE', deadlines, '(' .. latest, '+inf', 'LIMIT', 0, 500)
+  for _, id in ipairs(ahead) do redis.call('ZADD', deadlines, latest, id) end
+end
+
 -- Remove expired members, at most 500 and not much more than 256 kB of them, because the server answers
 -- nobody else meanwhile. If there may be more, the answer begins with 1, and the caller runs the script
 -- again.
@@ -508,7 +519,7 @@ while removed < #over and size < 262144 do
   removed = removed + 1
   size = size + leave(over[removed])
 end
-local more = (removed == 500 or removed < #over) and 1 or 0
+local more = (removed == 500 or removed < #over or #ahead == 500) and 1 or 0
 if action == 'appear' then
   -- Without members, no key has any. The stored counts may be higher, because a version without `key` does
   -- not count the members that it removes. Delete only what exists: the delete would be the script's first
@@ -523,6 +534,8 @@ if action == 'appear' then
     end
     redis.call('ZADD', deadlines, text(now + ttl), id)
   end
+  -- Only with a join: then the state is there, and expires some time.
+  if stands and longest < tonumber(ttl) then redis.call('HSET', state, 'ttl', ttl) end
   redis.call('PEXPIRE', members, text(expire + ttl))
   redis.call('PEXPIRE', keys, text(expire + ttl))
   redis.call('PEXPIRE', deadlines, text(expire + ttl))
