@@ -6,8 +6,9 @@ after a position, and stores members until they expire. `Channels` does the rest
 The rules of a backend:
 
 - **Order.** The events of a channel have one order, which is the same for all readers in all processes.
-- **Position.** The id of an event is also the position just after it. An id is opaque to users. `Channels`
-  only compares ids, with `order_of`.
+- **Position.** The id of an event is also the position just after it. Ids are opaque to users, and have the
+  form of `Id`: `Channels` compares them with `order_of`, and the client for browsers by number and epoch. No
+  id is used twice, not even after events were lost.
 - **Acknowledged is kept.** When `publish` returns, the event is in the history. Each reader gets it, or a
   `Gap` in its place.
 - **Watch, then read.** When `watch` returns, everything that is published from then on will be read. After
@@ -18,7 +19,8 @@ The rules of a backend:
   `complete=False`, and `read` returns a `Gap`. The same holds for an event that cannot be decoded, and for a
   position of another epoch or of another channel.
 - **Channel names are data.** Any `str` that encodes to UTF-8 is possible, and no name may reach the keys of
-  another channel, of the members, or of another prefix.
+  another channel, of the members, or of another app. Names, and `exclude`, may start with a NUL: `Channels`
+  has channels of its own. If your broker's text cannot contain a NUL, store them as bytes.
 - **One event loop.** A backend is started, used and stopped on one event loop. `publish`, `history`, `watch`
   and the methods for members are called by many tasks at once, `read` by one at a time.
 - **Cancelling** a method leaves nothing behind. A cancelled `publish` may have published. A cancelled `watch`
@@ -366,22 +368,22 @@ _ID: Final = re.compile(r"(0|[1-9][0-9]{0,15})-(0|[1-9][0-9]{0,17})-([0-9a-f]{8}
 
 
 class Id(NamedTuple):
-    """An id as both of our backends write it: `1764106141000-42-9f3c01d2`.
+    """An id, as text `1764106141000-42-9f3c01d2`.
 
-    Within an epoch, `seq` has no holes, so a missing number is a gap. If the clock goes backwards, the time
-    of the event before is used again. So times and numbers both have the order of the channel, and a history
-    can be trimmed by either.
+    Within an epoch, times and numbers rise in the order of the channel. If the clock goes backwards, use the
+    time of the event before again. Our backends count without holes, so a missing number is a gap. A backend
+    that finds gaps otherwise may have holes.
     """
 
     ms: int
     """When it was published, in milliseconds since 1970; 0 in the position before the first event."""
 
     seq: int
-    """The number of the event in its epoch, from 1; 0 before the first."""
+    """The number of the event in its epoch, 1 or more; 0 before the first."""
 
     epoch: str
-    """Eight hexadecimal digits that change when the history of the channel is lost. Before the first event,
-    they identify the memory of the broker."""
+    """Eight hexadecimal digits that change when the history of the channel is lost. They may differ between
+    channels."""
 
     def __str__(self) -> str:
         return f"{self.ms}-{self.seq}-{self.epoch}"
@@ -432,6 +434,9 @@ class Backend(ABC):
     async def publish(self, channel: str, data: str | bytes, wishes: Wishes = NO_WISHES) -> str:
         """Append an event to a channel, and return its id. When it returns, the event is kept.
 
+        Readers get an `Event` with this data, as the same type, and with the `exclude` and `idempotency_key`
+        of the options.
+
         Args:
             channel: The channel's name.
             data: The data of the event.
@@ -457,7 +462,9 @@ class Backend(ABC):
                 `complete=False`.
 
         Returns:
-            The events, and the position at their end. Without `since`, `complete` is true.
+            The events, and the position at their end. Without `since`, `complete` is true. If the channel has
+            not had an event yet, the position is one before its first event. From there, `read` returns that
+            event, and no `Gap`.
 
         Raises:
             ValueError: `since` is not an id of this backend.
@@ -566,6 +573,8 @@ class Backend(ABC):
     async def names(self) -> Collection[str]:
         """Return the channels that have events or members, for operators. This may take long.
 
+        Leave out names that start with a NUL, which users do not know.
+
         Raises:
             BrokerError: The broker does not answer within the time limit, or this backend does not know.
         """
@@ -586,7 +595,12 @@ class Backend(ABC):
         return [Status(channel, await self.count(channel)) for channel in channels]
 
     def order_of(self, id: str) -> tuple[int, int]:
-        """Return a key that sorts the ids of a channel.
+        """Return a key that sorts the ids and positions of a channel.
+
+        The position before the first event sorts before all events. The id of a `Gap` sorts between the
+        position before it and the next event. If it sorts before that position, `Channels` takes the events
+        after the gap for new ones, although it has had events with higher ids: a broker has lost its newest
+        events.
 
         Raises:
             ValueError: The id is not one of this backend.
