@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lilya.websockets import WebSocket
-from lilya.websockets.channels import Channels
+from lilya.websockets.channels import Channels, serve
 from lilya.websockets.uvicorn import HTTPProtocol, WebSocketProtocol
 from tests.docs.pages import at
 
@@ -58,7 +58,9 @@ def test_the_named_tests_exist() -> None:
     assert missing(PAGE) == []
 
 
-@pytest.mark.parametrize("heading", ["The class, on every server", "The protocol for uvicorn"])
+@pytest.mark.parametrize(
+    "heading", ["The class, on every server", "The protocol for uvicorn", "Clients that use channels"]
+)
 def test_every_promise_names_a_test(heading: str) -> None:
     assert len(rows(heading)) >= 8
     assert [f"{at(FILE, row)}: no test is named" for row in rows(heading) if not named(row)] == []
@@ -124,6 +126,15 @@ def default(function: Any, name: str) -> str:
             "In [channels]",
             [default(Channels.subscribe, "max_messages"), default(Channels.subscribe, "max_bytes")],
         ),
+        *(
+            (f"| `{name}`, ", [f"`{name}`, {default(serve, name)}"])
+            for name in ("max_channels", "max_message_size", "max_history", "max_members")
+        ),
+        *(
+            (f"and `{more}`, ", [f"`{name}`, {default(serve, name)}", f"`{more}`, {default(serve, more)}"])
+            for name, more in (("max_waiting", "max_waiting_bytes"), ("max_messages", "max_bytes"))
+        ),
+        ("Answers that it does not read", [f"`max_waiting`, {default(serve, 'max_waiting')}"]),
         ("`close_timeout`", [f"{WebSocketProtocol.close_timeout:g} seconds"]),
         ("`head_timeout`", [f"{HTTPProtocol.head_timeout:g} seconds"]),
     ],

@@ -122,7 +122,8 @@ async def serve(
         on_request: A function that gets the data of a request. It returns the answer, any value that JSON can
             hold. Default: requests are refused.
         max_channels: The number of channels that the client may be in at a time, 1 or more.
-        max_history: The number of earlier events that it may start with in a channel, 0 or more.
+        max_history: The number of earlier events that it may start with in a channel, 0 or more. A client
+            that continues after a position gets all events after it that the channel keeps.
         max_members: The number of members that are listed when it joins, 0 or more. The client always gets
             the total number.
         max_message_size: Bytes in a message from the client, 1 or more. A larger message is refused.
