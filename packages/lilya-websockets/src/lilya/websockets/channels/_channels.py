@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from functools import partial
-from importlib import import_module
 from types import TracebackType
 from typing import Any, Final, Literal
 
@@ -38,18 +37,16 @@ from ._subscription import Subscription
 
 __all__ = ["Channels"]
 
-# By scheme: the module, the class, and the extra that it needs.
-_REDIS: Final = ("._redis", "RedisBackend", "redis")
-_BACKENDS: Final = {
-    "memory": ("._memory", "MemoryBackend", "channels"),
-    **{
-        f"{name}{tls}{many}": _REDIS
+_SCHEMES: Final = (
+    "memory",
+    *(
+        f"{name}{tls}{many}"
         for name in ("redis", "valkey")
         for tls in ("", "s")
         for many in ("", "+sentinel", "+cluster")
-    },
-    "unix": _REDIS,
-}
+    ),
+    "unix",
+)
 
 
 class Channels:
@@ -549,13 +546,12 @@ def _backend(url: object, *, history: int, max_age: float | None, prefix: str, *
     if not isinstance(url, str):
         raise TypeError(f"url must be str or a Backend, got {type(url).__name__}")
     scheme, separator, _ = url.partition("://")
-    if not separator or scheme not in _BACKENDS:
+    if not separator or scheme not in _SCHEMES:
         # Show only the scheme, because the rest of the URL may contain a password.
         raise ValueError(
-            f"the URL of channels starts with one of {', '.join(f'{name}://' for name in _BACKENDS)}; "
+            f"the URL of channels starts with one of {', '.join(f'{name}://' for name in _SCHEMES)}; "
             f"got {'the scheme ' + repr(scheme) if separator else 'none of them'}"
         )
-    module, name, extra = _BACKENDS[scheme]
     if scheme == "memory":
         if url != "memory://":
             raise ValueError("the URL of channels in memory is 'memory://', without anything after it")
@@ -563,13 +559,13 @@ def _backend(url: object, *, history: int, max_age: float | None, prefix: str, *
             raise TypeError(f"channels in memory have no option {', '.join(map(repr, options))}")
         return MemoryBackend(history=history, max_age=max_age)
     try:
-        backend = getattr(import_module(module, __package__), name)
+        # Imported here, because without the extra there is no client of Redis.
+        from ._redis import RedisBackend
     except ImportError as error:
         raise ImportError(
-            f"channels at {scheme}:// need the extra {extra!r}: install lilya-websockets[{extra}]"
+            f"channels at {scheme}:// need the extra 'redis': install lilya-websockets[redis]"
         ) from error
-    made: Backend = backend(url, history=history, max_age=max_age, prefix=prefix, **options)
-    return made
+    return RedisBackend(url, history=history, max_age=max_age, prefix=prefix, **options)
 
 
 def _checked_names(names: object) -> list[str]:
