@@ -12,7 +12,7 @@ from typing import Any, Final
 import anyio
 
 from .._options import checked_count, checked_number
-from . import Channels, ChannelsError, Event, Gap, Presence
+from . import Channels, ChannelsError, Dropped, Event, Gap, Presence
 from .backends import Status
 
 __all__ = ["add_arguments", "run"]
@@ -179,30 +179,25 @@ async def _tail(channels: Channels, options: argparse.Namespace) -> None:
         *options.channels, history=options.history, presence=options.presence, policy="drop_oldest"
     ) as subscription:
         async for item in subscription:
-            if isinstance(item, Event):
-                data = item.data if isinstance(item.data, str) else item.data.hex()
-                kind = "text" if isinstance(item.data, str) else "hex"
-                _write(
-                    options,
-                    f"{item.channel} {item.id} {data}",
-                    **{"channel": item.channel, "id": item.id, kind: data},
-                )
-            elif isinstance(item, Presence):
-                member = item.member
-                _write(
-                    options,
-                    f"{item.channel} {item.type} {member.id} {member.info}",
-                    **{"channel": item.channel, item.type: member.id, "info": member.json()},
-                )
-            elif isinstance(item, Gap):
-                _write(
-                    options, f"{item.channel} gap {item.since} {item.id}", channel=item.channel, gap=item.id
-                )
-            else:
-                _write(options, f"dropped {item.count}", dropped=item.count)
+            line, fields = _told(item)
+            _write(options, line, **fields)
             written += 1
             if written == most:
                 return
+
+
+def _told(item: Event | Gap | Dropped | Presence) -> tuple[str, dict[str, Any]]:
+    """The line for an item, and its fields."""
+    if isinstance(item, Event):
+        kind, data = ("text", item.data) if isinstance(item.data, str) else ("hex", item.data.hex())
+        return f"{item.channel} {item.id} {data}", {"channel": item.channel, "id": item.id, kind: data}
+    if isinstance(item, Presence):
+        member = item.member
+        fields = {"channel": item.channel, item.type: member.id, "info": member.json()}
+        return f"{item.channel} {item.type} {member.id} {member.info}", fields
+    if isinstance(item, Gap):
+        return f"{item.channel} gap {item.since} {item.id}", {"channel": item.channel, "gap": item.id}
+    return f"dropped {item.count}", {"dropped": item.count}
 
 
 async def _close(channels: Channels, options: argparse.Namespace) -> None:

@@ -143,6 +143,8 @@ class Writers:
 
         Several writers take from the same work. Between two `await`s, only one of them runs, so no lock is
         needed. But during a send, everything may change: others may empty `ready`, and the socket may leave.
+
+        This is one long function for its speed: most sends cost less than the call of a coroutine.
         """
         sends = 0
         # The last message, because the next socket usually gets the same.
