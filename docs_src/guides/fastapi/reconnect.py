@@ -31,9 +31,21 @@ def encode(item: Event | Gap | Dropped | Presence) -> str | None:
 
 
 @app.websocket("/rooms/{room}")
-async def join(websocket: WebSocket, room: str, name: str, since: str | None = None) -> None:
+async def join(
+    websocket: WebSocket,
+    room: str,
+    name: str,
+    since: str | None = None,
+) -> None:
     membership = channels.join(
-        room, websocket, history=10, since=since, member={}, key=name, presence="keys", encode=encode
+        room,
+        websocket,
+        history=10,
+        since=since,
+        member={},
+        key=name,
+        presence="keys",
+        encode=encode,
     )
     async with websocket:
         try:
