@@ -217,7 +217,8 @@ async def test_the_commands_give_what_the_table_lists(
 ) -> None:
     command = COMMANDS[name]
     needed = {right for row in rows for right in RIGHTS[row]}
-    assert {word for word in command if word[0] == "+"} == needed | {"+info"}  # which is optional
+    optional = {"+info", "+role"}
+    assert {word for word in command if word[0] == "+"} == needed | optional
     assert server.ask(*command) == b"+OK\r\n"
     url = f"redis://{name}:password@127.0.0.1:{server.port}"
     async with Channels(url, publish_timeout=PLENTY) as channels:
@@ -237,9 +238,7 @@ def test_there_is_no_other_command(anyio_backend: str) -> None:
 
 @pytest.mark.skipif(not can_cluster(), reason=NO_CLUSTER)
 async def test_what_is_listed_for_sentinels(caplog: pytest.LogCaptureFixture) -> None:
-    (said,) = re.findall(
-        r"^\* With \[Sentinel\].*?(?=^\* )", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
+    (said,) = re.findall(r"^## With Sentinel\n.*?(?=^## )", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     reader, publisher = re.findall(r"`(\+[^`]+)`", said)
     with SentinelServers(1) as servers:
 
@@ -298,8 +297,10 @@ async def test_what_may_not_be_seen_is_left_out(right: str, server: RedisServer)
 
 
 def rights_in_a_cluster() -> list[str]:
-    """Those of every row but for what the page says below the table of clusters."""
-    (said,) = re.findall(r"^\* In a \[cluster\].*?(?=^$)", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    """Those of every row but for what the page says of clusters."""
+    (said,) = re.findall(
+        r"^## In a Redis Cluster\n.*?(?=^## )", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
     instead = [right for rights in re.findall(r"`(\+[^`]+)`", said) for right in rights.split()]
     plain = {"+publish", "+subscribe", "+unsubscribe", "+pubsub|numsub"}
     return [*{right for row in RIGHTS.values() for right in row} - plain, *instead]
@@ -311,13 +312,19 @@ async def test_what_is_listed_for_a_cluster(caplog: pytest.LogCaptureFixture) ->
     assert "+pubsub|shardnumsub" in rights
     with RedisCluster() as cluster:
 
-        async def status_with(*rights: str) -> Status:
+        def allow(*rights: str) -> str:
             for server in cluster.servers:
                 name = ("user", "reset", "on", ">word", "~{lilya:*", "&{lilya:*")
                 assert server.ask("ACL", "SETUSER", *name, *rights) == b"+OK\r\n"
-            url = cluster.url.replace("://", "://user:word@")
+            return cluster.url.replace("://", "://user:word@")
+
+        def publish(*rights: str) -> str:
+            with Publisher(allow(*rights), publish_timeout=PLENTY) as publisher:
+                return publisher.publish("b", "1")
+
+        async def status_with(*rights: str) -> Status:
             async with (
-                Channels(url, publish_timeout=PLENTY) as channels,
+                Channels(allow(*rights), publish_timeout=PLENTY) as channels,
                 channels.subscribe("a") as events,
                 channels.join("a", await Server().accepted(), member=1),
             ):
@@ -332,6 +339,11 @@ async def test_what_is_listed_for_a_cluster(caplog: pytest.LogCaptureFixture) ->
             assert (await status_with(*rights)).listeners == 1
             others = [right for right in rights if right != "+pubsub|shardnumsub"]
             assert (await status_with(*others)).listeners is None
+            await anyio.to_thread.run_sync(publish, *rights)
+            of_channels = [right for right in rights if right != "+command"]
+            await status_with(*of_channels)
+        with pytest.raises(BrokerError, match="'command'"):
+            await anyio.to_thread.run_sync(publish, *of_channels)
         # The start raises it for one node. The others may be logged by then.
         with pytest.raises(BrokerError, match="may not push events"):
             await status_with(*(right for right in rights if right != "+spublish"))
