@@ -689,6 +689,44 @@ async def test_the_command(
         assert closed(joined.servers["ann"]) == (4001, "go")
 
 
+@on_redis
+@pytest.mark.parametrize(
+    ("options", "least", "most"),
+    [
+        ((), 3_000, 3_661),
+        (("--max-age", "7200"), 7_000, 7_261),
+        (("--max-age", "none"), 86_000, 86_401),
+        (("--max-age", "none", "--expire", "200000"), 199_000, 200_001),
+    ],
+)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_how_long_a_publish_of_the_command_keeps(
+    options: tuple[str, ...],
+    least: int,
+    most: int,
+    redis_server: RedisServer,
+    prefix: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    where = ("--url", redis_server.url, "--prefix", prefix)
+    await command(*where, "publish", "a", "1", *options, capsys=capsys)
+    assert least < int(redis_server.ask("TTL", f"{{{prefix}:a}}")[1:]) <= most
+
+
+@on_redis
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_how_many_events_a_publish_of_the_command_keeps(
+    redis_server: RedisServer, prefix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--url", redis_server.url, "--prefix", prefix)
+    async with Channels(redis_server.url, prefix=prefix, history=2000) as channels:
+        await asyncio.gather(*(channels.publish("a", f"{number}") for number in range(1600)))
+        await command(*where, "publish", "a", "1", "--history", "2000", capsys=capsys)
+        assert len((await channels.backend.history("a", last=2000)).events) == 1601
+        await command(*where, "publish", "a", "1", "--history", "200", capsys=capsys)
+        assert 200 <= len((await channels.backend.history("a", last=2000)).events) < 1600
+
+
 @pytest.mark.parametrize("json_lines", [False, True])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_lines_of_everything_that_may_come(

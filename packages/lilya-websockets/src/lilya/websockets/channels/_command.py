@@ -27,6 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     publish = actions.add_parser("publish", help="publish an event; write its id")
     publish.add_argument("channel")
     publish.add_argument("data", nargs="?", help="the text; without it, what is on standard input")
+    # As the app has them: with less, this publish removes what the app would keep.
+    absent = argparse.SUPPRESS
+    publish.add_argument(
+        "--history", type=int, default=absent, help="the events to keep, as for Channels (default: 1000)"
+    )
+    publish.add_argument(
+        "--max-age", type=_seconds, default=absent, help="the seconds to keep them, or none (default: 3600)"
+    )
+    publish.add_argument(
+        "--expire", type=float, default=absent, help="the seconds to keep the channel (default: 86400)"
+    )
     listing = actions.add_parser(
         "list", help="write the channels that have events or members, with members, lag and memory"
     )
@@ -52,6 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     close.add_argument("--reason", help="at most 123 bytes")
 
 
+def _seconds(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit status."""
     try:
@@ -74,7 +89,9 @@ async def _run(options: argparse.Namespace) -> int:
         "tail": _tail,
         "close": _close,
     }
-    async with Channels(options.url, prefix=options.prefix) as channels:
+    given = vars(options) if options.action == "publish" else {}
+    kept: dict[str, Any] = {name: given[name] for name in ("history", "max_age", "expire") if name in given}
+    async with Channels(options.url, prefix=options.prefix, **kept) as channels:
         await actions[options.action](channels, options)
     return 0
 
