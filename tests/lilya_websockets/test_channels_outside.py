@@ -689,6 +689,22 @@ async def test_the_command(
         assert closed(joined.servers["ann"]) == (4001, "go")
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_where_the_command_finds_the_url(
+    given: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHANNELS_URL", "memory://" if not given else "redis://:secret@nowhere")
+    option = ("--url", "memory://") if given else ()
+    assert main(["channels", *option, "publish", "a", "1"]) == 0
+    with pytest.raises(SystemExit):
+        main(["channels", "--help"])
+    assert "secret" not in capsys.readouterr().out
+    monkeypatch.delenv("CHANNELS_URL")
+    with pytest.raises(SystemExit):
+        main(["channels", "publish", "a", "1"])
+    assert "required: --url" in capsys.readouterr().err
+
+
 @on_redis
 @pytest.mark.parametrize(
     ("options", "least", "most"),

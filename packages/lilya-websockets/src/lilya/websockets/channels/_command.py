@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -20,7 +21,13 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("--url", required=True, help="where the channels are, such as redis://localhost")
+    url = os.environ.get("CHANNELS_URL")  # a password on the command line is seen by all users of the machine
+    parser.add_argument(
+        "--url",
+        required=url is None,
+        default=url,
+        help="where the channels are, such as redis://localhost (default: the environment's CHANNELS_URL)",
+    )
     parser.add_argument("--prefix", default="lilya", help="what the keys start with (default: lilya)")
     parser.add_argument("--json", action="store_true", help="write one JSON object a line")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
