@@ -303,7 +303,7 @@ def rights_in_a_cluster() -> list[str]:
     )
     instead = [right for rights in re.findall(r"`(\+[^`]+)`", said) for right in rights.split()]
     plain = {"+publish", "+subscribe", "+unsubscribe", "+pubsub|numsub"}
-    return [*{right for row in RIGHTS.values() for right in row} - plain, *instead]
+    return sorted({*instead, *(right for row in RIGHTS.values() for right in row)} - plain)
 
 
 @pytest.mark.skipif(not can_cluster(), reason=NO_CLUSTER)
