@@ -695,7 +695,10 @@ def test_where_the_command_finds_the_url(
 ) -> None:
     monkeypatch.setenv("CHANNELS_URL", "memory://" if not given else "redis://:secret@nowhere")
     option = ("--url", "memory://") if given else ()
-    assert main(["channels", *option, "publish", "a", "1"]) == 0
+    for age in ("none", "60"):
+        assert main(["channels", *option, "publish", "a", "1", "--max-age", age]) == 0
+    assert main(["channels", *option, "publish", "a", "1", "--max-age", "0"]) == 1
+    assert "max_age must be above 0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["channels", "--help"])
     assert "secret" not in capsys.readouterr().out
