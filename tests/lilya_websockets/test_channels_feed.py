@@ -956,6 +956,39 @@ async def test_more_than_is_held(
         assert [item.id for item in await reader.until(13)] == ids
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_is_held_during_a_read(
+    fails: bool, redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for its turn, and its bytes count. After a read that has failed, it is in the next one."""
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:
+        feed = backend._feed
+        watched = feed._watched["room"]
+        answered, go_on = asyncio.Event(), asyncio.Event()
+        original = feed._standing_after
+
+        async def standing_after(*arguments: Any) -> Any:
+            found = await original(*arguments)
+            answered.set()
+            await go_on.wait()
+            if fails:
+                raise BrokerError("planted")
+            return found
+
+        monkeypatch.setattr(feed, "_standing_after", standing_after)
+        ids = [await publish_unpushed(backend, "room", "1"), await backend.publish("room", "2")]
+        await answered.wait()
+        ids += [await backend.publish("room", f"{n}") for n in range(3, 6)]
+        await until(lambda: len(watched.held) == 3)
+        go_on.set()
+        await until(lambda: at_rest(backend))
+        assert (len(watched.held), feed._size) == (0, 0)
+        monkeypatch.setattr(feed, "_standing_after", original)
+        ids.append(await backend.publish("room", "6"))
+        assert [item.id for item in await reader.until(6)] == ids
+        assert feed._size == 0
+
+
 @pytest.mark.parametrize("first", ["left", "moved"])
 async def test_leaving_while_a_channel_is_looked_at(
     first: str, redis_server: RedisServer, prefix: str
