@@ -956,6 +956,26 @@ async def test_more_than_is_held(
         assert [item.id for item in await reader.until(13)] == ids
 
 
+async def test_a_channel_is_read_once_for_what_was_pushed_early(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pushed before the caller knew its position. Without such a push, nothing is read."""
+    async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "other") as reader:
+        asked = reads_of(backend, monkeypatch)
+        await backend.watch(["early", "quiet"])
+        begin = {name: (await backend.history(name)).position for name in ("early", "quiet")}
+        id = await backend.publish("early", "one")
+        await until(lambda: backend._feed._watched["early"].early)
+        reader.positions.update(begin)
+        for _ in range(2):
+            backend.wake("quiet")
+            backend.wake("early")
+            await until(lambda: reader.items and at_rest(backend))
+        await backend.publish("other", "last")
+        await reader.until(2)
+        assert (reader.items[0].id, asked) == (id, ["early"])
+
+
 @pytest.mark.parametrize("fails", [False, True])
 async def test_what_is_held_during_a_read(
     fails: bool, redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
