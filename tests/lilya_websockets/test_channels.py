@@ -16,6 +16,7 @@ import pytest
 
 from lilya.websockets import WebSocketRuntimeError
 from lilya.websockets.channels import (
+    BrokerError,
     Channels,
     Dropped,
     Event,
@@ -29,6 +30,7 @@ from lilya.websockets.channels import (
 from lilya.websockets.channels._backend import in_parts
 from lilya.websockets.channels._memory import MemoryBackend
 from lilya.websockets.channels._outbox import Entry, Outbox
+from lilya.websockets.channels._roster import Roster
 from lilya.websockets.channels.backends import Backend, Id, presence_event, presence_of
 
 pytestmark = pytest.mark.anyio
@@ -720,6 +722,57 @@ async def test_a_join_that_fails_and_a_leave_that_is_said_again(
         assert [record.message for record in caplog.records] == [
             "could not say who has left a channel; it is tried again: vanishing"
         ]
+
+
+async def test_joins_and_leaves_while_the_channels_stop() -> None:
+    """Nobody stays, and nobody waits for what is not sent any more."""
+    appearing, vanishing, go_on = anyio.Event(), anyio.Event(), anyio.Event()
+    stuck = False
+
+    class Slow(MemoryBackend):
+        async def appear(self, members: Any, ttl: float) -> None:
+            await super().appear(members, ttl)
+            if stuck:
+                appearing.set()
+                await anyio.sleep_forever()
+
+        async def vanish(self, members: Any) -> None:
+            vanishing.set()
+            await go_on.wait()
+            await super().vanish(members)
+
+    backend = Slow(history=100, max_age=None)
+    refused: list[str] = []
+
+    async def join(roster: Roster, *members: Member) -> None:
+        try:
+            await roster.appear(members)
+        except BrokerError as error:
+            refused.append(str(error))
+
+    await backend.start()
+    async with anyio.create_task_group() as group:
+        roster = Roster(backend, 30, set)
+        group.start_soon(roster.run)
+        early, sent, waiting, late = (roster.member("a", name) for name in ("1", "2", "3", "4"))
+        await roster.appear([early])
+        stuck = True
+        group.start_soon(join, roster, sent)
+        await appearing.wait()
+        group.start_soon(join, roster, waiting)
+        while len(roster.members) < 3:
+            await anyio.lowlevel.checkpoint()
+        # It leaves when the stop has begun, and has not looked yet who is there.
+        roster._is_stopping = True
+        await roster.vanish([early])
+        group.start_soon(roster.stop)
+        await vanishing.wait()
+        await join(roster, late)
+        assert refused == ["cannot join: the channels were stopped"]
+        go_on.set()
+        await until(lambda: len(refused) == 3)
+        assert await backend.members("a") == []
+    await backend.stop()
 
 
 @pytest.mark.parametrize("part", [(2, 1000), (1000, 2)], ids=["members", "bytes"])

@@ -385,6 +385,19 @@ async def test_a_failover_to_a_replica_that_lags(
                 assert (await backend.history("room", since=kept[-1])).complete
 
 
+async def test_a_channel_that_is_left_before_it_is_listened_to(prefix: str) -> None:
+    """Who waits for it is told at once, also without a connection and without a time limit."""
+    with redis() as server:
+        async with started(server.url, prefix=prefix, publish_timeout=None) as backend:
+            server.kill()
+            await until(lambda: not backend.ready.is_set())
+            waiting = asyncio.create_task(backend.watch(["room"]))
+            await asyncio.sleep(0)
+            backend.unwatch(["room"])
+            with pytest.raises(BrokerError, match="channel 'room' was left before Redis answered"):
+                await waiting
+
+
 async def test_numbers_that_another_program_has_set_back(redis_server: RedisServer, prefix: str) -> None:
     """One gap, although the last event is still there, and not one after the other for ever."""
     async with started(redis_server.url, prefix=prefix) as backend, reading(backend, "room") as reader:

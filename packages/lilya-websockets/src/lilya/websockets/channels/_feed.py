@@ -191,8 +191,13 @@ class Feed:
 
     def _unwatch(self, channel: str) -> None:
         watched = self._watched.pop(channel, None)
-        if watched is not None and watched.listener is not None:
+        if watched is None:
+            return
+        if watched.listener is not None:
             watched.listener.remove(watched)
+        # A receiver may be told to end while it still waits in `watch`. Without a connection, nothing else
+        # would end that wait.
+        watched.tell(BrokerError(f"channel {channel!r} was left before Redis answered"))
 
     def settle(self) -> None:
         """Listen to each channel at the node that has its slot now."""

@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import anyio
 
-from ._backend import Backend, Member, in_parts
+from ._backend import Backend, BrokerError, Member, in_parts
 
 __all__ = ["Roster"]
 
@@ -79,8 +79,11 @@ class Roster:
         """Let members join, and renew them until `vanish`.
 
         Raises:
+            BrokerError: The channels were stopped. What may have been stored is removed by `stop`.
             Exception: What the backend raises.
         """
+        if self._is_stopping:
+            raise _stopped()
         self.members.update((member.id, member) for member in members)
         batch = self._change(members, True)
         await batch.done.wait()
@@ -95,8 +98,11 @@ class Roster:
     async def vanish(self, members: Collection[Member]) -> None:
         """Let members leave. This waits for the backend for a while, and never raises an error."""
         self.forget(members)
-        if members and not self._is_stopping:
-            batch = self._change(members, False)
+        if not members:
+            return
+        # During `stop`, too, which may not have looked yet.
+        batch = self._change(members, False)
+        if not self._is_stopping:
             with anyio.move_on_after(_PATIENCE):
                 await batch.done.wait()
 
@@ -105,6 +111,16 @@ class Roster:
         self._is_stopping = True
         self._scope.cancel()
         await self._ended.wait()
+        try:
+            await self._say_who_left()
+        finally:
+            # Nothing is sent any more, so nobody must wait for it.
+            for batch in (self._saying, self._next):
+                batch.error = _stopped()
+                batch.done.set()
+
+    async def _say_who_left(self) -> None:
+        """Let everybody leave who may be stored."""
         # Also the members of the batches that were not confirmed. Some of them may be stored, or may have
         # left without the backend knowing it.
         changes = (*self._saying.changes.values(), *self._next.changes.values())
@@ -206,3 +222,7 @@ class Roster:
         self._failures += 1
         with anyio.move_on_after(delay if self._next.changes else 0):
             await self._work.wait()
+
+
+def _stopped() -> BrokerError:
+    return BrokerError("cannot join: the channels were stopped")
