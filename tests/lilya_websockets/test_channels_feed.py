@@ -1153,3 +1153,24 @@ async def test_a_gap_back_reaches_who_has_just_joined() -> None:
             backend.slow.set()
             await entered.wait()
             group.cancel_scope.cancel()
+
+
+async def test_the_id_of_a_memory_that_was_forgotten_meanwhile_is_not_kept(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer may be of before a slot has moved: it is of use once."""
+    async with started(redis_server.url, prefix=prefix) as backend:
+        feed = backend._feed
+        asked = feed._pipe.request
+
+        def forgetting(parts: Any) -> Any:
+            feed.forget()
+            return asked(parts)
+
+        memory = await feed.memory_of("a")  # this opens the connection, on which the id is asked for, too
+        assert feed.known_memory(0) == memory
+        feed.forget()
+        monkeypatch.setattr(feed._pipe, "request", forgetting)
+        assert (await feed.memory_of("a"), feed.known_memory(0)) == (memory, "")
+        monkeypatch.setattr(feed._pipe, "request", asked)
+        assert (await feed.memory_of("a"), feed.known_memory(0)) == (memory, memory)

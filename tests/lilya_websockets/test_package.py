@@ -497,6 +497,35 @@ def test_a_planted_import_is_seen() -> None:
     assert rooms("from lilya.websockets import WebSocket") == (set(), set(), {"lilya.websockets"})
 
 
+def offered(source: str) -> set[str]:
+    """The names that a module has in its `__all__`."""
+    found = re.search(r"^__all__ = (\[.*?\])$", source, re.MULTILINE | re.DOTALL)
+    return set(ast.literal_eval(found[1])) if found else set()
+
+
+def taken(source: str) -> dict[str, set[str]]:
+    """By module beside it, the names that a module imports."""
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+            found.setdefault(node.module, set()).update(alias.name for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("path", CHANNELS, ids=lambda path: path.stem)
+def test_modules_of_channels_take_what_is_offered(path: Path) -> None:
+    sources = {each.stem: each.read_text(encoding="utf-8") for each in CHANNELS}
+    beside = taken(sources[path.stem])
+    assert {name: names - offered(sources[name]) for name, names in beside.items()} == {
+        name: set() for name in beside
+    }
+
+
+def test_what_is_taken_and_not_offered_is_seen() -> None:
+    assert taken("from ._hub import Hub, logger\nfrom . import _link") == {"_hub": {"Hub", "logger"}}
+    assert offered('__all__ = ["Hub"]\nlogger = 1') == {"Hub"}
+
+
 def sockets_of(source: str) -> list[int]:
     """The lines of a module that use the socket of an outbox."""
     nodes = ast.walk(ast.parse(source))

@@ -43,6 +43,9 @@ from .._messages import dumps, encode_json, loads
 from .._options import checked_count, checked_number
 
 __all__ = [
+    "CONTROL",
+    "NO_WISHES",
+    "WINDOW",
     "Backend",
     "BrokerError",
     "ChannelsError",
@@ -53,6 +56,14 @@ __all__ = [
     "Member",
     "Status",
     "Wishes",
+    "channel_of",
+    "checked_name",
+    "checked_prefix",
+    "checked_text_key",
+    "checked_wishes",
+    "in_parts",
+    "is_presence",
+    "json_text",
     "presence_event",
     "presence_of",
 ]

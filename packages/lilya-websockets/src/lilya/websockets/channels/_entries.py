@@ -8,16 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from ._backend import NO_WISHES, Event, Gap, History, Id, Wishes
 
-__all__ = [
-    "Pages",
-    "Standing",
-    "decoded",
-    "encoded",
-    "event_of",
-    "floor_of",
-    "is_lasting",
-    "items_after",
-]
+__all__ = ["Pages", "Standing", "encoded", "event_of", "items_after"]
 
 # The kinds of events, for text and for bytes. The capitals are for payloads that begin with wishes, as JSON.
 _TEXT: Final = (b"s", b"S")

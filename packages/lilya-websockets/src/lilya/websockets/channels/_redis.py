@@ -53,7 +53,7 @@ from ._places import Place
 from ._sentinel import Sentinels
 from ._status import ANSWERS, QUESTIONS, Answers, question
 
-__all__ = ["RedisBackend"]
+__all__ = ["RedisBackend", "published"]
 
 T = TypeVar("T")
 
