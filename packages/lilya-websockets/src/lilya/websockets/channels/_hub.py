@@ -19,7 +19,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -35,6 +35,8 @@ from ._writers import SocketOutbox, Writers
 __all__ = ["Hub"]
 
 logger: Final = logging.getLogger("lilya.websockets")
+
+State: TypeAlias = Literal["new", "starting", "running", "stopping", "stopped"]
 
 # The most events, and the most bytes in them, that the reader hands out before every receiver gets a turn.
 _MOST: Final = (64, 262_144)
@@ -85,7 +87,7 @@ class Hub:
     def __init__(self, backend: Backend, ttl: float) -> None:
         self.backend = backend
         self._ttl = ttl
-        self.state = "new"
+        self.state: State = "new"
         self._clear()
 
     def _clear(self) -> None:
