@@ -31,16 +31,16 @@ READMES = [
 ]
 # Less of anything is a hole in the gate. More is added here when it is there to stay.
 AT_LEAST = {
-    "pages": 67,
-    "apps": 112,
-    "transcripts": 146,
-    "snippets": 44,
+    "pages": 72,
+    "apps": 113,
+    "transcripts": 147,
+    "snippets": 45,
     "signatures": 30,
     "test files": 18,
     "consoles": 2,
 }
 # What is not run, or not reached, each with its reason on the page. Fewer are welcome.
-AT_MOST = {"skipped": 9, "unreached lines": 50}
+AT_MOST = {"skipped": 10, "unreached lines": 53}
 
 
 def configuration() -> dict[str, Any]:
