@@ -98,8 +98,6 @@ class Roster:
     async def vanish(self, members: Collection[Member]) -> None:
         """Let members leave. This waits for the backend for a while, and never raises an error."""
         self.forget(members)
-        if not members:
-            return
         # During `stop`, too, which may not have looked yet.
         batch = self._change(members, False)
         if not self._is_stopping:
