@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -27,6 +28,7 @@ from lilya.websockets.channels import BrokerError, Channels, Event, Gap, Publish
 from lilya.websockets.channels._backend import CONTROL
 from lilya.websockets.channels._memory import MemoryBackend
 from lilya.websockets.channels._outbox import Entry
+from lilya.websockets.channels._publisher import _CLIENTS
 from lilya.websockets.channels.backends import Backend
 
 from .redis_server import NO_SERVER, RedisServer, free_port, redis_binary
@@ -588,6 +590,36 @@ def test_a_publisher_without_a_server(prefix: str) -> None:
     assert "secret" not in str(caught.value)
     publisher.close()
     publisher.close()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_publisher_without_sentinels(count: int, prefix: str) -> None:
+    """The error says why, and does not show the clients of redis-py, which have the sentinels' password."""
+    hosts = ",".join(f"127.0.0.1:{free_port()}" for _ in range(count))
+    url = f"redis+sentinel://{hosts}/the-primary?sentinel_password=secret"
+    with Publisher(url, prefix=prefix, publish_timeout=0.2) as publisher:
+        with pytest.raises(
+            BrokerError, match=r"No master found for 'the-primary' : .*\. It was not sent$"
+        ) as caught:
+            publisher.publish("a", "1")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert str(caught.value).count("ConnectionError") == count
+    assert "Connection(" not in shown
+    assert "secret" not in shown
+
+
+@pytest.mark.parametrize("version", ["5", "6", "8"])
+def test_the_clients_in_an_error_about_sentinels(version: str) -> None:
+    shows = {
+        "5": "host=a,port=1",
+        "6": "password=se>cret,retry=<redis.retry.Retry object at 0x0>",
+        "8": "password=<REDACTED>",
+    }
+    client = (
+        f"<redis.client.Redis(<redis.connection.ConnectionPool(<redis.connection.X({shows[version]})>)>)>"
+    )
+    said = f"No master found for 'x' : {client} - TimeoutError('1 (s)'), {client} - ConnectionError('2')"
+    assert _CLIENTS.sub("", said) == "No master found for 'x' : TimeoutError('1 (s)'), ConnectionError('2')"
 
 
 @on_redis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import threading
@@ -24,6 +25,8 @@ _AGAIN: Final = (0.05, 1.0)
 # The most seconds that one try waits for the server. After that, the publish is sent again on a new
 # connection, perhaps to another server.
 _TRY: Final = 60.0
+# The clients in an error of redis-py about sentinels. In some versions, they show the sentinels' password.
+_CLIENTS: Final = re.compile(r"<redis\..*?\)>\)>\)> - ")
 
 
 class _State:
@@ -244,6 +247,8 @@ class Publisher:
                     or isinstance(error.__context__, (ConnectionRefusedError, socket.gaierror))
                 ):  # there was a connection, or there may have been one
                     unknown = ". It may have been kept before"
+                if isinstance(error, MasterNotFoundError):
+                    error = MasterNotFoundError(_CLIENTS.sub("", str(error)))
                 if time.monotonic() + delay > until:
                     end = ". It may have been kept" if unknown else ". It was not sent"
                     raise BrokerError(
