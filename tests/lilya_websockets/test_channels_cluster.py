@@ -529,6 +529,39 @@ async def test_a_primary_that_still_answers_after_a_failover(
             ]  # the new one has not got what the old one had
 
 
+async def test_a_node_that_is_now_of_another_cluster(
+    cluster: RedisCluster, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not followed, although its cluster has had more failovers, unless no other node answers."""
+    with RedisCluster(1) as other:
+        stranger = "127.0.0.1", other.primaries[0].port
+        monkeypatch.setattr("random.shuffle", lambda those: None)
+        async with started(f"{cluster.url},127.0.0.1:{stranger[1]}", prefix=prefix) as backend:
+            servers: Any = backend._servers
+            before = servers.primaries()
+            monkeypatch.setattr("random.shuffle", lambda those: those.sort(key=lambda each: each != stranger))
+            asked, ask, answering = [], servers._ask, True
+
+            async def recorded(address: Any) -> Any:
+                asked.append(address)
+                if not answering and address != stranger:
+                    raise RedisError("planted")
+                return await ask(address)
+
+            monkeypatch.setattr(servers, "_ask", recorded)
+            for _ in range(3):
+                asked.clear()
+                servers._epoch = 0
+                servers.want()
+                await until(lambda: len(asked) > 1 and servers.ready.is_set())
+                assert asked[0] == stranger
+                assert servers.primaries() == before
+            answering = False
+            servers.want()
+            await until(lambda: list(servers.nodes) == [stranger])
+            answering = True
+
+
 async def test_a_publisher_without_an_event_loop(cluster: RedisCluster, prefix: str) -> None:
     async with started(cluster.url, prefix=prefix) as backend:
         with Publisher(cluster.url, prefix=prefix) as publisher:
@@ -649,7 +682,8 @@ async def test_a_node_that_was_cut_off_has_an_old_view(
         old, *_ = servers.nodes
 
         async def asked(address: Any) -> Any:
-            return (0, [(0, 16_383, [old])]) if address == old else await ask(address)
+            old_view = _cluster.View(0, [(0, 16_383, [old])], servers._ids)
+            return old_view if address == old else await ask(address)
 
         monkeypatch.setattr(servers, "_ask", asked)
         servers._first = old

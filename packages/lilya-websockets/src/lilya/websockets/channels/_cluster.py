@@ -26,7 +26,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import anyio
 from redis.asyncio.connection import Connection
@@ -50,7 +50,7 @@ from ._scripts import Script
 __all__ = ["Cluster", "Node", "Route"]
 
 # Ranges of slots, and the addresses of the primary and the replicas that have them.
-View = list[tuple[int, int, list[Address]]]
+Slots = list[tuple[int, int, list[Address]]]
 
 logger: Final = logging.getLogger("lilya.websockets")
 
@@ -62,6 +62,14 @@ _AGAIN: Final = (0.05, 1.0)
 _ON: Final = (0.01, 0.5)
 # The seconds to keep the link to a node without slots after an `ASK` has sent a request there.
 _IDLE: Final = 30.0
+
+
+class View(NamedTuple):
+    """What a node knows of the cluster."""
+
+    epoch: int  # the cluster's
+    slots: Slots
+    ids: frozenset[bytes]  # of the nodes that have slots
 
 
 @dataclass(eq=False)  # by identity: nodes are keys
@@ -115,6 +123,7 @@ class Cluster:
         # The cluster's epoch in the newest view. The cluster raises it with each failover. A node that is cut
         # off from the others does not hear of it, and has an older view, which must not replace a newer one.
         self._epoch = -1
+        self._ids: frozenset[bytes] = frozenset()  # of the nodes in that view
         self._first: Address | None = None  # the node to ask first
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -237,28 +246,34 @@ class Cluster:
         if self._first is not None:
             others.insert(0, self._first)
             self._first = None
-        best: tuple[int, View] | None = None
+        best: tuple[tuple[bool, int], View] | None = None
         reasons = []
         for address in dict.fromkeys(others):
             try:
                 with anyio.fail_after(_PATIENCE):
-                    epoch, slots = await self._ask(address)
+                    view = await self._ask(address)
             except Exception as error:  # also if the answer cannot be read
                 reasons.append(f"{address[0]}:{address[1]}: {reason(error)}")
                 continue
-            if best is None or epoch > best[0]:
-                best = epoch, slots
-            if epoch >= self._epoch:
+            # A node that was removed from this cluster, and is now a part of another one, knows none of these
+            # nodes. The epochs of two clusters say nothing about each other.
+            is_ours = not self._ids or not self._ids.isdisjoint(view.ids)
+            rank = is_ours, view.epoch
+            if best is None or rank > best[0]:
+                best = rank, view
+            if rank >= (True, self._epoch):
                 break
-            # The view is older than the last one, so this node is cut off. Perhaps another one knows more. If
-            # none does, take the newest of these views: an old view is better than none.
+            # The view is older than the last one, so this node is cut off; or it is of another cluster.
+            # Perhaps another node knows more. If none does, take the best of these views. An old view is
+            # better than none, and a cluster that was set up anew has other nodes at the same addresses.
         if best is None:
             raise RedisError(f"no node of the cluster answers ({'; '.join(reasons)})")
-        self._epoch, slots = best
-        self._take(slots)
+        _, view = best
+        self._epoch, self._ids = view.epoch, view.ids
+        self._take(view.slots)
 
-    async def _ask(self, address: Address) -> tuple[int, View]:
-        """A node's view of the cluster, and the cluster's epoch in this view."""
+    async def _ask(self, address: Address) -> View:
+        """A node's view of the cluster."""
         host, port = address
         # Use a connection of its own. On the lines, this would wait behind requests, and these may be the
         # ones that cannot go on without the answer.
@@ -276,12 +291,16 @@ class Cluster:
         epoch = {name: value for name, _, value in lines}.get("cluster_current_epoch", "")
         if not slots:
             raise RedisError("it knows no slots: is it a node of a cluster?")
-        return int(epoch or 0), [
-            (first, last, [(_host(name, host), int(port)) for name, port, *_ in servers])
-            for first, last, *servers in slots
-        ]
+        return View(
+            int(epoch or 0),
+            [
+                (first, last, [(_host(name, host), int(port)) for name, port, *_ in servers])
+                for first, last, *servers in slots
+            ],
+            frozenset(id for _, _, *servers in slots for _, _, id, *_ in servers),
+        )
 
-    def _take(self, slots: View) -> None:
+    def _take(self, slots: Slots) -> None:
         """Use a view of the cluster from now on."""
         owners: list[Node | None] = [None] * SLOTS
         self._others = set()
