@@ -33,6 +33,7 @@ from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseErro
 from lilya.websockets.channels import _cluster, _feed, _link, _sentinel
 from lilya.websockets.channels._feed import Feed
 from lilya.websockets.channels._keys import slot_of
+from lilya.websockets.channels._listening import Listener
 from lilya.websockets.channels._places import Place
 from lilya.websockets.channels._redis import RedisBackend
 from lilya.websockets.channels._sentinel import Sentinels
@@ -560,6 +561,31 @@ async def test_a_node_that_is_now_of_another_cluster(
             servers.want()
             await until(lambda: list(servers.nodes) == [stranger])
             answering = True
+
+
+async def test_a_channel_that_is_left_before_it_is_found_at_the_wrong_node(
+    cluster: RedisCluster, prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Then it is not looked for anywhere else."""
+    async with started(cluster.url, prefix=prefix) as backend:
+        servers: Any = backend._servers
+        number = slot(backend, "room")
+        right = servers.owner(number)
+        servers._owners[number] = next(node for node in servers.primaries() if node is not right)
+        refuse, astray = Listener._refuse, AsyncMock()
+
+        def left(listener: Listener, error: ResponseError) -> None:
+            backend.unwatch(["room"])
+            refuse(listener, error)
+
+        monkeypatch.setattr(Listener, "_refuse", left)
+        monkeypatch.setattr(Feed, "astray", astray)
+        with pytest.raises(BrokerError, match="channel 'room' was left"):
+            await backend.watch(["room"])
+        for _ in range(3):
+            await backend.publish("room", "one")
+        astray.assert_not_called()
+    assert "is away" not in caplog.text
 
 
 async def test_a_publisher_without_an_event_loop(cluster: RedisCluster, prefix: str) -> None:
