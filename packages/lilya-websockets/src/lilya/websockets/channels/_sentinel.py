@@ -46,7 +46,7 @@ class Sentinels:
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._found = _Answer(None)  # the newest answer
+        self._found = _Answer(None)  # the newest answer that names the primary in use
         self._turns = itertools.cycle(place.addresses)
 
     async def find(self) -> Address:
@@ -72,15 +72,19 @@ class Sentinels:
         return newest.primary
 
     async def failover(self) -> Address:
-        """Wait until a sentinel tells of a later failover. Returns the address of the new primary."""
+        """Wait until a sentinel tells of a later failover. Returns the address of the new primary.
+
+        The next call returns it again, until `find` has found it: the process may be connecting to the old
+        primary meanwhile, and go on with it.
+        """
         while True:
             await asyncio.sleep(AGAIN)
             # One at a time costs little, and is enough: all that are not cut off learn of a failover.
             answer = await self._answer(next(self._turns))
             if answer.primary is not None and answer.epoch > self._found.epoch:
-                before, self._found = self._found, answer
-                if answer.primary != before.primary:
+                if answer.primary != self._found.primary:
                     return answer.primary
+                self._found = answer
 
     async def _answer(self, address: Address) -> _Answer:
         """The answer of one sentinel, whatever it says."""
