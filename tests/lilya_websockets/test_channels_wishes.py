@@ -15,7 +15,7 @@ from lilya.websockets.channels._entries import decoded, event_of, floor_of
 from lilya.websockets.channels._memory import MemoryBackend
 from lilya.websockets.channels.backends import Backend, Id, Wishes, presence_of
 
-from .redis_server import RedisServer
+from .redis_server import NO_SERVER, RedisServer, redis_binary
 from .server import Server
 from .test_channels import data_of, take, until
 from .test_channels_sockets import sent
@@ -278,6 +278,7 @@ async def test_redis_keeps_what_is_to_be_kept_for_longer(redis_server: RedisServ
     assert redis_server.ask("HGET", "{lilya:a}:state", "age") == b"$7\r\n1000000\r\n"
 
 
+@pytest.mark.skipif(redis_binary() is None, reason=NO_SERVER)
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("usual", [20, None])
 async def test_redis_trims_nothing_before_its_time(usual: float | None) -> None:
