@@ -262,16 +262,21 @@ async def test_one_event_is_kept_for_longer_than_others(make: Make) -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_redis_keeps_what_is_to_be_kept_for_longer(redis_server: RedisServer) -> None:
-    """Neither a later publish, nor who reads, shortens the life of the stream and of its state."""
+@pytest.mark.parametrize("usual", [1, None])
+async def test_redis_keeps_what_is_to_be_kept_for_longer(
+    redis_server: RedisServer, usual: float | None
+) -> None:
+    """Neither a later publish, nor who reads or listens, shortens the life of the stream and of its state."""
     redis_server.ask("FLUSHALL")
-    async with Channels(redis_server.url, max_age=1, publish_timeout=5, expire=70) as channels:
+    async with Channels(redis_server.url, max_age=usual, publish_timeout=5, expire=70) as channels:
         await channels.publish("a", "1", max_age=1000)
         async with channels.subscribe("a", history=1) as subscription:
             assert data_of(await take(subscription, 1)) == ["1"]
             feed = channels.backend._feed  # type: ignore[attr-defined]
             (watched,) = (each for each in feed._watched.values() if each.name == "a")
             await feed._compare([(watched, channels._hub._positions["a"])])
+            for key in ("{lilya:a}", "{lilya:a}:state"):
+                assert int(redis_server.ask("PTTL", key)[1:]) > 900_000
             await channels.publish("a", "2")
             for key in ("{lilya:a}", "{lilya:a}:state"):
                 assert int(redis_server.ask("PTTL", key)[1:]) > 900_000

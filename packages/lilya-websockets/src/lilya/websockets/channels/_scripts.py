@@ -376,6 +376,7 @@ return {clock(), stands.epoch, stands.ms, text(stands.seq), found, ended,
 # is missing. Events with an `age` may expire all the same.
 _STANDINGS: Final = (
     _OPTIONAL
+    + _COMMON
     + """
 local age, expire = unpack(ARGV)
 local all = {}
@@ -383,8 +384,9 @@ for i, state in ipairs(KEYS) do
   -- `pcall`, because a key of another type must not hide the other channels.
   local found = redis.pcall('HMGET', state, 'ms', 'seq', 'epoch', 'age')
   if found[1] and found[2] and found[3] then
-    optionally(redis.call, 'PEXPIRE', state, found[4] and math.max(expire, found[4] + 60000) or expire)
-    if age == '0' then optionally(redis.call, 'PEXPIRE', string.sub(state, 1, -7), expire) end
+    local until_gone = found[4] and text(math.max(expire, found[4] + 60000)) or expire
+    optionally(redis.call, 'PEXPIRE', state, until_gone)
+    if age == '0' then optionally(redis.call, 'PEXPIRE', string.sub(state, 1, -7), until_gone) end
     all[i] = found[1] .. '-' .. found[2] .. '-' .. found[3]
   else
     all[i] = ''
