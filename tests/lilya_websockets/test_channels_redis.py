@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -2104,6 +2105,30 @@ async def test_members_that_a_clock_has_stored_that_was_ahead(redis_server: Redi
         redis_server.ask("DEL", f"{{{prefix}:%00presence:room}}:state")
         await backend.appear([patient], 600)
         assert redis_server.ask("EXISTS", f"{{{prefix}:%00presence:room}}:state") == b":0\r\n"
+
+
+async def test_members_of_processes_with_a_longer_ttl(redis_server: RedisServer, prefix: str) -> None:
+    """They keep their time, also if the state with the longest `ttl` is new, or of an older version."""
+    key = f"{{{prefix}:%00presence:room}}"
+    async with started(redis_server.url, prefix=prefix) as backend:
+
+        async def left(patient: Member) -> int:
+            """The seconds that a member has left after others have joined, and have removed the expired."""
+            await backend.appear([Member("room", uuid4().hex, "null")], 1)
+            await backend.reap(["room"])
+            now = int(redis_server.ask("TIME").split(b"\r\n")[2])
+            return int(redis_server.ask("ZSCORE", f"{key}:deadlines", patient.id).split()[1]) // 1000 - now
+
+        patient = Member("room", "patient", "null")
+        for lose in (("DEL", f"{key}:state"), ("HDEL", f"{key}:state", "ttl")):
+            await backend.appear([patient], 600)
+            redis_server.ask(*lose)
+            assert await left(patient) > 590
+        # A renewal stores a longer one, because the members of its process had less time left.
+        redis_server.ask("HSET", f"{key}:state", "ttl", "400000")
+        await backend.appear([patient], 600)
+        assert redis_server.ask("HGET", f"{key}:state", "ttl") == b"$6\r\n600000\r\n"
+        assert await left(patient) > 590
 
 
 async def test_listing_members_during_a_failover(prefix: str) -> None:

@@ -536,8 +536,16 @@ if action == 'appear' then
     end
     redis.call('ZADD', deadlines, text(now + ttl), id)
   end
-  -- Only with a join: then the state is there, and expires some time.
-  if stands and longest < tonumber(ttl) then redis.call('HSET', state, 'ttl', ttl) end
+  -- Only with a join, or if there is one already: then the state is there, and expires some time.
+  if longest > 0 then
+    if longest < tonumber(ttl) then redis.call('HSET', state, 'ttl', ttl) end
+  elseif stands then
+    -- The state is new, or of a version without `ttl`, and there may be members of processes with a longer
+    -- one. These keep the time that they have left.
+    local count = redis.call('ZCARD', deadlines)
+    local last = redis.call('ZRANGEBYSCORE', deadlines, '-inf', '+inf', 'WITHSCORES', 'LIMIT', count - 1, 1)
+    redis.call('HSET', state, 'ttl', text(math.max(ttl, last[2] - now)))
+  end
   redis.call('PEXPIRE', members, text(expire + ttl))
   redis.call('PEXPIRE', keys, text(expire + ttl))
   redis.call('PEXPIRE', deadlines, text(expire + ttl))
