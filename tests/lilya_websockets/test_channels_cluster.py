@@ -30,7 +30,7 @@ from redis.asyncio.connection import SSLConnection
 from redis.credentials import CredentialProvider
 from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 
-from lilya.websockets.channels import _cluster, _feed, _link, _sentinel
+from lilya.websockets.channels import _cluster, _feed, _link, _places, _sentinel
 from lilya.websockets.channels._feed import Feed
 from lilya.websockets.channels._keys import slot_of
 from lilya.websockets.channels._listening import Listener
@@ -997,6 +997,18 @@ def test_a_client_that_is_too_old_for_a_cluster(
     words = f"a cluster of Redis needs redis-py 5.2.1 or newer, and {version} is installed"
     with pytest.raises(ImportError, match=re.escape(words)):
         Place.of("redis+cluster://host")
+
+
+@pytest.mark.parametrize("version", ["5.2.1", "6.0.0", redis.__version__])
+def test_a_publish_is_sent_again_by_the_publisher_only(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sent it again would hide that an answer was lost, and multiply the time limit."""
+    made: dict[str, Any] = {}
+    monkeypatch.setattr("redis.__version__", version)
+    monkeypatch.setattr(_places, "RedisCluster", lambda **arguments: made.update(arguments))
+    Place.of("redis+cluster://host").synchronous_client(1.0)
+    assert made["retry"]._retries == 0
+    # Version 6 has its number from `retry`, and warns of the old argument.
+    assert made.get("cluster_error_retry_attempts") == (0 if version == "5.2.1" else None)
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,11 @@ class Place:
         arguments["ssl"] = self.url.startswith("rediss:")
         if self.kind == "cluster":
             arguments.pop("db", None)
+            if _version() < (6,):
+                # Otherwise, it sends a command up to four times, each with the whole time limit, and raises
+                # only the last error. `Publisher` needs each, and sends again by itself. Newer versions have
+                # this number from `retry`.
+                arguments["cluster_error_retry_attempts"] = 0
             nodes = [ClusterNode(*address) for address in self.addresses]  # type: ignore[no-untyped-call]
             return RedisCluster(startup_nodes=nodes, **arguments)
         of_sentinels = {
