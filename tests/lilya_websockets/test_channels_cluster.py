@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import math
 import os
 import random
@@ -31,6 +32,7 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
 
 from lilya.websockets.channels import _cluster, _feed, _link, _places, _sentinel
+from lilya.websockets.channels._backend import presence_of
 from lilya.websockets.channels._feed import Feed
 from lilya.websockets.channels._keys import slot_of
 from lilya.websockets.channels._listening import Listener
@@ -233,6 +235,33 @@ async def test_while_a_slot_is_on_its_way(cluster: RedisCluster, prefix: str) ->
         cluster.move_keys(number, source, to)
         cluster.end(number, source, to)
         assert (await backend.history("room", last=1)).events[0].data == "4"
+
+
+async def test_listing_members_while_their_slot_is_on_its_way(
+    cluster: RedisCluster, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new node answers before it has the slot, and the old node's cursor is of no use to it."""
+    info = json.dumps("x" * 500)
+    # With keys, all five keys of Redis exist. Otherwise, the new node answers `TRYAGAIN` until it has all.
+    members = [Member("room", f"{n}", info, f"{n}") for n in range(2_000)]
+    async with started(cluster.url, prefix=prefix) as backend:
+        await backend.appear(members, 600)
+        about, pages = backend._about_members, 0
+        number = slot(backend, presence_of("room"))
+        to = another(cluster, cluster.owner(number))
+        source = cluster.begin(number, to)
+
+        async def moved(*arguments: Any, **options: Any) -> Any:
+            nonlocal pages
+            pages += 1
+            if pages == 2:
+                await anyio.to_thread.run_sync(cluster.move_keys, number, source, to)
+            return await about(*arguments, **options)
+
+        monkeypatch.setattr(backend, "_about_members", moved)
+        assert await backend.members("room") == members
+        assert pages > 3
+        cluster.end(number, source, to)
 
 
 async def test_how_many_connections_there_are(prefix: str) -> None:

@@ -443,24 +443,27 @@ class RedisBackend(Backend):
     async def members(self, channel: str) -> Sequence[Member]:
         """List the members of a channel, in pages; see `Backend.members`."""
 
-        def page_of(found: Any) -> tuple[bytes, list[tuple[str, Member]]]:
-            cursor, page = _listed(found)
+        def page_of(found: Any) -> tuple[bytes, list[tuple[str, Member]], bytes]:
+            cursor, page, server = _listed(found)
             pairs = zip(_listed(page)[::2], page[1::2], strict=True)
-            return bytes(cursor), [_stored(channel, id.decode(), value.decode()) for id, value in pairs]
+            members = [_stored(channel, id.decode(), value.decode()) for id, value in pairs]
+            return bytes(cursor), members, bytes(server)
 
         # By member, the id of its join event. A page may repeat members of an earlier one.
         members: dict[Member, str] = {}
-        cursor = b"0"
+        cursor, last = b"0", b""
         while True:
-            server = self.ready, self._feed.lives
-            cursor, page = await self._about_members("members", channel, cursor, then=page_of)
-            members.update((member, joined) for joined, member in page)
-            if server != (self.ready, self._feed.lives):
-                # There was an outage, or slots have moved. Another server may have the channel now, and a
+            before = self.ready, self._feed.lives
+            at, page, server = await self._about_members("members", channel, cursor, then=page_of)
+            if before != (self.ready, self._feed.lives) or (server != last and cursor != b"0"):
+                # There was an outage, or the slot is moving. Another server may have the channel now, and a
                 # cursor is of use only to the server that has returned it.
                 cursor = b"0"
                 members.clear()
-            elif cursor == b"0":
+                continue
+            cursor, last = at, server
+            members.update((member, joined) for joined, member in page)
+            if cursor == b"0":
                 return sorted(members, key=lambda member: self.order_of(members[member]))
 
     async def count(self, channel: str, *, keys: bool = False) -> int:

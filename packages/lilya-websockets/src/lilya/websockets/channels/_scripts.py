@@ -567,7 +567,10 @@ if action == 'members' then
     end
     count = #all == 0 and 2 * count or math.ceil(math.max(262144 - bytes, 0) * #all / 2 / bytes)
   until cursor == '0' or bytes >= 262144
-  found = {cursor, all}
+  -- A cursor is of use only to the server that has returned it. So the answer says which one that is, if the
+  -- user may know.
+  local info = redis.pcall('INFO', 'server')
+  found = {cursor, all, type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''}
 elseif action == 'count' then
   found = redis.call('ZCARD', deadlines)
 elseif action == 'count keys' then
