@@ -138,7 +138,7 @@ LIBRARY = {
 def test_with_the_client_of_websockets(server: Server, name: str) -> None:
     number = server.number()
     address = f"ws://127.0.0.1:{server.port}/block/{ENDINGS[name].path}?number={number}"
-    # The app may have sent much before the client closes. With a bound on what waits, the close would wait, too.
+    # The app may have sent much before the client closes. With a bound on what waits, the close waits, too.
     with connect(address, proxy=None, open_timeout=30, close_timeout=30, max_queue=None) as connection:
         server.notes.wait_for(number, "open")
         client = LIBRARY[name](server, connection, number)
