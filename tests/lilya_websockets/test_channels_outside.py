@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -494,6 +494,40 @@ def test_a_publish_that_is_interrupted(
     kept = redis_server.ask("XREVRANGE", f"{{{prefix}:a}}", "+", "-", "COUNT", "1")
     assert id.rpartition("-")[0].encode() in kept
     assert b"\r\n2\r\n" in kept
+
+
+class Alarm(Exception):
+    pass
+
+
+@on_redis
+@pytest.mark.parametrize("raised", [Alarm, TimeoutError])
+def test_a_signal_handler_that_raises(
+    raised: type[Exception], redis_server: RedisServer, prefix: str
+) -> None:
+    """It ends the publish, unless its error looks like one of the connection."""
+
+    def handle(*_: object) -> None:
+        redis_server.go_on()
+        raise raised
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        with Publisher(redis_server.url, prefix=prefix, publish_timeout=20) as publisher:
+            publisher.publish("a", "0")
+            redis_server.pause()
+            with pytest.raises(Alarm) if raised is Alarm else nullcontext():
+                signal.setitimer(signal.ITIMER_REAL, 0.3)
+                publisher.publish("a", "1")
+            publisher.publish("a", "2")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        redis_server.go_on()
+    kept = redis_server.ask("XRANGE", f"{{{prefix}:a}}", "-", "+")
+    assert kept.count(b"\r\n2\r\n") == 1
+    # It is sent again, and kept once. If the publish has ended, the event may have been kept or not.
+    assert kept.count(b"\r\n1\r\n") in ((0, 1) if raised is Alarm else (1,))
 
 
 @on_redis

@@ -60,6 +60,9 @@ class Publisher:
     when it publishes for the first time. Use it with `with`, or call `close` at the end. A process that was
     forked can use the publisher of its parent: it gets a connection of its own.
 
+    An exception from a signal handler ends a publish. But an `OSError`, such as `TimeoutError`, looks like an
+    outage, and the publish is sent again.
+
     Args:
         url: A URL of Redis, as for `Channels`: `redis://…`, `redis+cluster://…` and the like.
         history: The number of events kept in each channel. Give this and the other options the same values as
