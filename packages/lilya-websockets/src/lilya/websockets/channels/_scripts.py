@@ -509,7 +509,12 @@ local ahead = {}
 if longest > 0 then
   local latest = text(now + math.max(longest, ttl))
   ahead = redis.call('ZRANGEBYSCORE', deadlines, '(' .. latest, '+inf', 'LIMIT', 0, 500)
-  for _, id in ipairs(ahead) do redis.call('ZADD', deadlines, latest, id) end
+  for _, id in ipairs(ahead) do
+    if type(redis.pcall('ZADD', deadlines, latest, id)) == 'table' then
+      ahead = {}  -- a server without free memory refuses it, and everything else has to go on
+      break
+    end
+  end
 end
 
 -- Remove expired members, at most 500 and not much more than 256 kB of them, because the server answers
