@@ -565,10 +565,11 @@ async def test_a_node_that_is_now_of_another_cluster(
     """It is not followed, although its cluster has had more failovers, unless no other node answers."""
     with RedisCluster(1) as other:
         stranger = "127.0.0.1", other.primaries[0].port
-        monkeypatch.setattr("random.shuffle", lambda those: None)
+        monkeypatch.setattr("random.shuffle", lambda those: those.sort(key=lambda each: each == stranger))
         async with started(f"{cluster.url},127.0.0.1:{stranger[1]}", prefix=prefix) as backend:
             servers: Any = backend._servers
             before = servers.primaries()
+            assert stranger not in servers.nodes
             monkeypatch.setattr("random.shuffle", lambda those: those.sort(key=lambda each: each != stranger))
             asked, ask, answering = [], servers._ask, True
 
