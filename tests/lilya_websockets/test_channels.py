@@ -1107,6 +1107,7 @@ async def test_full_before_the_history_has_come(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(late)
             await until(lambda: len(channels._hub._outboxes) == 2)
+            await anyio.wait_all_tasks_blocked()  # until both histories were read, without what follows
             for number in range(3):
                 await channels.publish("a", str(number))
             await take(other, 3)
