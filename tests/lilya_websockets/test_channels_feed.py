@@ -1155,6 +1155,20 @@ async def test_a_gap_back_reaches_who_has_just_joined() -> None:
             group.cancel_scope.cancel()
 
 
+async def test_a_channel_without_a_node_is_left(
+    redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster, no node may have its slot at the moment. Who waits for it is told."""
+    async with started(redis_server.url, prefix=prefix) as backend:
+        monkeypatch.setattr(backend._feed, "_place", lambda slot: None)
+        watching = asyncio.create_task(backend.watch(["room"]))
+        await until(lambda: "room" in backend._feed._watched)
+        assert backend._feed._watched["room"].listener is None
+        backend.unwatch(["room"])
+        with pytest.raises(BrokerError, match="channel 'room' was left before Redis answered"):
+            await watching
+
+
 async def test_the_id_of_a_memory_that_was_forgotten_meanwhile_is_not_kept(
     redis_server: RedisServer, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
