@@ -897,6 +897,7 @@ async def test_presence_is_not_sent_unless_it_is_encoded(make: Make) -> None:
 @pytest.mark.quiet
 async def test_stopping_closes_every_socket(make: Make, block: bool) -> None:
     servers = [Server() for _ in range(5)]
+    entered: list[Any] = []
     ended = []
 
     async def app(channels: Channels, server: Server) -> None:
@@ -905,13 +906,14 @@ async def test_stopping_closes_every_socket(make: Make, block: bool) -> None:
             if block:
                 await stack.enter_async_context(websocket)
             async with channels.join("a", websocket, member=1) as member:
+                entered.append(member)
                 await anyio.sleep_forever()
             ended.append(member.ended)
 
     async with anyio.create_task_group() as tasks, make() as channels:
         for server in servers:
             tasks.start_soon(app, channels, server)
-        await until(lambda: len(channels._hub.roster.members) == 5)
+        await until(lambda: len(entered) == 5)
     assert ended == ["stopped"] * 5
     assert [sent(server) for server in servers] == [[1012]] * 5
 
