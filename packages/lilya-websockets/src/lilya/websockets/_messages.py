@@ -29,12 +29,18 @@ __all__ = [
     "dumps",
     "encode_json",
     "loads",
+    "size_of_text",
 ]
 
 
 # Payloads
 
 """The ASGI extension by which a server says that it keeps frames in a message's `prepared`."""
+
+
+def size_of_text(text: str) -> int:
+    """The bytes of a text as UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def checked_text(data: object) -> str:

@@ -28,7 +28,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 
 import anyio
 
-from ._messages import checked_close
+from ._messages import checked_close, size_of_text
 from ._options import checked_count, checked_number
 from ._websocket import WebSocket
 from .datastructures import Address
@@ -507,8 +507,7 @@ def _size(message: Message) -> int:
     data = message.get("bytes")
     if data is not None:
         return len(data)
-    text: str = message.get("text") or ""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return size_of_text(message.get("text") or "")
 
 
 def _short(key: Hashable) -> Hashable:

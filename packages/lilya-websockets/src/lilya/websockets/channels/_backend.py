@@ -39,7 +39,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import anyio
 
-from .._messages import dumps, encode_json, loads
+from .._messages import dumps, encode_json, loads, size_of_text
 from .._options import checked_count, checked_number
 
 __all__ = [
@@ -211,7 +211,7 @@ def in_parts(members: Iterable[Member], most: int, most_bytes: int) -> Iterator[
     part: list[Member] = []
     held = 0
     for member in members:
-        size = len(member.info.encode()) + len((member.key or "").encode())
+        size = size_of_text(member.info) + size_of_text(member.key or "")
         if part and (len(part) >= most or held + size > most_bytes):
             yield part
             part, held = [], 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 from uuid import uuid4
 
-from .._messages import PreparedMessage
+from .._messages import PreparedMessage, size_of_text
 from ._backend import ChannelsError, Event, Gap, Member, channel_of, json_text
 
 __all__ = [
@@ -134,7 +134,7 @@ class Entry:
     @classmethod
     def of(cls, event: Event) -> Entry:
         data = event.data
-        size = len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode())
+        size = len(data) if isinstance(data, bytes) else size_of_text(data)
         return cls(event, size, event)
 
     def message_for(self, form: Form) -> dict[str, Any] | None:

@@ -167,7 +167,7 @@ class Roster:
             if not again and anyio.current_time() >= due:
                 due = anyio.current_time() + interval
                 # At least one part, because expired members are removed with the last one.
-                again.extend(in_parts(list(self.members.values()), *_PART) if self.members else ([],))
+                again.extend(in_parts(self.members.values(), *_PART) if self.members else ([],))
             if again:
                 await self._repeat(again.popleft(), last=not again)
 
