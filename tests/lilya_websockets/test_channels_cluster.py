@@ -462,9 +462,11 @@ def named(port: int, epoch: int | None) -> tuple[bytes, bytes]:
 @contextlib.asynccontextmanager
 async def sentinels_that_say(said: list[tuple[bytes, bytes]]) -> AsyncIterator[str]:
     """The URL of a primary that these sentinels name. An empty answer is none."""
+    serving: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
 
     def listener(number: int) -> Callable[..., Awaitable[None]]:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            serving[asyncio.current_task()] = writer
             with contextlib.suppress(ConnectionError):  # whoever asks may leave before the answer
                 while data := await reader.read(65536):
                     if b"GET-MASTER-ADDR-BY-NAME" in data:
@@ -484,7 +486,13 @@ async def sentinels_that_say(said: list[tuple[bytes, bytes]]) -> AsyncIterator[s
                 await asyncio.start_server(listener(number), "127.0.0.1", 0)
             )
             hosts.append(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        yield f"redis+sentinel://{','.join(hosts)}/the-primary"
+        try:
+            yield f"redis+sentinel://{','.join(hosts)}/the-primary"
+        finally:
+            # Whoever asks may have been cancelled in the middle. No connection must outlive the event loop.
+            for writer in serving.values():
+                writer.transport.abort()
+            await asyncio.wait([task for task in serving if task is not None])
 
 
 @pytest.mark.parametrize(
